@@ -1,0 +1,95 @@
+"""What commands print: JSON lines on standard output, tables and progress bars through rich, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import typer
+
+
+def print_json(content: Any) -> None:  # Any: whatever JSON holds
+    """Print one JSON line."""
+    typer.echo(json.dumps(content, ensure_ascii=False))
+
+
+def note(message: str) -> None:
+    """Say something on standard error."""
+    typer.echo(message, err=True)
+
+
+def wants_json(as_json: bool) -> bool:
+    """JSON lines where they were asked for, or where nobody sits at the other end."""
+    return as_json or not sys.stdout.isatty()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """Print a table; columns in which every cell is a number stand to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for number, column in enumerate(columns):
+        numeric = all(_is_number(row[number]) for row in rows) and bool(rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").replace("-", "").replace(
+        "%", ""
+    ).strip().isdigit() or cell in ("", "-")
+
+
+class Bar(Protocol):
+    """A progress bar: how much is done (0 to 1, None where it cannot be known), and a word on how it goes."""
+
+    def update(self, fraction: float | None, text: str) -> None: ...
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
+    """Show a bar with the time it will still take, on standard error, where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield _NoBar()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None, text="")
+
+        class _RichBar:
+            def update(self, fraction: float | None, text: str) -> None:
+                total = None if fraction is None else 1.0
+                progress.update(task, total=total, completed=fraction or 0.0, text=text)
+
+        yield _RichBar()
+
+
+class _NoBar:
+    def update(self, fraction: float | None, text: str) -> None:
+        pass

@@ -1,0 +1,66 @@
+"""`embedkit doctor`: what this machine has, and what of it is fast."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from . import console, options
+
+PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cpu", "typer", "rich")
+
+
+def doctor(as_json: options.AsJson = False) -> None:
+    """Tell versions, processor features, threads, devices, which number formats are fast here, folders and disk.
+
+    The rates are of a matrix product of BERT's shape, the best of several: encoding cannot be faster than that.
+    """
+    import torch
+
+    from embedkit.encoding.backend import Precision
+    from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name
+    from embedkit.encoding.speed import matmul_gflops
+    from embedkit.extras import EXTRAS, has_extra
+
+    flags = cpu_flags()
+    fast: dict[Precision, bool] = {"fp32": True, "bf16": bool(flags & set(BF16_FLAGS)), "fp16": bool(flags & set(FP16_FLAGS))}
+    content: dict[str, object] = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in PACKAGES},
+        "extras": [name for name in EXTRAS if has_extra(name)],
+        "cpu": cpu_name(),
+        "cpu_features": sorted(flags & {*BF16_FLAGS, *FP16_FLAGS, *INT8_FLAGS, "avx2", "avx512f"}),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "mps": torch.backends.mps.is_available(),
+        "fast_precisions": [name for name, is_fast in fast.items() if is_fast],
+        "gflops": {name: round(matmul_gflops(name)) for name, is_fast in fast.items() if is_fast},
+        "folder": str(Path.cwd()),
+        "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
+    }
+    if console.wants_json(as_json):
+        console.print_json(content)
+    else:
+        console.print_table(("what", "here"), [(key, _cell(key, value)) for key, value in content.items()])
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _cell(key: str, value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {rate} GFLOP/s" for name, rate in value.items())
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{value / 1e9:,.1f} GB"
+    return str(value)

@@ -1,0 +1,200 @@
+"""`embedkit encode`: texts in files, vectors out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console, options
+from .options import DeviceName, OnTruncateName, PrecisionName
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.job import EncodeOptions, EncodeProgress
+    from embedkit.records import DocumentReader
+
+EXAMPLES = """\b
+Examples:
+  embedkit encode notes.txt --model FOLDER --output notes.npy
+  embedkit encode 'corpus/*.jsonl.gz' -m FOLDER -o corpus.npy --precision bf16
+  cat queries.txt | embedkit encode - -m FOLDER --prompt-name query > queries.jsonl
+"""
+
+
+def encode(
+    inputs: options.Inputs,
+    model: options.Model,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=".npy (ids beside it) or .jsonl. Default: JSON lines to standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="TEXT", help="Put this before each text.", show_default=False),
+    ] = None,
+    prompt_name: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-name",
+            metavar="NAME",
+            help="Put the model's prompt of this name before each text.",
+            show_default=False,
+        ),
+    ] = None,
+    on_truncate: Annotated[
+        OnTruncateName,
+        typer.Option(
+            "--on-truncate",
+            help="Texts longer than the model reads: cut and count, stop, or average the vectors of all pieces.",
+        ),
+    ] = OnTruncateName.warn,
+    on_empty: Annotated[
+        options.OnEmptyName,
+        typer.Option("--on-empty", help="Empty texts: encode the bare special tokens and count, or stop."),
+    ] = options.OnEmptyName.warn,
+    device: options.Device = DeviceName.auto,
+    precision: options.Precision = PrecisionName.fp32,
+    force_precision: options.ForcePrecision = False,
+    max_seq_length: options.MaxSeqLength = None,
+    truncate_dim: options.TruncateDim = None,
+    format: options.Format = None,
+    text_field: options.TextField = None,
+    id_field: options.IdField = None,
+    title_field: options.TitleField = None,
+    max_line_bytes: options.MaxLineBytes = options.DEFAULT_MAX_LINE_BYTES,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn texts into sentence vectors.
+
+    A title is put before its text. Memory does not grow with the input. Stopped at any moment, the same command goes on
+    where it was and ends with the same bits.
+    """
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.job import EncodeOptions
+    from embedkit.records import DocumentReader, ReadOptions
+
+    if prompt is not None and prompt_name is not None:
+        raise typer.BadParameter("--prompt and --prompt-name exclude each other")
+    read = ReadOptions(
+        format=format.value if format else None,
+        text_field=text_field,
+        id_field=id_field,
+        title_field=title_field,
+        max_line_bytes=max_line_bytes,
+    )
+    reader = DocumentReader(inputs, read)
+    encoder = Encoder.load(
+        model,
+        device=device.value,
+        precision=precision.value,
+        force_precision=force_precision,
+        max_seq_length=max_seq_length,
+        truncate_dim=truncate_dim,
+    )
+    if prompt_name is not None:
+        prompt = encoder.prompt(prompt_name)
+    settings = EncodeOptions(prompt=prompt, on_truncate=on_truncate.value, fail_on_empty=on_empty == "error")
+    if output is None:
+        _to_stdout(encoder, reader, settings, quiet)
+    else:
+        _to_file(encoder, reader, output, settings, as_json=as_json, quiet=quiet)
+
+
+def _to_file(
+    encoder: Encoder,
+    reader: DocumentReader,
+    output: Path,
+    settings: EncodeOptions,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from embedkit.encoding.job import EncodeProgress, encode_to_file
+
+    report = EncodeProgress()
+    try:
+        with console.progress_bar("encode", quiet=quiet) as bar:
+            for report in encode_to_file(encoder, reader, output, settings):
+                rate = f"{report.texts:,} texts  {report.tokens_per_second:,.0f} tokens/s"
+                bar.update(
+                    reader.fraction(), rate if report.seconds else f"going on after {report.texts:,} texts"
+                )
+    except KeyboardInterrupt:
+        console.note(
+            f"interrupted after {report.texts:,} texts; go on with the same command:\n  {_command_line()}"
+        )
+        raise typer.Exit(130) from None
+    _summarize(report, encoder, str(output), as_json=as_json)
+
+
+def _to_stdout(encoder: Encoder, reader: DocumentReader, settings: EncodeOptions, quiet: bool) -> None:
+    from embedkit.encoding.job import EncodeProgress, count_window, encode_stream, json_row
+
+    report = EncodeProgress()
+    with console.progress_bar("encode", quiet=quiet or sys.stdout.isatty()) as bar:
+        for documents, window in encode_stream(encoder, reader, settings):
+            report = count_window(report, documents, window)
+            for document, embedding in zip(documents, window.embeddings, strict=True):
+                sys.stdout.write(json_row(document.doc_id, embedding))
+            bar.update(reader.fraction(), f"{report.texts:,} texts")
+    sys.stdout.flush()
+    if not quiet:
+        _summarize(report, encoder, "standard output", as_json=False)
+
+
+def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json: bool) -> None:
+    if as_json:
+        summary: dict[str, Any] = {
+            "output": output,
+            "model": str(encoder.folder.path),
+            "dimension": encoder.dimension,
+            "texts": report.texts,
+            "tokens": report.tokens,
+            "seconds": round(report.seconds, 3),
+            "tokens_per_second": round(report.tokens_per_second, 1),
+            "texts_per_second": round(report.texts_per_second, 1),
+            "truncated": report.truncated,
+            "empty": report.empty,
+            "duplicates": report.duplicates,
+            "nonfinite": report.nonfinite,
+            "resumed_at": report.resumed_at,
+        }
+        console.print_json(summary)
+        return
+    speed = (
+        f" in {report.seconds:,.1f} s ({report.tokens_per_second:,.0f} tokens/s)" if report.seconds else ""
+    )
+    resumed = f", of which {report.resumed_at:,} before" if report.resumed_at else ""
+    console.note(
+        f"{report.texts:,} texts{resumed}, {report.tokens:,} tokens{speed} "
+        f"-> {output} ({report.texts:,} × {encoder.dimension}), model {encoder.folder.path}"
+    )
+    if report.truncated:
+        console.note(
+            f"warning: {report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model "
+            f"reads; the first is {report.first_truncated}. Average all pieces with --on-truncate chunk"
+        )
+    if report.empty:
+        console.note(f"warning: {report.empty:,} texts are empty; the first is {report.first_empty}")
+    if report.duplicates:
+        console.note(f"note: {report.duplicates:,} texts stood earlier already")
+    if report.nonfinite:
+        console.note(
+            f"warning: {report.nonfinite:,} vectors hold values that are not finite. Check the model: embedkit model check"
+        )
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["embedkit", *sys.argv[1:]])

@@ -1,0 +1,58 @@
+"""The `embedkit` command: its subcommands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from embedkit.errors import EmbedkitError
+
+from . import doctor, encode, model
+
+app = typer.Typer(
+    name="embedkit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # whatever is no EmbedkitError is a bug and keeps its traceback
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command("encode", epilog=encode.EXAMPLES)(encode.encode)
+app.add_typer(model.app, name="model")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"embedkit {version('embedkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def embedkit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Sentence embeddings and retrieval: train, encode, index, search, rerank, evaluate.
+
+    Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 an error that the
+    message explains, 2 wrong usage, 130 interrupted.
+    """
+
+
+def run() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except EmbedkitError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

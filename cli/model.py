@@ -1,0 +1,145 @@
+"""`embedkit model`: look at a model folder, check it, convert it, fetch one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console, options
+
+app = typer.Typer(
+    name="model", help="Look at model folders, check, convert and fetch them.", no_args_is_help=True
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder.")]
+NewFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="NEW_FOLDER", help="Where to write; must not exist yet.", show_default=False
+    ),
+]
+
+
+@app.command("info")
+def info(folder: Folder, as_json: options.AsJson = False) -> None:
+    """Say what a folder holds: family, sizes, pooling, prompts, limits, fingerprint."""
+    from embedkit.checkpoint.folder import fingerprint, read_model_folder, weight_files
+
+    read = read_model_folder(folder)
+    config, modules = read.config, read.modules
+    files = weight_files(read.encoder_path)
+    content = {
+        "folder": str(folder),
+        "family": read.family,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "vocabulary": config.vocab_size,
+        "positions": config.max_tokens,
+        "max_seq_length": read.tokenizer.max_length,
+        "pooling": "+".join(modules.sentence.pooling),
+        "dense": [
+            f"{dense.in_features} -> {dense.out_features} {dense.activation}"
+            for dense in modules.sentence.dense
+        ],
+        "normalize": modules.sentence.normalize,
+        "dimension": read.embedding_size,
+        "similarity": modules.similarity,
+        "prompts": dict(modules.prompts),
+        "weights_bytes": sum(file.stat().st_size for file in files),
+        "weights": fingerprint(read)["weights"],
+    }
+    if console.wants_json(as_json):
+        console.print_json(content)
+    else:
+        console.print_table(("field", "value"), [(key, _cell(value)) for key, value in content.items()])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value) if value not in ([], {}) else "-"
+
+
+@app.command("check")
+def check(folder: Folder, as_json: options.AsJson = False) -> None:
+    """Load a folder, encode a few odd texts, and compare with sentence-transformers where that is installed.
+
+    Exit code 1 where the vectors are not finite, or differ by more than 1e-4.
+    """
+    import numpy as np
+
+    from embedkit.checkpoint.compare import CHECK_TEXTS, compare_vectors
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.errors import CheckpointError
+    from embedkit.extras import has_extra, load_extra
+
+    ours = Encoder.load(folder, device="cpu").encode(CHECK_TEXTS, on_truncate="ok")
+    if not np.isfinite(ours).all():
+        raise CheckpointError(
+            f"{folder}: {int((~np.isfinite(ours)).sum())} of {ours.size} values are not finite"
+        )
+    if not has_extra("sentence_transformers"):
+        console.note("sentence-transformers is not installed: nothing to compare with")
+        content: dict[str, object] = {"folder": str(folder), "texts": len(CHECK_TEXTS), "finite": True}
+    else:
+        theirs = load_extra("sentence_transformers", purpose="comparing vectors").encode(folder, CHECK_TEXTS)
+        agreement = compare_vectors(ours, theirs)
+        content = {
+            "folder": str(folder),
+            "texts": agreement.texts,
+            "finite": True,
+            "largest_difference": agreement.largest_difference,
+            "lowest_cosine": agreement.lowest_cosine,
+        }
+    if console.wants_json(as_json):
+        console.print_json(content)
+    else:
+        console.print_table(("check", "value"), [(key, str(value)) for key, value in content.items()])
+    difference = content.get("largest_difference", 0.0)
+    if isinstance(difference, float) and difference > 1e-4:
+        raise CheckpointError(
+            f"{folder}: vectors differ from sentence-transformers' by {difference:.2g}; wanted 1e-4 at most"
+        )
+
+
+@app.command("convert")
+def convert(folder: Folder, output: NewFolder) -> None:
+    """Copy a folder with its pickled weights turned into safetensors, without running any code in them."""
+    from embedkit.checkpoint.weights import convert_pickled
+
+    converted = convert_pickled(folder, output)
+    console.note(f"{output}: {len(converted)} file(s) converted ({', '.join(converted)})")
+
+
+@app.command("download")
+def download(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name on the Hugging Face hub, such as owner/model.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where to put it. Default: the name's last part.",
+            show_default=False,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit.", show_default=False)
+    ] = None,
+) -> None:
+    """Fetch a model from the Hugging Face hub: the only command that goes to the network. Code is never fetched."""
+    from embedkit.checkpoint.folder import new_folder
+    from embedkit.extras import load_extra
+
+    hub = load_extra("hub", purpose="fetching a model")
+    target = output if output is not None else Path(name.rpartition("/")[2])
+    with new_folder(target) as draft:
+        hub.download(name, draft, revision=revision)
+    console.note(f"{target}: fetched; look at it with: embedkit model info {target}")

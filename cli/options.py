@@ -1,0 +1,134 @@
+"""Options and arguments that several commands share, spelled and explained alike everywhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedkit.records import ReadOptions
+
+
+class InputFormat(StrEnum):
+    txt = "txt"
+    jsonl = "jsonl"
+    csv = "csv"
+    tsv = "tsv"
+    parquet = "parquet"
+    file = "file"
+
+
+class DeviceName(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class PrecisionName(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class OnTruncateName(StrEnum):
+    warn = "warn"
+    error = "error"
+    chunk = "chunk"
+    ok = "ok"
+
+
+class OnEmptyName(StrEnum):
+    warn = "warn"
+    error = "error"
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files (.txt .jsonl .csv .tsv .parquet .md .rst .html, also .gz .zst), folders, globs, or - for standard input.",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    Path,
+    typer.Option(
+        "--model", "-m", metavar="FOLDER", envvar="EMBEDKIT_MODEL", help="Model folder.", show_default=False
+    ),
+]
+Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.")]
+Precision = Annotated[
+    PrecisionName, typer.Option("--precision", help="Number format of weights and activations.")
+]
+ForcePrecision = Annotated[
+    bool,
+    typer.Option("--force-precision", help="Take a half precision even where the processor emulates it."),
+]
+MaxSeqLength = Annotated[
+    int | None,
+    typer.Option(
+        "--max-seq-length",
+        metavar="N",
+        min=3,
+        help="Tokens read of each text. Default: the model's own.",
+        show_default=False,
+    ),
+]
+TruncateDim = Annotated[
+    int | None,
+    typer.Option(
+        "--truncate-dim",
+        metavar="N",
+        min=1,
+        help="Keep the first N dimensions (Matryoshka models).",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON lines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+Format = Annotated[
+    InputFormat | None,
+    typer.Option(
+        "--format",
+        help="What the input is. Default: by its name; a pipe is JSON lines or plain text by its first line.",
+        show_default=False,
+    ),
+]
+TextField = Annotated[
+    str | None,
+    typer.Option(
+        "--text-field",
+        metavar="NAME",
+        help="Key or column of the text. Default: text, body, content or sentence.",
+        show_default=False,
+    ),
+]
+IdField = Annotated[
+    str | None,
+    typer.Option(
+        "--id-field",
+        metavar="NAME",
+        help="Key or column of the id. Default: _id, id or doc_id, else file:line.",
+        show_default=False,
+    ),
+]
+TitleField = Annotated[
+    str | None,
+    typer.Option(
+        "--title-field",
+        metavar="NAME",
+        help="Key or column of the title. Default: title.",
+        show_default=False,
+    ),
+]
+MaxLineBytes = Annotated[
+    int,
+    typer.Option(
+        "--max-line-bytes", metavar="N", min=1, help="Refuse longer lines: they are rarely one text."
+    ),
+]
+
+DEFAULT_MAX_LINE_BYTES = ReadOptions.max_line_bytes

@@ -1,0 +1,1 @@
+"""Model folders as Hugging Face and sentence-transformers write them, both ways."""

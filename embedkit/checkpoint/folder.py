@@ -1,0 +1,194 @@
+"""A model folder as data: what it holds, where its weights lie, and its fingerprint. No torch here.
+
+The tensors themselves are read and written by `embedkit.checkpoint.weights`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedkit.checkpoint.hf_config import read_config
+from embedkit.checkpoint.names import Family
+from embedkit.checkpoint.st_modules import SentenceModules, read_json, read_modules
+from embedkit.errors import CheckpointError, OutputError
+from embedkit.model.config import EncoderConfig
+from embedkit.tokenization.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A sentence encoder on disk, read but for its weights."""
+
+    path: Path
+    family: Family
+    config: EncoderConfig
+    modules: SentenceModules
+    tokenizer: Tokenizer
+
+    @property
+    def encoder_path(self) -> Path:
+        return self.path / self.modules.encoder_folder
+
+    @property
+    def embedding_size(self) -> int:
+        return self.modules.sentence.embedding_size(self.config.hidden_size)
+
+
+def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ModelFolder:
+    """Read and check everything in a model folder but the weights.
+
+    `max_seq_length` None takes the folder's own limit, which never exceeds the position table.
+
+    Raises:
+        CheckpointError: the folder or a file in it is missing, unreadable, or of a kind that we do not compute.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise CheckpointError(_missing_folder(str(folder)))
+    modules = read_modules(path)
+    encoder_path = path / modules.encoder_folder
+    content = read_json(encoder_path / "config.json", None)
+    family, config = read_config(content, str(encoder_path / "config.json"))
+    _check_is_encoder(path, content)
+    tokenizer = Tokenizer.load(encoder_path, lowercase=modules.lowercase)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the token table {config.vocab_size} rows. "
+            "Take tokenizer and weights from the same model"
+        )
+    own = min(modules.max_seq_length or tokenizer.max_length, config.max_tokens)
+    if max_seq_length is not None and max_seq_length > config.max_tokens:
+        raise CheckpointError(
+            f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} tokens"
+        )
+    return ModelFolder(
+        path=path,
+        family=family,
+        config=config,
+        modules=modules,
+        tokenizer=tokenizer.with_max_length(max_seq_length or own),
+    )
+
+
+def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
+    names = [str(name) for name in content.get("architectures") or []]
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        raise CheckpointError(
+            f"{path}: this is a cross-encoder ({names[0]}), which scores pairs of texts and gives no vectors. "
+            "Rerank with it: --rerank FOLDER"
+        )
+
+
+def _missing_folder(name: str) -> str:
+    if "/" in name.strip("/") and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return (
+            f"{name}: there is no such folder. If it is a name on the Hugging Face hub, fetch it once with: "
+            f"embedkit model download {name}"
+        )
+    return f"{name}: there is no such model folder; check the path"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List the safetensors files of a folder: one, or the shards that the index names.
+
+    Raises:
+        CheckpointError: there are none, a shard is missing, or there is only a pickled file.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / WEIGHTS_INDEX).is_file():
+        names = sorted(set(read_json(folder / WEIGHTS_INDEX, None).get("weight_map", {}).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing or not names:
+            raise CheckpointError(
+                f"{folder / WEIGHTS_INDEX}: names {len(names)} shards, of which {len(missing)} are missing "
+                f"({', '.join(missing) or '-'}). Copy them from where the model came from"
+            )
+        return [folder / name for name in names]
+    if (folder / PICKLED).is_file():
+        raise CheckpointError(
+            f"{folder / PICKLED}: a pickled file, which could run code when it is read. "
+            f"Convert it safely with: embedkit model convert {folder} --output NEW_FOLDER"
+        )
+    raise CheckpointError(f"{folder}: no {WEIGHTS}. Copy it from where the model came from")
+
+
+def fingerprint(folder: ModelFolder) -> dict[str, Any]:
+    """Say what decides the vectors of a text, as plain JSON values: a query must be encoded with the same.
+
+    The weights' SHA-256 runs over the files' bytes (about 0.6 s a gigabyte).
+    """
+    weights = hashlib.sha256()
+    parts = [folder.encoder_path, *(folder.path / name for name in folder.modules.dense_folders)]
+    for part in parts:
+        for file in weight_files(part):
+            with file.open("rb") as stream:
+                weights.update(hashlib.file_digest(stream, "sha256").digest())
+    sentence = folder.modules.sentence
+    return {
+        "weights": weights.hexdigest(),
+        "tokenizer": folder.tokenizer.fingerprint,
+        "pooling": "+".join(sentence.pooling) + ("" if sentence.pool_prompt else " without prompt"),
+        "normalize": sentence.normalize,
+        "prompts": dict(folder.modules.prompts),
+        "default_prompt": folder.modules.default_prompt_name,
+        "max_seq_length": folder.tokenizer.max_length,
+        "dimension": folder.embedding_size,
+    }
+
+
+@contextmanager
+def new_folder(target: str | Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes its final name only when everything is on disk.
+
+    Raises:
+        OutputError: the target exists and is not an empty folder, or the disk is full.
+    """
+    target = Path(target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise OutputError(f"{target}: already exists. Choose another name, or remove it first")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield draft
+            for path in [*draft.rglob("*"), draft]:
+                sync(path)
+            draft.chmod(0o755)  # mkdtemp's is for the owner alone
+            if target.exists():
+                target.rmdir()
+            draft.rename(target)
+            sync(target.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as exc:
+        raise OutputError(
+            f"{target}: cannot be written ({exc.strerror or exc}). Nothing was left there"
+        ) from exc
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def canonical_json(content: Any) -> str:  # Any: whatever JSON holds
+    """Write JSON in the one form that hashes and comparisons use."""
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,233 @@
+"""`config.json` as Hugging Face writes it <-> `EncoderConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from embedkit.checkpoint.names import FAMILIES, Family
+from embedkit.errors import CheckpointError
+from embedkit.model.config import Activation, EncoderConfig
+
+Json = Mapping[str, Any]  # Any: whatever JSON holds
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+# Written back under the name that every release of transformers knows.
+_WRITTEN_ACTIVATIONS: dict[Activation, str] = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_new",
+    "relu": "relu",
+    "silu": "silu",
+}
+
+# our field -> DistilBERT's and ModernBERT's own spelling; the other families share ours
+_SPELLING: dict[str, dict[str, str]] = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    },
+    "modernbert": {
+        "hidden_act": "hidden_activation",
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "layer_norm_eps": "norm_eps",
+    },
+}
+# What transformers assumes where a config leaves a field out; the rest must be there.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "hidden_act": {"albert": "gelu_new", "": "gelu"},
+    "layer_norm_eps": {"modernbert": 1e-5, "": 1e-12},
+    "hidden_dropout_prob": {"modernbert": 0.0, "albert": 0.0, "": 0.1},
+    "attention_probs_dropout_prob": {"modernbert": 0.0, "albert": 0.0, "": 0.1},
+    "initializer_range": {"": 0.02},
+    "pad_token_id": {"roberta": 1, "xlm-roberta": 1, "mpnet": 1, "modernbert": 50283, "": 0},
+}
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+_ARCHITECTURES: dict[Family, str] = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "distilbert": "DistilBert",
+    "mpnet": "MPNet",
+    "albert": "Albert",
+    "modernbert": "ModernBert",
+}
+
+
+def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
+    """Turn the content of a `config.json` into a family and an encoder's shape.
+
+    Raises:
+        CheckpointError: an unknown family, a missing field, or a piece that we do not compute.
+    """
+    family = content.get("model_type")
+    if family not in FAMILIES:
+        raise CheckpointError(
+            f"{where}: model_type is {family!r}; embedkit reads {', '.join(FAMILIES)}. Choose a model of one of these"
+        )
+    family = cast("Family", family)
+    if content.get("position_embedding_type", "absolute") != "absolute":
+        raise CheckpointError(
+            f"{where}: position_embedding_type is {content['position_embedding_type']!r}; only 'absolute' is computed"
+        )
+    fields = _common_fields(family, content, where)
+    fields |= _family_fields(family, content, fields, where)
+    try:
+        return family, EncoderConfig(**fields)
+    except (ValueError, TypeError) as exc:
+        raise CheckpointError(f"{where}: {exc}. Take the model's own config.json") from exc
+
+
+def _common_fields(family: Family, content: Json, where: str) -> dict[str, Any]:
+    spelling = _SPELLING.get(family, {})
+    fields: dict[str, Any] = {}
+    for name in _REQUIRED:
+        key = spelling.get(name, name)
+        if not isinstance(content.get(key), int):
+            raise CheckpointError(f"{where}: {key!r} is {content.get(key)!r}; it must be a whole number")
+        fields[name] = content[key]
+    for name, defaults in _DEFAULTS.items():
+        value = content.get(spelling.get(name, name))
+        fields[name] = defaults.get(family, defaults[""]) if value is None else value
+    activation = fields["hidden_act"]
+    if activation not in _ACTIVATIONS:
+        raise CheckpointError(f"{where}: activation is {activation!r}; known are {', '.join(_ACTIVATIONS)}")
+    fields["hidden_act"] = _ACTIVATIONS[activation]
+    return fields
+
+
+def _family_fields(family: Family, content: Json, fields: Json, where: str) -> dict[str, Any]:
+    types = content.get("type_vocab_size", 2)
+    match family:
+        case "bert":
+            return {"type_vocab_size": types, "position": content.get("embedkit_position", "learned")}
+        case "roberta" | "xlm-roberta":
+            return {"type_vocab_size": types, "position_offset": fields["pad_token_id"] + 1}
+        case "distilbert":
+            return {"type_vocab_size": 0}
+        case "mpnet":
+            return {
+                "type_vocab_size": 0,
+                "position_offset": fields["pad_token_id"] + 1,
+                "relative_attention_num_buckets": content.get("relative_attention_num_buckets", 32),
+            }
+        case "albert":
+            if content.get("inner_group_num", 1) != 1:
+                raise CheckpointError(
+                    f"{where}: inner_group_num is {content['inner_group_num']}; only 1 is computed"
+                )
+            return {
+                "type_vocab_size": types,
+                "embedding_size": content.get("embedding_size", 128),
+                "num_hidden_groups": content.get("num_hidden_groups", 1),
+            }
+        case "modernbert":
+            return _modernbert_fields(content, fields, where)
+
+
+def _modernbert_fields(content: Json, fields: Json, where: str) -> dict[str, Any]:
+    rope = content.get("rope_parameters") or {}
+    thetas: dict[str, float] = {}
+    for kind, old, default in (
+        ("full_attention", "global_rope_theta", 160_000.0),
+        ("sliding_attention", "local_rope_theta", 10_000.0),
+    ):
+        parameters = rope.get(kind) or {}
+        if parameters.get("rope_type", "default") != "default":
+            raise CheckpointError(
+                f"{where}: rope_type is {parameters['rope_type']!r}; only 'default' is computed"
+            )
+        theta = parameters.get("rope_theta", content.get(old))
+        thetas[old] = float(
+            default if theta is None else theta
+        )  # old configs write null for «as the global one»
+    layer_types = content.get("layer_types")
+    every = content.get("global_attn_every_n_layers", 3)
+    if layer_types is not None:
+        every = _global_every(layer_types, where)
+    return {
+        "type_vocab_size": 0,
+        "position": "rope",
+        "norm_first": True,
+        "gated_mlp": True,
+        "norm_bias": content.get("norm_bias", False),
+        "attention_bias": content.get("attention_bias", False),
+        "mlp_bias": content.get("mlp_bias", False),
+        "local_attention": content.get("local_attention", 128),
+        "global_attn_every_n_layers": every,
+        **thetas,
+    }
+
+
+def _global_every(layer_types: list[str], where: str) -> int:
+    """Find n such that every n-th layer, from the first, attends globally."""
+    for every in range(1, len(layer_types) + 1):
+        if all((kind == "full_attention") == (i % every == 0) for i, kind in enumerate(layer_types)):
+            return every
+    raise CheckpointError(
+        f"{where}: layer_types is {layer_types}; only global attention in every n-th layer is computed"
+    )
+
+
+def write_config(config: EncoderConfig, family: Family, *, head: str = "Model") -> dict[str, Any]:
+    """Turn an encoder's shape into the content of a `config.json`; `head` ends the name of its class.
+
+    `write_config(config, "bert", head="ForMaskedLM")` names the architecture BertForMaskedLM.
+    """
+    spelling = _SPELLING.get(family, {})
+    content: dict[str, Any] = {"architectures": [_ARCHITECTURES[family] + head], "model_type": family}
+    for name in (*_REQUIRED, *_DEFAULTS):
+        content[spelling.get(name, name)] = getattr(config, name)
+    content[spelling.get("hidden_act", "hidden_act")] = _WRITTEN_ACTIVATIONS[config.hidden_act]
+    match family:
+        case "bert" | "roberta" | "xlm-roberta":
+            content |= {"type_vocab_size": config.type_vocab_size, "position_embedding_type": "absolute"}
+            if config.position == "sinusoidal":  # for others a table like any; we know that it is not trained
+                content["embedkit_position"] = "sinusoidal"
+        case "mpnet":
+            content["relative_attention_num_buckets"] = config.relative_attention_num_buckets
+        case "albert":
+            content |= {
+                "type_vocab_size": config.type_vocab_size,
+                "embedding_size": config.embedding_size,
+                "num_hidden_groups": config.num_hidden_groups or config.num_hidden_layers,
+                "inner_group_num": 1,
+            }
+        case "modernbert":
+            names = (
+                "norm_bias",
+                "attention_bias",
+                "mlp_bias",
+                "local_attention",
+                "global_attn_every_n_layers",
+            )
+            content |= {name: getattr(config, name) for name in names}
+            content |= {
+                "global_rope_theta": config.global_rope_theta,
+                "local_rope_theta": config.local_rope_theta,
+                "embedding_dropout": config.hidden_dropout_prob,
+            }
+        case "distilbert":
+            content["sinusoidal_pos_embds"] = False
+    return content

@@ -1,0 +1,91 @@
+"""Pretraining checkpoints, both ways: an encoder with its masked-language-model and next-sentence heads.
+
+The folder is what transformers' `AutoModelForMaskedLM` (or `AutoModelForPreTraining`) and sentence-transformers load.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
+from embedkit.checkpoint.hf_config import write_config
+from embedkit.checkpoint.names import (
+    BASE_PREFIX,
+    Family,
+    encoder_names,
+    mlm_head_names,
+    next_sentence_names,
+)
+from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
+from embedkit.checkpoint.weights import (
+    assign,
+    export_tensors,
+    read_tensors,
+    save_tensors,
+    strip_base_prefix,
+)
+from embedkit.errors import CheckpointError
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.heads import MaskedLMHead, NextSentenceHead
+from embedkit.model.pretraining import PretrainingModel
+from embedkit.tokenization.tokenizer import Tokenizer
+
+
+def load_pretraining(
+    folder: ModelFolder, *, next_sentence: bool = False, fresh_heads: bool = True
+) -> tuple[PretrainingModel, tuple[str, ...]]:
+    """Build the model of a folder with its weights, fp32, on the CPU; also name the heads that were made anew.
+
+    Raises:
+        CheckpointError: weights are missing or mis-shaped, a head is missing and `fresh_heads` is False, or the family
+            has no next-sentence head.
+    """
+    family, config, where = folder.family, folder.config, folder.encoder_path
+    tensors = read_tensors(weight_files(where))
+    stripped = strip_base_prefix(tensors, family)
+    encoder = TransformerEncoder(config)
+    assign(encoder, encoder_names(family, config), stripped, where)
+    model = PretrainingModel(encoder, MaskedLMHead(config))
+    fresh = []
+    # The heads' names may start with the base prefix themselves (bert.pooler), so they are looked up stripped as well.
+    names = mlm_head_names(family, config)
+    if all(theirs in stripped for parts in names.values() for theirs in parts):
+        assign(model.mlm, names, stripped, where)
+    else:
+        fresh.append("masked-language-model head")
+    if next_sentence:
+        if family != "bert":
+            raise CheckpointError(
+                f"{folder.path}: a {family} model has no next-sentence head; train it without --next-sentence"
+            )
+        model.next_sentence = NextSentenceHead(config)
+        pair = {
+            ours: tuple(name.removeprefix(BASE_PREFIX[family]) for name in theirs)
+            for ours, theirs in next_sentence_names(family).items()
+        }
+        if all(theirs in stripped for parts in pair.values() for theirs in parts):
+            assign(model.next_sentence, pair, stripped, where)
+        else:
+            fresh.append("next-sentence head")
+    if fresh and not fresh_heads:
+        raise CheckpointError(
+            f"{where}: has no {' and no '.join(fresh)}; it was not saved with this model. "
+            "Take a checkpoint as pretraining wrote it"
+        )
+    return model, tuple(fresh)
+
+
+def write_pretraining(folder: Path, model: PretrainingModel, tokenizer: Tokenizer, family: Family) -> None:
+    """Write the model's files into an existing folder: mean pooling for sentences, the heads beside the encoder."""
+    config = model.encoder.config
+    head = "ForMaskedLM" if model.next_sentence is None else "ForPreTraining"
+    content = write_config(config, family, head=head) | {"tie_word_embeddings": True}
+    write_json(folder / "config.json", content)
+    prefix = BASE_PREFIX[family]
+    tensors = export_tensors(model.encoder, encoder_names(family, config), prefix=prefix)
+    tensors |= export_tensors(model.mlm, mlm_head_names(family, config))
+    if model.next_sentence is not None:
+        tensors |= export_tensors(model.next_sentence, next_sentence_names(family))
+    save_tensors(tensors, folder / WEIGHTS)
+    write_modules(folder, SentenceModules(max_seq_length=tokenizer.max_length), config.hidden_size)
+    tokenizer.save(folder)

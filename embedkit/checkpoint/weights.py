@@ -1,0 +1,218 @@
+"""The tensors of a model folder: read into modules strictly, written from them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from embedkit.checkpoint.folder import PICKLED, WEIGHTS, ModelFolder, new_folder, weight_files
+from embedkit.checkpoint.hf_config import write_config
+from embedkit.checkpoint.names import (
+    BASE_PREFIX,
+    IGNORED_PREFIXES,
+    IGNORED_SUFFIXES,
+    Family,
+    Names,
+    encoder_names,
+)
+from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
+from embedkit.errors import CheckpointError
+from embedkit.model.config import DenseConfig
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.sentence import SentenceEncoder
+from embedkit.tokenization.tokenizer import Tokenizer
+
+
+def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
+    """Build the model of a folder with its weights, in fp32, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: weights are missing, unexpected, mis-shaped, or the file is damaged.
+    """
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        model = SentenceEncoder(TransformerEncoder(folder.config), folder.modules.sentence)
+    where = folder.encoder_path
+    tensors = strip_base_prefix(read_tensors(weight_files(where)), folder.family)
+    assign(model.encoder, encoder_names(folder.family, folder.config), tensors, where)
+    left = unexpected(tensors, folder.family)
+    if left:
+        raise CheckpointError(
+            f"{where}: {len(left)} weights that a {folder.family} encoder has no place for: {_some(left)}. "
+            "Is config.json of the same model?"
+        )
+    for number, name in enumerate(folder.modules.dense_folders):
+        part = read_tensors(weight_files(folder.path / name))
+        assign(
+            model.dense[number], _dense_names(folder.modules.sentence.dense[number]), part, folder.path / name
+        )
+        if part:
+            raise CheckpointError(
+                f"{folder.path / name}: weights that a dense layer has no place for: {_some(part)}"
+            )
+    return model.eval()
+
+
+def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Read all tensors of some safetensors files, memory-mapped.
+
+    Raises:
+        CheckpointError: a file is cut short or is not safetensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no dict)
+                    tensors[name] = file.get_tensor(name)
+        except (SafetensorError, OSError) as exc:
+            raise CheckpointError(
+                f"{path}: cannot be read as safetensors ({exc}). The file is cut short or damaged; copy it again"
+            ) from exc
+    return tensors
+
+
+def strip_base_prefix(tensors: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Name the encoder's weights as if it had been saved alone, and old norm weights as they are named today."""
+    prefix = BASE_PREFIX[family]
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        new = name.removeprefix(prefix)
+        new = new.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        renamed[new] = tensor
+    return renamed
+
+
+def assign(module: nn.Module, names: Names, tensors: dict[str, Tensor], where: Path) -> None:
+    """Give a module its weights, taking them out of `tensors`; what is stored in half precision becomes fp32.
+
+    Raises:
+        CheckpointError: a weight is missing or has another shape than the module's.
+    """
+    state: dict[str, Tensor] = {}
+    missing = [theirs for parts in names.values() for theirs in parts if theirs not in tensors]
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} of {sum(map(len, names.values()))} weights are missing: {_some(missing)}. "
+            "Copy the weights again from where the model came from"
+        )
+    for ours, own in module.state_dict().items():
+        parts = [tensors.pop(theirs) for theirs in names[ours]]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if tensor.shape != own.shape:
+            raise CheckpointError(
+                f"{where}: weight {' + '.join(names[ours])!r} has shape {tuple(tensor.shape)}; "
+                f"config.json asks for {tuple(own.shape)}. Take both from the same model"
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where}: weight {names[ours][0]!r} is {tensor.dtype}; it must be floating point"
+            )
+        state[ours] = tensor.float()
+    trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    module.load_state_dict(state, strict=True, assign=True)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(trained[name])
+
+
+def unexpected(tensors: Mapping[str, Tensor], family: Family) -> list[str]:
+    """Name the weights that are neither used nor known to be superfluous."""
+    ignored = IGNORED_PREFIXES[family]
+    return [name for name in tensors if not name.startswith(ignored) and not name.endswith(IGNORED_SUFFIXES)]
+
+
+def _dense_names(dense: DenseConfig) -> Names:
+    kinds = ("weight", "bias") if dense.bias else ("weight",)
+    return {f"0.{kind}": (f"linear.{kind}",) for kind in kinds}
+
+
+def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
+    return ", ".join(listed[:4]) + more
+
+
+def export_tensors(module: nn.Module, names: Names, *, prefix: str = "") -> dict[str, Tensor]:
+    """Return a module's weights under the family's names, fp32, on the CPU, contiguous."""
+    tensors: dict[str, Tensor] = {}
+    for ours, tensor in module.state_dict().items():
+        parts = tensor.detach().float().cpu().chunk(len(names[ours]))
+        for theirs, part in zip(names[ours], parts, strict=True):
+            tensors[prefix + theirs] = part.contiguous().clone()
+    return tensors
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for this line
+
+
+def save_sentence_encoder(
+    target: str | Path,
+    model: SentenceEncoder,
+    tokenizer: Tokenizer,
+    modules: SentenceModules,
+    *,
+    family: Family,
+    card: str | None = None,
+) -> None:
+    """Write a sentence-transformers folder; `card` becomes its README.md.
+
+    Raises:
+        OutputError: the target exists, or cannot be written.
+    """
+    config = model.encoder.config
+    with new_folder(target) as folder:
+        write_json(folder / "config.json", write_config(config, family))
+        save_tensors(export_tensors(model.encoder, encoder_names(family, config)), folder / WEIGHTS)
+        write_modules(folder, modules, config.hidden_size)
+        for number, (dense, shape) in enumerate(zip(model.dense, model.config.dense, strict=True)):
+            save_tensors(export_tensors(dense, _dense_names(shape)), folder / f"{number + 2}_Dense" / WEIGHTS)
+        tokenizer.save(folder)
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """Read a `pytorch_model.bin` without running any code in it.
+
+    Raises:
+        CheckpointError: the file holds more than tensors, or is damaged.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as exc:
+        raise CheckpointError(
+            f"{path}: cannot be read as weights only ({str(exc).splitlines()[0]}). It is damaged, or it holds code"
+        ) from exc
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: holds more than a dict of tensors; wanted the weights of a model")
+    # Tied weights are one storage under two names there; safetensors wants each on its own.
+    return {str(name): tensor.contiguous().clone() for name, tensor in content.items()}
+
+
+def convert_pickled(source: str | Path, target: str | Path) -> list[str]:
+    """Copy a model folder with every `pytorch_model.bin` turned into `model.safetensors`; return the files converted.
+
+    Raises:
+        CheckpointError: there is no such file in the folder, or one cannot be read safely.
+    """
+    source = Path(source)
+    pickled = sorted(source.rglob(PICKLED))
+    if not pickled:
+        raise CheckpointError(f"{source}: no {PICKLED} in it; there is nothing to convert")
+    with new_folder(target) as folder:
+        for path in sorted(source.rglob("*")):
+            copy = folder / path.relative_to(source)
+            if path.is_dir():
+                copy.mkdir()
+            elif path.name == PICKLED:
+                save_tensors(read_pickled(path), copy.with_name(WEIGHTS))
+            elif path.suffix in (".json", ".txt", ".md", ".model"):
+                copy.write_bytes(path.read_bytes())
+    return [str(path.relative_to(source)) for path in pickled]

@@ -1,0 +1,282 @@
+"""`Encoder`: text in, sentence vectors out, whatever the model and the backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
+from embedkit.encoding.backend import Backend, Device, Float32, Precision
+from embedkit.errors import CheckpointError, RecordError
+from embedkit.tokenization.batch import TokenBatch
+
+logger = logging.getLogger(__name__)
+
+OnTruncate = Literal["warn", "error", "chunk", "ok"]
+
+# Texts sorted by length together. Larger windows have more neighbours of equal length; 4,096 gets nearly all of the
+# gain (benchmarks/encode.py) in a few megabytes.
+WINDOW_TEXTS = 4096
+# Tokens in one forward pass on a CPU: activations of about this many tokens stay in the caches.
+CPU_TOKEN_BUDGET = 2048
+
+
+@dataclass(frozen=True)
+class EncodedWindow:
+    """The vectors of some consecutive texts, and what there is to say about them.
+
+    Shapes:
+        embeddings: (N, E) float32; truncated, empty: (N,) bool; num_tokens counts what the model has read
+    """
+
+    embeddings: Float32
+    truncated: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class _Tokenized:
+    """A window's distinct texts as tokens; `rows` (N,) leads from each text to its distinct one."""
+
+    batch: TokenBatch
+    owners: NDArray[
+        np.int64
+    ]  # (C,) the distinct text of each sequence: several where one was cut into chunks
+    rows: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+
+
+class Encoder:
+    """Turns texts into sentence vectors of one model: always (N, E) float32.
+
+    >>> encoder = Encoder.load("path/to/all-MiniLM-L6-v2")          # doctest: +SKIP
+    >>> encoder.encode(["A girl is styling her hair."]).shape        # doctest: +SKIP
+    (1, 384)
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        backend: Backend,
+        *,
+        truncate_dim: int | None = None,
+        token_budget: int = CPU_TOKEN_BUDGET,
+    ) -> None:
+        if truncate_dim is not None and not 1 <= truncate_dim <= folder.embedding_size:
+            raise CheckpointError(
+                f"{folder.path}: truncate_dim {truncate_dim} was asked for; its vectors have {folder.embedding_size} "
+                "dimensions. Choose between 1 and that"
+            )
+        self.folder = folder
+        self.tokenizer = folder.tokenizer
+        self.backend = backend
+        self.truncate_dim = truncate_dim
+        self.token_budget = token_budget
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: Device = "auto",
+        precision: Precision = "fp32",
+        force_precision: bool = False,
+        max_seq_length: int | None = None,
+        truncate_dim: int | None = None,
+    ) -> Encoder:
+        """Load a model folder.
+
+        `truncate_dim` keeps the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and
+        normalizes again where the model does.
+
+        Raises:
+            CheckpointError: the folder is not a sentence encoder that we can compute.
+            DeviceError: the device or the precision is not to be had here.
+        """
+        read = read_model_folder(folder, max_seq_length=max_seq_length)
+        # torch takes a second to import: all that can be wrong with the folder has been said before.
+        from embedkit.encoding.torch_backend import TorchBackend
+
+        backend = TorchBackend.load(read, device=device, precision=precision, force=force_precision)
+        # A GPU wants far more work at a time than a CPU's caches hold.
+        budget = CPU_TOKEN_BUDGET if backend.device.type == "cpu" else 32 * CPU_TOKEN_BUDGET
+        return cls(read, backend, truncate_dim=truncate_dim, token_budget=budget)
+
+    @property
+    def dimension(self) -> int:
+        """E, the length of a vector."""
+        return self.truncate_dim or self.folder.embedding_size
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the vectors of a text, as plain JSON values; see `embedkit.checkpoint.folder.fingerprint`."""
+        return fingerprint(self.folder) | {"dimension": self.dimension}
+
+    def prompt(self, name: str | None) -> str:
+        """Return the model's prompt of that name; None is the model's default prompt.
+
+        Raises:
+            CheckpointError: the model has no such prompt.
+        """
+        prompts = self.folder.modules.prompts
+        name = name if name is not None else self.folder.modules.default_prompt_name
+        if name is None:
+            return ""
+        if name not in prompts:
+            known = ", ".join(sorted(prompts)) or "none"
+            raise CheckpointError(
+                f"{self.folder.path}: no prompt named {name!r}; it has: {known}. Give the text itself"
+            )
+        return prompts[name]
+
+    def role_prompt(self, role: Literal["query", "document"]) -> str:
+        """Return the prompt for queries or for documents: by the names that sentence-transformers tries."""
+        names = ("query",) if role == "query" else ("document", "passage", "corpus")
+        found = next((name for name in names if name in self.folder.modules.prompts), None)
+        return self.prompt(found)
+
+    def encode(
+        self, texts: Sequence[str], *, prompt: str | None = None, on_truncate: OnTruncate = "warn"
+    ) -> Float32:
+        """Encode texts: -> (N, E) float32, row i for text i.
+
+        `prompt` is put before each text; None takes the model's default. `on_truncate` says what becomes of texts longer
+        than the model reads: cut with a logged warning, an error, the mean of the vectors of all pieces, or cut silently.
+
+        Raises:
+            RecordError: a text has no tokens at all, or is too long and `on_truncate` is "error".
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts is one string; it must be a sequence of strings")
+        windows = list(self.encode_windows(texts, prompt=prompt, on_truncate=on_truncate))
+        cut = sum(int(window.truncated.sum()) for window in windows)
+        if cut and on_truncate == "warn":
+            logger.warning(
+                "%d of %d texts were cut to the %d tokens that the model reads",
+                cut,
+                len(texts),
+                self.tokenizer.max_length,
+            )
+        if not windows:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        return np.concatenate([window.embeddings for window in windows])
+
+    def encode_queries(self, queries: Sequence[str]) -> Float32:
+        """Encode queries with the model's prompt for them: -> (Q, E) float32."""
+        return self.encode(queries, prompt=self.role_prompt("query"))
+
+    def encode_documents(self, documents: Sequence[str]) -> Float32:
+        """Encode documents with the model's prompt for them: -> (N, E) float32."""
+        return self.encode(documents, prompt=self.role_prompt("document"))
+
+    def encode_windows(
+        self, texts: Iterable[str], *, prompt: str | None = None, on_truncate: OnTruncate = "warn"
+    ) -> Iterator[EncodedWindow]:
+        """Encode a stream of texts window by window, in order; a window is tokenized while the one before is computed.
+
+        The vectors depend on the window that a text falls into (by rounding only), and windows are cut by count: the
+        same stream gives the same bits.
+        """
+        prompt_text = self.prompt(None) if prompt is None else prompt
+        skip = self._prompt_tokens(prompt_text)
+        return self._windows(iter(texts), prompt_text, skip, on_truncate)
+
+    def _windows(
+        self, texts: Iterator[str], prompt: str, skip: int, on_truncate: OnTruncate
+    ) -> Iterator[EncodedWindow]:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize") as thread:
+            waiting: Future[_Tokenized] | None = None
+            while True:
+                window = list(islice(texts, WINDOW_TEXTS))
+                following = thread.submit(self._tokenize, window, prompt, on_truncate) if window else None
+                if waiting is not None:
+                    yield self._compute(waiting.result(), skip)
+                if following is None:
+                    return
+                waiting = following
+
+    def _prompt_tokens(self, prompt: str) -> int:
+        """Return how many tokens at the start of each sequence are not to be pooled."""
+        if not prompt or self.folder.modules.sentence.pool_prompt:
+            return 0
+        return len(self.tokenizer.single.prefix) + len(self.tokenizer.ids([prompt])[0])
+
+    def _tokenize(self, texts: list[str], prompt: str, on_truncate: OnTruncate) -> _Tokenized:
+        number: dict[str, int] = {}  # equal texts are encoded once
+        rows = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
+        distinct = [prompt + text for text in number] if prompt else list(number)
+        if on_truncate == "chunk":
+            batch, owners = self.tokenizer.encode_chunks(distinct)
+            truncated = np.zeros(len(distinct), dtype=np.bool_)
+        else:
+            batch = self.tokenizer.encode(distinct)
+            owners = np.arange(len(distinct))
+            truncated = batch.truncated
+        if on_truncate == "error" and truncated.any():
+            first = int(np.flatnonzero(truncated[rows])[0])
+            assert batch.untruncated_lengths is not None
+            raise RecordError(
+                f"text {texts[first][:60]!r}… has {batch.untruncated_lengths[rows[first]]} tokens; the model reads "
+                f"{self.tokenizer.max_length}. Cut it, or pass --on-truncate chunk|warn|ok"
+            )
+        if len(batch) and int(batch.lengths.min()) == 0:
+            first = int(np.flatnonzero(batch.lengths[rows] == 0)[0])
+            raise RecordError(
+                f"text {texts[first]!r} has no tokens and the model adds none; there is nothing to encode"
+            )
+        empty = np.array([not text or text.isspace() for text in number], dtype=np.bool_)
+        return _Tokenized(batch, owners, rows, truncated[rows], empty[rows])
+
+    def _compute(self, window: _Tokenized, skip: int) -> EncodedWindow:
+        embeddings = self._forward(window.batch, skip)
+        if len(window.owners) > 1 and window.owners[-1] + 1 < len(window.owners):
+            embeddings = self._merge_chunks(embeddings, window)
+        embeddings = self._cut_dimensions(embeddings)
+        tokens = int(window.batch.lengths.sum())
+        return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, tokens)
+
+    def _forward(self, batch: TokenBatch, skip: int) -> Float32:
+        """Run all sequences, longest first, in batches of at most `token_budget` tokens: -> (C, E)."""
+        order = np.argsort(-batch.lengths, kind="stable")
+        lengths = batch.lengths[order]
+        out = np.empty((len(order), self.folder.embedding_size), dtype=np.float32)
+        start = 0
+        while start < len(order):
+            # No sequence that follows is longer than the first: this many fit for certain.
+            stop = start + max(1, self.token_budget // int(lengths[start]))
+            rows = order[start:stop]
+            out[rows] = self.backend.forward(batch.take(rows), skip=skip)
+            start = stop
+        return out
+
+    def _merge_chunks(self, embeddings: Float32, window: _Tokenized) -> Float32:
+        """Average the vectors of each text's pieces, weighted by their tokens: (C, E) -> (B, E)."""
+        weights = window.batch.lengths.astype(np.float32)[:, None]
+        starts = np.flatnonzero(np.diff(window.owners, prepend=-1))
+        summed = np.add.reduceat(embeddings * weights, starts, axis=0)
+        merged: Float32 = (summed / np.add.reduceat(weights, starts, axis=0)).astype(np.float32)
+        return normalize(merged) if self.folder.modules.sentence.normalize else merged
+
+    def _cut_dimensions(self, embeddings: Float32) -> Float32:
+        if self.truncate_dim is None:
+            return embeddings
+        cut = np.ascontiguousarray(embeddings[:, : self.truncate_dim])
+        return normalize(cut) if self.folder.modules.sentence.normalize else cut
+
+
+def normalize(embeddings: Float32) -> Float32:
+    """Scale each row to unit length; a zero row stays zero."""
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    result: Float32 = embeddings / np.maximum(norms, 1e-12)
+    return result

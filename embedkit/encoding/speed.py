@@ -1,0 +1,25 @@
+"""How fast this machine multiplies: the limit that encoding is measured against."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from embedkit.encoding.backend import Precision
+from embedkit.encoding.torch_backend import DTYPES
+
+
+def matmul_gflops(precision: Precision, *, rows: int = 2048, size: int = 768, repeats: int = 8) -> float:
+    """Measure a (rows, size) × (size, 4·size) product on the CPU, the best of several, in GFLOP/s.
+
+    The shape is that of BERT base's widest layer over one batch of tokens.
+    """
+    left = torch.randn(rows, size).to(DTYPES[precision])
+    right = torch.randn(4 * size, size).to(DTYPES[precision])
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        best = min(best, time.perf_counter() - start)
+    return 2 * rows * size * 4 * size / best / 1e9

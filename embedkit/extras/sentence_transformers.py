@@ -1,0 +1,17 @@
+"""Encoding with sentence-transformers, to compare our vectors with its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import sentence_transformers
+
+from embedkit.encoding.backend import Float32
+
+
+def encode(folder: Path, texts: Sequence[str]) -> Float32:
+    """Encode texts with sentence-transformers, fp32, on the CPU: -> (N, E) float32."""
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    return np.asarray(model.encode(list(texts), show_progress_bar=False), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""The neural networks: tensors in, tensors out; no files and no text."""

@@ -1,0 +1,130 @@
+"""The shape of an encoder and of what stands on it: which pieces there are and how large they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Position = Literal["learned", "sinusoidal", "rope"]
+PoolingMode = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_len"]
+DenseActivation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Everything that decides the parameters of a `TransformerEncoder` and how it computes.
+
+    The defaults are BERT base (Devlin et al. 2019, https://arxiv.org/abs/1810.04805). Fields carry Hugging Face's
+    names where it has one. The pieces that tell the families apart:
+
+    | family | pieces |
+    |---|---|
+    | BERT | learned positions, token types, layer norm after each sublayer |
+    | RoBERTa, XLM-R | the same with `position_offset` = padding id + 1 |
+    | DistilBERT | the same without token types |
+    | MPNet | position offset and `relative_attention_num_buckets` (Song et al. 2020) |
+    | ALBERT | `embedding_size` < `hidden_size`, `num_hidden_groups` < `num_hidden_layers` (Lan et al. 2020) |
+    | ModernBERT | `position` rope, `gated_mlp`, `norm_first`, `local_attention` in all but every n-th layer (Warner et al. 2024) |
+
+    Raises:
+        ValueError: a field is out of range, or two do not fit together.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: Activation = "gelu"
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    pad_token_id: int = 0
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    position: Position = "learned"
+    position_offset: int = 0
+    relative_attention_num_buckets: int = 0
+    embedding_size: int | None = None
+    num_hidden_groups: int | None = None
+    norm_first: bool = False
+    norm_bias: bool = True
+    attention_bias: bool = True
+    mlp_bias: bool = True
+    gated_mlp: bool = False
+    local_attention: int = 0
+    global_attn_every_n_layers: int = 1
+    global_rope_theta: float = 160_000.0
+    local_rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        for name in (*sizes, "max_position_embeddings", "global_attn_every_n_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.position == "rope" and self.head_size % 2:
+            raise ValueError(f"rotary positions need an even head size; it is {self.head_size}")
+        if self.hidden_act not in get_args(Activation):
+            raise ValueError(
+                f"hidden_act is {self.hidden_act!r}; it must be one of {', '.join(get_args(Activation))}"
+            )
+        if self.position not in get_args(Position):
+            raise ValueError(
+                f"position is {self.position!r}; it must be one of {', '.join(get_args(Position))}"
+            )
+        if self.num_hidden_layers % (self.num_hidden_groups or self.num_hidden_layers):
+            raise ValueError(
+                f"num_hidden_layers {self.num_hidden_layers} is not a multiple of num_hidden_groups {self.num_hidden_groups}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens a sequence may have, special tokens included."""
+        return self.max_position_embeddings - self.position_offset
+
+    def layer_is_local(self, layer: int) -> bool:
+        """Say whether the layer attends only within the window of `local_attention` tokens."""
+        return self.local_attention > 0 and layer % self.global_attn_every_n_layers != 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """One linear layer after pooling."""
+
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation: DenseActivation = "tanh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceConfig:
+    """How token vectors become a sentence vector; several pooling modes are concatenated in their order.
+
+    `pool_prompt` False leaves the first special token and the prompt's tokens out of the pooling.
+    """
+
+    pooling: tuple[PoolingMode, ...] = ("mean",)
+    pool_prompt: bool = True
+    dense: tuple[DenseConfig, ...] = ()
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.pooling or any(mode not in get_args(PoolingMode) for mode in self.pooling):
+            raise ValueError(
+                f"pooling is {self.pooling}; it must name some of {', '.join(get_args(PoolingMode))}"
+            )
+
+    def embedding_size(self, hidden_size: int) -> int:
+        """Return E, the length of a sentence vector, for an encoder of `hidden_size`."""
+        return self.dense[-1].out_features if self.dense else hidden_size * len(self.pooling)

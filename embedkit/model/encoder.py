@@ -1,0 +1,188 @@
+"""The transformer encoder: token ids in, one vector a token out, for every family of BERT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from embedkit.model.config import EncoderConfig
+from embedkit.model.layers import (
+    AttentionBias,
+    EncoderLayer,
+    Run,
+    layer_norm,
+    relative_position_buckets,
+    rotary_table,
+    runs_of,
+)
+
+
+def sinusoidal_table(num_positions: int, size: int) -> Tensor:
+    """Return sines and cosines of the positions, (P, D), divided by sqrt(D).
+
+    The paper multiplies the token embeddings by sqrt(D) and adds this table undivided; the layer norm that follows
+    makes the two equal, and this way the table can be stored as an ordinary position table.
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, sections 3.4 and 3.5.
+    """
+    frequency = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000.0) / size))
+    angle = torch.arange(num_positions)[:, None] * frequency
+    table = torch.empty(num_positions, size)
+    table[:, 0::2] = angle.sin()
+    table[:, 1::2] = angle.cos()[:, : size // 2]
+    return table / math.sqrt(size)
+
+
+class Embeddings(nn.Module):
+    """Sum token, position and token-type embeddings, then norm; ALBERT's narrow table is widened after the norm."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        size = config.embedding_size or config.hidden_size
+        self.position_offset = config.position_offset
+        self.tokens = nn.Embedding(config.vocab_size, size)
+        self.positions = (
+            nn.Embedding(config.max_position_embeddings, size) if config.position != "rope" else None
+        )
+        if self.positions is not None and config.position == "sinusoidal":
+            self.positions.weight.requires_grad_(False)
+        self.token_types = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.norm = layer_norm(config, size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.projection = None if config.embedding_size is None else nn.Linear(size, config.hidden_size)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        embedded: Tensor = self.tokens(input_ids)
+        if self.token_types is not None:
+            # Most input is of type 0 throughout: one row to add instead of one to look up for every token.
+            embedded = embedded + (
+                self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids)
+            )
+        if self.positions is not None:
+            embedded = embedded + self.positions(position_ids + self.position_offset)
+        embedded = self.dropout(self.norm(embedded))
+        return embedded if self.projection is None else self.projection(embedded)
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of transformer layers over packed or padded tokens.
+
+    `forward` takes a padded batch, `forward_packed` takes sequences one after another; both give the same numbers.
+    Sources: Devlin et al. 2019 (BERT), and those named in `EncoderConfig` for the other pieces.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        distinct = config.num_hidden_groups or config.num_hidden_layers
+        self.layers = nn.ModuleList(EncoderLayer(config, first=i == 0) for i in range(distinct))
+        self.final_norm = layer_norm(config, config.hidden_size) if config.norm_first else None
+        buckets = config.relative_attention_num_buckets
+        self.relative_bias = nn.Embedding(buckets, config.num_attention_heads) if buckets else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights: normal, std 0.02, cut at two deviations, as BERT's own code does; biases zero."""
+        self.apply(lambda module: init_weights(module, self.config.initializer_range))
+        if self.config.position == "sinusoidal" and self.embeddings.positions is not None:
+            with torch.no_grad():
+                self.embeddings.positions.weight.copy_(
+                    sinusoidal_table(*self.embeddings.positions.weight.shape)
+                )
+
+    def layer(self, number: int) -> EncoderLayer:
+        """Return the module that computes layer `number`; ALBERT computes several with one."""
+        layer = self.layers[number * len(self.layers) // self.config.num_hidden_layers]
+        assert isinstance(layer, EncoderLayer)
+        return layer
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Encode a padded batch.
+
+        Shapes:
+            input_ids, token_type_ids: (B, T) long; attention_mask: (B, T) bool, True = real token
+            returns: (B, T, D); what stands at padding is meaningless
+        Raises:
+            ValueError: a sequence is longer than the position table, or the mask is not bool.
+        """
+        batch, length = input_ids.shape
+        if attention_mask is not None and attention_mask.dtype != torch.bool:
+            raise ValueError(
+                f"attention_mask is {attention_mask.dtype}; it must be bool, True for real tokens"
+            )
+        runs = [Run(0, batch, length, attention_mask)]
+        types = None if token_type_ids is None else token_type_ids.flatten()
+        return self._encode(input_ids.flatten(), runs, types).view(batch, length, -1)
+
+    def forward_packed(
+        self, input_ids: Tensor, lengths: Sequence[int], token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Encode sequences that lie one after another; fastest where equal lengths are neighbours.
+
+        Shapes:
+            input_ids, token_type_ids: (N,) long, N = sum(lengths)
+            returns: (N, D)
+        Raises:
+            ValueError: the lengths do not add up to N, or one is longer than the position table.
+        """
+        if sum(lengths) != input_ids.shape[0]:
+            raise ValueError(f"lengths add up to {sum(lengths)}; input_ids has {input_ids.shape[0]} tokens")
+        return self._encode(input_ids, runs_of(lengths), token_type_ids)
+
+    def _encode(self, input_ids: Tensor, runs: Sequence[Run], token_type_ids: Tensor | None) -> Tensor:
+        hidden, biases = self.embed(input_ids, runs, token_type_ids)
+        for number in range(self.config.num_hidden_layers):
+            hidden = self.layer(number)(hidden, runs, biases[self.config.layer_is_local(number)])
+        return hidden if self.final_norm is None else self.final_norm(hidden)
+
+    def embed(
+        self, input_ids: Tensor, runs: Sequence[Run], token_type_ids: Tensor | None
+    ) -> tuple[Tensor, dict[bool, list[AttentionBias]]]:
+        """Return what the first layer reads, (N, D), and each run's bias for global (False) and local (True) layers."""
+        longest = max((run.length for run in runs), default=0)
+        if longest > self.config.max_tokens:
+            raise ValueError(
+                f"a sequence has {longest} tokens; this encoder takes at most {self.config.max_tokens}"
+            )
+        device = input_ids.device
+        ramp = torch.arange(longest, device=device)
+        position_ids = torch.cat([ramp[: run.length].repeat(run.count) for run in runs])
+        hidden = self.embeddings(input_ids, position_ids, token_type_ids)
+        kinds = {self.config.layer_is_local(number) for number in range(self.config.num_hidden_layers)}
+        return hidden, {local: [self._bias(run, local, hidden) for run in runs] for local in kinds}
+
+    def _bias(self, run: Run, local: bool, hidden: Tensor) -> AttentionBias:
+        config, length, device = self.config, run.length, hidden.device
+        mask = (
+            None if run.attention_mask is None else run.attention_mask[:, None, None, :]
+        )  # (count, 1, 1, T)
+        reach = config.local_attention // 2
+        if local and length > reach + 1:
+            position = torch.arange(length, device=device)
+            near = (position[:, None] - position[None, :]).abs() <= reach  # (T, T)
+            mask = near if mask is None else mask & near
+        if self.relative_bias is not None:
+            buckets = relative_position_buckets(
+                length, num_buckets=config.relative_attention_num_buckets, device=device
+            )
+            added = self.relative_bias(buckets).permute(2, 0, 1)[None]  # (1, H, T, T)
+            mask = added if mask is None else added.masked_fill(~mask, -math.inf)
+            mask = mask.to(hidden.dtype)
+        rotary = None
+        if config.position == "rope":
+            theta = config.local_rope_theta if local else config.global_rope_theta
+            rotary = rotary_table(length, head_size=config.head_size, theta=theta, device=device)
+        return AttentionBias(mask, rotary)
+
+
+def init_weights(module: nn.Module, std: float) -> None:
+    """Draw one module's weights as BERT does; layer norms start as the identity."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,220 @@
+"""The pieces of a layer: runs of equal length, attention, feed-forward.
+
+Tokens are *packed*: all sequences of a batch lie one after another in one (N, D) tensor without padding, so that
+every linear layer and norm is one large product over real tokens only. Attention alone must know where sequences
+end. It walks over *runs* of neighbouring sequences of one length; sorted batches have few of them. A padded
+(B, T) batch is one run with a mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedkit.model.config import Activation, EncoderConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """`count` sequences of `length` tokens each, one after another from token `start`.
+
+    `attention_mask` (count, length) is bool, True for real tokens; None where all are.
+    """
+
+    start: int
+    count: int
+    length: int
+    attention_mask: Tensor | None = None
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count * self.length
+
+
+def runs_of(lengths: Sequence[int]) -> list[Run]:
+    """Group neighbouring sequences of equal length: [3, 3, 5] -> two runs, of 2 × 3 and 1 × 5 tokens."""
+    runs: list[Run] = []
+    start = 0
+    for length, group in groupby(lengths):
+        runs.append(Run(start, len(list(group)), length))
+        start = runs[-1].stop
+    return runs
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    match activation:
+        case "gelu":
+            return F.gelu(x)
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "relu":
+            return F.relu(x)
+        case "silu":
+            return F.silu(x)
+
+
+def relative_position_buckets(
+    length: int, *, num_buckets: int, device: torch.device, max_distance: int = 128
+) -> Tensor:
+    """Number the distances between two positions: near ones each, far ones by their logarithm.
+
+    Shapes:
+        returns: (T, T) long in [0, num_buckets); row i, column j is the bucket of key j seen from query i
+    Source: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1; MPNet uses it unchanged.
+    """
+    position = torch.arange(length, device=device)
+    distance = position[None, :] - position[:, None]
+    half = num_buckets // 2
+    exact = half // 2
+    far = exact + (
+        torch.log(distance.abs().clamp(min=1).float() / exact)
+        / math.log(max_distance / exact)
+        * (half - exact)
+    ).long().clamp(max=half - exact - 1)
+    bucket = torch.where(distance.abs() < exact, distance.abs(), far)
+    return bucket + half * (distance > 0)
+
+
+def rotary_table(length: int, *, head_size: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of the rotation angles, each (T, d) float32.
+
+    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34, in the form with halves instead of pairs.
+    """
+    frequency = theta ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
+    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency  # (T, d/2)
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate queries or keys (..., T, d) by their positions; computed in fp32."""
+    cos, sin = table
+    wide = x.float()
+    first, second = wide.chunk(2, dim=-1)
+    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class AttentionBias:
+    """What attention adds to its scores in one run: a mask and position information, shared by layers of a kind.
+
+    `mask` broadcasts to (count, H, T, T): bool (True: may attend) or a float that is added; None: all may attend.
+    """
+
+    mask: Tensor | None
+    rotary: tuple[Tensor, Tensor] | None
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with the three input projections in one product.
+
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.head_size = config.head_size
+        self.dropout = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(hidden, 3 * hidden, bias=config.attention_bias)
+        self.out = nn.Linear(hidden, hidden, bias=config.attention_bias)
+
+    def project(
+        self, hidden: Tensor, run: Run, rotary: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Split one run's projections (count·T, 3D) into query, key and value, each (count, H, T, d)."""
+        split = hidden.view(run.count, run.length, 3, self.num_heads, self.head_size)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        return query, key, value
+
+    def forward(self, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
+        """Let every token attend within its sequence: (N, D) -> (N, D)."""
+        projected = self.qkv(hidden)  # (N, 3D)
+        dropout = self.dropout if self.training else 0.0
+        contexts = []
+        for run, bias in zip(runs, biases, strict=True):
+            query, key, value = self.project(projected[run.start : run.stop], run, bias.rotary)
+            context = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias.mask, dropout_p=dropout
+            )
+            # (count, H, T, d) -> (count·T, D)
+            contexts.append(context.transpose(1, 2).reshape(run.count * run.length, -1))
+        out: Tensor = self.out(contexts[0] if len(contexts) == 1 else torch.cat(contexts))
+        return out
+
+    def weights(self, hidden: Tensor, run: Run, bias: AttentionBias) -> Tensor:
+        """Return the attention probabilities of one run, (count, H, T, T): rows are queries and sum to 1."""
+        query, key, _ = self.project(self.qkv(hidden), run, bias.rotary)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size)
+        if bias.mask is not None:
+            scores = (
+                scores.masked_fill(~bias.mask, -math.inf)
+                if bias.mask.dtype == torch.bool
+                else scores + bias.mask
+            )
+        probabilities: Tensor = scores.softmax(dim=-1)
+        return probabilities
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them; gated where the config says so.
+
+    Source: Vaswani et al. 2017, eq. 2; the gate as in Shazeer 2020, https://arxiv.org/abs/2002.05202, eq. 6 (GEGLU).
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.activation: Activation = config.hidden_act
+        self.gated = config.gated_mlp
+        width = config.intermediate_size * (2 if config.gated_mlp else 1)
+        self.up = nn.Linear(config.hidden_size, width, bias=config.mlp_bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        inner = self.up(hidden)
+        if self.gated:
+            value, gate = inner.chunk(2, dim=-1)
+            inner = activate(value, self.activation) * gate
+        else:
+            inner = activate(inner, self.activation)
+        out: Tensor = self.down(inner)
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, each with a residual and a layer norm: after it (BERT) or before (ModernBERT)."""
+
+    def __init__(self, config: EncoderConfig, *, first: bool = False) -> None:
+        super().__init__()
+        self.norm_first = config.norm_first
+        self.attention = SelfAttention(config)
+        self.mlp = FeedForward(config)
+        # ModernBERT's first layer has no norm before its attention: the embeddings were just normed.
+        skip = config.norm_first and first
+        self.attention_norm = nn.Identity() if skip else layer_norm(config, config.hidden_size)
+        self.mlp_norm = layer_norm(config, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
+        if self.norm_first:
+            attended: Tensor = hidden + self.dropout(
+                self.attention(self.attention_norm(hidden), runs, biases)
+            )
+            out: Tensor = attended + self.dropout(self.mlp(self.mlp_norm(attended)))
+            return out
+        attended = self.attention_norm(hidden + self.dropout(self.attention(hidden, runs, biases)))
+        out = self.mlp_norm(attended + self.dropout(self.mlp(attended)))
+        return out
+
+
+def layer_norm(config: EncoderConfig, size: int) -> nn.LayerNorm:
+    return nn.LayerNorm(size, eps=config.layer_norm_eps, bias=config.norm_bias)

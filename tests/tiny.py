@@ -1,0 +1,63 @@
+"""Tiny random models for tests, built by our own code from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer as HFTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from embedkit.checkpoint.st_modules import SentenceModules
+from embedkit.checkpoint.weights import save_sentence_encoder
+from embedkit.model.config import EncoderConfig, SentenceConfig
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.sentence import SentenceEncoder
+from embedkit.tokenization.tokenizer import Tokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = (
+    "the a of and to in is it on that for was with as he she they we you i this not are be by from or an at which one "
+    "girl boy man woman dog cat horse guitar piano song hair ball beach water red green blue small large old new "
+    "plays plays ##s ##ing ##ed runs sleeps eats sings walks reads writes searches index vector encoder sentence word"
+).split()
+
+
+def tiny_tokenizer(*, max_length: int = 32) -> Tokenizer:
+    """A lower-case word-piece tokenizer whose vocabulary has some words and every ASCII letter and sign."""
+    signs = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = [*SPECIAL, *dict.fromkeys([*WORDS, *signs, *("##" + sign for sign in signs)])]
+    backend = HFTokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens(list(SPECIAL))
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    roles = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    return Tokenizer(backend, roles, max_length)
+
+
+def tiny_config(**fields: object) -> EncoderConfig:
+    """The shape of a BERT with two layers of 32; `fields` change it."""
+    shape: dict[str, object] = {
+        "vocab_size": tiny_tokenizer().vocab_size,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,  # large, so that attention and activations are far from linear
+    }
+    return EncoderConfig(**(shape | fields))  # type: ignore[arg-type] # a test names the fields it wants
+
+
+def write_tiny_model(
+    folder: Path, *, seed: int = 0, sentence: SentenceConfig | None = None, max_length: int = 32, **modules: object
+) -> Path:
+    """Write a random tiny sentence encoder; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    sentence = sentence or SentenceConfig(normalize=True)
+    model = SentenceEncoder(TransformerEncoder(tiny_config()), sentence)
+    parts = SentenceModules(sentence=sentence, max_seq_length=max_length, **modules)  # type: ignore[arg-type] # as above
+    save_sentence_encoder(folder, model, tiny_tokenizer(max_length=max_length), parts, family="bert")
+    return folder
