@@ -1,0 +1,1 @@
+"""Training: losses, cached gradients, and the loops that use them."""
