@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ def print_json(content: Any) -> None:  # Any: whatever JSON holds
 def note(message: str) -> None:
     """Say something on standard error."""
     typer.echo(message, err=True)
+
+
+def command_line() -> str:
+    """Return the command as the user could type it again."""
+    return shlex.join(["embedkit", *sys.argv[1:]])
 
 
 def wants_json(as_json: bool) -> bool:

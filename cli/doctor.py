@@ -26,7 +26,11 @@ def doctor(as_json: options.AsJson = False) -> None:
     from embedkit.extras import EXTRAS, has_extra
 
     flags = cpu_flags()
-    fast: dict[Precision, bool] = {"fp32": True, "bf16": bool(flags & set(BF16_FLAGS)), "fp16": bool(flags & set(FP16_FLAGS))}
+    fast: dict[Precision, bool] = {
+        "fp32": True,
+        "bf16": bool(flags & set(BF16_FLAGS)),
+        "fp16": bool(flags & set(FP16_FLAGS)),
+    }
     content: dict[str, object] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

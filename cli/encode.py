@@ -131,7 +131,7 @@ def _to_file(
                 )
     except KeyboardInterrupt:
         console.note(
-            f"interrupted after {report.texts:,} texts; go on with the same command:\n  {_command_line()}"
+            f"interrupted after {report.texts:,} texts; go on with the same command:\n  {console.command_line()}"
         )
         raise typer.Exit(130) from None
     _summarize(report, encoder, str(output), as_json=as_json)
@@ -192,9 +192,3 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
         console.note(
             f"warning: {report.nonfinite:,} vectors hold values that are not finite. Check the model: embedkit model check"
         )
-
-
-def _command_line() -> str:
-    import shlex
-
-    return shlex.join(["embedkit", *sys.argv[1:]])

@@ -10,7 +10,7 @@ import typer
 
 from embedkit.errors import EmbedkitError
 
-from . import doctor, encode, model
+from . import doctor, encode, fill_mask, index, model, search, train
 
 app = typer.Typer(
     name="embedkit",
@@ -20,7 +20,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command("encode", epilog=encode.EXAMPLES)(encode.encode)
+app.add_typer(index.app, name="index")
+app.command("search", epilog=search.EXAMPLES)(search.search)
 app.add_typer(model.app, name="model")
+app.add_typer(train.app, name="train")
+app.command("fill-mask", epilog=fill_mask.EXAMPLES)(fill_mask.fill_mask)
 app.command("doctor")(doctor.doctor)
 
 

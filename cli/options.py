@@ -132,3 +132,26 @@ MaxLineBytes = Annotated[
 ]
 
 DEFAULT_MAX_LINE_BYTES = ReadOptions.max_line_bytes
+IndexPath = Annotated[
+    Path, typer.Option("--index", "-i", metavar="FOLDER", help="Index folder.", show_default=False)
+]
+SomeModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="FOLDER",
+        envvar="EMBEDKIT_MODEL",
+        help="Model folder. Default: the one the index was built with.",
+        show_default=False,
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="FILTER",
+        help="Only documents whose metadata match, such as \"lang = 'en' and year > 2020\".",
+        show_default=False,
+    ),
+]

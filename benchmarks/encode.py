@@ -1,0 +1,123 @@
+"""Throughput of encoding on this CPU, beside sentence-transformers with the same model and texts.
+
+    python benchmarks/encode.py [--rounds 3] [--texts 1000] [--precisions fp32 bf16] [--output FILE.json]
+
+Three kinds of text: short (STS sentences), mixed (paragraphs of 20 to 250 tokens from SQuAD and Simple Wikipedia), long
+(SciFact abstracts). Ratios are to sentence-transformers' default of the same run; the share of the machine's rate counts
+the model's matrix products over real tokens, against a measured product of that precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from timing import data_folder, in_turn, minilm_folder, report
+
+from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.speed import matmul_gflops
+from embedkit.records import read_documents
+
+
+def texts_by_kind(data: Path, size: int) -> dict[str, list[str]]:
+    """Draw the three kinds of text, the same ones for everybody."""
+    draw = random.Random(0)
+    sentences = []
+    for line in (data / "sts/stsb/train.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        sentences += line.split("\t")[:2]
+    squad = [
+        document.text
+        for document in read_documents([str(data / "retrieval/squad_v11_train/corpus.jsonl.zst")])
+    ]
+    articles = islice(read_documents([str(data / "text/simplewiki.jsonl.zst")]), 20_000)
+    wiki = [part for article in articles for part in article.text.split("\n")]
+    paragraphs = [text for text in squad + wiki if 80 <= len(text) <= 1100]  # about 20 to 250 tokens
+    abstracts = [
+        f"{d.title} {d.text}" for d in read_documents([str(data / "retrieval/scifact/corpus.jsonl.zst")])
+    ]
+    return {
+        "short": draw.sample(sentences, size),
+        "mixed": draw.sample(paragraphs, size // 2),
+        "long": draw.sample(abstracts, size // 4),
+    }
+
+
+def flops_of(encoder: Encoder, lengths: np.ndarray) -> float:
+    """Count the multiply-adds of the linear layers and of attention, twice each, over real tokens."""
+    config = encoder.folder.config
+    d, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    linear = 2 * (4 * d * d + 2 * d * inner) * layers
+    attention = 4 * d * layers
+    return float(linear * lengths.sum() + attention * (lengths.astype(np.float64) ** 2).sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--texts", type=int, default=1000, help="short texts; half as many mixed, a quarter long"
+    )
+    parser.add_argument("--precisions", nargs="+", default=["fp32"])
+    parser.add_argument("--model", type=Path, default=None, help="a model folder (default: all-MiniLM-L6-v2)")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    from sentence_transformers import SentenceTransformer
+
+    folder = arguments.model or minilm_folder()
+    peer = SentenceTransformer(str(folder), device="cpu")
+    ours = {
+        precision: Encoder.load(folder, device="cpu", precision=precision)
+        for precision in arguments.precisions
+    }
+    rates = {precision: matmul_gflops(precision) for precision in arguments.precisions}
+    rows: list[dict[str, Any]] = []
+    for kind, texts in texts_by_kind(data_folder(), arguments.texts).items():
+        tasks: dict[str, Callable[[], Any]] = {
+            "sentence-transformers": partial(peer.encode, texts, show_progress_bar=False)
+        }
+        for precision, encoder in ours.items():
+            tasks[f"embedkit {precision}"] = partial(encoder.encode, texts, on_truncate="ok")
+        timings = in_turn(tasks, rounds=arguments.rounds)
+        reference = peer.encode(texts, show_progress_bar=False)
+        base = timings["sentence-transformers"]
+        for name, timing in timings.items():
+            row: dict[str, Any] = {
+                "texts": kind,
+                "with": name,
+                "texts/s": round(len(texts) / timing.best, 1),
+                "ratio of best": round(base.best / timing.best, 2),
+                "ratio of median": round(base.median / timing.median, 2),
+            }
+            if name != "sentence-transformers":
+                precision = name.split()[1]
+                encoder = ours[precision]
+                batch = encoder.tokenizer.encode(texts)
+                vectors = encoder.encode(texts, on_truncate="ok")
+                cosine = (
+                    (vectors * reference).sum(1)
+                    / np.linalg.norm(vectors, axis=1)
+                    / np.linalg.norm(reference, axis=1)
+                )
+                row["tokens/s"] = round(int(batch.lengths.sum()) / timing.best)
+                row["GFLOP/s"] = round(flops_of(encoder, batch.lengths) / timing.best / 1e9)
+                row["of the rate"] = f"{row['GFLOP/s'] / rates[precision]:.0%} of {rates[precision]:.0f}"
+                row["cosine mean"] = f"{cosine.mean():.6f}"
+                row["worst"] = f"{cosine.min():.6f}"
+            rows.append(row)
+    report(
+        f"Encoding with {folder.parent.name if folder.name == 'model' else folder.name}",
+        rows,
+        output=arguments.output,
+    )
+
+
+if __name__ == "__main__":
+    main()

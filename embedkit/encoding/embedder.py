@@ -1,0 +1,32 @@
+"""An encoder as a plain function from texts to vectors that counts what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from embedkit.encoding.backend import Float32
+from embedkit.encoding.encoder import Encoder
+
+
+class Embedder:
+    """Embeds documents or queries with an encoder's prompt for them; keeps count of texts, tokens and cut texts."""
+
+    def __init__(self, encoder: Encoder, role: Literal["query", "document"]) -> None:
+        self.encoder = encoder
+        self.prompt = encoder.role_prompt(role)
+        self.texts = 0
+        self.tokens = 0
+        self.truncated = 0
+
+    def __call__(self, texts: Sequence[str]) -> Float32:
+        """Encode texts: -> (N, E) float32."""
+        parts = []
+        for window in self.encoder.encode_windows(texts, prompt=self.prompt, on_truncate="ok"):
+            parts.append(window.embeddings)
+            self.texts += len(window.embeddings)
+            self.tokens += window.num_tokens
+            self.truncated += int(window.truncated.sum())
+        return np.concatenate(parts) if parts else np.empty((0, self.encoder.dimension), np.float32)
