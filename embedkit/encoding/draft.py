@@ -1,0 +1,249 @@
+"""The unfinished output of an encoding job: the folder `OUTPUT.partial`, its journal, and the step to the final files.
+
+The files `vectors`, `ids` and `hashes` (of the texts) only grow. A commit flushes them to disk and then replaces
+`journal.json`, which says how many bytes of each are good; whatever stands beyond is cut off when the job goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from embedkit.checkpoint.folder import sync
+from embedkit.encoding.backend import Float32
+from embedkit.errors import OutputError
+
+# The header of a .npy file of float32 rows in a fixed size, so that the row count can be filled in at the end.
+NPY_HEADER_BYTES = 128
+_FILES = ("vectors", "ids", "hashes")
+
+Json = dict[str, Any]  # Any: whatever JSON holds
+
+
+def ids_path(output: Path) -> Path:
+    """Return where the ids of a .npy file lie."""
+    return output.with_suffix(".ids.txt")
+
+
+def partial_path(output: Path) -> Path:
+    """Return the folder in which an unfinished job lies."""
+    return output.with_name(output.name + ".partial")
+
+
+def check_output(output: Path) -> None:
+    """Make sure that a job can begin, or go on, towards `output`.
+
+    Raises:
+        OutputError: it exists, has an ending that we do not write, or lies in a file.
+    """
+    parent = next((folder for folder in output.absolute().parents if folder.exists()), Path("/"))
+    if not parent.is_dir():
+        raise OutputError(f"{output}: {parent} is a file; it must be a folder. Choose another --output")
+    if output.suffix not in (".npy", ".jsonl"):
+        raise OutputError(
+            f"{output}: the ending is {output.suffix!r}; vectors are written as .npy or .jsonl. Choose one of these"
+        )
+    folder = partial_path(output)
+    if output.exists():
+        if folder.is_dir() and not (folder / "vectors").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a stop after the last rename left
+        raise OutputError(f"{output}: already exists. Choose another --output, or remove it first")
+    if output.suffix == ".npy" and ids_path(output).exists() and not folder.exists():
+        raise OutputError(f"{ids_path(output)}: already exists. Choose another --output, or remove it first")
+
+
+class Draft:
+    """The folder of an unfinished job: opened at its last commit, appended to, and finished.
+
+    `settings` decide the bits of the result: a job goes on only with those it was begun with. `report` is the caller's,
+    committed with the rows it is about.
+    """
+
+    def __init__(self, output: Path, *, dimension: int, settings: Json) -> None:
+        check_output(output)
+        self.output = output
+        self.folder = partial_path(output)
+        self.as_npy = output.suffix == ".npy"
+        self.dimension = dimension
+        self.settings = settings
+        self._files: dict[str, BinaryIO] = {}
+        self._restore()
+
+    def _restore(self) -> None:
+        """Read how far the job was at its last commit."""
+        self._sizes = dict.fromkeys(_FILES, 0)
+        self.report: Json = {}
+        self._texts_hash = hashlib.blake2b(digest_size=16)
+        self._expected_hash = self._texts_hash.hexdigest()
+        path = self.folder / "journal.json"
+        if not path.exists():
+            return
+        try:
+            journal = json.loads(path.read_text(encoding="utf-8"))
+            before = journal["settings"]
+            self._sizes = {name: int(journal["sizes"][name]) for name in _FILES}
+            self._expected_hash, self.report = str(journal["texts_hash"]), dict(journal["report"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise OutputError(
+                f"{path}: cannot be read as a journal ({exc!r}). Remove {self.folder} to start anew"
+            ) from exc
+        self._check_settings(_flat(before), _flat(json.loads(json.dumps(self.settings))))
+
+    def _check_settings(self, before: Json, now: Json) -> None:
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                raise OutputError(
+                    f"{self.folder}: begun with {name} = {before.get(name)!r}; now it is {now.get(name)!r}. "
+                    f"Use the settings it was begun with, or remove {self.folder} to start anew"
+                )
+
+    def __enter__(self) -> Draft:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        self._restore()  # what another process may have committed before it let go of the lock
+        beside = ids_path(self.output)
+        if self.as_npy and beside.exists():
+            if not self.rows or (self.folder / "ids").exists():
+                raise OutputError(f"{beside}: already exists. Choose another --output, or remove it first")
+            beside.replace(self.folder / "ids")  # a stop between the last two renames
+        if self.as_npy and not self._sizes["vectors"]:
+            (self.folder / "vectors").write_bytes(npy_header(0, self.dimension))
+            self._sizes["vectors"] = NPY_HEADER_BYTES
+        for name in _FILES:
+            path = self.folder / name
+            path.touch()
+            if path.stat().st_size < self._sizes[name]:
+                raise OutputError(
+                    f"{path}: has {path.stat().st_size} bytes; the journal says {self._sizes[name]}. "
+                    f"It was changed from outside; remove {self.folder} to start anew"
+                )
+            os.truncate(path, self._sizes[name])
+            self._files[name] = path.open("ab")
+        return self
+
+    def _lock(self) -> None:
+        lock = (self.folder / "lock").open("wb")
+        self._files["lock"] = lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            lock.close()
+            raise OutputError(
+                f"{self.folder}: another process is writing there. Wait for it, or choose another --output"
+            ) from exc
+
+    def __exit__(self, *exc_info: object) -> None:
+        for file in self._files.values():
+            # Closing flushes, which fails again on a full disk; the journal alone says what counts.
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def skip(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Read past the (id, text) pairs that are done, making sure that they are still the same.
+
+        Raises:
+            OutputError: they are others, or fewer.
+        """
+        for doc_id, text in keys:
+            self._hash(doc_id, text)
+        if self._texts_hash.hexdigest() != self._expected_hash:
+            raise OutputError(
+                f"{self.folder}: the first {self._sizes['hashes'] // 8} texts are not those it was begun with. "
+                f"Give the same inputs in the same order, or remove {self.folder} to start anew"
+            )
+
+    def _hash(self, doc_id: str, text: str) -> bytes:
+        content = text.encode("utf-8")
+        self._texts_hash.update(doc_id.encode("utf-8") + b"\0" + content + b"\0")
+        return hashlib.blake2b(content, digest_size=8).digest()
+
+    def append(self, keys: Iterable[tuple[str, str]], embeddings: Float32, report: Json) -> None:
+        """Write the rows of some (id, text) pairs and commit them."""
+        keys = list(keys)
+        self._files["hashes"].write(b"".join(self._hash(*key) for key in keys))
+        if self.as_npy:
+            self._files["vectors"].write(embeddings.astype("<f4").tobytes())
+            self._files["ids"].write("".join(f"{doc_id}\n" for doc_id, _ in keys).encode("utf-8"))
+        else:
+            rows = zip(keys, embeddings, strict=True)
+            self._files["vectors"].write("".join(json_row(key[0], row) for key, row in rows).encode("utf-8"))
+        for name in _FILES:
+            file = self._files[name]
+            file.flush()
+            os.fsync(file.fileno())
+            self._sizes[name] = file.tell()
+        journal = {
+            "settings": self.settings,
+            "sizes": self._sizes,
+            "texts_hash": self._texts_hash.hexdigest(),
+            "report": report,
+        }
+        new = self.folder / "journal.json.new"
+        new.write_text(json.dumps(journal, indent=1), encoding="utf-8")
+        sync(new)
+        new.replace(self.folder / "journal.json")
+
+    def count_duplicates(self) -> int:
+        """Count the texts that stood earlier already, by their 64-bit hashes, a sixteenth of them in memory at a time."""
+        if not self._sizes["hashes"]:
+            return 0
+        hashes = np.memmap(self.folder / "hashes", dtype="<u8", mode="r")
+        distinct = 0
+        for part in range(16):
+            pieces = [
+                piece[piece >> np.uint64(60) == part]
+                for piece in np.array_split(hashes, max(1, len(hashes) // 2**20))
+            ]
+            distinct += len(np.unique(np.concatenate(pieces)))
+        return len(hashes) - distinct
+
+    def finish(self) -> None:
+        """Give the files their final names; the vectors' name is what says that all is there."""
+        if self.as_npy:
+            with (self.folder / "vectors").open("r+b") as stream:
+                stream.write(npy_header(self.rows, self.dimension))
+                stream.flush()
+                os.fsync(stream.fileno())
+            (self.folder / "ids").replace(ids_path(self.output))
+        (self.folder / "vectors").replace(self.output)
+        sync(self.output.absolute().parent)
+        shutil.rmtree(self.folder, ignore_errors=True)  # what stays behind is removed by the next call
+
+    @property
+    def rows(self) -> int:
+        return self._sizes["hashes"] // 8
+
+
+def _flat(settings: Json, prefix: str = "") -> Json:
+    """Name nested fields by their path: {"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: Json = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def npy_header(rows: int, dimension: int) -> bytes:
+    """Return the header of a .npy file of (rows, dimension) little-endian float32, padded to a fixed size."""
+    fields = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
+    text = fields.ljust(NPY_HEADER_BYTES - 11) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
+
+
+def json_row(doc_id: str, embedding: Float32) -> str:
+    """Write one vector (E,) as a JSON line; floats in the fewest digits that give the same float32 again."""
+    values = ",".join(map(str, embedding)) if np.isfinite(embedding).all() else _with_nulls(embedding)
+    return f'{{"id": {json.dumps(doc_id, ensure_ascii=False)}, "embedding": [{values}]}}\n'
+
+
+def _with_nulls(embedding: Float32) -> str:
+    # JSON has no NaN; such vectors are counted and reported.
+    return ",".join(str(value) if np.isfinite(value) else "null" for value in embedding)

@@ -1,0 +1,171 @@
+"""`embedkit index`: what a user sees of building, changing and checking an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.tiny import write_tiny_model
+
+ROWS = [
+    {"id": "guitar", "title": "Music", "text": "a girl plays the guitar on the beach", "year": 2020},
+    {"id": "dog", "title": "Animals", "text": "the dog runs and the cat sleeps", "year": 2022},
+    {"id": "horse", "title": "Animals", "text": "a man walks with a horse", "year": 2023},
+]
+
+
+def invoke(*arguments: object, exit_code: int = 0, stdin: str | None = None) -> str:
+    """Run a command and return what it printed on standard output."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result.stdout
+
+
+def summary(*arguments: object) -> dict[str, object]:
+    """Run a command with --json and return its one line."""
+    parsed = json.loads(invoke(*arguments, "--json"))
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def index(tmp_path: Path, corpus: Path, tiny_model: Path) -> Path:
+    path = tmp_path / "my.index"
+    invoke("index", "build", corpus, "--index", path, "--model", tiny_model)
+    return path
+
+
+def test_the_same_build_again_embeds_nothing_and_a_changed_document_alone(corpus: Path, index: Path) -> None:
+    assert summary("index", "build", corpus, "--index", index) | {"seconds": 0} == {
+        "index": str(index),
+        "model": summary("index", "build", corpus, "--index", index)["model"],
+        "read": 3,
+        "added": 0,
+        "updated": 0,
+        "unchanged": 3,
+        "deleted": 0,
+        "empty": 0,
+        "passages": 0,
+        "truncated": 0,
+        "vectors": 3,
+        "seconds": 0,
+    }
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace("a horse", "two cats"), encoding="utf-8")
+    again = summary("index", "build", corpus, "--index", index)
+    assert (again["updated"], again["unchanged"], again["passages"]) == (1, 2, 1)
+
+
+def test_sync_deletes_documents_that_are_no_longer_in_the_input(corpus: Path, index: Path) -> None:
+    corpus.write_text(json.dumps(ROWS[0]) + "\n", encoding="utf-8")
+    assert summary("index", "build", corpus, "--index", index)["deleted"] == 0
+    assert summary("index", "build", corpus, "--index", index, "--sync")["deleted"] == 2
+
+
+def test_a_folder_gives_a_document_a_file_and_long_ones_are_cut_into_passages(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "short.md").write_text("# Dogs\n\nthe dog runs", encoding="utf-8")
+    (folder / "long.txt").write_text("The cat sleeps on the red ball. " * 20, encoding="utf-8")
+    report = summary("index", "build", folder, "--index", tmp_path / "i", "--model", tiny_model)
+    assert report["added"] == 2
+    assert isinstance(report["passages"], int)
+    assert report["passages"] > 5
+    assert report["truncated"] == 0  # the passages leave room for the special tokens
+
+
+def test_ready_vectors_make_an_index_without_a_model(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(4, dtype=np.float32))
+    (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n", encoding="utf-8")
+    arguments = ("index", "build", "--vectors", tmp_path / "x.npy", "--ids", tmp_path / "ids.txt")
+    assert summary(*arguments, "--index", tmp_path / "i")["vectors"] == 4
+    result = CliRunner().invoke(app, ["search", str(tmp_path / "i"), "anything"])
+    assert "which encoder made them is not known" in str(result.exception)
+
+
+def test_another_model_is_refused_with_the_field_that_differs(
+    tmp_path: Path, corpus: Path, index: Path
+) -> None:
+    other = write_tiny_model(tmp_path / "other", seed=1)
+    result = CliRunner().invoke(
+        app, ["index", "add", str(corpus), "--index", str(index), "--model", str(other)]
+    )
+    assert result.exit_code == 1
+    assert "was built by another encoder: weights is" in str(result.exception)
+
+
+def test_delete_by_id_by_filter_and_from_a_pipe(index: Path) -> None:
+    deleted = summary("index", "delete", "--index", index, "guitar", "nobody")
+    assert deleted == {"deleted": 1, "missing": ["nobody"]}
+    assert summary("index", "delete", "--index", index, "--where", "year > 2022")["deleted"] == 1
+    assert (
+        "1 documents deleted"
+        in CliRunner().invoke(app, ["index", "delete", "-i", str(index), "-"], input="dog\n").output
+    )
+    assert json.loads(invoke("index", "stats", "--index", index))["documents"] == 0
+
+
+def test_verify_says_where_the_damage_is_and_repair_makes_it_clean(index: Path) -> None:
+    invoke("index", "verify", "--index", index)
+    segment = next((index / "segments").iterdir())
+    content = bytearray(segment.read_bytes())
+    content[-1] ^= 1
+    segment.write_bytes(bytes(content))
+    assert segment.name in invoke("index", "verify", "--index", index, exit_code=1)
+    invoke("index", "repair", "--index", index)
+    invoke("index", "verify", "--index", index)
+
+
+def test_export_merge_compact_and_tune(tmp_path: Path, index: Path, tiny_model: Path) -> None:
+    invoke("index", "export", "--index", index, "--output", tmp_path / "out.npy")
+    assert np.load(tmp_path / "out.npy").shape == (3, 32)
+    assert (tmp_path / "out.ids.txt").read_text(encoding="utf-8").split() == ["guitar", "dog", "horse"]
+    more = tmp_path / "more.jsonl"
+    more.write_text(
+        "".join(json.dumps({"id": f"n{i}", "text": f"word {i} ball"}) + "\n" for i in range(60)),
+        encoding="utf-8",
+    )
+    invoke("index", "build", more, "--index", tmp_path / "more", "--model", tiny_model, "--kind", "hnsw")
+    tuned = summary(
+        "index", "tune", "--index", tmp_path / "more", "--target-recall", "0.9", "--num-queries", "20"
+    )
+    assert tuned["reached"] is True
+    invoke("index", "stats", "--index", tmp_path / "more", "--plot", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    invoke("index", "merge", tmp_path / "more", "--index", index)
+    invoke("index", "delete", "--index", index, "n1", "n2")
+    assert summary("index", "compact", "--index", index)["dropped"] == 2
+    assert json.loads(invoke("index", "stats", "--index", index))["vectors"] == 61
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("index", "build", "--index", "i"), "name an INPUT"),
+        (("index", "build", "--index", "i", "--vectors", "x.npy"), "--vectors and --ids go together"),
+        (("index", "delete", "--index", "i"), "name ids"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["index", "stats", "--index", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "Make an index with: embedkit index build" in str(result.exception)
