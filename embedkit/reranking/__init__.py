@@ -1,0 +1,1 @@
+"""Scoring a query and a text together."""

@@ -1,0 +1,160 @@
+"""Retriever: query -> hits. Search by meaning, by words or both, fuse, rerank.
+
+1. dense: embed the queries, take the nearest vectors; text: BM25; hybrid: both.
+2. hybrid: fuse the two lists by reciprocal rank.
+3. With a reranker: score the best candidates together with the query, and order them by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.records import Hit
+from embedkit.reranking.reranker import Reranker
+
+Mode = Literal["dense", "text", "hybrid"]
+Embeddings = npt.NDArray[np.float32]
+
+# Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114, section 2: k = 60.
+RANK_CONSTANT = 60
+
+
+class SearchIndex(Protocol):
+    """What a retriever needs of an index."""
+
+    def search(self, queries: Embeddings, *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
+        """Return up to k hits for each of (Q, E) queries, best first."""
+        ...
+
+    def search_text(
+        self, queries: Sequence[str], *, k: int, where: str | None, group: bool
+    ) -> list[list[Hit]]:
+        """Return up to k hits for each query by its words, best first."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How to search.
+
+    `candidates` are fetched from each side for fusing and reranking. `group` gives one hit a document, its best passage.
+    `min_score` drops hits whose final score is lower; what a score is depends on the mode (a cosine, BM25, a sum of
+    reciprocal ranks or the reranker's).
+    """
+
+    k: int = 10
+    mode: Mode = "dense"
+    where: str | None = None
+    candidates: int = 100
+    dense_weight: float = 1.0
+    text_weight: float = 1.0
+    group: bool = False
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
+        for name in ("k", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        weights = (self.dense_weight, self.text_weight)
+        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+            raise ValueError(f"the weights are {weights}; they must be finite, not negative and not both 0")
+
+
+class Retriever:
+    """Searches an index with what embeds its queries and, where there is one, a reranker."""
+
+    def __init__(
+        self,
+        index: SearchIndex,
+        *,
+        embed: Callable[[Sequence[str]], Embeddings] | None = None,
+        reranker: Reranker | None = None,
+    ) -> None:
+        """`embed` turns Q queries into (Q, E) float32; it is not needed where all searches are by words."""
+        self.index, self.embed, self.reranker = index, embed, reranker
+
+    def search(self, queries: Sequence[str], options: SearchOptions | None = None) -> list[list[Hit]]:
+        """Return up to k hits for each query, best first, ties by id and passage.
+
+        Raises:
+            ValueError: a dense search without `embed`.
+        """
+        options = options if options is not None else SearchOptions()
+        if not queries:
+            return []
+        alone = options.mode != "hybrid" and self.reranker is None
+        width = options.k if alone else max(options.k, options.candidates)
+        # Fused passages are grouped after the fusion: the two sides may favour different passages of a document.
+        group = options.group and options.mode != "hybrid"
+        dense: list[list[Hit]] = [[] for _ in queries]
+        text: list[list[Hit]] = [[] for _ in queries]
+        if options.mode != "text":
+            if self.embed is None:
+                raise ValueError(f"a search in mode {options.mode!r} needs `embed`")
+            dense = self.index.search(self.embed(queries), k=width, where=options.where, group=group)
+        if options.mode != "dense":
+            text = self.index.search_text(queries, k=width, where=options.where, group=group)
+        results = []
+        for query, by_meaning, by_words in zip(queries, dense, text, strict=True):
+            hits = by_meaning or by_words
+            if options.mode == "hybrid":
+                hits = fuse([(by_meaning, options.dense_weight), (by_words, options.text_weight)])
+                hits = first_of_each_document(hits) if options.group else hits
+            if self.reranker is not None:
+                hits = rerank(self.reranker, query, hits[: max(options.candidates, options.k)])
+            kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
+            results.append(kept[: options.k])
+        return results
+
+
+def fuse(lists: Iterable[tuple[Sequence[Hit], float]]) -> list[Hit]:
+    """Fuse ranked lists: a hit's score is the sum over the lists of weight / (60 + rank), with ranks from 1.
+
+    Worked example: first in one list and second in another, weights 1: 1/61 + 1/62 = 0.0325.
+    Source: Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114.
+    """
+    fused: dict[tuple[str, int], Hit] = {}
+    for hits, weight in lists:
+        if not weight:
+            continue
+        for rank, hit in enumerate(hits, 1):
+            part = weight / (RANK_CONSTANT + rank)
+            known = fused.get((hit.doc_id, hit.passage))
+            if known is None:
+                fused[hit.doc_id, hit.passage] = replace(hit, score=part)
+            else:
+                scores = {**known.scores, **hit.scores}
+                fused[hit.doc_id, hit.passage] = replace(known, score=known.score + part, scores=scores)
+    return _ordered(fused.values())
+
+
+def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:
+    """Keep the best hit of each document, in order."""
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        best.setdefault(hit.doc_id, hit)
+    return list(best.values())
+
+
+def rerank(reranker: Reranker, query: str, hits: Sequence[Hit]) -> list[Hit]:
+    """Score hits together with the query, title before text, and order them by that."""
+    if not hits:
+        return []
+    scores = reranker.score(query, [f"{hit.title} {hit.text}".strip() for hit in hits])
+    if scores.shape != (len(hits),):
+        raise ValueError(f"the reranker gave scores of shape {scores.shape} for {len(hits)} texts")
+    return _ordered(
+        replace(hit, score=score, scores={**hit.scores, "rerank": score})
+        for hit, score in zip(hits, scores.tolist(), strict=True)
+    )
+
+
+def _ordered(hits: Iterable[Hit]) -> list[Hit]:
+    return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id, hit.passage))

@@ -1,0 +1,237 @@
+"""Exact search over the memory-mapped segments, in tiles, with a running top-k.
+
+1. Score a tile of rows against all queries: one matrix product, or for a lone query one pass over the codes.
+2. Keep what beats the worst of the best so far.
+3. Score the best few again, in double precision and row by row (`rescore`), so that a score depends on nothing but
+   the query and the vector: not on the tile, the batch or the number of threads, which a BLAS lets show in the last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .segment import FloatArray, RowArray, Segment, decode
+from .settings import Metric
+
+Mask = npt.NDArray[np.bool_]  # by row number: may the row be returned?
+
+TILE_BYTES = 12 * 2**20  # of scores or decoded vectors at a time: what the caches of a small machine can hold
+QUERY_BLOCK = 256
+# Hamming distance alone orders too coarsely; this many times k are scored again by the int8 vectors.
+BINARY_OVERSAMPLING = 20
+# A product small enough for the BLAS not to wake its threads: on a busy machine waiting for them took 8 ms, the work
+# itself 1 ms. From 50,000 rows on the threads are worth it.
+_LONE_ROWS = 1024
+_THREADS_WORTH = 50_000
+# Below this much of decoding numpy is as fast as starting faiss (0.08 s): 30,000 rows of 384 dimensions.
+FAISS_WORTH = 12_000_000
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that may be the best, by query; a row of -1 (score -inf) is no candidate.
+
+    Shapes:
+        scores: (Q, K) float32, best first; rows: (Q, K) int64
+    """
+
+    scores: FloatArray
+    rows: RowArray
+
+    @staticmethod
+    def none(num_queries: int, k: int) -> Candidates:
+        return Candidates(
+            np.full((num_queries, k), -np.inf, np.float32), np.full((num_queries, k), -1, np.int64)
+        )
+
+    def merge(self, other: Candidates, k: int) -> Candidates:
+        """Return the best k of two sets without a row in common."""
+        scores = np.concatenate([self.scores, other.scores], axis=1)
+        rows = np.concatenate([self.rows, other.rows], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return Candidates(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What a score is: the inner product, or for l2 minus the squared distance."""
+
+    metric: Metric
+
+    def tile(self, queries: FloatArray, vectors: FloatArray) -> FloatArray:
+        """Score (Q, E) against (T, E) as (Q, T), fast and good to about six digits."""
+        scores: FloatArray
+        if len(queries) == 1:
+            scores = np.empty((1, len(vectors)), np.float32)
+            step = len(vectors) if len(vectors) >= _THREADS_WORTH else _LONE_ROWS
+            for start in range(0, len(vectors), step):
+                np.dot(vectors[start : start + step], queries[0], out=scores[0, start : start + step])
+        else:
+            scores = queries @ vectors.T
+        if self.metric == "l2":
+            scores *= 2
+            scores -= np.einsum("te,te->t", vectors, vectors)
+            scores -= np.einsum("qe,qe->q", queries, queries)[:, None]
+        return scores
+
+    def pairs(self, queries: FloatArray, vectors: FloatArray) -> FloatArray:
+        """Score (Q, E) against the (Q, K, E) of each query as (Q, K), in double precision.
+
+        einsum without `optimize` sums each pair alone: equal vectors have equal scores.
+        """
+        doubles, ours = vectors.astype(np.float64), queries.astype(np.float64)
+        if self.metric == "l2":
+            doubles -= ours[:, None, :]
+            return np.asarray(-np.einsum("qke,qke->qk", doubles, doubles), np.float32)
+        return np.asarray(np.einsum("qke,qe->qk", doubles, ours), np.float32)
+
+    def error(self, queries: FloatArray, best: FloatArray) -> FloatArray:
+        """Bound how far `tile` may be from `pairs`, by query.
+
+        Shapes:
+            queries: (Q, E); best: (Q,) the best score of each
+            returns: (Q,)
+        """
+        if self.metric == "cosine":
+            return np.full(len(queries), 1e-5, np.float32)
+        # The norms of the stored vectors are not known; those of the best are within reach of the scores.
+        norms = np.einsum("qe,qe->q", queries, queries)
+        return np.asarray(1e-5 * np.maximum(np.maximum(norms, np.abs(best)), 1e-30), np.float32)
+
+
+def search_segments(
+    segments: Sequence[Segment],
+    scorer: Scorer,
+    queries: FloatArray,
+    k: int,
+    *,
+    mask: Mask | None = None,
+    first_row: int = 0,
+    release: bool = False,
+) -> Candidates:
+    """Return the best k rows of each query among rows from `first_row` on for which `mask` holds.
+
+    For binary storage they are the nearest by sign, and the scores minus the Hamming distances.
+    `release` gives each segment's memory back after its turn.
+    """
+    best = Candidates.none(len(queries), k)
+    for segment in segments:
+        start = int(np.searchsorted(segment.rows, first_row)) if first_row else 0
+        if start == len(segment):
+            continue
+        allowed = None if mask is None else mask[segment.rows[start:]]
+        if allowed is not None and not allowed.any():
+            continue
+        if segment.storage == "binary":
+            best = best.merge(_search_bits(segment, queries, k, start, allowed), k)
+        elif (
+            len(queries) <= 2
+            and segment.storage != "float32"
+            and len(segment) * segment.dimension > FAISS_WORTH
+        ):
+            from .ann import scan_codes  # faiss takes 0.08 s to import: not for a small index
+
+            segment.check(start, len(segment))
+            best = best.merge(scan_codes(segment, scorer.metric, queries, k, start, allowed), k)
+        else:
+            best = _search_tiles(segment, scorer, queries, best, start, allowed)
+        if release:
+            segment.release()
+    return best
+
+
+def tiles(segment: Segment, start: int, num_queries: int, fresh: bool) -> Iterator[tuple[int, int]]:
+    """Cut positions start to the end into tiles whose scores, and decoded vectors, fit the cache.
+
+    While nothing is known yet (`fresh`) the tiles are small: nearly all of a first tile is better than nothing.
+    """
+    per_row = 4 * max(num_queries, 1 if segment.storage == "float32" else segment.dimension)
+    largest = max(1024, TILE_BYTES // per_row // 64 * 64)
+    size = 1024 if fresh and num_queries > 1 else largest
+    at = start
+    while at < len(segment):
+        yield at, min(len(segment), at + size)
+        at += size
+        size = min(largest, 4 * size)
+
+
+def _search_tiles(
+    segment: Segment, scorer: Scorer, queries: FloatArray, best: Candidates, start: int, allowed: Mask | None
+) -> Candidates:
+    scores, rows = best.scores, best.rows
+    for at, stop in tiles(segment, start, min(len(queries), QUERY_BLOCK), bool(scores[0, -1] == -np.inf)):
+        segment.check(at, stop)
+        tile_rows, codes = segment.rows[at:stop], segment.codes[at:stop]
+        hidden = None
+        if allowed is not None:
+            here = allowed[at - start : stop - start]
+            kept = np.count_nonzero(here)
+            if not kept:
+                continue
+            if kept < len(here) // 2:
+                tile_rows, codes = tile_rows[here], codes[here]
+            elif kept < len(here):  # a copy of the many costs more than scores of a few that are not wanted
+                hidden = np.flatnonzero(~here)
+        vectors = decode(codes, segment.scales)
+        for first in range(0, len(queries), QUERY_BLOCK):
+            part = slice(first, first + QUERY_BLOCK)
+            tile = scorer.tile(queries[part], vectors)
+            if hidden is not None:
+                tile[:, hidden] = -np.inf
+            keep_best(tile, tile_rows, scores[part], rows[part])
+    return Candidates(scores, rows)
+
+
+def keep_best(tile: FloatArray, tile_rows: RowArray, scores: FloatArray, rows: RowArray) -> None:
+    """Take what a tile has to offer into the running best, in place.
+
+    Shapes:
+        tile: (Q, T) scores of the rows tile_rows (T,)
+        scores, rows: (Q, K) descending by score
+    """
+    k = scores.shape[1]
+    flat = np.flatnonzero(tile > scores[:, -1:])
+    which, columns = np.divmod(flat, tile.shape[1])
+    counts = np.bincount(which, minlength=len(tile))
+    heavy = np.flatnonzero(counts > 8 * k)  # the first tiles
+    for query in heavy.tolist():
+        found = np.argpartition(tile[query], -k)[-k:]
+        all_scores = np.concatenate([scores[query], tile[query, found]])
+        all_rows = np.concatenate([rows[query], tile_rows[found]])
+        order = np.argsort(-all_scores, kind="stable")[:k]
+        scores[query], rows[query] = all_scores[order], all_rows[order]
+    if len(heavy):
+        light = counts[which] <= 8 * k
+        which, columns = which[light], columns[light]
+        counts[heavy] = 0
+    active = np.flatnonzero(counts)
+    if not len(active):
+        return
+    # Later a tile offers a query a few rows or none: lay those out as (A, most) and merge all queries at once.
+    new_scores = np.full((len(active), int(counts.max())), -np.inf, np.float32)
+    new_rows = np.full(new_scores.shape, -1, np.int64)
+    counts = counts[active]
+    slots = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    lines = np.repeat(np.arange(len(active)), counts)
+    new_scores[lines, slots] = tile[which, columns]
+    new_rows[lines, slots] = tile_rows[columns]
+    merged = Candidates(scores[active], rows[active]).merge(Candidates(new_scores, new_rows), k)
+    scores[active], rows[active] = merged.scores, merged.rows
+
+
+def _search_bits(
+    segment: Segment, queries: FloatArray, k: int, start: int, allowed: Mask | None
+) -> Candidates:
+    """Return the nearest by sign; the scores are minus the Hamming distances."""
+    from .ann import hamming_search
+
+    segment.check(start, len(segment), bits=True)
+    bits, rows = segment.bits[start:], segment.rows[start:]
+    if allowed is not None:
+        bits, rows = bits[allowed], rows[allowed]
+    distances, found = hamming_search(np.packbits(queries >= 0, axis=1), bits, min(k, len(bits)))
+    return Candidates(-distances.astype(np.float32), rows[found])

@@ -1,0 +1,253 @@
+"""`--where`: a small, safe language over metadata, compiled to SQL with bound parameters.
+
+    lang = 'en' and year > 2020
+    (topic in ('law', 'tax') or title like 'Budget%') and not archived = true
+    author.name is not null
+
+A comparison holds only where the field is there and is of the literal's kind (text, number, true/false), so that 'not'
+is the opposite and a year written as text is never larger than every number, as plain SQLite would have it.
+`id`, `title`, `text` and `source` are the document's own; every other name is metadata, dots reach into objects, and
+double quotes hold names with other signs: "my field" = 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from embedkit.errors import FilterError
+
+_COLUMNS = {"id": "doc_id", "title": "title", "text": "text", "source": "source"}
+_COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_WORDS = ("and", "or", "not", "in", "like", "is", "null", "true", "false", "between")
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
+      | (?P<string>'(?:[^']|'')*')
+      | (?P<quoted>"(?:[^"]|"")+")
+      | (?P<name>[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*)
+      | (?P<sign><=|>=|<>|!=|==|[=<>(),])
+    )""",
+    re.VERBOSE,
+)
+MAX_DEPTH = 50
+
+Value = str | int | float
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition over the table `documents`, and the values of its question marks."""
+
+    sql: str
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    at: int
+
+
+def compile_filter(text: str, field_names: Sequence[str]) -> Filter:
+    """Compile a where expression; `field_names` are the metadata fields that the index knows.
+
+    Raises:
+        FilterError: it is not in the language, or names a field that no document has.
+    """
+    parser = _Parser(text, field_names)
+    sql = parser.disjunction(0)
+    parser.expect_end()
+    return Filter(sql, tuple(parser.values))
+
+
+class _Parser:
+    """Recursive descent: or, and, not, comparison."""
+
+    def __init__(self, text: str, field_names: Sequence[str]) -> None:
+        self.text, self.field_names = text, field_names
+        self.values: list[Value] = []
+        self._tokens = self._split()
+        self._next = 0
+
+    def _split(self) -> list[_Token]:
+        tokens, at = [], 0
+        end = len(self.text.rstrip())
+        while at < end:
+            match = _TOKEN.match(self.text, at)
+            if match is None:
+                start = at + len(self.text[at:]) - len(self.text[at:].lstrip())
+                raise self._error(
+                    f"{self.text[start]!r}", "a field, a value, a comparison or a bracket", start
+                )
+            kind = str(match.lastgroup)
+            word = match[kind]
+            if kind == "name" and word.lower() in _WORDS:
+                kind, word = "word", word.lower()
+            tokens.append(_Token(kind, word, match.start(match.lastgroup or 0)))
+            at = match.end()
+        return [*tokens, _Token("end", "the end", end)]
+
+    def _error(self, got: str, wanted: str, at: int) -> FilterError:
+        return FilterError(
+            f"--where {self.text!r}: {got} at character {at + 1}, where {wanted} was expected. "
+            "Write it like: lang = 'en' and year > 2020"
+        )
+
+    @property
+    def _here(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _take(self, *texts: str) -> _Token | None:
+        token = self._here
+        if token.kind in ("word", "sign") and token.text in texts:
+            self._next += 1
+            return token
+        return None
+
+    def _need(self, *texts: str) -> _Token:
+        token = self._take(*texts)
+        if token is None:
+            raise self._error(self._here.text, " or ".join(map(repr, texts)), self._here.at)
+        return token
+
+    def expect_end(self) -> None:
+        if self._here.kind != "end":
+            raise self._error(repr(self._here.text), "'and', 'or' or the end", self._here.at)
+
+    def disjunction(self, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise FilterError(
+                f"--where: brackets or 'not' are nested more than {MAX_DEPTH} deep. Simplify it"
+            )
+        parts = [self._conjunction(depth)]
+        while self._take("or"):
+            parts.append(self._conjunction(depth))
+        return parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})"
+
+    def _conjunction(self, depth: int) -> str:
+        parts = [self._negation(depth)]
+        while self._take("and"):
+            parts.append(self._negation(depth))
+        return parts[0] if len(parts) == 1 else f"({' AND '.join(parts)})"
+
+    def _negation(self, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            return self.disjunction(depth)  # raises
+        if self._take("not"):
+            return f"(NOT {self._negation(depth + 1)})"
+        if self._take("("):
+            inner = self.disjunction(depth + 1)
+            self._need(")")
+            return inner
+        return self._comparison()
+
+    def _comparison(self) -> str:
+        field = self._field()
+        if self._take("is"):
+            negated = self._take("not") is not None
+            self._need("null")
+            # JSON's null and a field that is not there are both "no value".
+            test = f"({field.value(self)} IS NULL)"
+            return f"(NOT {test})" if negated else test
+        negated = self._take("not") is not None
+        token = (
+            self._need("in", "like", "between")
+            if negated
+            else self._need(*_COMPARISONS, "in", "like", "between")
+        )
+        if token.text == "in":
+            self._need("(")
+            parts = [field.compare(self, "=", self._literal())]
+            while self._take(","):
+                parts.append(field.compare(self, "=", self._literal()))
+            self._need(")")
+            test = f"({' OR '.join(parts)})"
+        elif token.text == "between":
+            low = self._literal()
+            self._need("and")
+            test = f"({field.compare(self, '>=', low)} AND {field.compare(self, '<=', self._literal())})"
+        elif token.text == "like":
+            pattern = self._literal()
+            if not isinstance(pattern, str):
+                raise self._error(str(pattern), "a text in single quotes", self._tokens[self._next - 1].at)
+            test = field.compare(self, "LIKE", pattern)
+        else:
+            test = field.compare(self, _COMPARISONS[token.text], self._literal())
+        return f"(NOT {test})" if negated else test
+
+    def _field(self) -> _Field:
+        token = self._here
+        if token.kind not in ("name", "quoted"):
+            raise self._error(repr(token.text) if token.kind != "end" else token.text, "a field", token.at)
+        self._next += 1
+        name = token.text if token.kind == "name" else token.text[1:-1].replace('""', '"')
+        if token.kind == "name" and name in _COLUMNS and name not in self.field_names:
+            return _Field(_COLUMNS[name], None)
+        # A field's own name may hold a dot; else the dot reaches into an object.
+        path = [name] if token.kind == "quoted" or name in self.field_names else name.split(".")
+        if path[0] not in self.field_names:
+            known = ", ".join(sorted({*self.field_names, *_COLUMNS}))
+            close = get_close_matches(path[0], [*self.field_names, *_COLUMNS], n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "use one of those"
+            raise FilterError(
+                f"--where {self.text!r}: no document has the field {path[0]!r}; fields here: {known}; {hint}"
+            )
+        steps = "".join('."' + step.replace('"', '\\"') + '"' for step in path)
+        return _Field("metadata", f"${steps}")
+
+    def _literal(self) -> Value | bool:
+        token = self._here
+        if token.kind == "string":
+            self._next += 1
+            return token.text[1:-1].replace("''", "'")
+        if token.kind == "number":
+            self._next += 1
+            number = float(token.text)
+            whole = re.fullmatch(r"[+-]?\d+", token.text) is not None
+            return int(token.text) if whole and abs(number) < 2**63 else number
+        if self._take("true"):
+            return True
+        if self._take("false"):
+            return False
+        hint = " (texts stand in single quotes)" if token.kind in ("name", "quoted") else ""
+        raise self._error(
+            (repr(token.text) if token.kind != "end" else token.text) + hint,
+            "a text, a number, true or false",
+            token.at,
+        )
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A column, or a path into the metadata."""
+
+    column: str
+    path: str | None
+
+    def value(self, parser: _Parser) -> str:
+        if self.path is None:
+            return self.column
+        parser.values.append(self.path)
+        return f"json_extract({self.column}, ?)"
+
+    def compare(self, parser: _Parser, operator: str, literal: Value | bool) -> str:
+        if self.path is None:
+            if isinstance(literal, str):
+                parser.values.append(literal)
+                return f"({self.column} {operator} ?)"
+            return "0"  # the document's own fields are text
+        if isinstance(literal, bool):
+            kinds = "'true', 'false'"
+        elif isinstance(literal, str):
+            kinds = "'text'"
+        else:
+            kinds = "'integer', 'real'"
+        parser.values.append(self.path)
+        value = self.value(parser)
+        parser.values.append(int(literal) if isinstance(literal, bool) else literal)
+        # coalesce: where the field is missing the answer is no, not NULL, so that NOT makes it yes.
+        return f"coalesce(json_type({self.column}, ?) IN ({kinds}) AND {value} {operator} ?, 0)"

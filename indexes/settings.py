@@ -1,0 +1,91 @@
+"""What an index is: dimension, metric, storage and the encoder that its vectors come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from embedkit.errors import IndexMismatchError
+
+from .segment import STORAGES, Storage
+
+Metric = Literal["cosine", "dot", "l2"]
+Fingerprint = Mapping[str, Any]  # Any: whatever JSON holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is fixed for the life of an index.
+
+    `fingerprint` names what the vectors depend on (weights, tokenizer, pooling, prompts …), None for vectors made
+    elsewhere. `cutting` says how texts are cut into passages; empty where they are not.
+    """
+
+    dimension: int
+    metric: Metric = "cosine"
+    storage: Storage = "float32"
+    fingerprint: Fingerprint | None = None
+    cutting: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1:
+            raise ValueError(f"dimension is {self.dimension}; it must be at least 1")
+        if self.metric not in get_args(Metric):
+            raise ValueError(f"metric is {self.metric!r}; it must be one of {', '.join(get_args(Metric))}")
+        if self.storage not in STORAGES:
+            raise ValueError(f"storage is {self.storage!r}; it must be one of {', '.join(STORAGES)}")
+        if self.storage == "binary" and self.metric != "cosine":
+            raise ValueError(
+                f"binary storage keeps directions alone; the metric must be cosine, not {self.metric}"
+            )
+
+    def to_json(self) -> str:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.dumps(values, sort_keys=True, default=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        return cls(**json.loads(text))
+
+    def check_encoder(self, fingerprint: Fingerprint | None, place: str) -> None:
+        """Refuse an encoder that did not make the vectors here.
+
+        Raises:
+            IndexMismatchError: some field differs; the message names each with both values.
+        """
+        check_same(self.fingerprint, fingerprint, place, "was built by another encoder")
+
+    def check_cutting(self, cutting: Mapping[str, Any], place: str) -> None:
+        """Refuse to cut texts otherwise than those here were cut."""
+        check_same(self.cutting, cutting, place, "cuts its texts otherwise")
+
+
+def check_same(here: Fingerprint | None, given: Fingerprint | None, place: str, what: str) -> None:
+    """Compare two mappings after a round through JSON, so that a tuple equals a list."""
+    if here is None or given is None:
+        if here is not given:
+            made = "ready vectors, of which no encoder is known" if here is None else "an encoder"
+            raise IndexMismatchError(
+                f"{place} was built from {made}; this call brings "
+                f"{'no encoder' if given is None else 'an encoder'}. "
+                + ("Search it with vectors" if here is None else "Name the model that it was built with")
+            )
+        return
+    ours, theirs = json.loads(json.dumps(here, default=dict)), json.loads(json.dumps(given, default=dict))
+    absent = "(absent)"
+    differing = [
+        f"{name} is {_short(ours.get(name, absent))} there and {_short(theirs.get(name, absent))} here"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name, absent) != theirs.get(name, absent)
+    ]
+    if differing:
+        raise IndexMismatchError(
+            f"{place} {what}: {'; '.join(differing)}. Use what it was built with, or build anew"
+        )
+
+
+def _short(value: Any) -> str:  # Any: whatever JSON holds
+    text = value if value == "(absent)" else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…{text[-1]}"

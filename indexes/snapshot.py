@@ -1,0 +1,188 @@
+"""What one reader sees: the segments, the rows that are alive and the ANN structure of one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from embedkit.errors import IndexFileError
+
+from .database import Database
+from .exact import BINARY_OVERSAMPLING, Candidates, Mask, Scorer, search_segments
+from .segment import FloatArray, RowArray, Segment
+from .settings import Settings
+
+SEGMENT_FOLDER = "segments"
+# As many more than k are fetched, so that ties at the border can be put in order by id.
+MARGIN = 16
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The vectors of one commit. `alive` is by row number, None where every row is."""
+
+    settings: Settings
+    segments: Sequence[Segment]
+    alive: Mask | None
+    num_rows: int  # alive
+    next_row: int
+
+    @classmethod
+    def take(
+        cls, folder: Path, database: Database, settings: Settings, known: Sequence[Segment] = ()
+    ) -> Snapshot:
+        """Map the segments that the database names; `known` are mapped already.
+
+        Raises:
+            FileNotFoundError: a segment went away, since a compaction was committed meanwhile.
+            IndexFileError: a segment or the tombstones are damaged.
+        """
+        mapped = {segment.info.name: segment for segment in known}
+        segments = [
+            mapped.get(info.name)
+            or Segment(folder / SEGMENT_FOLDER / info.name, info, settings.storage, settings.dimension)
+            for info in database.segments()
+        ]
+        tombstones = database.tombstones()
+        next_row = database.meta("next_row")
+        num_rows = sum(map(len, segments)) - len(tombstones)
+        alive: Mask | None = None
+        if len(tombstones):
+            alive = np.ones(next_row, bool)
+            alive[tombstones] = False
+        return cls(settings, segments, alive, num_rows, next_row)
+
+    @property
+    def scorer(self) -> Scorer:
+        return Scorer(self.settings.metric)
+
+    def restrict(self, rows: RowArray | None) -> tuple[Mask | None, int]:
+        """Return the mask of the rows of a filter (None: no filter) that are alive, and how many they are."""
+        if rows is None:
+            return self.alive, self.num_rows
+        mask = np.zeros(self.next_row, bool)
+        mask[rows] = True
+        return mask, len(rows)
+
+    def rows_up_to(self, last_row: int) -> int:
+        """Count the rows up to a number, deleted ones that a segment still holds among them."""
+        return sum(int(np.searchsorted(segment.rows, last_row, side="right")) for segment in self.segments)
+
+    @cached_property
+    def present(self) -> Mask:
+        """Return the mask of the rows that are alive and in a segment."""
+        mask = np.zeros(self.next_row, bool)
+        for segment in self.segments:
+            mask[segment.rows] = True
+        return mask if self.alive is None else mask & self.alive
+
+    def gather(self, rows: RowArray) -> FloatArray:
+        """Return the vectors of rows as (len(rows), E) float32.
+
+        Raises:
+            IndexFileError: no segment holds a row, or the bytes of one were changed.
+        """
+        vectors = np.empty((len(rows), self.settings.dimension), np.float32)
+        for segment, at, positions in self._locate(rows):
+            vectors[at] = segment.gather(positions)
+        return vectors
+
+    def keys(self, rows: RowArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+        keys = np.empty(len(rows), np.uint64)
+        for segment, at, positions in self._locate(rows):
+            keys[at] = segment.keys[positions]
+        return keys
+
+    def _locate(self, rows: RowArray) -> list[tuple[Segment, RowArray, RowArray]]:
+        """Return (segment, indices into rows, positions in the segment) for each segment that holds some."""
+        firsts = np.asarray([segment.info.first_row for segment in self.segments], np.int64)
+        which = np.searchsorted(firsts, rows, side="right") - 1
+        located = []
+        for number in np.unique(which).tolist():
+            at = np.flatnonzero(which == number)
+            segment = self.segments[max(number, 0)]
+            positions = np.searchsorted(segment.rows, rows[at])
+            found = segment.rows[np.minimum(positions, len(segment) - 1)]
+            if number < 0 or not np.array_equal(found, rows[at]):
+                missing = rows[at][found != rows[at]]
+                raise IndexFileError(
+                    f"{segment.path.parent.parent}: no segment holds row {missing[0]}, which the database names. "
+                    f"Run: embedkit index repair --index {segment.path.parent.parent}"
+                )
+            located.append((segment, at, positions.astype(np.int64)))
+        return located
+
+    def rescore(self, queries: FloatArray, candidates: Candidates) -> Candidates:
+        """Score candidates anew by the stored vectors, each pair alone, in double precision; best first."""
+        rows = candidates.rows
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for first in range(0, len(queries), 64):  # 64 queries at a time stay in the cache
+            part = rows[first : first + 64]
+            there = part >= 0
+            if not there.any():
+                continue
+            vectors = np.zeros((*part.shape, self.settings.dimension), np.float32)  # (64, K, E)
+            vectors[there] = self.gather(part[there])
+            found = self.scorer.pairs(queries[first : first + 64], vectors)
+            scores[first : first + 64] = np.where(there, found, -np.inf)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
+
+    def search_exact(
+        self,
+        queries: FloatArray,
+        k: int,
+        *,
+        rows: RowArray | None = None,
+        first_row: int = 0,
+        release: bool = False,
+    ) -> Candidates:
+        """Return at least the best k of each query and all that tie with the last of them.
+
+        `rows` are those that a filter lets pass; `release` keeps the files out of this process's memory.
+        """
+        mask, matching = self.restrict(rows)
+        if self.settings.storage == "binary":
+            width = min(matching, max(200, BINARY_OVERSAMPLING * k))
+            nearest = search_segments(
+                self.segments, self.scorer, queries, width, mask=mask, first_row=first_row, release=release
+            )
+            return self.rescore(queries, nearest)
+        return self._search_exact(queries, k, min(matching, k + MARGIN), mask, matching, first_row, release)
+
+    def _search_exact(
+        self,
+        queries: FloatArray,
+        k: int,
+        fetch: int,
+        mask: Mask | None,
+        matching: int,
+        first_row: int,
+        release: bool,
+    ) -> Candidates:
+        if not fetch:
+            return Candidates.none(len(queries), 0)
+        found = search_segments(
+            self.segments, self.scorer, queries, fetch, mask=mask, first_row=first_row, release=release
+        )
+        worst = found.scores[:, -1]
+        found = self.rescore(queries, found)
+        kth = found.scores[:, min(k, fetch) - 1]
+        tied = np.flatnonzero(
+            (worst > -np.inf) & (worst >= kth - self.scorer.error(queries, found.scores[:, 0]))
+        )
+        if fetch == matching or not len(tied):
+            return found
+        # More rows than were fetched may tie at the border: take four times as many for those queries.
+        wider = self._search_exact(
+            queries[tied], k, min(matching, 4 * fetch), mask, matching, first_row, release
+        )
+        scores, rows = wider.scores, wider.rows
+        padded = Candidates.none(len(queries), scores.shape[1])
+        padded.scores[:, :fetch], padded.rows[:, :fetch] = found.scores, found.rows
+        padded.scores[tied], padded.rows[tied] = scores, rows
+        return padded

@@ -1,0 +1,43 @@
+"""What stands in for an encoder: vectors that are a function of the text alone."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from embedkit.records import Document
+from indexes import Index, Settings
+from indexes.segment import FloatArray
+
+DIMENSION = 16
+
+
+def embed(texts: Sequence[str]) -> FloatArray:
+    """Return (N, 16) vectors; the same text has the same vector in every process."""
+    rows = [np.frombuffer(hashlib.sha512(text.encode()).digest(), np.uint8)[:DIMENSION] for text in texts]
+    return (np.asarray(rows, np.float32).reshape(-1, DIMENSION) - np.float32(127.5)) / np.float32(64)
+
+
+def documents(count: int, *, source: str = "notes.jsonl", version: int = 1) -> list[Document]:
+    return [
+        Document(
+            f"note-{number:04d}",
+            f"Note {number} of version {version} is about topic {number % 7}.",
+            f"Title {number}",
+            {"topic": number % 7, "lang": "en" if number % 2 else "de"},
+            source,
+            number + 1,
+        )
+        for number in range(count)
+    ]
+
+
+def create(folder: Path, count: int = 0, **settings: object) -> Index:
+    """Make an index with `count` documents in one commit, open for writing."""
+    chosen: dict[str, object] = {"dimension": DIMENSION, **settings}
+    index = Index.create(folder, Settings(**chosen))  # type: ignore[arg-type]  # tests give the right ones
+    if count:
+        docs = documents(count)
+        index.add(docs, embed([f"{doc.title} {doc.text}" for doc in docs]))
+    return index

@@ -1,0 +1,48 @@
+"""Every version of the format loads for ever."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from embedkit.errors import IndexFileError
+from indexes import Index, verify
+from indexes.segment import Segment, SegmentInfo
+
+from .fakes import DIMENSION, embed
+from .make_format_fixture import FIXTURES, TEXTS
+
+FOLDERS = sorted(path.name for path in FIXTURES.iterdir())
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_an_index_of_every_version_and_storage_is_searched_and_changed(tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / "i"))
+    assert list(verify(folder)) == []
+    with Index.open(folder, writable=True) as index:
+        assert index.settings.fingerprint == {"weights": "abc", "max_seq_length": 256}
+        for number, text in enumerate(["a", "b"]):
+            hit = index.search(embed([text]), k=1)[0][0]
+            assert (hit.doc_id, hit.text, hit.metadata) == (f"d{number}", TEXTS[number], {"n": number})
+            assert hit.score == pytest.approx(1, abs=0.02)  # int8's precision in 16 dimensions
+        hit = index.search(embed(["d"]), k=1, exact=True)[0][0]
+        assert (hit.doc_id, hit.passage, hit.text) == ("d2", 1, "It has two passages.")
+        assert [hit.doc_id for hit in index.search_text(["notes"])[0]] == ["d0"]
+        assert index.search_text(["deleted"])[0] == []
+        index.delete(["d0"])
+    assert list(verify(folder)) == []
+
+
+def test_there_is_a_fixture_of_every_storage() -> None:
+    assert FOLDERS == ["v1-binary", "v1-float16", "v1-float32", "v1-int8"]
+
+
+def test_a_file_of_random_bytes_is_no_segment(tmp_path: Path) -> None:
+    path = tmp_path / "segments" / "000001.vectors"
+    path.parent.mkdir()
+    path.write_bytes(bytes(range(256)) * 8)
+    info = SegmentInfo(path.name, first_row=1, rows=4, num_bytes=2048, checksum=7)
+    with pytest.raises(IndexFileError, match="the header's checksum is not the database's"):
+        Segment(path, info, "float32", DIMENSION)
+    with pytest.raises(IndexFileError, match=r"2,048 bytes; the database says 2,049"):
+        Segment(path, SegmentInfo(path.name, 1, 4, 2049, 7), "float32", DIMENSION)
