@@ -22,9 +22,14 @@ def note(message: str) -> None:
     typer.echo(message, err=True)
 
 
+def command_words() -> list[str]:
+    """Return the command as the words it was given in."""
+    return ["embedkit", *sys.argv[1:]]
+
+
 def command_line() -> str:
     """Return the command as the user could type it again."""
-    return shlex.join(["embedkit", *sys.argv[1:]])
+    return shlex.join(command_words())
 
 
 def wants_json(as_json: bool) -> bool:

@@ -79,6 +79,7 @@ def encode(
     A title is put before its text. Memory does not grow with the input. Stopped at any moment, the same command goes on
     where it was and ends with the same bits.
     """
+    from embedkit.encoding.draft import check_output
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions
     from embedkit.records import DocumentReader, ReadOptions
@@ -92,6 +93,8 @@ def encode(
         title_field=title_field,
         max_line_bytes=max_line_bytes,
     )
+    if output is not None:
+        check_output(output)  # before the model is loaded, which takes longer
     reader = DocumentReader(inputs, read)
     encoder = Encoder.load(
         model,
@@ -138,7 +141,8 @@ def _to_file(
 
 
 def _to_stdout(encoder: Encoder, reader: DocumentReader, settings: EncodeOptions, quiet: bool) -> None:
-    from embedkit.encoding.job import EncodeProgress, count_window, encode_stream, json_row
+    from embedkit.encoding.draft import json_row
+    from embedkit.encoding.job import EncodeProgress, count_window, encode_stream
 
     report = EncodeProgress()
     with console.progress_bar("encode", quiet=quiet or sys.stdout.isatty()) as bar:

@@ -25,11 +25,10 @@ NewFolder = Annotated[
 @app.command("info")
 def info(folder: Folder, as_json: options.AsJson = False) -> None:
     """Say what a folder holds: family, sizes, pooling, prompts, limits, fingerprint."""
-    from embedkit.checkpoint.folder import fingerprint, read_model_folder, weight_files
+    from embedkit.checkpoint.folder import all_weight_files, fingerprint, read_model_folder
 
     read = read_model_folder(folder)
     config, modules = read.config, read.modules
-    files = weight_files(read.encoder_path)
     content = {
         "folder": str(folder),
         "family": read.family,
@@ -49,7 +48,7 @@ def info(folder: Folder, as_json: options.AsJson = False) -> None:
         "dimension": read.embedding_size,
         "similarity": modules.similarity,
         "prompts": dict(modules.prompts),
-        "weights_bytes": sum(file.stat().st_size for file in files),
+        "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
         "weights": fingerprint(read)["weights"],
     }
     if console.wants_json(as_json):

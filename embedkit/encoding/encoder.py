@@ -150,10 +150,14 @@ class Encoder:
         return prompts[name]
 
     def role_prompt(self, role: Literal["query", "document"]) -> str:
-        """Return the prompt for queries or for documents: by the names that sentence-transformers tries."""
+        """Return the prompt for queries or for documents, "" where the model has none: never the default one.
+
+        Names are tried as sentence-transformers says it does. (In its release 6.2 an empty "document" of its own hides
+        "passage" and "corpus"; we take them, as their models mean it.)
+        """
         names = ("query",) if role == "query" else ("document", "passage", "corpus")
         found = next((name for name in names if name in self.folder.modules.prompts), None)
-        return self.prompt(found)
+        return "" if found is None else self.prompt(found)
 
     def encode(
         self, texts: Sequence[str], *, prompt: str | None = None, on_truncate: OnTruncate = "warn"

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.checkpoint.weights import load_sentence_encoder
+from embedkit.checkpoint.sentence_folder import load_model
 from embedkit.encoding.backend import Device, Float32, Precision
 from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, cpu_flags
 from embedkit.errors import DeviceError
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.batch import TokenBatch
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,10 +23,10 @@ CPU_ROWS_MULTIPLE = 64
 
 
 class TorchBackend:
-    """A `Backend` over a `SentenceEncoder`; the weights are cast once, sums of the pooling stay in fp32."""
+    """A `Backend` over a sentence encoder of either kind; the weights are cast once, sums of the pooling stay in fp32."""
 
-    def __init__(self, model: SentenceEncoder, *, device: torch.device, precision: Precision) -> None:
-        self.model = model.to(device=device, dtype=DTYPES[precision]).eval()
+    def __init__(self, model: SentenceEncoder | StaticEncoder, *, device: torch.device, precision: Precision) -> None:
+        self.model: SentenceEncoder | StaticEncoder = model.to(device=device, dtype=DTYPES[precision]).eval()
         self.device = device
         self.precision = precision
 
@@ -49,11 +50,11 @@ class TorchBackend:
         """
         chosen = choose_device(device)
         check_precision(precision, chosen, force=force)
-        return cls(load_sentence_encoder(folder), device=chosen, precision=precision)
+        return cls(load_model(folder), device=chosen, precision=precision)
 
     def forward(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
         size = len(batch)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and isinstance(self.model, SentenceEncoder):  # a table has no products
             batch = fill_up(batch, min(CPU_ROWS_MULTIPLE, self.model.encoder.config.max_tokens))
         with torch.inference_mode():
             ids = torch.from_numpy(batch.input_ids).to(self.device)

@@ -16,6 +16,7 @@ EXTRAS = {
     "html": "bs4",
     "hub": "huggingface_hub",
     "plot": "matplotlib",
+    "tensorboard": "tensorboard",
     "sentence_transformers": "sentence_transformers",
 }
 

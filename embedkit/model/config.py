@@ -9,6 +9,8 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Position = Literal["learned", "sinusoidal", "rope"]
 PoolingMode = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_len"]
 DenseActivation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
+HeadPooling = Literal["cls", "mean"]
+HeadActivation = Literal["tanh", "gelu", "gelu_tanh", "relu", "silu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,3 +130,31 @@ class SentenceConfig:
     def embedding_size(self, hidden_size: int) -> int:
         """Return E, the length of a sentence vector, for an encoder of `hidden_size`."""
         return self.dense[-1].out_features if self.dense else hidden_size * len(self.pooling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The shape of a classification head: pool, dense, activation, norm, then one number a label.
+
+    | family | pieces |
+    |---|---|
+    | BERT, RoBERTa, XLM-R, MPNet, ALBERT | first token, tanh |
+    | DistilBERT | first token, relu |
+    | ModernBERT | first token or mean, gelu, no bias, norm |
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    num_labels: int = 1
+    pooling: HeadPooling = "cls"
+    activation: HeadActivation = "tanh"
+    bias: bool = True
+    norm: bool = False
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.num_labels < 1:
+            raise ValueError(f"num_labels is {self.num_labels}; it must be at least 1")
+        if self.pooling not in get_args(HeadPooling):
+            raise ValueError(f"classifier_pooling is {self.pooling!r}; it must be one of cls, mean")

@@ -61,6 +61,10 @@ class SentenceEncoder(nn.Module):
         `skip` leaves the first tokens of every sequence out of the pooling: for models that do not pool their prompt.
         """
         hidden = self.encoder.forward_packed(input_ids, lengths, token_type_ids)  # (N, D)
+        return self.pool_packed(hidden, lengths, skip=skip)
+
+    def pool_packed(self, hidden: Tensor, lengths: Sequence[int], *, skip: int = 0) -> Tensor:
+        """Reduce the token vectors of B packed sequences, (N, D), to sentence vectors, (B, E)."""
         pooled = []
         for run in runs_of(lengths):
             tokens = hidden[run.start : run.stop].view(run.count, run.length, -1)

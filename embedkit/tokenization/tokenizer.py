@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from embedkit.errors import CheckpointError
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.files import find_special_tokens, load_backend, read_tokenizer_config
 
 Truncation = Literal["second", "longest_first"]
 
@@ -53,27 +53,36 @@ class Tokenizer:
             )
 
     @classmethod
-    def load(cls, folder: str | Path, *, max_length: int | None = None, lowercase: bool = False) -> Tokenizer:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        max_length: int | None = None,
+        default_max_length: int = 512,
+        lowercase: bool = False,
+    ) -> Tokenizer:
         """Read `tokenizer.json`, or `vocab.txt`, or `vocab.json` and `merges.txt`.
+
+        `max_length` None takes what `tokenizer_config.json` says, else `default_max_length`.
 
         Raises:
             CheckpointError: none of them is there, or one cannot be read.
         """
         folder = Path(folder)
-        config = _read_json(folder / "tokenizer_config.json") | _read_json(folder / "special_tokens_map.json")
+        config = read_tokenizer_config(folder)
+        if max_length is None:
+            given = config.get("model_max_length")
+            # Where the model sets no limit, its config holds an absurdly large number.
+            max_length = given if isinstance(given, int) and given < 10**6 else default_max_length
         try:
-            backend = _load_backend(folder, config)
+            backend = load_backend(folder, config)
+            return cls(backend, find_special_tokens(backend, config), max_length, lowercase)
         except CheckpointError:
             raise
         except Exception as exc:  # the library raises bare Exception for every damaged file
             raise CheckpointError(
                 f"{folder}: the tokenizer files cannot be read ({exc}). Copy them again from where the model came from"
             ) from exc
-        special = _special_tokens(backend, config)
-        if max_length is None:
-            given = config.get("model_max_length")
-            max_length = given if isinstance(given, int) and given < 10**6 else 512
-        return cls(backend, special, max_length, lowercase)
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`."""
@@ -159,24 +168,34 @@ class Tokenizer:
             flat += template.suffix
         return TokenBatch(np.array(flat, dtype=np.int64), lengths, None, full)
 
-    def encode_chunks(self, texts: Sequence[str]) -> tuple[TokenBatch, NDArray[np.int64]]:
+    def encode_chunks(self, texts: Sequence[str], *, repeat: int = 0) -> tuple[TokenBatch, NDArray[np.int64]]:
         """Turn B texts into C ≥ B sequences: each text in as many pieces of at most `max_length` as it needs.
+
+        The first `repeat` tokens of a text, its prompt, stand before each of its pieces.
 
         Shapes:
             returns: a batch of C sequences, and (C,) the number of the text that each piece is of, ascending
+        Raises:
+            ValueError: the special tokens and the repeated ones leave no room.
         """
         template = self.single
-        room = self.max_length - template.num_special
+        room = self.max_length - template.num_special - repeat
+        if room < 1:
+            raise ValueError(
+                f"max_length is {self.max_length}; {template.num_special} special tokens and {repeat} repeated ones "
+                "leave no room"
+            )
         flat: list[int] = []
         lengths: list[int] = []
         owners: list[int] = []
         for i, ids in enumerate(self.ids(texts)):
-            for start in range(0, max(len(ids), 1), room):
-                piece = ids[start : start + room]
-                flat += template.prefix
-                flat += piece
+            head = [*template.prefix, *ids[:repeat]]
+            for start in range(repeat, max(len(ids), repeat + 1), room):
+                before = len(flat)
+                flat += head
+                flat += ids[start : start + room]
                 flat += template.suffix
-                lengths.append(len(piece) + template.num_special)
+                lengths.append(len(flat) - before)
                 owners.append(i)
         batch = TokenBatch(np.array(flat, dtype=np.int64), np.array(lengths, dtype=np.int64))
         return batch, np.array(owners, dtype=np.int64)
@@ -234,110 +253,8 @@ def _fit(left: int, right: int, room: int, truncation: Truncation) -> tuple[int,
         left = min(left, room - 1)
         return left, min(right, room - left)
     # Taking one token at a time from the longer side ends at equal halves; an odd one stays with the longer.
-    shorter, longer = sorted((left, right))
+    shorter = min(left, right)
     if room - shorter >= shorter:
         return (room - right, right) if left > right else (left, room - left)
     half, rest = room // 2, room - room // 2
     return (rest, half) if left > right else (half, rest)
-
-
-def _read_json(path: Path) -> dict[str, Any]:  # Any: whatever JSON holds
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as exc:
-        raise CheckpointError(
-            f"{path}: not JSON ({exc}). Copy the file again from where the model came from"
-        ) from exc
-    return content if isinstance(content, dict) else {}
-
-
-def _load_backend(folder: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    if (folder / "tokenizer.json").is_file():
-        return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    if (folder / "vocab.txt").is_file():
-        return _wordpiece(folder / "vocab.txt", config)
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return _byte_level_bpe(folder / "vocab.json", folder / "merges.txt", config)
-    raise CheckpointError(
-        f"{folder}: no tokenizer; looked for tokenizer.json, vocab.txt, or vocab.json with merges.txt. "
-        "Copy one of them from where the model came from"
-    )
-
-
-def _wordpiece(vocab: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Build BERT's tokenizer from its vocabulary, as its authors' code splits and normalises text."""
-    lowercase = bool(config.get("do_lower_case", True))
-    unknown = _token(config.get("unk_token")) or "[UNK]"
-    backend = tokenizers.Tokenizer(models.WordPiece.from_file(str(vocab), unk_token=unknown))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
-        strip_accents=config.get("strip_accents"),
-        lowercase=lowercase,
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    known = {
-        role: _token(config.get(f"{role}_token")) or f"[{role.upper()}]"
-        for role in ("pad", "unk", "cls", "sep", "mask")
-    }
-    backend.add_special_tokens([token for token in known.values() if backend.token_to_id(token) is not None])
-    sep, cls = (_end_token(backend, vocab, known[role]) for role in ("sep", "cls"))
-    backend.post_processor = processors.BertProcessing(sep, cls)
-    return backend
-
-
-def _byte_level_bpe(vocab: Path, merges: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Build RoBERTa's tokenizer from its vocabulary and merges."""
-    backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
-    prefix = bool(config.get("add_prefix_space", False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    backend.decoder = decoders.ByteLevel()
-    usual = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>"}
-    known = {role: _token(config.get(f"{role}_token")) or token for role, token in usual.items()}
-    backend.add_special_tokens([token for token in known.values() if backend.token_to_id(token) is not None])
-    mask = _token(config.get("mask_token")) or "<mask>"
-    if backend.token_to_id(mask) is not None:  # the mask takes the space before it, as in RoBERTa
-        backend.add_special_tokens([tokenizers.AddedToken(mask, lstrip=True, special=True)])
-    sep, cls = (_end_token(backend, vocab, known[role]) for role in ("sep", "cls"))
-    backend.post_processor = processors.RobertaProcessing(
-        sep, cls, trim_offsets=True, add_prefix_space=prefix
-    )
-    return backend
-
-
-def _end_token(backend: tokenizers.Tokenizer, vocab: Path, token: str) -> tuple[str, int]:
-    found = backend.token_to_id(token)
-    if found is None:
-        raise CheckpointError(
-            f"{vocab}: there is no {token!r}, which stands at an end of every text. Take the model's own vocabulary"
-        )
-    return token, found
-
-
-def _special_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, str]:
-    """Find the special tokens: named in the config, else the usual names that the vocabulary holds."""
-    usual = {
-        "pad": ("[PAD]", "<pad>"),
-        "unk": ("[UNK]", "<unk>"),
-        "cls": ("[CLS]", "<s>"),
-        "sep": ("[SEP]", "</s>"),
-        "mask": ("[MASK]", "<mask>"),
-    }
-    found: dict[str, str] = {}
-    for role, names in usual.items():
-        named = _token(config.get(f"{role}_token"))
-        for token in (named, *names):
-            if token is not None and backend.token_to_id(token) is not None:
-                found[role] = token
-                break
-    return found
-
-
-def _token(entry: Any) -> str | None:
-    """Read a token that is written as a string or as an object with its `content`."""
-    if isinstance(entry, dict):
-        entry = entry.get("content")
-    return entry if isinstance(entry, str) else None

@@ -1,0 +1,275 @@
+"""`embedkit compare`: is B better than A, is it chance, and which queries made the difference?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console, options
+from .evaluate_retrieval import CacheDir, Split
+from .options import DeviceName, PrecisionName
+
+if TYPE_CHECKING:
+    from embedkit.evaluation.beir import RetrievalSet
+    from embedkit.evaluation.compare import Comparison, QueryChange
+    from embedkit.evaluation.metrics import Qrels, Run
+
+EXAMPLES = """\b
+Examples:
+  embedkit compare bm25.trec dense.trec --qrels qrels.txt
+  embedkit compare bm25 FOLDER:hybrid --set scifact --html comparison.html
+  embedkit compare old/scifact.mine.json new/scifact.mine.json --metric mrr@10
+"""
+SIDE_HELP = "A TREC run, a result saved as .json, or with --set: bm25, a model folder, or FOLDER:hybrid."
+# Documents and queries are shown in the terminal by so many characters.
+SHOWN_CHARACTERS = 90
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same; the difference is B minus A.")],
+    set_: Annotated[
+        Path | None,
+        typer.Option(
+            "--set",
+            metavar="FOLDER",
+            help="Test set (BEIR folder) with judgements and texts.",
+            show_default=False,
+        ),
+    ] = None,
+    qrels: Annotated[
+        Path | None,
+        typer.Option("--qrels", metavar="FILE", help="Judgements of two runs.", show_default=False),
+    ] = None,
+    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What to compare.")] = "ndcg@10",
+    examples: Annotated[
+        int, typer.Option("--examples", metavar="N", min=0, help="Queries shown each way.")
+    ] = 5,
+    hits: Annotated[int, typer.Option("--hits", metavar="N", min=0, help="Top hits shown of each.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resampling.")] = 0,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with plots and top hits.", show_default=False
+        ),
+    ] = None,
+    split: Split = "test",
+    cache_dir: CacheDir = None,
+    device: options.Device = DeviceName.auto,
+    precision: options.Precision = PrecisionName.fp32,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare two runs, saved results, models or modes, query by query.
+
+    Prints the difference of the means with a paired randomisation test and a bootstrap interval, and the queries that got
+    worse and better with the top hits of both.
+    """
+    from embedkit.evaluation.beir import load_retrieval_set
+    from embedkit.evaluation.compare import add_texts, wanted_documents
+    from embedkit.evaluation.compare_html import render_html
+    from embedkit.evaluation.files import write_text
+    from embedkit.evaluation.metrics import parse_metric
+
+    wanted = parse_metric(metric)
+    if set_ is not None and qrels is not None:
+        raise typer.BadParameter("--set and --qrels exclude each other: a set has its own judgements")
+    test = load_retrieval_set(set_, split=split) if set_ is not None else None
+    if a.endswith(".json") and b.endswith(".json"):
+        comparison = _compare_saved(Path(a), Path(b), str(wanted), seed)
+    else:
+        judgements, runs, names = _runs([a, b], test, qrels, cache_dir, device, precision, quiet=quiet)
+        from embedkit.evaluation.compare import compare_runs
+
+        comparison = compare_runs(
+            judgements, *runs, wanted, names=names, examples=max(examples, 10), hits=hits, seed=seed
+        )
+    if test is not None:
+        documents = _texts(test, wanted_documents(comparison))
+        comparison = add_texts(comparison, queries=test.queries, documents=documents)
+    if console.wants_json(as_json):
+        console.print_json(comparison.as_dict())
+    else:
+        _print(comparison, examples)
+    if html is not None:
+        write_text(html, render_html(comparison))
+        console.note(f"wrote {html}")
+
+
+def _compare_saved(a: Path, b: Path, metric: str, seed: int) -> Comparison:
+    from embedkit.errors import EvaluationError
+    from embedkit.evaluation.compare import compare_values
+    from embedkit.evaluation.results import load_evaluation
+    from embedkit.evaluation.systems import labels
+
+    first, second = load_evaluation(a), load_evaluation(b)
+    for path, result in ((a, first), (b, second)):
+        if metric not in result.per_query:
+            raise EvaluationError(
+                f"{path}: no values of {metric!r} query by query; there are {', '.join(result.per_query) or 'none'}. "
+                "Choose one with --metric, or evaluate again"
+            )
+    hashes = [sorted(each.provenance.data.values()) for each in (first, second)]
+    if hashes[0] != hashes[1]:
+        raise EvaluationError(
+            f"{a} was measured on {first.dataset!r} and {b} on {second.dataset!r}, whose files differ: such values do "
+            "not compare. Measure both on the same files"
+        )
+    names = (first.system, second.system)
+    if names[0] == names[1]:  # the same system at two times
+        one, other = labels([a, b])
+        names = (one, other)
+    return compare_values(
+        first.per_query[metric], second.per_query[metric], metric=metric, names=names, seed=seed
+    )
+
+
+def _runs(
+    sides: list[str],
+    test: RetrievalSet | None,
+    qrels: Path | None,
+    cache_dir: Path | None,
+    device: DeviceName,
+    precision: PrecisionName,
+    *,
+    quiet: bool,
+) -> tuple[Qrels, tuple[Run, Run], tuple[str, str]]:
+    """Return the judgements, and the run and the name of each side."""
+    from embedkit.evaluation.systems import labels
+    from embedkit.evaluation.trec import read_qrels, read_run
+
+    if test is not None:
+        judgements = test.qrels
+    elif qrels is not None:
+        judgements = read_qrels(qrels)
+    else:
+        raise typer.BadParameter("runs need judgements: name them with --qrels, or a test set with --set")
+    runs, names = [], []
+    for side, label in zip(sides, labels(sides), strict=True):
+        if _is_system(side):
+            if test is None:
+                raise typer.BadParameter(
+                    f"{side!r} is a system, not a run: name a test set for it with --set"
+                )
+            run, name = _search(side, test, cache_dir, device, precision, quiet=quiet)
+        else:
+            run, name = read_run(side), label.removesuffix(".trec")
+        runs.append(run)
+        names.append(name)
+    return judgements, (runs[0], runs[1]), (names[0], names[1])
+
+
+def _is_system(side: str) -> bool:
+    return side.lower() == "bm25" or Path(side.removesuffix(":hybrid")).is_dir()
+
+
+def _search(
+    side: str,
+    test: RetrievalSet,
+    cache_dir: Path | None,
+    device: DeviceName,
+    precision: PrecisionName,
+    *,
+    quiet: bool,
+) -> tuple[Run, str]:
+    """Search the set as `evaluate retrieval` does."""
+    from embedkit.evaluation.cache import cache_folder
+    from embedkit.evaluation.retrieval import STANDARD_METRICS
+
+    from .evaluate_collections import Place
+    from .evaluate_systems import Job, Mode, measure
+
+    is_words = side.lower() == "bm25"
+    mode: Mode = "text" if is_words else "hybrid" if side.endswith(":hybrid") else "dense"
+    job = Job(
+        sets=[test],
+        models=[] if is_words else [Path(side.removesuffix(":hybrid"))],
+        modes=[mode],
+        metrics=STANDARD_METRICS,
+        place=Place(cache_folder(cache_dir), precision.value, quiet=quiet),
+        device=device,
+        precision=precision,
+        quiet=quiet,
+    )
+    measured = measure(job)[-1]  # BM25 stands first
+    return measured.found.run(), measured.evaluation.system
+
+
+def _texts(test: RetrievalSet, wanted: set[str]) -> dict[str, str]:
+    """Look up the shown documents."""
+    from embedkit.records import read_documents
+    from embedkit.reranking.hits import text_of
+
+    found: dict[str, str] = {}
+    for document in read_documents([str(test.corpus)]):
+        if document.doc_id in wanted:
+            found[document.doc_id] = text_of(document.title, document.text)
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def _print(comparison: Comparison, examples: int) -> None:
+    test, interval = comparison.test, comparison.interval
+    how = "exact" if test.exact else f"{test.rounds:,} rounds"
+    console.print_table(
+        ("system", comparison.metric),
+        [
+            (f"A  {comparison.name_a}", f"{comparison.mean_a:.4f}"),
+            (f"B  {comparison.name_b}", f"{comparison.mean_b:.4f}"),
+            ("B - A", f"{comparison.difference:+.4f}"),
+        ],
+    )
+    typer.echo(
+        f"{interval.confidence:.0%} interval {interval.low:+.4f} to {interval.high:+.4f} (bootstrap), "
+        f"p = {test.p_value:.4g} (paired randomisation test, {how})\n"
+        f"{len(comparison.changes):,} queries: B better in {comparison.wins:,}, same in {comparison.ties:,}, "
+        f"worse in {comparison.losses:,}"
+    )
+    for heading, changes in (
+        ("Worse under B", comparison.worse(examples)),
+        ("Better under B", comparison.better(examples)),
+    ):
+        if changes:
+            typer.echo(f"\n{heading}")
+        for change in changes:
+            _print_change(change)
+
+
+def _print_change(change: QueryChange) -> None:
+    """Print a query and the top hits of both, side by side; relevant ones are marked."""
+    from itertools import zip_longest
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    typer.echo(
+        f"{change.difference:+.4f}  {change.a:.4f} -> {change.b:.4f}  {change.query_id}  {_cut(change.text)}"
+    )
+    if not change.hits_a and not change.hits_b:
+        return
+    table = Table.grid(padding=(0, 2), expand=True)
+    for _ in "AB":
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_row(Text("    A", style="dim"), Text("B", style="dim"))
+    for pair in zip_longest(change.hits_a, change.hits_b):
+        cells = []
+        for hit, indent in zip(pair, ("    ", ""), strict=True):
+            if hit is None:
+                cells.append(Text(""))
+                continue
+            relevant = hit.level is not None and hit.level > 0
+            mark = "+ " if relevant else "  "
+            cells.append(
+                Text(f"{indent}{mark}{hit.doc_id}  {_cut(hit.text)}", style="bold green" if relevant else "")
+            )
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= SHOWN_CHARACTERS else flat[:SHOWN_CHARACTERS].rstrip() + "…"

@@ -1,0 +1,197 @@
+"""The pipelines that `evaluate retrieval`, `evaluate reranking` and `compare` measure, and their cached collections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from . import console
+from .evaluate_collections import Place, known_documents, open_collection
+from .options import DeviceName, PrecisionName
+
+if TYPE_CHECKING:
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.evaluation.beir import RetrievalSet
+    from embedkit.evaluation.metrics import Metric
+    from embedkit.evaluation.results import Evaluation
+    from embedkit.evaluation.systems import Found
+    from embedkit.reranking.reranker import Reranker
+    from indexes import Index
+
+Mode = Literal["dense", "text", "hybrid"]
+BM25 = "BM25"
+MAXSIM = "maxsim"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to measure: every model in every mode on every set, BM25 beside, and each reranked where a reranker is named."""
+
+    sets: Sequence[RetrievalSet]
+    models: Sequence[Path]
+    modes: Sequence[Mode]
+    metrics: Sequence[Metric]
+    place: Place
+    rerank: Sequence[str] = ()
+    candidates: int = 100
+    device: DeviceName
+    precision: PrecisionName
+    kind: Literal["retrieval", "reranking"] = "retrieval"
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One system on one set: its figures, and the hits behind them."""
+
+    test: RetrievalSet
+    evaluation: Evaluation
+    found: Found
+
+
+@dataclass(frozen=True)
+class _System:
+    """A first stage on one set."""
+
+    name: str
+    mode: Mode
+    index: Index
+    embedder: Embedder | None
+    notes: tuple[str, ...]
+
+
+def measure(job: Job) -> list[Measured]:
+    """Measure all systems on all sets, set by set, BM25 first."""
+    from embedkit.evaluation.systems import labels
+
+    found: list[Measured] = []
+    rerankers = [(name, _load_reranker(name, job)) for name in job.rerank]
+    # Words need no vectors, and no encoder but for maxsim.
+    by_words = set(job.modes) == {"text"} and MAXSIM not in job.rerank
+    encoders: list[Path | None] = [None] if by_words else list(job.models) or [None]
+    for number, folder in enumerate(encoders):
+        embedder, name = None, ""
+        if folder is not None:
+            embedder, name = _load_embedder(folder, job), labels(job.models)[number]
+        elif job.place.index is not None and not by_words:
+            embedder = _embedder_of_index(job.place.index, job)
+            name = labels([job.place.index])[0]
+        if job.precision != PrecisionName.fp32 and name:
+            name += f" {job.precision.value}"
+        for test in job.sets:
+            found += _measure_set(job, test, name, embedder, rerankers, with_bm25=number == 0)
+    order = {test.name: place for place, test in enumerate(job.sets)}
+    return sorted(found, key=lambda each: order[each.test.name])
+
+
+def _measure_set(
+    job: Job,
+    test: RetrievalSet,
+    name: str,
+    embedder: Embedder | None,
+    rerankers: Sequence[tuple[str, Reranker | None]],
+    *,
+    with_bm25: bool,
+) -> Iterator[Measured]:
+    from embedkit.evaluation.systems import unknown_notes
+
+    with open_collection(job.place, test, embedder) as index:
+        notes = unknown_notes(test, known_documents(index, test))
+        modes: list[Mode] = [mode for mode in job.modes if mode != "text"] if embedder is not None else []
+        if with_bm25:
+            modes.insert(0, "text")
+        for mode in modes:
+            shown = {"text": BM25, "dense": name, "hybrid": f"{name} hybrid"}[mode]
+            system = _System(shown, mode, index, embedder, notes)
+            # BM25 stands beside; it is reranked where it was asked for, or where there is nothing else.
+            wanted = mode in job.modes
+            yield from _measure_system(job, test, system, rerankers if wanted else ())
+
+
+def _measure_system(
+    job: Job, test: RetrievalSet, system: _System, rerankers: Sequence[tuple[str, Reranker | None]]
+) -> Iterator[Measured]:
+    from embedkit.evaluation.cache import digest
+    from embedkit.evaluation.systems import depth_of, evaluate_found, rerank_all, search_all
+    from embedkit.retrieval import Retriever, SearchOptions
+
+    prints = []
+    if system.embedder is not None and system.mode != "text":
+        prints = [digest(system.embedder.encoder.fingerprint)]
+    depth = depth_of(job.metrics)
+    options = SearchOptions(k=depth, mode=system.mode, candidates=max(depth, job.candidates), group=True)
+    with console.progress_bar(f"{test.name}: {system.name}", quiet=job.quiet) as bar:
+        bar.update(None, f"{len(test.queries):,} queries")
+        found = search_all(Retriever(system.index, embed=system.embedder), test.queries, options)
+        results = [(system.name, found, prints)]
+        for folder, model in rerankers:
+            bar.update(None, f"reranked by {folder}")
+            reranker, print_of = _ready_reranker(folder, model, system)
+            reranked = rerank_all(reranker, test.queries, found, candidates=job.candidates)
+            results.append((f"{system.name} + {_short(folder)}", reranked, [*prints, print_of]))
+    for name, hits, fingerprints in results:
+        evaluation = evaluate_found(
+            test,
+            hits,
+            job.metrics,
+            system=name,
+            command=console.command_words(),
+            fingerprint="+".join(fingerprints),
+            kind=job.kind,
+            notes=system.notes,
+        )
+        yield Measured(test, evaluation, hits)
+
+
+def _short(folder: str) -> str:
+    from embedkit.evaluation.systems import labels
+
+    return folder if folder == MAXSIM else labels([folder])[0]
+
+
+def _load_embedder(folder: str | Path, job: Job) -> Embedder:
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.encoder import Encoder
+
+    encoder = Encoder.load(folder, device=job.device.value, precision=job.precision.value)
+    return Embedder(encoder, "query")
+
+
+def _embedder_of_index(path: Path, job: Job) -> Embedder:
+    from indexes import Index
+
+    with Index.open(path) as index:
+        if index.model_path is None:
+            raise typer.BadParameter(f"name the model folder of {path} with --model")
+        return _load_embedder(index.model_path, job)
+
+
+def _load_reranker(name: str, job: Job) -> Reranker | None:
+    """Load a cross-encoder; MaxSim is made of the encoder at hand."""
+    if name == MAXSIM:
+        return None
+    from embedkit.reranking.cross_encoder import CrossEncoder
+
+    model = CrossEncoder.load(name, device=job.device.value, precision=job.precision.value)
+    model.check_single()
+    return model
+
+
+def _ready_reranker(name: str, model: Reranker | None, system: _System) -> tuple[Reranker, str]:
+    """Return a reranker and the hash of its weights."""
+    from embedkit.checkpoint.folder import weight_files
+    from embedkit.evaluation.files import file_hash
+
+    if model is not None:
+        return model, "+".join(file_hash(file) for file in weight_files(Path(name)))
+    from embedkit.reranking.maxsim import MaxSim
+
+    if system.embedder is None:
+        raise typer.BadParameter(
+            f"--rerank {MAXSIM} compares token vectors of a model: name one with --model"
+        )
+    return MaxSim(system.embedder.encoder), MAXSIM

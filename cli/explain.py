@@ -1,0 +1,133 @@
+"""`embedkit explain`: why does this document match this query?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console, options
+from .options import DeviceName
+
+if TYPE_CHECKING:
+    from embedkit.explaining.explain import ExplainedText, Explanation
+
+EXAMPLES = """\b
+Examples:
+  embedkit explain "how do I resume a build" "The same command again resumes after a stop." --model FOLDER
+  embedkit explain "how do I resume a build" docs/searching.md --index docs.index --html why.html
+"""
+# From these shares of the strongest effect on, a word has its letters or its ground coloured.
+FAINT, STRONG = 0.15, 0.5
+
+
+def explain(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What was looked for.")],
+    document: Annotated[
+        str, typer.Argument(metavar="DOC", help="The text; with --index, the id of a document there.")
+    ],
+    model: options.SomeModel = None,
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", "-i", metavar="FOLDER", help="Index that holds DOC.", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with heat maps of all of it.", show_default=False
+        ),
+    ] = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="With --json: every attention map as numbers.")
+    ] = False,
+    device: options.Device = DeviceName.auto,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show which words make the score of a document for a query.
+
+    Green words raise the score (without them it falls), red ones lower it. Below, the token of the document nearest to
+    each token of the query, and the tokens that each layer attends to most. The page holds all cosines and attention maps.
+    """
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.evaluation.files import write_text
+    from embedkit.explaining.explain import explain as compute
+    from embedkit.explaining.page import render_html
+    from embedkit.explaining.views import as_dict
+
+    text, folder = document, None if model is None else str(model)
+    if index is not None:
+        text, noted = _look_up(index, document)
+        folder = folder or noted
+    if folder is None:
+        raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
+    explanation = compute(Encoder.load(folder, device=device.value), query, text)
+    if console.wants_json(as_json):
+        console.print_json(as_dict(explanation, attention=attention))
+    else:
+        _print(explanation)
+    if html is not None:
+        write_text(html, render_html(explanation))
+        console.note(f"wrote {html}")
+
+
+def _look_up(path: Path, doc_id: str) -> tuple[str, str | None]:
+    """Return the text of a document, title first, and the model that the index remembers."""
+    from embedkit.errors import RecordError
+    from embedkit.reranking.hits import text_of
+    from indexes import Index
+    from indexes.documents import find_documents, read_documents
+
+    with Index.open(path) as index:
+        found = find_documents(index.database, [doc_id])
+        if doc_id not in found:
+            raise RecordError(
+                f"{path}: no document {doc_id!r}. Look for it with: embedkit search {path} --mode text"
+            )
+        stored = read_documents(index.database, found[doc_id][0] - 1, 1)[0].document
+        return text_of(stored.title, stored.text), index.model_path
+
+
+def _print(explanation: Explanation) -> None:
+    from rich.console import Console
+
+    out = Console(highlight=False)
+    out.print(f"score {explanation.score:.4f}\n", style="bold")
+    for name, text in (("query", explanation.query), ("document", explanation.document)):
+        out.print(name, style="dim")
+        out.print(_coloured(text))
+        if text.truncated:
+            out.print("(the model reads the beginning of this only)", style="dim")
+        out.print()
+    query, document = explanation.query.tokens, explanation.document.tokens
+    console.print_table(
+        ("query token", "nearest in the document", "cosine"),
+        [(query[row], document[column], f"{value:.3f}") for row, column, value in explanation.best_matches()],
+    )
+    received = explanation.document.received()  # (L, T)
+    console.print_table(
+        ("layer", "attended to most within the document"),
+        [
+            (
+                str(layer),
+                "  ".join(f"{document[place]} {shares[place]:.0%}" for place in (-shares).argsort()[:4]),
+            )
+            for layer, shares in enumerate(received, 1)
+        ],
+    )
+
+
+def _coloured(text: ExplainedText):  # type: ignore[no-untyped-def] # rich is loaded late
+    """Return a text with each word on green or red, by its effect."""
+    from rich.text import Text
+
+    from embedkit.explaining.views import stretches
+
+    out = Text()
+    for stretch in stretches(text):
+        # Eight colours, which every terminal has, in two strengths.
+        colour = "green" if stretch.weight > 0 else "red"
+        strength = abs(stretch.weight)
+        style = f"black on {colour}" if strength >= STRONG else colour if strength >= FAINT else ""
+        out.append(stretch.text, style=style)
+    return out

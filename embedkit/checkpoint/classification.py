@@ -1,0 +1,259 @@
+"""Cross-encoder folders, both ways: `…ForSequenceClassification` and what sentence-transformers' `CrossEncoder` adds.
+
+Activations that a file names by their class are compared with a short list; none is ever imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedkit.checkpoint.folder import weight_files
+from embedkit.checkpoint.hf_config import read_config, write_config
+from embedkit.checkpoint.names import Family
+from embedkit.checkpoint.st_modules import read_json
+from embedkit.checkpoint.static import is_static
+from embedkit.errors import CheckpointError
+from embedkit.model.config import DenseActivation, EncoderConfig, HeadActivation, HeadConfig
+from embedkit.tokenization.tokenizer import Tokenizer
+
+_DROPOUT_KEYS: dict[str, str] = {"distilbert": "seq_classif_dropout", "albert": "classifier_dropout_prob"}
+_MODERN_ACTIVATIONS: dict[str, HeadActivation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "tanh": "tanh",
+}
+_WRITTEN_MODERN: dict[HeadActivation, str] = {"gelu_tanh": "gelu_pytorch_tanh"}
+_ACTIVATION_CLASSES: dict[DenseActivation, str] = {
+    "identity": "torch.nn.modules.linear.Identity",
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+    "tanh": "torch.nn.modules.activation.Tanh",
+    "relu": "torch.nn.modules.activation.ReLU",
+    "gelu": "torch.nn.modules.activation.GELU",
+    "silu": "torch.nn.modules.activation.SiLU",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFolder:
+    """A cross-encoder on disk, read but for its weights.
+
+    `activation` turns logits into scores. `token_types` says whether the model is told the two texts apart.
+    """
+
+    path: Path
+    family: Family
+    config: EncoderConfig
+    head: HeadConfig
+    labels: tuple[str, ...]
+    activation: DenseActivation
+    token_types: bool
+    tokenizer: Tokenizer
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:  # Any: whatever JSON holds
+        """What decides the score of a pair, as plain JSON values."""
+        weights = hashlib.sha256()
+        for file in weight_files(self.path):
+            with file.open("rb") as stream:
+                weights.update(hashlib.file_digest(stream, "sha256").digest())
+        return {
+            "weights": weights.hexdigest(),
+            "tokenizer": self.tokenizer.fingerprint,
+            "activation": self.activation,
+            "max_seq_length": self.tokenizer.max_length,
+        }
+
+
+def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ClassifierFolder:
+    """Read and check everything in a cross-encoder's folder but the weights.
+
+    `max_seq_length` None takes the folder's own limit, which never exceeds the position table.
+
+    Raises:
+        CheckpointError: the folder or a file is missing or unreadable, it is a bi-encoder, or of a kind that we do not compute.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise CheckpointError(f"{folder}: there is no such model folder; check the path")
+    if is_static(path):
+        raise CheckpointError(
+            f"{path}: this is a static model, a table of token vectors, which cannot read two texts together. "
+            "Rerank with a cross-encoder"
+        )
+    content = read_json(path / "config.json", None)
+    where = str(path / "config.json")
+    _check_is_classifier(path, content)
+    family, config = read_config(content, where)
+    settings = read_json(path / "sentence_bert_config.json", {})
+    texts = read_json(path / "config_sentence_transformers.json", {})
+    if texts.get("default_prompt_name"):
+        raise CheckpointError(
+            f"{path / 'config_sentence_transformers.json'}: default_prompt_name is {texts['default_prompt_name']!r}; "
+            "cross-encoders with prompts are not computed. Choose a model without"
+        )
+    tokenizer = Tokenizer.load(path, lowercase=bool(settings.get("do_lower_case", False)))
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the token table {config.vocab_size} rows. "
+            "Take tokenizer and weights from the same model"
+        )
+    if max_seq_length is not None and max_seq_length > config.max_tokens:
+        raise CheckpointError(
+            f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} tokens"
+        )
+    own = min(settings.get("max_seq_length") or tokenizer.max_length, config.max_tokens)
+    labels = _labels(content, where)
+    return ClassifierFolder(
+        path=path,
+        family=family,
+        config=config,
+        head=_read_head(family, config, content, len(labels), where),
+        labels=labels,
+        activation=_read_activation(path, content, texts, len(labels)),
+        token_types=has_token_types(path, config),
+        tokenizer=tokenizer.with_max_length(max_seq_length or own),
+    )
+
+
+def has_token_types(path: Path, config: EncoderConfig) -> bool:
+    """Say whether the model is told the two texts apart: it has the table, and its tokenizer does not leave them out."""
+    settings = read_json(path / "tokenizer_config.json", {})
+    named = settings.get("model_input_names")
+    if (
+        named is None
+    ):  # the plain tokenizer of transformers 5 leaves them out, all others of these families do not
+        named = [] if settings.get("tokenizer_class") == "TokenizersBackend" else ["token_type_ids"]
+    return config.type_vocab_size > 1 and "token_type_ids" in named
+
+
+def _check_is_classifier(path: Path, content: Mapping[str, Any]) -> None:
+    names = [str(name) for name in content.get("architectures") or []]
+    modules = read_json(path / "modules.json", [])
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules if isinstance(module, dict)]
+    if "Pooling" in kinds or (
+        names and not any(name.endswith("ForSequenceClassification") for name in names)
+    ):
+        what = names[0] if names else "Transformer and Pooling"
+        raise CheckpointError(
+            f"{path}: this is an encoder ({what}), which gives each text a vector of its own and does not score pairs. "
+            "Rerank by its token vectors with --rerank maxsim, or make a cross-encoder of it with: "
+            f"embedkit train reranker DATA --model {path} --output DIR"
+        )
+    if len(kinds) > 1:
+        raise CheckpointError(
+            f"{path / 'modules.json'}: the modules are {', '.join(kinds)}; a cross-encoder with more than Transformer "
+            "is not computed. Choose a …ForSequenceClassification model"
+        )
+
+
+def _labels(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    named = content.get("id2label")
+    if named is None:
+        count = content.get("num_labels", 2)  # transformers assumes 2 where a config says nothing
+        return tuple(f"LABEL_{i}" for i in range(count))
+    if not isinstance(named, dict) or not named or {str(i) for i in range(len(named))} != set(named):
+        raise CheckpointError(f"{where}: id2label is {named!r}; it must name the labels '0', '1' and so on")
+    return tuple(str(named[str(i)]) for i in range(len(named)))
+
+
+def _read_head(
+    family: Family, config: EncoderConfig, content: Mapping[str, Any], num_labels: int, where: str
+) -> HeadConfig:
+    head = default_head(family, config, num_labels)
+    dropout = content.get(_DROPOUT_KEYS.get(family, "classifier_dropout"))
+    pooling, activation, bias = head.pooling, head.activation, head.bias
+    if family == "modernbert":
+        pooling = content.get("classifier_pooling", "cls")
+        bias = bool(content.get("classifier_bias", False))
+        name = content.get("classifier_activation", "gelu")
+        if name not in _MODERN_ACTIVATIONS:
+            raise CheckpointError(
+                f"{where}: classifier_activation is {name!r}; known are {', '.join(_MODERN_ACTIVATIONS)}"
+            )
+        activation = _MODERN_ACTIVATIONS[name]
+    try:
+        return HeadConfig(
+            num_labels=num_labels,
+            pooling=pooling,
+            activation=activation,
+            bias=bias,
+            norm=head.norm,
+            dropout=head.dropout if dropout is None else float(dropout),
+        )
+    except ValueError as exc:
+        raise CheckpointError(f"{where}: {exc}. Take the model's own config.json") from exc
+
+
+def default_head(family: Family, config: EncoderConfig, num_labels: int) -> HeadConfig:
+    """Return the shape of the head that transformers puts on an encoder of this family."""
+    if family == "modernbert":
+        return HeadConfig(num_labels=num_labels, activation="gelu", bias=False, norm=True, dropout=0.0)
+    if family == "distilbert":
+        return HeadConfig(num_labels=num_labels, activation="relu", dropout=0.2)
+    dropout = 0.1 if family == "albert" else config.hidden_dropout_prob
+    return HeadConfig(num_labels=num_labels, dropout=dropout)
+
+
+def _read_activation(
+    path: Path, content: Mapping[str, Any], texts: Mapping[str, Any], num_labels: int
+) -> DenseActivation:
+    """Find the activation in the newest of its three places; without one, sigmoid for one label and none for several."""
+    own = content.get("sentence_transformers")
+    places = (
+        ("config_sentence_transformers.json", texts.get("activation_fn")),
+        ("config.json", own.get("activation_fn") if isinstance(own, dict) else None),
+        ("config.json", content.get("sbert_ce_default_activation_function")),
+    )
+    for file, name in places:
+        if name is None:
+            continue
+        known: dict[str, DenseActivation] = {}
+        for activation, full in _ACTIVATION_CLASSES.items():
+            known[full] = known["torch.nn." + full.rpartition(".")[2]] = activation
+        if name not in known:
+            raise CheckpointError(
+                f"{path / file}: the activation is {name!r}; known are {', '.join(_ACTIVATION_CLASSES.values())}. "
+                "Code that a model brings along is never run"
+            )
+        return known[name]
+    return "sigmoid" if num_labels == 1 else "identity"
+
+
+def classifier_config(
+    config: EncoderConfig,
+    head: HeadConfig,
+    *,
+    family: Family,
+    labels: tuple[str, ...],
+    activation: DenseActivation,
+) -> dict[str, Any]:
+    """Turn a cross-encoder's shape into the content of a `config.json`.
+
+    Raises:
+        ValueError: there are more or fewer labels than the head has.
+    """
+    if len(labels) != head.num_labels:
+        raise ValueError(f"{len(labels)} labels for a head of {head.num_labels}; there must be as many")
+    name = _ACTIVATION_CLASSES[activation]
+    content = write_config(config, family, head="ForSequenceClassification") | {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        _DROPOUT_KEYS.get(family, "classifier_dropout"): head.dropout,
+        # Releases of sentence-transformers before 4.0 read the one, later ones the other.
+        "sbert_ce_default_activation_function": name,
+        "sentence_transformers": {"activation_fn": name},
+    }
+    if family == "modernbert":
+        content |= {
+            "classifier_pooling": head.pooling,
+            "classifier_bias": head.bias,
+            "classifier_activation": _WRITTEN_MODERN.get(head.activation, head.activation),
+        }
+    return content

@@ -1,0 +1,128 @@
+"""The tensors of a cross-encoder's folder: read into the network strictly, written from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from embedkit.checkpoint.classification import ClassifierFolder, classifier_config, default_head
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder, weight_files
+from embedkit.checkpoint.names import BASE_PREFIX, Family, Names, encoder_names
+from embedkit.checkpoint.st_modules import read_json, write_json
+from embedkit.checkpoint.weights import (
+    assign,
+    export_tensors,
+    read_tensors,
+    save_tensors,
+    strip_base_prefix,
+    unexpected,
+)
+from embedkit.errors import CheckpointError
+from embedkit.model.classification import SequenceClassifier
+from embedkit.model.config import DenseActivation, EncoderConfig, HeadConfig
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.tokenization.tokenizer import Tokenizer
+
+_HEADS: dict[Family, dict[str, str]] = {  # ours -> theirs, with the base prefix where it has one
+    "bert": {"dense": "bert.pooler.dense", "out": "classifier"},
+    "roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+    "xlm-roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+    "mpnet": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+    "distilbert": {"dense": "pre_classifier", "out": "classifier"},
+    "albert": {"dense": "albert.pooler", "out": "classifier"},
+    "modernbert": {"dense": "head.dense", "norm": "head.norm", "out": "classifier"},
+}
+
+
+def load_classifier(folder: ClassifierFolder) -> SequenceClassifier:
+    """Build the model of a folder with its weights, in fp32, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: weights are missing, unexpected, mis-shaped, or the file is damaged.
+    """
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        model = SequenceClassifier(TransformerEncoder(folder.config), folder.head)
+    tensors = strip_base_prefix(read_tensors(weight_files(folder.path)), folder.family)
+    assign(model.encoder, encoder_names(folder.family, folder.config), tensors, folder.path)
+    names = _head_names(folder.family, folder.config, folder.head)
+    prefix = BASE_PREFIX[folder.family]
+    stripped = {ours: tuple(name.removeprefix(prefix) for name in parts) for ours, parts in names.items()}
+    assign(model.head, stripped, tensors, folder.path)
+    left = unexpected(tensors, folder.family)
+    if left:
+        raise CheckpointError(
+            f"{folder.path}: {len(left)} weights that a {folder.family} cross-encoder has no place for: "
+            f"{', '.join(sorted(left)[:4])}. Is config.json of the same model?"
+        )
+    return model.eval()
+
+
+def classifier_from_encoder(folder: ModelFolder, *, num_labels: int, seed: int) -> SequenceClassifier:
+    """Put a fresh head, drawn from the seed, on the encoder of a folder.
+
+    Raises:
+        CheckpointError: the encoder's weights are missing, mis-shaped, or the file is damaged.
+    """
+    head = default_head(folder.family, folder.config, num_labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = SequenceClassifier(TransformerEncoder(folder.config), head)
+    tensors = strip_base_prefix(read_tensors(weight_files(folder.encoder_path)), folder.family)
+    assign(model.encoder, encoder_names(folder.family, folder.config), tensors, folder.encoder_path)
+    return model
+
+
+def _head_names(family: Family, config: EncoderConfig, head: HeadConfig) -> Names:
+    biases = {"dense": head.bias, "norm": config.norm_bias, "out": True}
+    return {
+        f"{ours}.{kind}": (f"{theirs}.{kind}",)
+        for ours, theirs in _HEADS[family].items()
+        for kind in (("weight", "bias") if biases[ours] else ("weight",))
+    }
+
+
+def save_classifier(
+    target: str | Path,
+    model: SequenceClassifier,
+    tokenizer: Tokenizer,
+    *,
+    family: Family,
+    labels: tuple[str, ...] = ("LABEL_0",),
+    activation: DenseActivation = "sigmoid",
+) -> None:
+    """Write a folder that transformers and sentence-transformers' `CrossEncoder` load.
+
+    Raises:
+        OutputError: the target exists, or cannot be written.
+    """
+    with new_folder(target) as folder:
+        write_classifier(folder, model, tokenizer, family=family, labels=labels, activation=activation)
+
+
+def write_classifier(
+    folder: Path,
+    model: SequenceClassifier,
+    tokenizer: Tokenizer,
+    *,
+    family: Family,
+    labels: tuple[str, ...] = ("LABEL_0",),
+    activation: DenseActivation = "sigmoid",
+) -> None:
+    """Write the model's files into an existing folder.
+
+    Raises:
+        ValueError: there are more or fewer labels than the head has.
+    """
+    config, head = model.encoder.config, model.config
+    content = classifier_config(config, head, family=family, labels=labels, activation=activation)
+    write_json(folder / "config.json", content)
+    tensors = export_tensors(model.encoder, encoder_names(family, config), prefix=BASE_PREFIX[family])
+    tensors |= export_tensors(model.head, _head_names(family, config, head))
+    save_tensors(tensors, folder / WEIGHTS)
+    tokenizer.save(folder)
+    # Without this line transformers hands token types to models that take none, or none to models that were trained on them.
+    types = ["token_type_ids"] if config.type_vocab_size > 1 else []
+    settings = read_json(folder / "tokenizer_config.json", None)
+    settings["model_input_names"] = ["input_ids", *types, "attention_mask"]
+    write_json(folder / "tokenizer_config.json", settings)

@@ -1,0 +1,61 @@
+"""Load and write a sentence encoder of either kind: a transformer's folder, or a static model's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder
+from embedkit.checkpoint.names import Family
+from embedkit.checkpoint.st_modules import SentenceModules
+from embedkit.checkpoint.static import TABLE, without_template, write_static_files
+from embedkit.checkpoint.weights import (
+    load_sentence_encoder,
+    read_tensors,
+    save_sentence_encoder,
+    save_tensors,
+)
+from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.static import StaticEncoder
+from embedkit.tokenization.tokenizer import Tokenizer
+
+
+def load_model(folder: ModelFolder) -> SentenceEncoder | StaticEncoder:
+    """Build the model of a folder with its weights, in fp32, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: weights are missing, unexpected, mis-shaped, or the file is damaged.
+    """
+    if not folder.static:
+        return load_sentence_encoder(folder)
+    tensors = read_tensors([folder.encoder_path / WEIGHTS])
+    table = tensors[TABLE]
+    model = StaticEncoder(*table.shape, normalize=folder.modules.sentence.normalize)
+    with torch.no_grad():
+        model.tokens.weight.copy_(table)
+    return model.eval()
+
+
+def write_model(
+    target: str | Path,
+    model: SentenceEncoder | StaticEncoder,
+    tokenizer: Tokenizer,
+    modules: SentenceModules,
+    *,
+    family: Family | None,
+) -> None:
+    """Write a sentence-transformers folder; `family` is None for a static model.
+
+    Raises:
+        OutputError: the target exists, or cannot be written.
+    """
+    if isinstance(model, SentenceEncoder):
+        assert family is not None
+        save_sentence_encoder(target, model, tokenizer, modules, family=family)
+        return
+    with new_folder(target) as folder:
+        write_static_files(folder, without_template(tokenizer), normalize=model.normalize)
+        save_tensors(
+            {TABLE: model.tokens.weight.detach().float().cpu().contiguous().clone()}, folder / WEIGHTS
+        )

@@ -1,0 +1,156 @@
+"""The cross-encoder's network: an encoder over both texts at once and a small head that turns it into scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedkit.model.config import EncoderConfig, HeadConfig
+from embedkit.model.encoder import TransformerEncoder, init_weights
+from embedkit.model.layers import AttentionBias, EncoderLayer, Run, activate, layer_norm, rotate, runs_of
+
+
+class ClassificationHead(nn.Module):
+    """Pooled vectors in, one number a label out: (B, D) -> (B, C), in the precision of the head's own weights.
+
+    Source: Devlin et al. 2019, section 4.1 over the pooler of their code; Warner et al. 2024 for the norm.
+    """
+
+    def __init__(self, encoder: EncoderConfig, config: HeadConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.dense = nn.Linear(encoder.hidden_size, encoder.hidden_size, bias=config.bias)
+        self.norm = layer_norm(encoder, encoder.hidden_size) if config.norm else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(encoder.hidden_size, config.num_labels)
+        for linear in (self.dense, self.out):
+            init_weights(linear, encoder.initializer_range)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        inner = self.dense(pooled.to(self.dense.weight.dtype))
+        inner = torch.tanh(inner) if self.activation == "tanh" else activate(inner, self.activation)
+        if self.norm is not None:
+            inner = self.norm(inner)
+        logits: Tensor = self.out(self.dropout(inner))
+        return logits
+
+
+class SequenceClassifier(nn.Module):
+    """Encoder and head over packed sequences: N tokens of B sequences -> (B, C) logits.
+
+    Source: Nogueira and Cho 2019, https://arxiv.org/abs/1901.04085, section 3, where C = 1.
+    """
+
+    def __init__(self, encoder: TransformerEncoder, config: HeadConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = config
+        self.head = ClassificationHead(encoder.config, config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        lengths: Sequence[int],
+        token_type_ids: Tensor | None = None,
+        *,
+        exits: Sequence[int] = (),
+    ) -> Tensor:
+        """Score B sequences after each of X numbers of layers, with every layer computed whole, as training needs it.
+
+        Shapes:
+            input_ids, token_type_ids: (N,) long, N = sum(lengths)
+            exits: X numbers of layers, ascending; none means after the last alone
+            returns: (X, B, C) logits
+        """
+        config = self.encoder.config
+        exits = exits or (config.num_hidden_layers,)
+        runs = runs_of(lengths)
+        hidden, biases = self.encoder.embed(input_ids, runs, token_type_ids)
+        found = []
+        for number in range(exits[-1]):
+            hidden = self.encoder.layer(number)(hidden, runs, biases[config.layer_is_local(number)])
+            if number + 1 in exits:
+                found.append(self.head(self._pool(self._finish(hidden), lengths)))
+        return torch.stack(found)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        input_ids: Tensor,
+        lengths: Sequence[int],
+        token_type_ids: Tensor | None = None,
+        *,
+        layers: int | None = None,
+    ) -> Tensor:
+        """Score B sequences as `forward` does in evaluation mode, without what no score depends on.
+
+        Where the head reads the first token alone, the last layer is computed for that token alone: its keys and values
+        need all tokens, its queries, projection and feed-forward do not. `layers` stops after so many layers.
+
+        Shapes:
+            input_ids, token_type_ids: (N,) long, N = sum(lengths)
+            returns: (B, C) logits
+        """
+        config = self.encoder.config
+        last = (config.num_hidden_layers if layers is None else layers) - 1
+        runs = runs_of(lengths)
+        hidden, biases = self.encoder.embed(input_ids, runs, token_type_ids)
+        for number in range(last):
+            hidden = self.encoder.layer(number)(hidden, runs, biases[config.layer_is_local(number)])
+        layer, bias = self.encoder.layer(last), biases[config.layer_is_local(last)]
+        if self.config.pooling == "cls":
+            logits: Tensor = self.head(self._finish(_first_tokens(layer, hidden, runs, bias)))
+            return logits
+        return self.head(self._pool(self._finish(layer(hidden, runs, bias)), lengths))  # type: ignore[no-any-return] # a module's call is untyped
+
+    def _finish(self, hidden: Tensor) -> Tensor:
+        norm = self.encoder.final_norm
+        return hidden if norm is None else norm(hidden)
+
+    def _pool(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Reduce (N, D) to (B, D)."""
+        sizes = torch.tensor(lengths, device=hidden.device)
+        if self.config.pooling == "cls":
+            return hidden[sizes.cumsum(0) - sizes]
+        return torch.cat(
+            [
+                hidden[run.start : run.stop].view(run.count, run.length, -1).float().mean(dim=1)
+                for run in runs_of(lengths)
+            ]
+        ).to(hidden.dtype)
+
+
+def _first_tokens(
+    layer: EncoderLayer, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]
+) -> Tensor:
+    """Compute a layer for the first token of every sequence: (N, D) -> (B, D), in evaluation mode."""
+    attention, size = layer.attention, hidden.shape[1]
+    starts = torch.cat([torch.arange(run.start, run.stop, run.length, device=hidden.device) for run in runs])
+    residual = hidden[starts]  # (B, D)
+    read = layer.attention_norm(hidden) if layer.norm_first else hidden
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    query_bias, key_value_bias = (None, None) if bias is None else (bias[:size], bias[size:])
+    queries = F.linear(read[starts], weight[:size], query_bias)  # (B, D)
+    keys_values = F.linear(read, weight[size:], key_value_bias)  # (N, 2D)
+    heads, width = attention.num_heads, attention.head_size
+    contexts, done = [], 0
+    for run, added in zip(runs, biases, strict=True):
+        query = queries[done : done + run.count].view(run.count, 1, heads, width).transpose(1, 2)
+        pair = keys_values[run.start : run.stop].view(run.count, run.length, 2, heads, width)
+        key, value = pair.permute(2, 0, 3, 1, 4)  # (count, H, T, d) each
+        if added.rotary is not None:  # the first token's query stands at position 0, which turns nothing
+            key = rotate(key, added.rotary)
+        mask = None if added.mask is None else added.mask[..., :1, :]
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        contexts.append(context.reshape(run.count, -1))  # (count, H, 1, d) -> (count, D)
+        done += run.count
+    attended: Tensor = residual + attention.out(torch.cat(contexts))
+    if layer.norm_first:
+        out: Tensor = attended + layer.mlp(layer.mlp_norm(attended))
+    else:
+        attended = layer.attention_norm(attended)
+        out = layer.mlp_norm(attended + layer.mlp(attended))
+    return out

@@ -1,0 +1,209 @@
+"""Weights: round trips of every family, strictness, damaged files, and pickles read without running them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from embedkit.checkpoint.folder import read_model_folder
+from embedkit.checkpoint.names import FAMILIES, Family
+from embedkit.checkpoint.st_modules import SentenceModules
+from embedkit.checkpoint.weights import convert_pickled, load_sentence_encoder, save_sentence_encoder
+from embedkit.encoding.encoder import Encoder
+from embedkit.errors import CheckpointError
+from embedkit.model.config import DenseConfig, SentenceConfig
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.sentence import SentenceEncoder
+from tests.checkpoint.damage import copy_of, edit_weights
+from tests.tiny import FAMILY_SHAPES, tiny_config, tiny_tokenizer, write_tiny_model
+
+TEXTS = ["the dog runs", "", "a small red horse eats a large green guitar by the beach"]
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    return copy_of(tiny_model, tmp_path / "model")
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_sentence_encoder(read_model_folder(folder))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_comes_back_as_it_was_written(family: Family, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dense = (
+        DenseConfig(in_features=64, out_features=8, bias=False),
+        DenseConfig(in_features=8, out_features=5),
+    )
+    sentence = SentenceConfig(pooling=("cls", "mean"), dense=dense, normalize=True, pool_prompt=False)
+    model = SentenceEncoder(TransformerEncoder(tiny_config(**FAMILY_SHAPES[family])), sentence)
+    modules = SentenceModules(
+        sentence=sentence,
+        max_seq_length=20,
+        lowercase=True,
+        prompts={"query": "q: "},
+        default_prompt_name="query",
+        similarity="dot",
+    )
+    save_sentence_encoder(tmp_path / "m", model, tiny_tokenizer(), modules, family=family, card="# Tiny\n")
+    read = read_model_folder(tmp_path / "m")
+    assert (read.family, read.config) == (family, model.encoder.config)
+    assert read.modules.dense_folders == ("2_Dense", "3_Dense")
+    assert read.modules.sentence == sentence
+    assert (read.modules.prompts, read.modules.default_prompt_name) == ({"query": "q: "}, "query")
+    assert (read.modules.similarity, read.modules.lowercase) == ("dot", True)
+    assert read.tokenizer.max_length == 20
+    assert (tmp_path / "m" / "README.md").read_text(encoding="utf-8") == "# Tiny\n"
+    loaded = load_sentence_encoder(read)
+    assert not loaded.training
+    for (name, ours), (_, theirs) in zip(
+        model.state_dict().items(), loaded.state_dict().items(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+def test_shards_are_read_as_one_file(folder: Path) -> None:
+    expected = Encoder.load(folder).encode(TEXTS)
+    tensors = list(load_file(folder / "model.safetensors").items())
+    (folder / "model.safetensors").unlink()
+    shards = {"one.safetensors": tensors[::2], "two.safetensors": tensors[1::2]}
+    for name, part in shards.items():
+        save_file(dict(part), folder / name)
+    index = {"weight_map": {tensor: name for name, part in shards.items() for tensor, _ in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    np.testing.assert_array_equal(Encoder.load(folder).encode(TEXTS), expected)
+
+
+def test_heads_prefixes_and_old_norm_names_make_no_difference(folder: Path) -> None:
+    expected = Encoder.load(folder).encode(TEXTS)
+
+    def as_saved_with_a_head(tensors: dict[str, torch.Tensor]) -> None:
+        old = dict(tensors)
+        tensors.clear()
+        for name, tensor in old.items():
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                "LayerNorm.bias", "LayerNorm.beta"
+            )
+            tensors["bert." + name] = tensor
+        for name in ("bert.pooler.dense.weight", "cls.predictions.bias", "bert.embeddings.position_ids"):
+            tensors[name] = torch.ones(3)
+
+    edit_weights(folder, as_saved_with_a_head)
+    np.testing.assert_array_equal(Encoder.load(folder).encode(TEXTS), expected)
+
+
+def test_weights_in_half_precision_are_computed_in_fp32(folder: Path) -> None:
+    edit_weights(folder, lambda tensors: tensors.update({name: t.half() for name, t in tensors.items()}))
+    model = load_sentence_encoder(read_model_folder(folder))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_missing_unexpected_and_mis_shaped_weights_are_named(folder: Path) -> None:
+    name = "encoder.layer.1.attention.self.key.weight"
+    edit_weights(folder, lambda tensors: tensors.pop(name))
+    assert f"1 of 37 weights are missing: {name}. Copy the weights again" in refusal(folder)
+    edit_weights(folder, lambda tensors: tensors.update({name: torch.ones(5, 32)}))
+    assert f"weight '{name}' has shape (5, 32); config.json asks for (32, 32). Take both" in refusal(folder)
+    edit_weights(
+        folder, lambda tensors: tensors.update({name: torch.ones(32, 32), "classifier.weight": torch.ones(2)})
+    )
+    assert "1 weights that a bert encoder has no place for: classifier.weight" in refusal(folder)
+    edit_weights(folder, lambda tensors: tensors.pop("classifier.weight"))
+    load_sentence_encoder(read_model_folder(folder))
+    edit_weights(folder, lambda tensors: tensors.update({"embeddings.LayerNorm.bias": torch.ones(32).int()}))
+    assert "'embeddings.LayerNorm.bias' is torch.int32; it must be floating point" in refusal(folder)
+
+
+def test_a_row_of_query_key_and_value_must_each_have_its_own_shape(folder: Path) -> None:
+    def shift(tensors: dict[str, torch.Tensor]) -> None:  # 96 rows in all, wrongly divided
+        prefix = "encoder.layer.0.attention.self."
+        tensors[prefix + "query.weight"] = torch.ones(40, 32)
+        tensors[prefix + "key.weight"] = torch.ones(24, 32)
+
+    edit_weights(folder, shift)
+    assert "query.weight' has shape (40, 32)" in refusal(folder)
+
+
+def test_weights_of_a_dense_layer_are_checked_too(tmp_path: Path) -> None:
+    sentence = SentenceConfig(dense=(DenseConfig(in_features=32, out_features=4),))
+    folder = write_tiny_model(tmp_path / "m", sentence=sentence)
+    edit_weights(folder / "2_Dense", lambda tensors: tensors.update(more=torch.ones(1)))
+    assert "2_Dense: weights that a dense layer has no place for: more" in refusal(folder)
+    edit_weights(folder / "2_Dense", lambda tensors: (tensors.pop("more"), tensors.pop("linear.bias")))
+    assert "2_Dense: 1 of 2 weights are missing: linear.bias" in refusal(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_safetensors_are_refused(folder: Path, share: float) -> None:
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    assert "model.safetensors: cannot be read as safetensors" in refusal(folder)
+    assert "copy it again" in refusal(folder)
+
+
+def test_random_bytes_are_refused_as_weights_and_as_pickles(folder: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    pickled = copy_of(folder, tmp_path / "pickled")
+    (pickled / "model.safetensors").unlink()
+    good = tmp_path / "good.bin"
+    torch.save({"a": torch.ones(100)}, good)
+    whole = good.read_bytes()
+    for number in range(20):
+        content = rng.randbytes(200) if number % 2 else whole[: rng.randrange(len(whole))]
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors").write_bytes(content)
+        assert "cannot be read as safetensors" in refusal(folder)
+        (pickled / "pytorch_model.bin").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: cannot be read as weights only"):
+            convert_pickled(pickled, tmp_path / "out")
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (Path("it-ran"),))
+
+
+def test_a_malicious_pickle_is_refused_and_does_not_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (folder / "model.safetensors").unlink()
+    for save in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2))):
+        save({"weight": Malicious()}, folder / "pytorch_model.bin")
+        with pytest.raises(CheckpointError, match=r"cannot be read as weights only .*it holds code"):
+            convert_pickled(folder, tmp_path / "out")
+    torch.save({"weight": [1, 2]}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="holds more than a dict of tensors"):
+        convert_pickled(folder, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_converted_folder_gives_equal_vectors(tmp_path: Path) -> None:
+    dense = (DenseConfig(in_features=32, out_features=4),)
+    folder = write_tiny_model(tmp_path / "m", sentence=SentenceConfig(dense=dense))
+    expected = Encoder.load(folder).encode(TEXTS)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["cls.predictions.decoder.weight"] = tensors[
+        "embeddings.word_embeddings.weight"
+    ]  # tied: one storage
+    torch.save(tensors, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert convert_pickled(folder, tmp_path / "new") == ["pytorch_model.bin"]
+    np.testing.assert_array_equal(Encoder.load(tmp_path / "new").encode(TEXTS), expected)
+    assert not list((tmp_path / "new").rglob("*.bin"))
+    with pytest.raises(CheckpointError, match=r"no pytorch_model\.bin in it .*nothing to convert"):
+        convert_pickled(tmp_path / "new", tmp_path / "again")
+    with pytest.raises(CheckpointError, match="there is no such model folder"):
+        convert_pickled(tmp_path / "nowhere", tmp_path / "again")

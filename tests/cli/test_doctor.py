@@ -1,0 +1,26 @@
+"""`embedkit doctor`: what it tells is true here."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+
+import torch
+from typer.testing import CliRunner
+
+from cli.main import app
+
+
+def test_the_doctor_tells_this_machine() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["python"] == platform.python_version()
+    assert content["torch"] == version("torch")
+    assert content["torch_threads"] == torch.get_num_threads()
+    assert content["cuda"] == [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    assert "fp32" in content["fast_precisions"]
+    assert set(content["gflops"]) == set(content["fast_precisions"])
+    assert content["gflops"]["fp32"] > 0
+    assert content["disk_free_bytes"] > 0

@@ -1,0 +1,145 @@
+"""`embedkit encode`: files and pipes in, vectors and a summary out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from embedkit.encoding.encoder import Encoder
+from embedkit.errors import CheckpointError, OutputError, RecordError
+from tests.tiny import write_tiny_model
+
+TEXTS = ["the dog runs", "", "cat " * 40, "the dog runs", "a red horse"]
+Run = Any  # click's result, whose module is not to be imported
+
+
+def encode(*arguments: object, stdin: str | None = None) -> Run:
+    return CliRunner().invoke(app, ["encode", *map(str, arguments)], input=stdin)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    rows = ({"_id": f"d{i}", "text": text} for i, text in enumerate(TEXTS))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_file_becomes_vectors_with_ids_and_a_summary(
+    corpus: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "v.npy"
+    result = encode(corpus, "--model", tiny_model, "-o", output)
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+    expected = Encoder.load(tiny_model).encode(TEXTS, on_truncate="ok")
+    np.testing.assert_allclose(np.load(output), expected, rtol=0, atol=1e-6)
+    assert (tmp_path / "v.ids.txt").read_text(encoding="utf-8").split() == ["d0", "d1", "d2", "d3", "d4"]
+    summary, *notes = result.stderr.splitlines()
+    assert summary.startswith("5 texts, 44 tokens in ")
+    assert summary.endswith(f"-> {output} (5 × 32), model {tiny_model}")
+    assert notes == [
+        f"warning: 1 texts were cut to the 32 tokens that the model reads; the first is {corpus}:3. "
+        "Average all pieces with --on-truncate chunk",
+        f"warning: 1 texts are empty; the first is {corpus}:2",
+        "note: 1 texts stood earlier already",
+    ]
+
+
+def test_the_summary_as_json_counts_everything(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    result = encode(corpus, "-m", tiny_model, "-o", tmp_path / "v.npy", "--json")
+    summary = json.loads(result.stdout)
+    speeds = [summary.pop(name) for name in ("seconds", "tokens_per_second", "texts_per_second")]
+    assert min(speeds) > 0
+    assert summary == {
+        "output": str(tmp_path / "v.npy"),
+        "model": str(tiny_model),
+        "dimension": 32,
+        "texts": 5,
+        "tokens": 44,
+        "truncated": 1,
+        "empty": 1,
+        "duplicates": 1,
+        "nonfinite": 0,
+        "resumed_at": 0,
+    }
+
+
+def test_a_pipe_becomes_json_lines_on_standard_output(tiny_model: Path) -> None:
+    result = encode("-", "-m", tiny_model, stdin="the dog runs\na red horse\n")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["id"] for row in rows] == ["stdin:1", "stdin:2"]
+    expected = Encoder.load(tiny_model).encode(["the dog runs", "a red horse"])
+    np.testing.assert_allclose([row["embedding"] for row in rows], expected, rtol=0, atol=1e-6)
+    assert result.stderr.startswith("2 texts, 10 tokens")
+    assert encode("-", "-m", tiny_model, "--quiet", stdin="dog\n").stderr == ""
+
+
+def test_options_reach_the_reader_and_the_encoder(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "m", prompts={"query": "which dog: "})
+    table = tmp_path / "table.data"
+    table.write_text("key,words\nk1,the dog\n", encoding="utf-8")
+    how = [
+        "--format",
+        "csv",
+        "--text-field",
+        "words",
+        "--id-field",
+        "key",
+        "-m",
+        model,
+        "--truncate-dim",
+        "4",
+    ]
+    row = json.loads(encode(table, *how, "--prompt-name", "query").stdout)
+    assert row["id"] == "k1"
+    expected = Encoder.load(model, truncate_dim=4).encode(["the dog"], prompt="which dog: ")[0]
+    np.testing.assert_allclose(row["embedding"], expected, rtol=0, atol=1e-6)
+    assert json.loads(encode(table, *how, "--prompt", "which dog: ").stdout) == row
+    assert json.loads(encode(table, *how).stdout) != row
+
+
+def test_the_model_may_come_from_the_environment(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDKIT_MODEL", str(tiny_model))
+    assert encode("-", stdin="dog\n").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--on-truncate", "error"], RecordError, r"corpus\.jsonl:3: the text 'cat .*' has 42 tokens"),
+        (["--on-empty", "error"], RecordError, r"corpus\.jsonl:2: the text is empty"),
+        (["--text-field", "body"], RecordError, r"corpus\.jsonl:1: missing key 'body'; keys here: _id, text"),
+        (["--max-line-bytes", "50"], RecordError, r"corpus\.jsonl:3: the line is longer than 50 bytes"),
+        (["--prompt-name", "query"], CheckpointError, "no prompt named 'query'; it has: none"),
+        (["--max-seq-length", "65"], CheckpointError, "the position table ends at 64 tokens"),
+        (["--truncate-dim", "33"], CheckpointError, "its vectors have 32 dimensions"),
+        (["-o", "v.txt"], OutputError, "the ending is '.txt'"),
+    ],
+)
+def test_refusals_leave_nothing_under_the_final_name(
+    arguments: list[str], error: type[Exception], message: str, corpus: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    result = encode(corpus, "-m", tiny_model, "-o", tmp_path / "v.npy", *arguments)
+    with pytest.raises(error, match=message):
+        raise result.exception
+    assert not (tmp_path / "v.npy").exists()
+    assert not (tmp_path / "v.ids.txt").exists()
+
+
+def test_an_output_that_exists_is_refused_before_the_model_is_looked_at(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "v.npy").write_bytes(b"mine")
+    result = encode(corpus, "-m", "no-such-model", "-o", tmp_path / "v.npy")
+    assert "v.npy: already exists" in str(result.exception)
+    assert (tmp_path / "v.npy").read_bytes() == b"mine"
+
+
+def test_chunks_are_no_cuts(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    result = encode(corpus, "-m", tiny_model, "-o", tmp_path / "v.jsonl", "--on-truncate", "chunk", "--json")
+    assert json.loads(result.stdout)["truncated"] == 0
+    assert len((tmp_path / "v.jsonl").read_text(encoding="utf-8").splitlines()) == 5

@@ -1,0 +1,102 @@
+"""The command as a whole: exit codes, messages on the right stream, help with examples."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from embedkit.errors import RecordError
+
+RUNNER = CliRunner()
+
+
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a process of its own, where the exit code and the streams are real."""
+    program = [sys.executable, "-c", "from cli.main import run; run()", *arguments]
+    return subprocess.run(program, input=stdin, capture_output=True, check=False, timeout=120)
+
+
+def test_the_version_is_the_packages() -> None:
+    result = RUNNER.invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"embedkit {version('embedkit')}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["encode", "-h"], ["model", "--help"], ["doctor", "-h"]]
+)
+def test_help_is_asked_for_in_two_ways_and_ends_well(arguments: list[str]) -> None:
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_help_of_encode_has_examples() -> None:
+    help_text = RUNNER.invoke(app, ["encode", "--help"]).stdout
+    assert "Examples: embedkit encode notes.txt --model FOLDER --output notes.npy" in " ".join(
+        help_text.split()
+    )
+    assert "--on-truncate" in help_text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "No such command 'nothing'"),
+        (["encode"], "Missing argument 'INPUT...'"),
+        (["encode", "x.txt"], "Missing option '--model'"),
+        (
+            ["encode", "x.txt", "--model", "m", "--device", "tpu"],
+            "'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'",
+        ),
+        (["encode", "x.txt", "--model", "m", "--truncate-dim", "0"], "Invalid value for '--truncate-dim'"),
+        (["encode", "x.txt", "-m", "m", "--prompt", "a", "--prompt-name", "b"], "exclude each other"),
+        (["model", "convert", "m"], "Missing option '--output'"),
+    ],
+)
+def test_wrong_usage_ends_with_two(arguments: list[str], message: str) -> None:
+    result = RUNNER.invoke(app, arguments, env={"EMBEDKIT_MODEL": ""})
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
+def test_a_clear_error_ends_with_one_on_standard_error(tmp_path: Path) -> None:
+    done = run("encode", str(tmp_path / "no.txt"), "--model", "m")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert (
+        done.stderr.decode()
+        == f"error: {tmp_path / 'no.txt'}: there is no such file or folder; check the path\n"
+    )
+
+
+def test_errors_cross_the_runner_as_they_are(tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["encode", str(tmp_path / "no.txt"), "--model", "m"])
+    assert isinstance(result.exception, RecordError)
+
+
+def test_a_reader_that_goes_away_early_is_no_error(tiny_model: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "a.txt"
+    corpus.write_text("the dog runs\n" * 20_000, encoding="utf-8")
+    program = [
+        sys.executable,
+        "-c",
+        "from cli.main import run; run()",
+        "encode",
+        str(corpus),
+        "-m",
+        str(tiny_model),
+    ]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith(b'{"id": ')
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), stderr) == (0, b"")

@@ -1,0 +1,84 @@
+"""`embedkit model`: info, check, convert, download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from cli.main import app
+from embedkit.encoding.encoder import Encoder
+from embedkit.errors import CheckpointError, OutputError
+from embedkit.extras import EXTRAS
+from embedkit.model.config import DenseConfig, SentenceConfig
+from tests.checkpoint.damage import copy_of
+from tests.tiny import write_tiny_model
+
+
+def run(*arguments: object) -> Any:  # Any: click's result, whose module is not to be imported
+    return CliRunner().invoke(app, ["model", *map(str, arguments)])
+
+
+def test_info_tells_what_decides_the_vectors(tmp_path: Path) -> None:
+    sentence = SentenceConfig(dense=(DenseConfig(in_features=32, out_features=4),), normalize=True)
+    folder = write_tiny_model(tmp_path / "m", sentence=sentence, prompts={"query": "q: "})
+    info = json.loads(run("info", folder, "--json").stdout)
+    assert (info["family"], info["layers"], info["dimension"], info["max_seq_length"]) == ("bert", 2, 4, 32)
+    assert (info["pooling"], info["dense"], info["normalize"]) == ("mean", ["32 -> 4 tanh"], True)
+    assert info["prompts"] == {"query": "q: "}
+    assert info["weights"] == Encoder.load(folder).fingerprint["weights"]
+    assert info["weights_bytes"] == sum(path.stat().st_size for path in folder.rglob("model.safetensors"))
+
+
+def test_check_without_sentence_transformers_says_so(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXTRAS, "sentence_transformers", "no_such_package")
+    result = run("check", tiny_model, "--json")
+    assert json.loads(result.stdout) == {"folder": str(tiny_model), "texts": 9, "finite": True}
+    assert "sentence-transformers is not installed: nothing to compare with" in result.stderr
+
+
+def test_check_refuses_a_model_whose_vectors_are_not_finite(tiny_model: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_model, tmp_path / "m")
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    tensors["embeddings.word_embeddings.weight"][:] = torch.nan
+    path.unlink()
+    save_file(tensors, path)
+    result = run("check", folder)
+    assert isinstance(result.exception, CheckpointError)
+    assert f"{folder}: 288 of 288 values are not finite" in str(result.exception)
+
+
+@pytest.mark.parity
+def test_check_prints_the_largest_difference(tiny_model: Path) -> None:
+    result = run("check", tiny_model, "--json")
+    content = json.loads(result.stdout)
+    assert content["largest_difference"] < 1e-5
+    assert content["lowest_cosine"] > 0.99999
+
+
+def test_convert_says_what_it_converted_and_never_overwrites(tiny_model: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_model, tmp_path / "old")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    new = tmp_path / "new"
+    result = run("convert", folder, "-o", new)
+    assert (result.exit_code, result.stderr) == (0, f"{new}: 1 file(s) converted (pytorch_model.bin)\n")
+    assert Encoder.load(new).encode(["dog"]).shape == (1, 32)
+    again = run("convert", folder, "--output", new)
+    assert isinstance(again.exception, OutputError)
+    assert "already exists" in str(again.exception)
+
+
+def test_download_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "hub", "no_such_package")
+    message = str(run("download", "owner/model").exception)
+    assert "fetching a model needs the package 'no_such_package'" in message
+    assert "pip install 'embedkit[hub]'" in message

@@ -1,0 +1,150 @@
+"""Encoding in a process of its own: killed, out of disk, interrupted; the same call goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from embedkit.encoding.draft import ids_path, partial_path
+from embedkit.encoding.encoder import WINDOW_TEXTS, Encoder
+from embedkit.encoding.job import encode_to_file
+from embedkit.records import read_documents
+
+COUNT = 3 * WINDOW_TEXTS + 100
+# Its children start within milliseconds, with torch loaded once.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["embedkit.encoding.torch_backend"])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    words = ["the", "dog", "plays", "a", "red", "guitar", "on", "the", "beach", "and", "she", "sings"]
+    lines = (" ".join(words[: 1 + i % 11]) + f" {i}" for i in range(COUNT))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def encode(corpus: Path, model: Path, output: Path) -> None:
+    for _ in encode_to_file(Encoder.load(model, device="cpu"), read_documents([str(corpus)]), output):
+        pass
+
+
+@pytest.fixture(scope="module")
+def expected(corpus: Path, tiny_model: Path) -> Path:
+    output = corpus.with_name("expected.npy")
+    encode(corpus, tiny_model, output)
+    return output
+
+
+def assert_same(output: Path, expected: Path) -> None:
+    assert output.read_bytes() == expected.read_bytes()
+    assert ids_path(output).read_bytes() == ids_path(expected).read_bytes()
+    assert sorted(path.name for path in output.parent.iterdir()) == ["v.ids.txt", "v.npy"]
+
+
+def wait_for_commit(process: BaseProcess | subprocess.Popen[str], output: Path, after: float = 0.0) -> None:
+    """Wait until the job has committed a window since the time `after`, or has ended."""
+    journal = partial_path(output) / "journal.json"
+    alive = process.is_alive if isinstance(process, BaseProcess) else (lambda: process.poll() is None)
+    while alive():
+        try:
+            if journal.stat().st_mtime > after:
+                return
+        except FileNotFoundError:
+            pass
+        time.sleep(0.002)  # between two looks
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(3, id="three"), pytest.param(10, id="ten", marks=pytest.mark.slow)]
+)
+def test_killed_jobs_go_on_to_the_same_bits(
+    corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path, kills: int
+) -> None:
+    rng = random.Random(kills)
+    killed = 0
+    while killed < kills:
+        output = tmp_path / str(killed) / "v.npy"
+        # One or two kills of each job: from before its first commit to after its last.
+        for _ in range(rng.randint(1, 2)):
+            start = time.time()
+            process = FORKSERVER.Process(target=encode, args=(corpus, tiny_model, output))
+            process.start()
+            if rng.random() < 0.7:
+                wait_for_commit(process, output, start)
+            process.join(rng.uniform(0, 0.3))
+            process.kill()
+            process.join()
+            killed += process.exitcode == -signal.SIGKILL
+            if output.exists():
+                break
+        if not output.exists() or partial_path(output).exists():
+            again = FORKSERVER.Process(target=encode, args=(corpus, tiny_model, output))
+            again.start()
+            again.join()
+        assert_same(output, expected)
+
+
+def command(corpus: Path, model: Path, output: Path) -> list[str]:
+    program = [sys.executable, "-c", "from cli.main import run; run()"]
+    return [
+        *program,
+        "encode",
+        str(corpus),
+        "--model",
+        str(model),
+        "--output",
+        str(output),
+        "--device",
+        "cpu",
+    ]
+
+
+def test_a_full_disk_is_said_and_made_good(
+    corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "v.npy"
+    limit = 128 + 2 * WINDOW_TEXTS * 32 * 4 + 1000  # bytes in a file: ends within the third window
+    done = subprocess.run(
+        command(corpus, tiny_model, output),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1
+    message = f"error: {output}: cannot be written (File too large). What is done lies in {output}.partial; make room"
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+    job = encode_to_file(Encoder.load(tiny_model, device="cpu"), read_documents([str(corpus)]), output)
+    assert [report.texts for report in job] == [2 * WINDOW_TEXTS, 3 * WINDOW_TEXTS, COUNT, COUNT]
+    assert_same(output, expected)
+
+
+def test_an_interrupted_job_prints_the_line_that_goes_on(
+    corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "v.npy"
+    arguments = command(corpus, tiny_model, output)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_commit(process, output)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "go on with the same command:\n  embedkit encode " in stderr
+    assert stderr.splitlines()[-1].strip() == "embedkit " + " ".join(arguments[3:])
+    assert "Traceback" not in stderr
+    encode(corpus, tiny_model, output)
+    assert_same(output, expected)

@@ -1,0 +1,64 @@
+"""The package as it is installed: what the wheel holds, one version, and names that exist."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("embedkit", "indexes", "cli")
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_the_installed_version_is_the_project_files() -> None:
+    assert version("embedkit") == PROJECT["version"]
+
+
+def test_the_console_script_is_the_command_lines_run() -> None:
+    (script,) = entry_points(group="console_scripts", name="embedkit")
+    assert script.value == "cli.main:run"
+    assert callable(script.load())
+
+
+@pytest.mark.parametrize("package", ["embedkit", "indexes"])
+def test_every_public_name_is_there_when_it_is_asked_for(package: str) -> None:
+    module = importlib.import_module(package)
+    names: list[str] = getattr(module, "__all__", [])
+    assert names, f"{package} has no __all__"
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert getattr(module, name) is not None
+    assert set(names) <= set(dir(module))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = module.no_such_name
+
+
+def test_the_wheel_holds_three_packages_and_their_data_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a copy: building leaves files beside the sources
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for room in (*ROOMS, "tests"):
+        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    how = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    build = [sys.executable, "-m", "pip", "wheel", str(source), *how]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {*ROOMS, f"embedkit-{PROJECT['version']}.dist-info"}
+    sources = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert sources <= set(names)
+    data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "embedkit" / "presets").glob("*.toml")}
+    assert data <= set(names)
+    assert "embedkit/py.typed" in names
