@@ -1,0 +1,88 @@
+"""A student held against its teacher: likeness of vectors, quality, size and speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.training.evaluating import EvaluationSet
+
+Floats = NDArray[np.float32]
+
+
+class TextEncoder(Protocol):
+    """What is compared: `embedkit.encoding.Encoder` is one."""
+
+    def encode_queries(self, queries: Sequence[str]) -> Floats: ...
+
+    def encode_documents(self, documents: Sequence[str]) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of both; `better` says whether more is better, or less."""
+
+    measure: str
+    teacher: float
+    student: float
+    digits: int = 4
+
+    @property
+    def share(self) -> float:
+        """The student's value as a share of the teacher's."""
+        return self.student / self.teacher if self.teacher else float("nan")
+
+    def cells(self) -> tuple[str, str, str, str]:
+        one, other = (f"{value:,.{self.digits}f}" for value in (self.teacher, self.student))
+        return self.measure, one, other, f"{self.share:.1%}"
+
+
+def compare_models(
+    models: Mapping[str, TextEncoder],
+    folders: Mapping[str, Path],
+    held_out: Sequence[str],
+    evaluation: Sequence[EvaluationSet],
+) -> list[Row]:
+    """Measure "teacher" and "student" on the same texts: each set, the size of their folders, texts a second.
+
+    Where both give vectors of one length, the first row is the mean cosine of their vectors of the held-out texts.
+    """
+    rows = []
+    vectors, speed = {}, {}
+    for name, model in models.items():
+        model.encode_documents(held_out[:64])  # what the first call sets up is not counted
+        started = time.perf_counter()
+        vectors[name] = model.encode_documents(held_out)
+        speed[name] = len(held_out) / (time.perf_counter() - started)
+    if vectors["teacher"].shape == vectors["student"].shape:
+        lengths = np.linalg.norm(vectors["teacher"], axis=1) * np.linalg.norm(vectors["student"], axis=1)
+        cosines = np.einsum("ne,ne->n", vectors["teacher"], vectors["student"]) / np.maximum(lengths, 1e-12)
+        rows.append(Row("cosine to the teacher, held-out texts", 1.0, float(cosines.mean())))
+    for each in evaluation:
+        values = {name: each.measure(_embedder(model)) for name, model in models.items()}
+        rows.append(Row(each.measure_name, values["teacher"], values["student"]))
+    rows.append(Row("dimensions", vectors["teacher"].shape[1], vectors["student"].shape[1], 0))
+    sizes = {name: weight_bytes(folder) / 1e6 for name, folder in folders.items()}
+    rows.append(Row("weights, MB", sizes["teacher"], sizes["student"], 1))
+    rows.append(Row("texts a second, held-out texts", speed["teacher"], speed["student"], 0))
+    return rows
+
+
+def weight_bytes(folder: Path) -> int:
+    """Add up the sizes of a model folder's weight files; those of a run beside them do not count."""
+    files = (
+        path for path in folder.rglob("*.safetensors") if "training" not in path.relative_to(folder).parts
+    )
+    return sum(path.stat().st_size for path in files)
+
+
+def _embedder(model: TextEncoder):  # type: ignore[no-untyped-def]
+    return lambda texts, role: (
+        model.encode_queries(texts) if role == "query" else model.encode_documents(texts)
+    )

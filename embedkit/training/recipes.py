@@ -1,0 +1,208 @@
+"""What a training run needs to know, as frozen dataclasses: how long, how fast, on what, with which model.
+
+`RunRecipe` and `OptimRecipe` are shared by every journey; the rest of this file is pretraining's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from embedkit.model.config import Activation, EncoderConfig
+
+Schedule = Literal["constant", "linear", "cosine", "wsd"]
+Precision = Literal["auto", "fp32", "bf16"]
+NextSentence = Literal["none", "next", "order"]
+Strategy = Literal["ddp", "fsdp"]
+
+
+def _at_least(recipe: object, smallest: float, *names: str) -> None:
+    for name in names:
+        if getattr(recipe, name) < smallest:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least {smallest}")
+
+
+def _share(recipe: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(recipe, name) < 1:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimRecipe:
+    """AdamW and its learning rate.
+
+    The rate rises linearly over `warmup_steps`, then follows `schedule` down to `final_lr` × `lr` at the last step: `linear`,
+    `cosine`, or `wsd` (constant, then linear over the last `decay_share` of the steps; Hu et al. 2024,
+    https://arxiv.org/abs/2404.06395). Weight decay leaves out biases and norms. Gradients longer than
+    `max_grad_norm` are scaled down to it; 0 leaves them.
+    """
+
+    lr: float = 5e-4
+    warmup_steps: int = 100
+    schedule: Schedule = "linear"
+    decay_share: float = 0.2
+    final_lr: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        _at_least(self, 0, "warmup_steps", "weight_decay", "max_grad_norm", "eps")
+        _share(self, "beta1", "beta2")
+        for name in ("decay_share", "final_lr"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecipe:
+    """How long to train and what to keep.
+
+    A state is saved every `save_every` steps and the last `keep_last` are kept, besides the best by held-out loss. `accumulate`
+    cuts a batch into so many parts, computed one after another. `ema_decay` above 0 keeps a running mean of the weights,
+    which is what is evaluated and written. With `patience` the run ends early, after so many evaluations in a row that were not the
+    best. `precision` auto means bf16 where the machine computes it natively.
+    """
+
+    steps: int
+    seed: int = 0
+    evaluate_every: int = 500
+    save_every: int = 500
+    keep_last: int = 2
+    patience: int | None = None
+    accumulate: int = 1
+    precision: Precision = "auto"
+    ema_decay: float = 0.0
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    strategy: Strategy = "ddp"
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "steps", "evaluate_every", "save_every", "keep_last", "accumulate")
+        _at_least(self, 0, "seed")
+        if self.patience is not None:
+            _at_least(self, 1, "patience")
+        _share(self, "ema_decay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """The shape of a fresh encoder but for its vocabulary, which is the tokenizer's.
+
+    `initializer_range` is the deviation of fresh weights. BERT's 0.02 suits 768 dimensions; narrower layers need larger weights to
+    pass on as much.
+    """
+
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 1024
+    hidden_act: Activation = "gelu"
+    position: Literal["learned", "sinusoidal"] = "learned"
+    max_position_embeddings: int = 512
+    initializer_range: float = 0.02
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _share(self, "dropout")
+        if self.initializer_range <= 0:
+            raise ValueError(f"initializer_range is {self.initializer_range}; it must be above 0")
+        self.config(vocab_size=1, pad_token_id=0)  # checks the sizes
+
+    def config(self, *, vocab_size: int, pad_token_id: int) -> EncoderConfig:
+        """Return the encoder's shape for a vocabulary."""
+        return EncoderConfig(
+            vocab_size=vocab_size,
+            pad_token_id=pad_token_id,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
+            hidden_act=self.hidden_act,
+            position=self.position,
+            max_position_embeddings=self.max_position_embeddings,
+            initializer_range=self.initializer_range,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """How texts become batches.
+
+    A batch holds about `batch_tokens` tokens, over all devices. Documents are cut into sequences of up to `sequence_length`
+    tokens, whose lengths are rounded down to multiples of `length_step`, so that a batch has few different ones. The first
+    `short_steps` steps take sequences of `short_length` instead; over the first `batch_warmup_steps` the batch grows
+    from `batch_warmup_tokens`. `held_out` is the share of documents kept for evaluation, which reads `evaluate_tokens` of them.
+    """
+
+    sequence_length: int = 128
+    batch_tokens: int = 8192
+    length_step: int = 8
+    short_steps: int = 0
+    short_length: int = 64
+    batch_warmup_steps: int = 0
+    batch_warmup_tokens: int = 2048
+    held_out: float = 0.01
+    evaluate_tokens: int = 65_536
+
+    def __post_init__(self) -> None:
+        _at_least(self, 8, "sequence_length", "short_length")
+        _at_least(self, 1, "length_step", "evaluate_tokens", "batch_warmup_tokens")
+        _at_least(self, 0, "short_steps", "batch_warmup_steps")
+        _share(self, "held_out")
+        if self.held_out == 0:
+            raise ValueError("held_out is 0; some documents must be kept for evaluation, such as 0.01")
+        if self.batch_tokens < self.sequence_length:
+            raise ValueError(
+                f"batch_tokens is {self.batch_tokens}; it must hold a sequence of {self.sequence_length} tokens"
+            )
+        if self.sequence_length < self.length_step:
+            raise ValueError(
+                f"length_step is {self.length_step}; it must be at most sequence_length {self.sequence_length}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingRecipe:
+    """What is masked, and whether sentence pairs are told apart too.
+
+    `ratio` of the tokens of a sequence are to be predicted; of them `mask_share` become [MASK], `random_share` a random token, and
+    the rest stay. `next_sentence` adds the second task: `next`, is this the sentence that follows (Devlin et al. 2019), or
+    `order`, are the two in their order (Lan et al. 2020).
+    """
+
+    ratio: float = 0.15
+    mask_share: float = 0.8
+    random_share: float = 0.1
+    whole_words: bool = False
+    next_sentence: NextSentence = "none"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"ratio is {self.ratio}; it must be above 0 and below 1")
+        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+            raise ValueError(
+                f"mask_share {self.mask_share} and random_share {self.random_share} must not be negative nor exceed 1 together"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe:
+    """Everything that `embedkit train mlm` needs besides the texts and the tokenizer."""
+
+    run: RunRecipe
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    text: TextRecipe = field(default_factory=TextRecipe)
+    masking: MaskingRecipe = field(default_factory=MaskingRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    freeze_layers: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "freeze_layers")
