@@ -1,0 +1,131 @@
+"""Reranking the hits of a search: all candidates, or as deep as a time budget allows."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embedkit.encoding.backend import Float32
+from embedkit.records import Hit
+from embedkit.reranking.reranker import Reranker
+
+# Where a time budget may end: after 4, 8, 16 and then every 16 candidates. Fixed places, so that a ranking depends on the
+# depth that was reached and on nothing else.
+FIRST_CHUNK = 4
+LARGEST_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """Hits in their new order; the first `depth` of the old order were scored, the rest follow as they were."""
+
+    hits: list[Hit]
+    depth: int
+
+
+def parse_budget(text: str) -> float:
+    """Turn "200ms", "1.5s" or "2" (seconds) into seconds.
+
+    Raises:
+        ValueError: it is none of these, or not above 0.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(ms|s|)", text.strip())
+    seconds = float(match[1]) * (0.001 if match[2] == "ms" else 1.0) if match else 0.0
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is not a time budget; wanted one such as 200ms or 1.5s")
+    return seconds
+
+
+def text_of(title: str, text: str) -> str:
+    """Join title and text as the reranker reads them."""
+    return f"{title} {text}".strip()
+
+
+def rerank_hits(
+    reranker: Reranker,
+    query: str,
+    hits: Sequence[Hit],
+    *,
+    candidates: int | None = None,
+    budget_seconds: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Reranked:
+    """Score the first `candidates` hits together with the query and order them by that; ties keep their order.
+
+    `scores` of a scored hit gains "rerank", which is also its `score`. Hits beyond the depth follow in their old order with
+    scores of 1, 2, 3 … below the lowest, so that a higher score is better throughout. With a budget the first four are
+    always scored, and no more are begun once they would end too late.
+
+    Raises:
+        ValueError: the reranker does not give one finite score a text, or the budget is not above 0.
+    """
+    if budget_seconds is not None and not budget_seconds > 0:
+        raise ValueError(f"budget_seconds is {budget_seconds}; it must be above 0")
+    texts = [text_of(hit.title, hit.text) for hit in hits[:candidates]]
+    if budget_seconds is None:
+        scores = checked(reranker.score(query, texts), len(texts)) if texts else np.empty(0, np.float32)
+    else:
+        scores = score_within(reranker, query, texts, budget_seconds=budget_seconds, clock=clock)
+    return Reranked(ordered(hits, scores), len(scores))
+
+
+def ordered(hits: Sequence[Hit], scores: Float32) -> list[Hit]:
+    """Order hits by the scores of the first of them; the rest follow, each 1 below the one before."""
+    depth = len(scores)
+    scored = [
+        replace(hit, score=score, scores={**hit.scores, "rerank": score})
+        for hit, score in zip(hits[:depth], scores.tolist(), strict=True)
+    ]
+    scored.sort(key=lambda hit: -hit.score)
+    if not depth:
+        return list(hits)
+    lowest = scored[-1].score
+    return scored + [replace(hit, score=lowest - i) for i, hit in enumerate(hits[depth:], 1)]
+
+
+def score_within(
+    reranker: Reranker,
+    query: str,
+    texts: Sequence[str],
+    *,
+    budget_seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Float32:
+    """Score texts from the first on for as long as the budget lasts: -> (D,) float32 of the first D.
+
+    What the next chunk will take is told from the characters of those before.
+    """
+    started = clock()
+    found: list[Float32] = []
+    done, characters = 0, 0
+    while done < len(texts):
+        chunk = texts[done : done + min(max(done, FIRST_CHUNK), LARGEST_CHUNK)]
+        size = sum(map(len, chunk)) + len(chunk) * (len(query) + 1)  # 1: no text is free
+        if found:
+            spent = clock() - started
+            if spent * (1 + size / characters) > budget_seconds:
+                break
+        found.append(checked(reranker.score(query, chunk), len(chunk)))
+        done += len(chunk)
+        characters += size
+    return np.concatenate(found) if found else np.empty(0, np.float32)
+
+
+def checked(scores: Float32, count: int) -> Float32:
+    """Refuse scores that could not be ranked.
+
+    Raises:
+        ValueError: there is not one finite score for each of `count` texts.
+    """
+    if scores.shape != (count,):
+        raise ValueError(f"the reranker gave scores of shape {scores.shape} for {count} texts")
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"{int((~np.isfinite(scores)).sum())} of the reranker's {count} scores are not finite. "
+            "Check the model with fp32"
+        )
+    return scores

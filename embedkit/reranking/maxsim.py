@@ -1,0 +1,88 @@
+"""Late interaction over the token vectors of a bi-encoder: a second stage without a second model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from embedkit.encoding.backend import Float32
+from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.torch_backend import CPU_ROWS_MULTIPLE, TorchBackend, fill_up
+from embedkit.errors import CheckpointError
+from embedkit.model.sentence import SentenceEncoder
+
+
+class MaxSim:
+    """Scores a text by how well each token of the query is met by its best token of the text; a `Reranker`.
+
+    The score is the mean over the query's tokens of the largest cosine with any token of the text, from -1 to 1; special
+    tokens stand aside. The paper sums where this takes the mean, which orders the texts of a query alike.
+    Source: Khattab and Zaharia 2020, https://arxiv.org/abs/2004.12832, eq. 3.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Use a loaded encoder.
+
+        Raises:
+            CheckpointError: the encoder's backend gives no token vectors.
+        """
+        backend = encoder.backend
+        if not isinstance(backend, TorchBackend) or not isinstance(backend.model, SentenceEncoder):
+            raise CheckpointError(
+                f"{encoder.folder.path}: {backend!r} gives no token vectors in context, which maxsim compares. "
+                "Use a transformer model and the torch backend"
+            )
+        self.encoder = encoder
+        self._device = backend.device
+        self._transformer = backend.model.encoder
+
+    def score(self, query: str, texts: Sequence[str]) -> Float32:
+        """Score texts against one query: -> (K,) float32.
+
+        A query or text without tokens of its own scores 0.
+        """
+        scores = np.zeros(len(texts), dtype=np.float32)
+        query_tokens, _ = self._token_vectors([query], "query")  # (Tq, D)
+        if not len(query_tokens) or not texts:
+            return scores
+        lengths = self.encoder.tokenizer.encode(list(texts)).lengths
+        order = np.argsort(-lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            stop = start + max(1, self.encoder.token_budget // int(lengths[order[start]]))
+            rows = order[start:stop]
+            tokens, counts = self._token_vectors([texts[row] for row in rows], "document")
+            some = np.flatnonzero(counts)
+            similarities = tokens @ query_tokens.T  # (N, Tq)
+            starts = (np.cumsum(counts) - counts)[some]
+            if len(some):
+                scores[rows[some]] = np.maximum.reduceat(similarities, starts, axis=0).mean(axis=1)
+            start = stop
+        return scores
+
+    def _token_vectors(
+        self, texts: Sequence[str], role: Literal["query", "document"]
+    ) -> tuple[Float32, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        """Return the unit vectors of the texts' own tokens, (N, D), and how many each text has, (B,)."""
+        tokenizer, prompt = self.encoder.tokenizer, self.encoder.role_prompt(role)
+        batch = tokenizer.encode([prompt + text for text in texts])
+        template = tokenizer.single
+        with torch.inference_mode():
+            full = batch
+            if self._device.type == "cpu":
+                full = fill_up(batch, min(CPU_ROWS_MULTIPLE, self._transformer.config.max_tokens))
+            ids = torch.from_numpy(full.input_ids).to(self._device)
+            hidden = self._transformer.forward_packed(ids, full.lengths.tolist())[: len(batch.input_ids)]
+            unit = F.normalize(hidden.float(), dim=-1).cpu().numpy()
+        ends = np.cumsum(batch.lengths)
+        before = len(template.prefix) + (len(tokenizer.ids([prompt])[0]) if prompt else 0)
+        position = np.arange(len(unit)) - np.repeat(ends - batch.lengths, batch.lengths)
+        own = (position >= before) & (
+            position < np.repeat(batch.lengths, batch.lengths) - len(template.suffix)
+        )
+        owners = np.repeat(np.arange(len(texts)), batch.lengths)
+        return unit[own], np.bincount(owners[own], minlength=len(texts))

@@ -1,0 +1,193 @@
+"""What there is to rerank: lines of JSON with a query and its candidates, or a TREC run with its texts."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from embedkit.encoding.backend import Float32
+from embedkit.errors import EvaluationError, RecordError
+from embedkit.evaluation.beir import name_some
+from embedkit.evaluation.metrics import ranking
+from embedkit.evaluation.trec import read_run
+from embedkit.formats import read_lines
+from embedkit.records import ReadOptions, read_documents, read_queries
+from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.reranking.hits import checked, score_within, text_of
+from embedkit.reranking.reranker import Reranker
+
+Json = Mapping[str, Any]  # Any: whatever JSON holds
+CANDIDATE_KEYS = ("candidates", "hits")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A query with its candidates, best first. `row` is what it was made of; `key` is where the candidates stand in it."""
+
+    query: str
+    texts: Sequence[str]
+    row: Json
+    candidates: Sequence[Json]
+    key: str = "candidates"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A request with the scores of its first D candidates: (D,) float32."""
+
+    request: Request
+    scores: Float32
+
+    def row(self, top_k: int | None = None) -> dict[str, Any]:
+        """Return the request's row with its candidates in their new order, each with its `rerank_score`.
+
+        Candidates beyond the depth follow in their old order; their `rerank_score` is null.
+        """
+        given = self.request.candidates
+        places = [*np.argsort(-self.scores, kind="stable").tolist(), *range(len(self.scores), len(given))]
+        scores: list[float | None] = [*self.scores.tolist(), *[None] * (len(given) - len(self.scores))]
+        listed = [dict(given[i]) | {"rerank_score": scores[i]} for i in places]
+        return dict(self.request.row) | {self.request.key: listed[:top_k]}
+
+    def run_scores(self) -> dict[str, float]:
+        """Return what the answer is as part of a run: id -> score, falling in the new order.
+
+        Candidates beyond the depth get scores of 1, 2, 3 … below the lowest.
+        """
+        scores: dict[str, float] = {}
+        lowest, beyond = 0.0, 0
+        for row in self.row()[self.request.key]:
+            if row["rerank_score"] is None:
+                beyond += 1
+                scores[row["id"]] = lowest - beyond
+            else:
+                scores[row["id"]] = lowest = row["rerank_score"]
+        return scores
+
+
+def read_requests(stream: BinaryIO, source: str) -> Iterator[Request]:
+    """Read lines such as {"query": "…", "candidates": [{"id": "…", "text": "…", "score": 0.7}, …]}.
+
+    A candidate may have a `title` and any other keys, or be a text alone; no candidates are a request too.
+
+    Raises:
+        RecordError: a line is not JSON, or lacks its query or the text of a candidate; the message names the line.
+    """
+    for number, line in read_lines(stream, source, ReadOptions.max_line_bytes):
+        if line.strip():
+            yield _request(line, f"{source}:{number}")
+
+
+def _request(line: str, where: str) -> Request:
+    try:
+        row = json.loads(line)
+    except ValueError as exc:
+        raise RecordError(f"{where}: not JSON ({exc}). Each line must be one JSON object") from exc
+    keys = ", ".join(row) if isinstance(row, dict) else "none"
+    query = row.get("query") if isinstance(row, dict) else None
+    key = next((key for key in CANDIDATE_KEYS if isinstance(row, dict) and key in row), None)
+    if not isinstance(query, str) or key is None or not isinstance(row[key], list):
+        raise RecordError(
+            f"{where}: wanted a string 'query' and a list 'candidates' (or 'hits'); keys here: {keys}. "
+            'Write {"query": "…", "candidates": [{"id": "…", "text": "…"}]}'
+        )
+    candidates = [{"text": given} if isinstance(given, str) else given for given in row[key]]
+    texts = []
+    for i, candidate in enumerate(candidates):
+        text = candidate.get("text") if isinstance(candidate, dict) else None
+        title = candidate.get("title") or "" if isinstance(candidate, dict) else ""
+        if not isinstance(text, str) or not isinstance(title, str):
+            raise RecordError(
+                f"{where}: {key}[{i}] has no string 'text'; a candidate is a string, or an object with 'text' "
+                "and perhaps 'title'. Complete it"
+            )
+        texts.append(text_of(title, text))
+    return Request(query, texts, row, candidates, key)
+
+
+def requests_of_run(run_path: str | Path, queries: Sequence[str], documents: Sequence[str]) -> list[Request]:
+    """Make a request of each query of a TREC run, with the texts that it needs of a collection.
+
+    Queries stand in the order of the run, candidates by their scores. The collection is read once; only the texts
+    that the run names are kept.
+
+    Raises:
+        RecordError: a file cannot be read.
+        EvaluationError: a query or a document of the run has no text; nothing is left out.
+    """
+    run = read_run(run_path)
+    query_texts = {query.query_id: query.text for query in read_queries(queries)}
+    wanted = {doc_id for scores in run.values() for doc_id in scores}
+    texts: dict[str, str] = {}
+    for document in read_documents(documents):
+        if document.doc_id in wanted:
+            texts[document.doc_id] = text_of(document.title, document.text)
+    for what, missing, total, option in (
+        ("queries", [query_id for query_id in run if query_id not in query_texts], len(run), "--queries"),
+        ("documents", sorted(wanted - texts.keys()), len(wanted), "--documents"),
+    ):
+        if missing:
+            raise EvaluationError(
+                f"{run_path}: {len(missing)} of its {total} {what} have no text: {name_some(missing)}. "
+                f"Give {option} the files that the run was made on"
+            )
+    requests = []
+    for query_id, scores in run.items():
+        order = ranking(scores)
+        candidates = [{"id": doc_id, "score": scores[doc_id]} for doc_id in order]
+        row = {"query_id": query_id, "query": query_texts[query_id]}
+        requests.append(Request(query_texts[query_id], [texts[doc_id] for doc_id in order], row, candidates))
+    return requests
+
+
+def answer(
+    reranker: Reranker,
+    requests: Iterable[Request],
+    *,
+    candidates: int | None = None,
+    budget_seconds: float | None = None,
+) -> Iterator[Answer]:
+    """Score the first `candidates` texts of each request, or as many as the budget allows; answers in order.
+
+    Without a budget a cross-encoder computes pairs of several requests together.
+    """
+    if isinstance(reranker, CrossEncoder) and budget_seconds is None:
+        reranker.check_single()
+        yield from _answer_together(reranker, requests, candidates)
+        return
+    for request in requests:
+        texts = request.texts[:candidates]
+        if budget_seconds is None:
+            scores = checked(reranker.score(request.query, texts), len(texts))
+        else:
+            scores = score_within(reranker, request.query, texts, budget_seconds=budget_seconds)
+        yield Answer(request, scores)
+
+
+def _answer_together(
+    model: CrossEncoder, requests: Iterable[Request], candidates: int | None
+) -> Iterator[Answer]:
+    waiting: deque[Request] = deque()
+
+    def groups() -> Iterator[tuple[str, Sequence[str]]]:
+        for request in requests:
+            waiting.append(request)
+            yield request.query, request.texts[:candidates]
+
+    for scores in model.score_groups(groups()):
+        yield Answer(waiting.popleft(), checked(scores, len(scores)))
+
+
+def trec_lines(reply: Answer, *, top_k: int | None = None, tag: str = "embedkit") -> str:
+    """Write an answer to a run's query as lines of a TREC run."""
+    query_id = reply.request.row["query_id"]
+    ranked = list(reply.run_scores().items())[:top_k]
+    return "".join(
+        f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n" for rank, (doc_id, score) in enumerate(ranked, 1)
+    )

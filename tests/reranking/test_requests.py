@@ -1,0 +1,161 @@
+"""What is reranked: JSON lines and TREC runs; nothing is dropped, whatever is missing is named."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from embedkit.errors import EvaluationError, RecordError
+from embedkit.evaluation.trec import read_run
+from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.reranking.requests import Request, answer, read_requests, requests_of_run, trec_lines
+from tests.tiny_cross_encoder import QUERY, TEXTS, write_tiny_cross_encoder
+
+
+class ByLength:
+    """A reranker that likes long texts."""
+
+    def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return np.array([len(text) for text in texts], dtype=np.float32)
+
+
+def requests(*rows: object) -> list[Request]:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    return list(read_requests(io.BytesIO(lines.encode()), "stdin"))
+
+
+def test_candidates_come_back_reordered_with_all_their_keys_and_both_scores() -> None:
+    row = {
+        "query": "q",
+        "lang": "en",
+        "candidates": [{"id": 1, "text": "a", "score": 0.9}, {"id": 2, "text": "bb", "score": 0.5, "x": [1]}],
+    }
+    (reply,) = answer(ByLength(), requests(row))
+    assert reply.row() == {
+        "query": "q",
+        "lang": "en",
+        "candidates": [
+            {"id": 2, "text": "bb", "score": 0.5, "x": [1], "rerank_score": 2.0},
+            {"id": 1, "text": "a", "score": 0.9, "rerank_score": 1.0},
+        ],
+    }
+    assert len(reply.row(top_k=1)["candidates"]) == 1
+
+
+def test_plain_texts_titles_and_hits_are_read() -> None:
+    (first, second) = requests(
+        {"query": "q", "candidates": ["a", "b"]}, {"query": "q", "hits": [{"title": "T", "text": "x"}]}
+    )
+    assert list(first.texts) == ["a", "b"]
+    assert list(second.texts) == ["T x"]
+    (reply,) = answer(ByLength(), [second])
+    assert reply.row() == {"query": "q", "hits": [{"title": "T", "text": "x", "rerank_score": 3.0}]}
+
+
+def test_empty_candidate_lists_stay_in_their_places(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "candidates": []},
+        {"query": QUERY, "candidates": list(TEXTS)},
+        {"query": "b", "candidates": []},
+    ]
+    model = CrossEncoder.load(write_tiny_cross_encoder(tmp_path / "m"), device="cpu")
+    for reranker in (ByLength(), model):
+        replies = [reply.row() for reply in answer(reranker, requests(*rows))]
+        assert [reply["query"] for reply in replies] == ["a", QUERY, "b"]
+        assert [len(reply["candidates"]) for reply in replies] == [0, len(TEXTS), 0]
+
+
+def test_cross_encoder_answers_together_as_one_by_one(tmp_path: Path) -> None:
+    model = CrossEncoder.load(write_tiny_cross_encoder(tmp_path / "m"), device="cpu")
+    given = requests(*({"query": f"{QUERY} {i}", "candidates": list(TEXTS[: i + 1])} for i in range(5)))
+    for request, reply in zip(given, answer(model, given, candidates=3), strict=True):
+        wanted = model.score(request.query, request.texts[:3])
+        np.testing.assert_allclose(reply.scores, wanted, atol=2e-6)
+        assert len(reply.row()["candidates"]) == len(request.texts)
+
+
+def test_candidates_beyond_the_depth_follow_without_a_score() -> None:
+    (reply,) = answer(
+        ByLength(), requests({"query": "q", "candidates": ["a", "bb", "cccc", "ddd"]}), candidates=2
+    )
+    assert [(c["text"], c["rerank_score"]) for c in reply.row()["candidates"]] == [
+        ("bb", 2.0),
+        ("a", 1.0),
+        ("cccc", None),
+        ("ddd", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "stdin:2: not JSON"),
+        ("[1]", "stdin:2: wanted a string 'query' and a list 'candidates' .*; keys here: none"),
+        ('{"q": 1, "candidates": []}', "stdin:2: wanted .*; keys here: q, candidates"),
+        ('{"query": "q", "candidates": "a"}', "stdin:2: wanted"),
+        ('{"query": "q"}', "stdin:2: wanted"),
+        ('{"query": "q", "candidates": ["a", {"id": 1}]}', r"stdin:2: candidates\[1\] has no string 'text'"),
+        ('{"query": "q", "candidates": [null]}', r"stdin:2: candidates\[0\] has no string 'text'"),
+    ],
+)
+def test_lines_that_cannot_be_read_are_named(line: str, message: str) -> None:
+    stream = io.BytesIO(f'{{"query": "q", "candidates": []}}\n{line}\n'.encode())
+    with pytest.raises(RecordError, match=message):
+        list(read_requests(stream, "stdin"))
+
+
+@pytest.fixture
+def run_files(tmp_path: Path) -> Path:
+    (tmp_path / "run.trec").write_text(
+        "q2 Q0 d1 1 0.9 bm25\nq2 Q0 d3 2 0.8 bm25\nq1 Q0 d2 1 0.7 bm25\n", encoding="utf-8"
+    )
+    (tmp_path / "queries.jsonl").write_text(
+        '{"_id": "q1", "text": "one"}\n{"_id": "q2", "text": "two"}\n{"_id": "q3", "text": "three"}\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "corpus.jsonl").write_text(
+        '{"_id": "d1", "title": "T", "text": "x"}\n{"_id": "d2", "text": "y"}\n{"_id": "d3", "text": "long text"}\n',
+        encoding="utf-8",
+    )
+    return tmp_path
+
+
+def test_run_is_reranked_with_the_texts_of_the_collection(run_files: Path) -> None:
+    given = requests_of_run(
+        run_files / "run.trec", [str(run_files / "queries.jsonl")], [str(run_files / "corpus.jsonl")]
+    )
+    assert [(r.query, list(r.texts)) for r in given] == [("two", ["T x", "long text"]), ("one", ["y"])]
+    text = "".join(trec_lines(reply) for reply in answer(ByLength(), given))
+    assert text.splitlines()[0] == "q2 Q0 d3 1 9.0 embedkit"
+    (run_files / "new.trec").write_text(text, encoding="utf-8")
+    assert read_run(run_files / "new.trec") == {"q2": {"d3": 9.0, "d1": 3.0}, "q1": {"d2": 1.0}}
+
+
+def test_run_with_a_depth_still_falls_from_score_to_score(run_files: Path) -> None:
+    files = [str(run_files / "queries.jsonl")], [str(run_files / "corpus.jsonl")]
+    given = requests_of_run(run_files / "run.trec", *files)
+    text = "".join(trec_lines(reply) for reply in answer(ByLength(), given, candidates=1))
+    assert text.splitlines()[:2] == ["q2 Q0 d1 1 3.0 embedkit", "q2 Q0 d3 2 2.0 embedkit"]
+
+
+def test_ids_missing_from_the_collection_are_all_counted_and_some_named(run_files: Path) -> None:
+    (run_files / "corpus.jsonl").write_text('{"_id": "d2", "text": "y"}\n', encoding="utf-8")
+    with pytest.raises(
+        EvaluationError, match=r"run.trec: 2 of its 3 documents have no text: 'd1', 'd3'. Give --documents"
+    ):
+        requests_of_run(
+            run_files / "run.trec", [str(run_files / "queries.jsonl")], [str(run_files / "corpus.jsonl")]
+        )
+    (run_files / "queries.jsonl").write_text('{"_id": "q1", "text": "one"}\n', encoding="utf-8")
+    with pytest.raises(
+        EvaluationError, match=r"run.trec: 1 of its 2 queries have no text: 'q2'. Give --queries"
+    ):
+        requests_of_run(
+            run_files / "run.trec", [str(run_files / "queries.jsonl")], [str(run_files / "corpus.jsonl")]
+        )
