@@ -8,15 +8,17 @@ from pathlib import Path
 
 from embedkit.errors import EvaluationError, RecordError
 from embedkit.evaluation.metrics import Qrels
-from embedkit.evaluation.trec import read_qrels
-from embedkit.records import read_queries
+from embedkit.evaluation.trec import read_qrels, read_topics
+from embedkit.formats import format_of
+from embedkit.one_file import open_lines
+from embedkit.records import TEXT_FIELDS, read_queries
 
 ENDINGS = ("", ".zst", ".gz")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalSet:
-    """What a retrieval evaluation needs; the corpus stays on disk, it may be large.
+    """What a retrieval evaluation needs; the corpus stays on disk, it may be large. None: it is in an index alone.
 
     `queries` holds the text of each judged query that the query file knows, `qrels` every judgement of the split.
     `files` are all that was or will be read, for hashes.
@@ -24,7 +26,7 @@ class RetrievalSet:
 
     name: str
     split: str
-    corpus: Path
+    corpus: Path | None
     queries: Mapping[str, str]
     qrels: Qrels
     files: tuple[Path, ...]
@@ -44,12 +46,44 @@ def load_retrieval_set(folder: str | Path, *, split: str = "test") -> RetrievalS
         )
     corpus, query_file = _find(folder, "corpus.jsonl"), _find(folder, "queries.jsonl")
     qrels_file = _find(folder, f"qrels/{split}.tsv")
-    qrels = read_qrels(qrels_file)
+    return _gather(folder.resolve().name, split, corpus, query_file, qrels_file)
+
+
+def load_topic_set(
+    queries: str | Path, qrels: str | Path, *, corpus: str | Path | None = None
+) -> RetrievalSet:
+    """Read a test set of single files: TREC topics or a query file, and judgements; its name is that of the judgements.
+
+    Raises: as `load_retrieval_set`.
+    """
+    qrels = Path(qrels)
+    return _gather(qrels.name, "test", None if corpus is None else Path(corpus), Path(queries), qrels)
+
+
+def read_query_texts(path: str | Path) -> dict[str, str]:
+    """Read queries by id: JSON lines, CSV, Parquet or a `.tsv` with a header, else TREC topics or `id`, tab, `text`.
+
+    Raises:
+        RecordError: the file cannot be read, or an id stands twice.
+    """
+    form = format_of(path)
+    # A .tsv without a header is lines of id, tab, text, as TREC has them.
+    by_rows = form in ("jsonl", "csv", "parquet") or (form == "tsv" and _has_header(path))
     queries: dict[str, str] = {}
-    for query in read_queries([str(query_file)]):
+    for query in read_queries([str(path)]) if by_rows else read_topics(path):
         if query.query_id in queries:
-            raise RecordError(f"{query_file}: the query id {query.query_id!r} stands twice. Rename one")
+            raise RecordError(f"{path}: the query id {query.query_id!r} stands twice. Rename one")
         queries[query.query_id] = query.text
+    return queries
+
+
+def _has_header(path: str | Path) -> bool:
+    _, first = next(open_lines(path), (0, ""))
+    return not set(TEXT_FIELDS).isdisjoint(first.split("\t"))
+
+
+def _gather(name: str, split: str, corpus: Path | None, query_file: Path, qrels_file: Path) -> RetrievalSet:
+    qrels, queries = read_qrels(qrels_file), read_query_texts(query_file)
     judged = {query_id: queries[query_id] for query_id in qrels if query_id in queries}
     if not judged:
         raise EvaluationError(
@@ -57,12 +91,12 @@ def load_retrieval_set(folder: str | Path, *, split: str = "test") -> RetrievalS
             f"{len(queries)} of {query_file.name}. Check that the two belong together"
         )
     return RetrievalSet(
-        name=folder.resolve().name,
+        name=name,
         split=split,
         corpus=corpus,
         queries=judged,
         qrels=qrels,
-        files=(corpus, query_file, qrels_file),
+        files=(*([] if corpus is None else [corpus]), query_file, qrels_file),
     )
 
 

@@ -18,7 +18,7 @@ FORMAT = "embedkit evaluation"
 VERSION = 1
 PACKAGES = ("embedkit", "numpy", "torch", "tokenizers", "faiss-cpu")
 
-Kind = Literal["retrieval", "similarity", "pairs", "triplets", "clustering"]
+Kind = Literal["retrieval", "reranking", "similarity", "pairs", "triplets", "clustering"]
 
 
 @dataclass(frozen=True, kw_only=True)

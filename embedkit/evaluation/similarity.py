@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from embedkit.errors import EvaluationError, RecordError
 from embedkit.evaluation.agreement import average_precision, best_accuracy, best_f1, pearson, spearman
-from embedkit.records import Document, ReadOptions, read_documents
+from embedkit.one_file import open_rows
+from embedkit.records import refuse_surrogates
 
 Floats = NDArray[np.float64]
 Embed: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]  # N texts -> (N, E)
@@ -22,6 +23,27 @@ STS_COLUMNS = ("sentence1", "sentence2", "score")
 PAIR_COLUMNS = ("sentence1", "sentence2", "label")
 TRIPLET_COLUMNS = ("anchor", "positive", "negative")
 CLUSTERING_COLUMNS = ("text", "label")
+
+
+def detect_columns(path: str | Path) -> tuple[str, str, str]:
+    """Tell by its first row which of the three kinds of file this is, and return the columns of that kind.
+
+    Raises:
+        RecordError: it has the columns of none, or there is no row.
+    """
+    where, row = next(iter(open_rows(path)), ("", None))
+    if row is None:
+        raise RecordError(f"{path}: there is no row in it; each needs the columns of one of {_kinds()}")
+    for columns in (TRIPLET_COLUMNS, STS_COLUMNS, PAIR_COLUMNS):
+        if all(column in row for column in columns):
+            return columns
+    raise RecordError(
+        f"{where}: columns here: {', '.join(row) or 'none'}; wanted those of one of {_kinds()}. Name the columns"
+    )
+
+
+def _kinds() -> str:
+    return "; ".join(", ".join(columns) for columns in (STS_COLUMNS, PAIR_COLUMNS, TRIPLET_COLUMNS))
 
 
 def read_columns(path: str | Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -35,28 +57,24 @@ def read_columns(path: str | Path, columns: Sequence[str]) -> list[tuple[str, ..
 
 def _rows(path: str | Path, columns: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Read (place, cells) of each row."""
-    # The first column is the text of a record, the others its metadata; a column called `title` is one of them.
-    options = ReadOptions(text_field=columns[0], title_field="")
-    rows = []
-    for document in read_documents([str(path)], options):
-        cells = {columns[0]: document.text, **document.metadata}
-        rows.append((document.where, tuple(_cell(cells, column, document) for column in columns)))
+    rows = [(where, tuple(_cell(row, column, where) for column in columns)) for where, row in open_rows(path)]
     if not rows:
         raise RecordError(f"{path}: there is no row in it; each needs the columns {', '.join(columns)}")
     return rows
 
 
 # Any: whatever JSON holds.
-def _cell(cells: dict[str, Any], column: str, document: Document) -> str:
-    if column not in cells:
+def _cell(row: Mapping[str, Any], column: str, where: str) -> str:
+    if column not in row:
         raise RecordError(
-            f"{document.where}: missing column {column!r}; columns here: {', '.join(cells)}. Name another column"
+            f"{where}: missing column {column!r}; columns here: {', '.join(row) or 'none'}. Name another column"
         )
-    found = cells[column]
+    found = row[column]
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         raise RecordError(
-            f"{document.where}: {column!r} is {type(found).__name__}; it must be text or a number. Convert it"
+            f"{where}: {column!r} is {type(found).__name__}; it must be text or a number. Convert it"
         )
+    refuse_surrogates(str(found), where, column)
     return str(found)
 
 

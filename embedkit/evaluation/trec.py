@@ -15,7 +15,8 @@ import numpy as np
 from embedkit.errors import EvaluationError, RecordError
 from embedkit.evaluation.files import write_text
 from embedkit.evaluation.metrics import Run, ranking
-from embedkit.records import Document, Query, ReadOptions, read_documents
+from embedkit.one_file import open_lines
+from embedkit.records import Query
 
 HIGHEST_SCORE = float(np.finfo(np.float32).max)
 # What the header of a BEIR judgement file begins with; any other first line is a judgement.
@@ -29,11 +30,11 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         RecordError: a line has another shape, contradicts an earlier one, or there is none at all.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for line in _lines(path):
-        cells = line.text.split("\t")
+    for number, line in _lines(path):
+        cells = line.split("\t")
         if len(cells) != 3:
-            cells = line.text.split()
-        if line.line == 1 and len(cells) == 3 and cells[0].lower() in HEADER_STARTS:
+            cells = line.split()
+        if number == 1 and len(cells) == 3 and cells[0].lower() in HEADER_STARTS:
             continue
         if len(cells) == 4:
             query_id, _, doc_id, level = cells
@@ -41,18 +42,18 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
             query_id, doc_id, level = cells
         else:
             raise RecordError(
-                f"{line.where}: {len(cells)} columns; a judgement has 4 (query 0 document level, as TREC) "
+                f"{path}:{number}: {len(cells)} columns; a judgement has 4 (query 0 document level, as TREC) "
                 "or 3 with tabs (query document level, as BEIR). Check the separators of this line"
             )
         if not _is_whole(level):
             raise RecordError(
-                f"{line.where}: the level is {level!r}; it must be a whole number. "
+                f"{path}:{number}: the level is {level!r}; it must be a whole number. "
                 "A run, which has scores instead, is read as a run"
             )
         earlier = qrels.setdefault(query_id, {}).setdefault(doc_id, int(level))
         if earlier != int(level):
             raise RecordError(
-                f"{line.where}: document {doc_id!r} is judged {level} for query {query_id!r} here and {earlier} "
+                f"{path}:{number}: document {doc_id!r} is judged {level} for query {query_id!r} here and {earlier} "
                 "before. Keep one of the two"
             )
     if not qrels:
@@ -75,22 +76,22 @@ def read_run(path: str | Path, *, check_ranks: bool = True) -> dict[str, dict[st
     """
     run: dict[str, dict[str, float]] = {}
     ranks: dict[str, dict[int, tuple[float, int]]] = {}  # query_id -> rank -> score, line number
-    for line in _lines(path):
-        cells = line.text.split()
+    for number, line in _lines(path):
+        cells = line.split()
         if len(cells) != 6:
             raise RecordError(
-                f"{line.where}: {len(cells)} columns; a line of a run has 6: query Q0 document rank score tag. "
+                f"{path}:{number}: {len(cells)} columns; a line of a run has 6: query Q0 document rank score tag. "
                 "Check this line"
             )
         query_id, _, doc_id, rank, score, _ = cells
         hits = run.setdefault(query_id, {})
         if doc_id in hits:
             raise RecordError(
-                f"{line.where}: document {doc_id!r} stands twice for query {query_id!r}. Keep its best hit"
+                f"{path}:{number}: document {doc_id!r} stands twice for query {query_id!r}. Keep its best hit"
             )
-        hits[doc_id] = _as_score(score, line)
+        hits[doc_id] = _as_score(score, path, number)
         if check_ranks:
-            _note_rank(ranks.setdefault(query_id, {}), rank, hits[doc_id], query_id, line)
+            _note_rank(ranks.setdefault(query_id, {}), rank, hits[doc_id], query_id, path, number)
     if not run:
         raise RecordError(f"{path}: there is no hit in it; each line must be one")
     for query_id, of_query in ranks.items():
@@ -98,33 +99,40 @@ def read_run(path: str | Path, *, check_ranks: bool = True) -> dict[str, dict[st
     return run
 
 
-def _as_score(text: str, line: Document) -> float:
+def _as_score(text: str, path: str | Path, number: int) -> float:
     try:
         score = float(text)
     except ValueError as exc:
         raise RecordError(
-            f"{line.where}: the score is {text!r}; it must be a number. Check the columns"
+            f"{path}:{number}: the score is {text!r}; it must be a number. Check the columns"
         ) from exc
     if not abs(score) <= HIGHEST_SCORE:
         raise RecordError(
-            f"{line.where}: the score is {text}; it must be a finite 32-bit float, or no ranking can be told from it. "
+            f"{path}:{number}: the score is {text}; it must be a finite 32-bit float, or no ranking can be told from it. "
             "Look at what made the run"
         )
     return score
 
 
 def _note_rank(
-    ranks: dict[int, tuple[float, int]], text: str, score: float, query_id: str, line: Document
+    ranks: dict[int, tuple[float, int]],
+    text: str,
+    score: float,
+    query_id: str,
+    path: str | Path,
+    number: int,
 ) -> None:
     if not _is_whole(text):
-        raise RecordError(f"{line.where}: the rank is {text!r}; it must be a whole number. Check the columns")
+        raise RecordError(
+            f"{path}:{number}: the rank is {text!r}; it must be a whole number. Check the columns"
+        )
     if int(text) in ranks:
         _, earlier = ranks[int(text)]
         raise RecordError(
-            f"{line.where}: rank {int(text)} of query {query_id!r} stands in line {earlier} already. "
+            f"{path}:{number}: rank {int(text)} of query {query_id!r} stands in line {earlier} already. "
             "Number the ranks anew, or read the run without its ranks"
         )
-    ranks[int(text)] = score, line.line
+    ranks[int(text)] = score, number
 
 
 def _refuse_unsorted(ranks: Mapping[int, tuple[float, int]], query_id: str, path: str | Path) -> None:
@@ -173,9 +181,9 @@ def read_topics(path: str | Path) -> list[Query]:
         RecordError: a topic lacks its number or title, a line its tab, an id stands twice, or there is no query.
     """
     lines = list(_lines(path))
-    sgml = any(re.match(r"\s*<top>", line.text, re.IGNORECASE) for line in lines)
+    sgml = any(re.match(r"\s*<top>", line, re.IGNORECASE) for _, line in lines)
     queries: dict[str, Query] = {}
-    for query_id, text, where in _sgml_topics(lines) if sgml else _tab_topics(lines):
+    for query_id, text, where in _sgml_topics(lines, path) if sgml else _tab_topics(lines, path):
         if not query_id or not text:
             missing = "number" if not query_id else "text"
             raise RecordError(f"{where}: the topic {query_id!r} has no {missing}; it needs both. Complete it")
@@ -189,20 +197,20 @@ def read_topics(path: str | Path) -> list[Query]:
     return list(queries.values())
 
 
-def _tab_topics(lines: Iterable[Document]) -> Iterator[tuple[str, str, str]]:
-    for line in lines:
-        query_id, tab, text = line.text.partition("\t")
+def _tab_topics(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator[tuple[str, str, str]]:
+    for number, line in lines:
+        query_id, tab, text = line.partition("\t")
         if not tab:
-            raise RecordError(f"{line.where}: no tab in the line; a query is its id, a tab and its text")
-        yield query_id.strip(), text.strip(), line.where
+            raise RecordError(f"{path}:{number}: no tab in the line; a query is its id, a tab and its text")
+        yield query_id.strip(), text.strip(), f"{path}:{number}"
 
 
-def _sgml_topics(lines: Iterable[Document]) -> Iterator[tuple[str, str, str]]:
+def _sgml_topics(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator[tuple[str, str, str]]:
     """Yield (number, title, place); the tags of TREC are often not closed, so a field ends where the next begins."""
     fields: dict[str, str] = {}
     where, tag = "", ""
-    for line in lines:
-        for piece in re.split(r"(</?[A-Za-z]+>)", line.text):
+    for number, line in lines:
+        for piece in re.split(r"(</?[A-Za-z]+>)", line):
             if not re.fullmatch(r"</?[A-Za-z]+>", piece):
                 fields[tag] = f"{fields.get(tag, '')} {piece}"
                 continue
@@ -211,7 +219,7 @@ def _sgml_topics(lines: Iterable[Document]) -> Iterator[tuple[str, str, str]]:
                 yield _topic(fields, where)
                 where = ""
             if tag == "top":
-                fields, where = {}, line.where
+                fields, where = {}, f"{path}:{number}"
     if where:
         yield _topic(fields, where)
 
@@ -222,9 +230,6 @@ def _topic(fields: Mapping[str, str], where: str) -> tuple[str, str, str]:
     return number.strip(), " ".join(html.unescape(title).split()), where
 
 
-def _lines(path: str | Path) -> Iterator[Document]:
-    """Yield the lines that are not blank, each knowing its place."""
-    if Path(path).is_dir():
-        raise RecordError(f"{path}: a folder; this must be one file. Name the file in it")
-    lines = read_documents([str(path)], ReadOptions(format="txt"))
-    return (line for line in lines if line.text.strip())
+def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank with their numbers."""
+    return ((number, line) for number, line in open_lines(path) if line.strip())

@@ -169,3 +169,15 @@ def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["index", "stats", "--index", str(tmp_path / "none")])
     assert result.exit_code == 1
     assert "Make an index with: embedkit index build" in str(result.exception)
+
+
+def test_export_to_parquet_and_to_faiss(tmp_path: Path, index: Path) -> None:
+    import faiss
+    import pyarrow.parquet
+
+    invoke("index", "export", "--index", index, "--output", tmp_path / "all.parquet")
+    rows = pyarrow.parquet.read_table(tmp_path / "all.parquet").to_pylist()
+    assert [(row["id"], json.loads(row["metadata"])) for row in rows][0] == ("guitar", {"year": 2020})
+    assert len(rows[0]["vector"]) == 32
+    invoke("index", "export", "--index", index, "--output", tmp_path / "plain.faiss")
+    assert faiss.read_index(str(tmp_path / "plain.faiss")).ntotal == 3

@@ -120,7 +120,10 @@ def test_a_column_may_be_called_title(tmp_path: Path) -> None:
             "sentence1\tsentence2\nа\tb\n",
             r"x.tsv:2: missing column 'score'; columns here: sentence1, sentence2",
         ),
-        ("sentence2\tscore\na\t1\n", r"x.tsv:2: missing key 'sentence1'"),
+        (
+            "sentence2\tscore\na\t1\n",
+            r"x.tsv:2: missing column 'sentence1'; columns here: sentence2, score. Name another",
+        ),
         (
             "sentence1\tsentence2\tscore\na\tb\t1\na\tb\tnan\n",
             r"x.tsv:3: 'score' is 'nan'; it must be a finite",

@@ -1,0 +1,1 @@
+"""Why does this document match this query?"""

@@ -1,0 +1,68 @@
+"""`embedkit explain`: a text or a document of an index, as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import explain as command
+from cli.main import app
+from embedkit.encoding.encoder import Encoder
+from embedkit.errors import RecordError
+from embedkit.explaining.explain import explain as compute
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMBEDKIT_MODEL", raising=False)
+
+
+def explain(*arguments: object) -> Any:  # Any: click's result, whose module is not to be imported
+    return CliRunner().invoke(app, ["explain", *map(str, arguments)])
+
+
+def test_a_text_is_explained_with_a_page(tiny_model: Path, tmp_path: Path) -> None:
+    html = tmp_path / "why.html"
+    result = explain("a dog", "the dog runs", "-m", tiny_model, "--device", "cpu", "--html", html)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [part["text"] for part in found["document"]["leave_one_out"]] == ["the", "dog", "runs"]
+    assert f"Score {found['score']:.4f}" in html.read_text(encoding="utf-8")
+
+
+def test_a_document_of_an_index_is_explained_by_the_indexs_model(tiny_model: Path, tmp_path: Path) -> None:
+    corpus, index = tmp_path / "corpus.jsonl", tmp_path / "my.index"
+    corpus.write_text('{"_id": "d1", "title": "Dogs", "text": "a dog runs"}\n{"_id": "d2", "text": "red"}\n')
+    built = CliRunner().invoke(
+        app, ["index", "build", str(corpus), "-i", str(index), "-m", str(tiny_model), "--device", "cpu"]
+    )
+    assert built.exit_code == 0, built.output
+    found = json.loads(explain("dog", "d1", "--index", index, "--device", "cpu").stdout)
+    assert found["document"]["text"] == "Dogs a dog runs"
+    hits = CliRunner().invoke(app, ["search", str(index), "dog", "--json", "--device", "cpu"])
+    scores = {row["id"]: row["score"] for row in map(json.loads, hits.stdout.splitlines())}
+    assert found["score"] == pytest.approx(scores["d1"], abs=1e-5)
+    unknown = explain("dog", "d9", "--index", index)
+    assert isinstance(unknown.exception, RecordError)
+    assert "no document 'd9'. Look for it with: embedkit search" in str(unknown.exception)
+
+
+def test_a_model_must_be_named() -> None:
+    result = explain("a", "b")
+    assert result.exit_code == 2
+    assert "name the model folder with --model" in " ".join(result.output.split())
+
+
+def test_the_terminal_shows_words_matches_and_layers(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command._print(compute(Encoder.load(tiny_model, device="cpu"), "a dog", "the dog runs"))
+    shown = capsys.readouterr().out
+    assert "the dog runs" in shown
+    assert "nearest in the document" in shown
+    lines = [line.split() for line in shown.splitlines()]
+    assert [line[0] for line in lines if line[:1] in (["1"], ["2"])] == ["1", "2"]
