@@ -23,8 +23,10 @@ def doctor(as_json: options.AsJson = False) -> None:
     from embedkit.encoding.backend import Precision
     from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name
     from embedkit.encoding.speed import matmul_gflops
+    from embedkit.evaluation.cache import cache_folder
     from embedkit.extras import EXTRAS, has_extra
 
+    cache = cache_folder()
     flags = cpu_flags()
     fast: dict[Precision, bool] = {
         "fp32": True,
@@ -46,6 +48,8 @@ def doctor(as_json: options.AsJson = False) -> None:
         "gflops": {name: round(matmul_gflops(name)) for name, is_fast in fast.items() if is_fast},
         "folder": str(Path.cwd()),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
+        "cache_folder": str(cache),
+        "cache_bytes": sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()),
     }
     if console.wants_json(as_json):
         console.print_json(content)

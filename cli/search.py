@@ -13,19 +13,24 @@ import typer
 
 from . import console, options
 from .options import DeviceName, PrecisionName
+from .rerank import budget_seconds
 
 if TYPE_CHECKING:
+    from embedkit.encoding.embedder import Embedder
     from embedkit.records import Hit, Query
+    from embedkit.reranking.reranker import Reranker
     from embedkit.retrieval import Retriever, SearchOptions
 
 EXAMPLES = """\b
 Examples:
   embedkit search docs.index "how do I resume a build"
   embedkit search my.index "wind energy" --mode hybrid --where "year > 2020" -k 5
+  embedkit search my.index "wind energy" --rerank CROSS_ENCODER --candidates 100 --rerank-budget 200ms
   embedkit search my.index --queries queries.jsonl --run out.trec
   embedkit search my.index                      (asks for queries; Ctrl-D ends)
 """
 
+MAXSIM = "maxsim"
 # Queries searched together: one product against all vectors instead of one each.
 BATCH_QUERIES = 256
 
@@ -74,7 +79,7 @@ def search(
     ] = None,
     candidates: Annotated[
         int,
-        typer.Option("--candidates", metavar="N", min=1, help="Hits fetched from each side in mode hybrid."),
+        typer.Option("--candidates", metavar="N", min=1, help="Hits fetched for fusing and reranking."),
     ] = 100,
     dense_weight: Annotated[
         float, typer.Option("--dense-weight", metavar="W", min=0.0, help="Weight of meaning in mode hybrid.")
@@ -82,6 +87,24 @@ def search(
     text_weight: Annotated[
         float, typer.Option("--text-weight", metavar="W", min=0.0, help="Weight of words in mode hybrid.")
     ] = 1.0,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank",
+            metavar="FOLDER",
+            help="Rerank the candidates with a cross-encoder, or with 'maxsim': token by token, by the search's own model.",
+            show_default=False,
+        ),
+    ] = None,
+    rerank_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank-budget",
+            metavar="TIME",
+            help="Rerank as deep as fits in so much time a query, such as 200ms.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = DeviceName.auto,
     precision: options.Precision = PrecisionName.fp32,
     as_json: options.AsJson = False,
@@ -89,7 +112,7 @@ def search(
     """Search an index.
 
     On a terminal a query's hits come as a list with the matching words marked; with --json or into a pipe, as JSON lines.
-    A higher score is better: a cosine, BM25, or a sum of reciprocal ranks, by the mode.
+    A higher score is better: a cosine, BM25, a sum of reciprocal ranks, or the reranker's score.
     """
     from embedkit.errors import IndexMismatchError
     from embedkit.retrieval import Retriever, SearchOptions
@@ -110,10 +133,11 @@ def search(
         text_weight=text_weight,
         group=group,
         min_score=min_score,
+        rerank_budget_seconds=budget_seconds(rerank_budget),
     )
     with Index.open(index, device="cuda" if device == DeviceName.cuda else None) as opened:
         embedder = None
-        if mode != ModeName.text:
+        if mode != ModeName.text or rerank == MAXSIM:
             folder = str(model) if model is not None else opened.model_path
             if opened.settings.fingerprint is None:
                 raise IndexMismatchError(
@@ -124,7 +148,8 @@ def search(
                 raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
             embedder = _load_embedder(folder, device, precision)
             opened.check_encoder(embedder.encoder.fingerprint)
-        retriever = Retriever(opened, embed=embedder)
+        reranker = None if rerank is None else _load_reranker(rerank, embedder, device, precision)
+        retriever = Retriever(opened, embed=embedder, reranker=reranker)
         if query is not None:
             hits = retriever.search([query], wanted)[0]
             _print_hits(query, hits, as_json=as_json)
@@ -141,7 +166,20 @@ def search(
             )
 
 
-def _load_embedder(folder: str, device: DeviceName, precision: PrecisionName):  # type: ignore[no-untyped-def] # loaded late
+def _load_reranker(
+    rerank: str, embedder: Embedder | None, device: DeviceName, precision: PrecisionName
+) -> Reranker:
+    if rerank == MAXSIM:
+        from embedkit.reranking.maxsim import MaxSim
+
+        assert embedder is not None
+        return MaxSim(embedder.encoder)
+    from embedkit.reranking.cross_encoder import CrossEncoder
+
+    return CrossEncoder.load(rerank, device=device.value, precision=precision.value)
+
+
+def _load_embedder(folder: str, device: DeviceName, precision: PrecisionName) -> Embedder:
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.records import Hit
+from embedkit.reranking.hits import rerank_hits
 from embedkit.reranking.reranker import Reranker
 
 Mode = Literal["dense", "text", "hybrid"]
@@ -42,7 +43,7 @@ class SearchIndex(Protocol):
 class SearchOptions:
     """How to search.
 
-    `candidates` are fetched from each side for fusing and reranking. `group` gives one hit a document, its best passage.
+    `candidates` are fetched from each side for fusing and reranking; `rerank_budget_seconds` reranks as deep as fits. `group` gives one hit a document, its best passage.
     `min_score` drops hits whose final score is lower; what a score is depends on the mode (a cosine, BM25, a sum of
     reciprocal ranks or the reranker's).
     """
@@ -55,6 +56,7 @@ class SearchOptions:
     text_weight: float = 1.0
     group: bool = False
     min_score: float | None = None
+    rerank_budget_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -108,7 +110,14 @@ class Retriever:
                 hits = fuse([(by_meaning, options.dense_weight), (by_words, options.text_weight)])
                 hits = first_of_each_document(hits) if options.group else hits
             if self.reranker is not None:
-                hits = rerank(self.reranker, query, hits[: max(options.candidates, options.k)])
+                reranked = rerank_hits(
+                    self.reranker,
+                    query,
+                    hits,
+                    candidates=options.candidates,
+                    budget_seconds=options.rerank_budget_seconds,
+                )
+                hits = reranked.hits
             kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
             results.append(kept[: options.k])
         return results
@@ -141,19 +150,6 @@ def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:
     for hit in hits:
         best.setdefault(hit.doc_id, hit)
     return list(best.values())
-
-
-def rerank(reranker: Reranker, query: str, hits: Sequence[Hit]) -> list[Hit]:
-    """Score hits together with the query, title before text, and order them by that."""
-    if not hits:
-        return []
-    scores = reranker.score(query, [f"{hit.title} {hit.text}".strip() for hit in hits])
-    if scores.shape != (len(hits),):
-        raise ValueError(f"the reranker gave scores of shape {scores.shape} for {len(hits)} texts")
-    return _ordered(
-        replace(hit, score=score, scores={**hit.scores, "rerank": score})
-        for hit, score in zip(hits, scores.tolist(), strict=True)
-    )
 
 
 def _ordered(hits: Iterable[Hit]) -> list[Hit]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from embedkit.records import Hit
-from embedkit.retrieval import Retriever, SearchOptions, fuse, rerank
+from embedkit.retrieval import Retriever, SearchOptions, fuse
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -107,7 +107,6 @@ def test_a_reranker_orders_the_candidates_with_their_titles() -> None:
     assert reranker.seen == ["T x", "longest of all", "longer"]
     assert [(h.doc_id, h.score, h.scores["rerank"]) for h in found] == [("b", 14.0, 14.0)]
     assert index.asked[0][1] == 3
-    assert rerank(reranker, "q", []) == []
 
 
 def test_hits_below_the_minimum_are_dropped() -> None:
@@ -144,4 +143,4 @@ def test_a_reranker_with_too_few_scores_is_a_mistake() -> None:
             return np.zeros(1, np.float32)
 
     with pytest.raises(ValueError, match=r"scores of shape \(1,\) for 3 texts"):
-        rerank(Short(), "q", DENSE)
+        Retriever(ListedIndex(DENSE, TEXT), embed=embed, reranker=Short()).search(["q"])

@@ -9,7 +9,7 @@ import torch
 from embedkit.checkpoint.classification import ClassifierFolder, classifier_config, default_head
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder, weight_files
 from embedkit.checkpoint.names import BASE_PREFIX, Family, Names, encoder_names
-from embedkit.checkpoint.st_modules import read_json, write_json
+from embedkit.checkpoint.st_modules import write_json
 from embedkit.checkpoint.weights import (
     assign,
     export_tensors,
@@ -121,8 +121,3 @@ def write_classifier(
     tensors |= export_tensors(model.head, _head_names(family, config, head))
     save_tensors(tensors, folder / WEIGHTS)
     tokenizer.save(folder)
-    # Without this line transformers hands token types to models that take none, or none to models that were trained on them.
-    types = ["token_type_ids"] if config.type_vocab_size > 1 else []
-    settings = read_json(folder / "tokenizer_config.json", None)
-    settings["model_input_names"] = ["input_ids", *types, "attention_mask"]
-    write_json(folder / "tokenizer_config.json", settings)

@@ -26,7 +26,7 @@ from embedkit.tokenization.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
-PICKLED = "pytorch_model.bin"
+PICKLED = "pytorch_model*.bin"  # one file, or shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,10 @@ def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) 
 def _static_folder(path: Path, max_seq_length: int | None) -> ModelFolder:
     found = read_static(path)
     config = EncoderConfig(
-        vocab_size=found.num_tokens, hidden_size=found.embedding_size, num_attention_heads=1, intermediate_size=1
+        vocab_size=found.num_tokens,
+        hidden_size=found.embedding_size,
+        num_attention_heads=1,
+        intermediate_size=1,
     )
     tokenizer = found.tokenizer if max_seq_length is None else found.tokenizer.with_max_length(max_seq_length)
     return ModelFolder(
@@ -154,9 +157,10 @@ def weight_files(folder: Path) -> list[Path]:
                 f"({', '.join(missing) or '-'}). Copy them from where the model came from"
             )
         return [folder / name for name in names]
-    if (folder / PICKLED).is_file():
+    pickled = sorted(folder.glob(PICKLED))
+    if pickled:
         raise CheckpointError(
-            f"{folder / PICKLED}: a pickled file, which could run code when it is read. "
+            f"{pickled[0]}: a pickled file, which could run code when it is read. "
             f"Convert it safely with: embedkit model convert {folder} --output NEW_FOLDER"
         )
     raise CheckpointError(f"{folder}: no {WEIGHTS}. Copy it from where the model came from")

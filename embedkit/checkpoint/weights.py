@@ -213,7 +213,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def convert_pickled(source: str | Path, target: str | Path) -> list[str]:
-    """Copy a model folder with every `pytorch_model.bin` turned into `model.safetensors`; return the files converted.
+    """Copy a model folder with pickled weights, in one file or shards, turned into `model.safetensors`.
+
+    Returns the files that were converted.
 
     Raises:
         CheckpointError: there is no such file in the folder, or one cannot be read safely.
@@ -224,7 +226,7 @@ def convert_pickled(source: str | Path, target: str | Path) -> list[str]:
     pickled = sorted(path for path in source.rglob(PICKLED) if not path.with_name(WEIGHTS).exists())
     if not pickled:
         raise CheckpointError(
-            f"{source}: no {PICKLED} in it without a {WEIGHTS} beside it; there is nothing to convert. "
+            f"{source}: no pytorch_model.bin in it without a {WEIGHTS} beside it; there is nothing to convert. "
             f"Look at it with: embedkit model info {source}"
         )
     with new_folder(target) as folder:
@@ -232,8 +234,13 @@ def convert_pickled(source: str | Path, target: str | Path) -> list[str]:
             copy = folder / path.relative_to(source)
             if path.is_dir():
                 copy.mkdir()
-            elif path in pickled:
-                save_tensors(read_pickled(path), copy.with_name(WEIGHTS))
-            elif path.suffix in (".json", ".txt", ".md", ".model", ".safetensors"):
+            elif (
+                path.suffix in (".json", ".txt", ".md", ".model", ".safetensors")
+                and "bin.index" not in path.name
+            ):
                 shutil.copyfile(path, copy)
+        for part in sorted({path.parent for path in pickled}):
+            shards = [read_pickled(path) for path in pickled if path.parent == part]
+            tensors = {name: tensor for shard in shards for name, tensor in shard.items()}
+            save_tensors(tensors, folder / part.relative_to(source) / WEIGHTS)
     return [str(path.relative_to(source)) for path in pickled]

@@ -89,7 +89,14 @@ class Tokenizer:
         folder = Path(folder)
         self.backend.save(str(folder / "tokenizer.json"))
         names = {f"{role}_token": token for role, token in self.special_tokens.items()}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": self.max_length, **names}
+        # transformers gives a model only the inputs that its tokenizer names.
+        types = ["token_type_ids"] if any(self.backend.encode("a", "a").type_ids) else []
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.max_length,
+            "model_input_names": ["input_ids", *types, "attention_mask"],
+            **names,
+        }
         for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", names)):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +208,20 @@ def test_a_converted_folder_gives_equal_vectors(tmp_path: Path) -> None:
         convert_pickled(tmp_path / "new", tmp_path / "again")
     with pytest.raises(CheckpointError, match="there is no such model folder"):
         convert_pickled(tmp_path / "nowhere", tmp_path / "again")
+
+
+def test_pickled_shards_become_one_file_with_equal_weights(tmp_path: Path, tiny_model: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "old")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    for number, part in enumerate((names[:5], names[5:]), 1):
+        torch.save({name: tensors[name] for name in part}, folder / f"pytorch_model-{number:05}-of-00002.bin")
+    (folder / "pytorch_model.bin.index.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="embedkit model convert"):
+        load_sentence_encoder(read_model_folder(folder))
+    assert len(convert_pickled(folder, tmp_path / "new")) == 2
+    converted = load_file(tmp_path / "new" / "model.safetensors")
+    assert sorted(converted) == names
+    assert all(torch.equal(converted[name], tensors[name]) for name in names)
+    assert not list((tmp_path / "new").glob("pytorch_model*"))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from tests.cli.test_index import ROWS, invoke
 from tests.tiny import write_tiny_model
+from tests.tiny_cross_encoder import write_tiny_cross_encoder
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,18 @@ def test_queries_from_a_pipe_and_a_file_and_a_trec_run(index: Path, tmp_path: Pa
     assert [(row[0], row[3]) for row in rows] == [("q1", "1"), ("q1", "2"), ("q2", "1"), ("q2", "2")]
 
 
+def test_reranking_orders_the_candidates_by_the_rerankers_scores(index: Path, tmp_path: Path) -> None:
+    cross_encoder = write_tiny_cross_encoder(tmp_path / "reranker")
+    for choice in (cross_encoder, "maxsim"):
+        found = hits(index, "the dog", "--rerank", choice, "--candidates", 3)
+        assert len(found) == 3
+        scores = [hit["scores"]["rerank"] for hit in found]  # type: ignore[index] # JSON
+        assert scores == sorted(scores, reverse=True)
+        assert [hit["score"] for hit in found] == scores
+    within = hits(index, "the dog", "--rerank", cross_encoder, "--rerank-budget", "2s")
+    assert len(within) == 3
+
+
 def test_another_model_is_refused(index: Path, tmp_path: Path) -> None:
     other = write_tiny_model(tmp_path / "other", seed=1)
     result = CliRunner().invoke(app, ["search", str(index), "dog", "--model", str(other)])
@@ -77,6 +90,7 @@ def test_a_filter_with_sql_in_it_is_an_error_and_harms_nothing(index: Path) -> N
     [
         (("dog", "--queries", "q.jsonl"), "exclude each other"),
         (("dog", "--run", "out.trec"), "--run goes with --queries"),
+        (("dog", "--rerank-budget", "soon"), "not a time budget"),
         (("dog", "--dense-weight", "0", "--text-weight", "0"), "are both 0"),
     ],
 )

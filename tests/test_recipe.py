@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedkit.errors import RecipeError
+from embedkit.recipe import as_table, build, differences, load_recipe, merged, preset_names, read_preset
+from embedkit.training.recipes import PretrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven:
+    heat: float = 180.0
+    fan: bool = False
+    mode: Literal["top", "bottom"] = "top"
+    racks: tuple[int, ...] = (1, 2)
+
+    def __post_init__(self) -> None:
+        if self.heat > 300:
+            raise ValueError(f"heat is {self.heat}; it must be at most 300")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cake:
+    minutes: int
+    name: str = "plain"
+    icing: str | None = None
+    oven: Oven = field(default_factory=Oven)
+
+
+def test_a_file_is_laid_over_the_defaults_and_overrides_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cake.toml"
+    path.write_text('minutes = 40\nname = "lemon"\n[oven]\nheat = 160\nracks = [3]\n', encoding="utf-8")
+    cake = load_recipe(Cake, path=path, overrides=["oven.fan=true", "minutes=45", "icing=sugar", "oven.mode=bottom"])
+    assert cake == Cake(
+        minutes=45, name="lemon", icing="sugar", oven=Oven(heat=160.0, fan=True, mode="bottom", racks=(3,))
+    )
+    assert load_recipe(Cake, path=path, overrides=["icing=none"]).icing is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["minutes=1", "oven.haet=1"], r"recipe: unknown key oven\.haet; did you mean oven\.heat\?"),
+        (["minutes=1", "zzz=1"], r"recipe: unknown key zzz; keys here: minutes, name, icing, oven"),
+        ([], r"recipe: missing key minutes\. Set it there or with --set minutes="),
+        (["minutes=1.5"], r"recipe: minutes is 1\.5; it must be a whole number"),
+        (["minutes=true"], r"recipe: minutes is True; it must be a whole number"),
+        (["minutes=1", "oven.heat=hot"], r"recipe: oven\.heat is 'hot'; it must be a number"),
+        (["minutes=1", "oven.fan=1"], r"recipe: oven\.fan is 1; it must be true or false"),
+        (["minutes=1", "name=1"], r"recipe: name is 1; it must be a string"),
+        (["minutes=1", "oven=3"], r"recipe: oven is 3; it must be a table, \[oven\]"),
+        (["minutes=1", "oven.racks=3"], r"recipe: oven\.racks is 3; it must be a list"),
+        (["minutes=1", 'oven.racks=[1, "b"]'], r"recipe: oven\.racks\[1\] is 'b'; it must be a whole number"),
+        (["minutes=1", "oven.mode=botom"], r"oven\.mode is 'botom'; it must be one of top, bottom; did you mean bottom\?"),
+        (["minutes=1", "oven.heat=301"], r"recipe: oven: heat is 301\.0; it must be at most 300"),
+        (["minutes"], r"--set 'minutes': wanted key=value, such as optim\.lr=1e-4"),
+        (["oven..heat=1"], r"--set 'oven\.\.heat=1': wanted key=value"),
+    ],
+)
+def test_what_does_not_fit_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(Cake, overrides=overrides)
+
+
+def test_a_key_missing_in_a_table_that_is_missing_is_named_itself() -> None:
+    with pytest.raises(RecipeError, match=r"missing key run\.steps\. Set it there or with --set run\.steps="):
+        load_recipe(PretrainRecipe)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.toml: there is no such recipe; check the path"):
+        load_recipe(Cake, path=tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("minutes = = 3", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.toml: not TOML \(.*line 1.*\)\. Correct the file"):
+        load_recipe(Cake, path=tmp_path / "bad.toml")
+
+
+def test_the_shipped_shapes_are_those_of_their_papers() -> None:
+    shapes = {}
+    for name in ("tiny", "mini", "small", "base", "vaswani"):
+        model = load_recipe(PretrainRecipe, preset=name, overrides=["run.steps=1"]).model
+        shapes[name] = (model.num_hidden_layers, model.hidden_size, model.num_attention_heads, model.intermediate_size)
+        assert (model.hidden_act, model.position) == (("relu", "sinusoidal") if name == "vaswani" else ("gelu", "learned"))
+    assert shapes == {
+        "tiny": (2, 128, 2, 512),
+        "mini": (4, 256, 4, 1024),
+        "small": (4, 512, 8, 2048),
+        "base": (12, 768, 12, 3072),
+        "vaswani": (6, 512, 8, 2048),
+    }
+
+
+def test_an_unknown_preset_is_told_from_those_there_are() -> None:
+    assert "mini" in preset_names()
+    with pytest.raises(RecipeError, match=r"there is no preset 'minni'; did you mean mini\?; presets are .*tiny"):
+        read_preset("minni")
+
+
+def test_differences_are_listed_key_by_key() -> None:
+    old = as_table(Cake(minutes=1))
+    new = as_table(Cake(minutes=2, oven=Oven(racks=(1,))))
+    assert differences(old, new) == ["minutes: 1 -> 2", "oven.racks: (1, 2) -> (1,)"]
+    assert differences({"racks": [1, 2]}, {"racks": (1, 2)}) == []
+
+
+scalars = st.integers() | st.booleans() | st.text(max_size=3)
+tables = st.recursive(
+    st.dictionaries(st.sampled_from("abc"), scalars, max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), scalars | inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(tables, tables)
+def test_what_lies_above_wins(below: dict[str, object], above: dict[str, object]) -> None:
+    result = merged(below, above)
+    assert result.keys() == below.keys() | above.keys()
+    assert merged(result, above) == result
+    for key, value in above.items():
+        if not isinstance(value, dict):
+            assert result[key] == value
+
+
+@given(st.integers(0, 10**6), st.floats(0, 300), st.booleans(), st.sampled_from(["top", "bottom"]))
+def test_a_recipe_comes_back_from_its_table(minutes: int, heat: float, fan: bool, mode: Literal["top", "bottom"]) -> None:
+    cake = Cake(minutes=minutes, oven=Oven(heat=heat, fan=fan, mode=mode))
+    assert build(Cake, as_table(cake), "there") == cake
