@@ -57,7 +57,11 @@ def present(
         for each in evaluations:
             console.print_json(_as_json(each))
     else:
-        console.print_table(table.header, table.rows)
+        # With one set its name need not stand over every column.
+        sets = list(dict.fromkeys(each.dataset for each in evaluations))
+        alone = f"{sets[0]} " if len(sets) == 1 else None
+        header = [name.removeprefix(alone) if alone else name for name in table.header]
+        console.print_table(header, table.rows, title=alone)
     for dataset in dict.fromkeys(each.dataset for each in evaluations):
         here = [each for each in evaluations if each.dataset == dataset]
         for text in dict.fromkeys(text for each in here for text in each.notes):

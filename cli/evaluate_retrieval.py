@@ -39,7 +39,7 @@ class ModeName(StrEnum):
 Folders = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[FOLDER]...",
+        metavar="FOLDER",
         help="Test sets as BEIR has them: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv, each also .gz or .zst.",
         show_default=False,
     ),

@@ -89,7 +89,7 @@ def trend(
             (
                 row.dataset,
                 row.system,
-                row.created,
+                row.created[:16].replace("T", " "),
                 f"{row.value:.4f}",
                 "other data" if row.data_changed else "" if row.change is None else f"{row.change:+.4f}",
                 row.fingerprint[:8],

@@ -129,9 +129,14 @@ def _measure_system(
         found = search_all(Retriever(system.index, embed=system.embedder), test.queries, options)
         results = [(system.name, found, prints)]
         for folder, model in rerankers:
-            bar.update(None, f"reranked by {folder}")
             reranker, print_of = _ready_reranker(folder, model, system)
-            reranked = rerank_all(reranker, test.queries, found, candidates=job.candidates)
+            reranked = found
+            for reranked in rerank_all(reranker, test.queries, found, candidates=job.candidates):
+                rate = reranked.reranked_pairs / reranked.rerank_seconds
+                bar.update(
+                    len(reranked.hits) / len(test.queries),
+                    f"reranked by {_short(folder)}  {rate:,.0f} pairs/s",
+                )
             results.append((f"{system.name} + {_short(folder)}", reranked, [*prints, print_of]))
     for name, hits, fingerprints in results:
         evaluation = evaluate_found(

@@ -36,7 +36,9 @@ class Cake:
 def test_a_file_is_laid_over_the_defaults_and_overrides_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "cake.toml"
     path.write_text('minutes = 40\nname = "lemon"\n[oven]\nheat = 160\nracks = [3]\n', encoding="utf-8")
-    cake = load_recipe(Cake, path=path, overrides=["oven.fan=true", "minutes=45", "icing=sugar", "oven.mode=bottom"])
+    cake = load_recipe(
+        Cake, path=path, overrides=["oven.fan=true", "minutes=45", "icing=sugar", "oven.mode=bottom"]
+    )
     assert cake == Cake(
         minutes=45, name="lemon", icing="sugar", oven=Oven(heat=160.0, fan=True, mode="bottom", racks=(3,))
     )
@@ -57,7 +59,10 @@ def test_a_file_is_laid_over_the_defaults_and_overrides_over_the_file(tmp_path: 
         (["minutes=1", "oven=3"], r"recipe: oven is 3; it must be a table, \[oven\]"),
         (["minutes=1", "oven.racks=3"], r"recipe: oven\.racks is 3; it must be a list"),
         (["minutes=1", 'oven.racks=[1, "b"]'], r"recipe: oven\.racks\[1\] is 'b'; it must be a whole number"),
-        (["minutes=1", "oven.mode=botom"], r"oven\.mode is 'botom'; it must be one of top, bottom; did you mean bottom\?"),
+        (
+            ["minutes=1", "oven.mode=botom"],
+            r"oven\.mode is 'botom'; it must be one of top, bottom; did you mean bottom\?",
+        ),
         (["minutes=1", "oven.heat=301"], r"recipe: oven: heat is 301\.0; it must be at most 300"),
         (["minutes"], r"--set 'minutes': wanted key=value, such as optim\.lr=1e-4"),
         (["oven..heat=1"], r"--set 'oven\.\.heat=1': wanted key=value"),
@@ -85,8 +90,15 @@ def test_the_shipped_shapes_are_those_of_their_papers() -> None:
     shapes = {}
     for name in ("tiny", "mini", "small", "base", "vaswani"):
         model = load_recipe(PretrainRecipe, preset=name, overrides=["run.steps=1"]).model
-        shapes[name] = (model.num_hidden_layers, model.hidden_size, model.num_attention_heads, model.intermediate_size)
-        assert (model.hidden_act, model.position) == (("relu", "sinusoidal") if name == "vaswani" else ("gelu", "learned"))
+        shapes[name] = (
+            model.num_hidden_layers,
+            model.hidden_size,
+            model.num_attention_heads,
+            model.intermediate_size,
+        )
+        assert (model.hidden_act, model.position) == (
+            ("relu", "sinusoidal") if name == "vaswani" else ("gelu", "learned")
+        )
     assert shapes == {
         "tiny": (2, 128, 2, 512),
         "mini": (4, 256, 4, 1024),
@@ -98,7 +110,9 @@ def test_the_shipped_shapes_are_those_of_their_papers() -> None:
 
 def test_an_unknown_preset_is_told_from_those_there_are() -> None:
     assert "mini" in preset_names()
-    with pytest.raises(RecipeError, match=r"there is no preset 'minni'; did you mean mini\?; presets are .*tiny"):
+    with pytest.raises(
+        RecipeError, match=r"there is no preset 'minni'; did you mean mini\?; presets are .*tiny"
+    ):
         read_preset("minni")
 
 
@@ -128,6 +142,8 @@ def test_what_lies_above_wins(below: dict[str, object], above: dict[str, object]
 
 
 @given(st.integers(0, 10**6), st.floats(0, 300), st.booleans(), st.sampled_from(["top", "bottom"]))
-def test_a_recipe_comes_back_from_its_table(minutes: int, heat: float, fan: bool, mode: Literal["top", "bottom"]) -> None:
+def test_a_recipe_comes_back_from_its_table(
+    minutes: int, heat: float, fan: bool, mode: Literal["top", "bottom"]
+) -> None:
     cake = Cake(minutes=minutes, oven=Oven(heat=heat, fan=fan, mode=mode))
     assert build(Cake, as_table(cake), "there") == cake

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +58,19 @@ def search_all(retriever: Retriever, queries: Mapping[str, str], options: Search
     return Found(hits)
 
 
-def rerank_all(reranker: Reranker, queries: Mapping[str, str], found: Found, *, candidates: int) -> Found:
-    """Rerank the first `candidates` hits of every query, with the time it took."""
-    started = time.perf_counter()
-    hits, pairs = {}, 0
+def rerank_all(
+    reranker: Reranker, queries: Mapping[str, str], found: Found, *, candidates: int
+) -> Iterator[Found]:
+    """Rerank the first `candidates` hits of every query; yields what is done after each, the last has them all."""
+    seconds, pairs = 0.0, 0
+    hits: dict[str, Sequence[Hit]] = {}
     for query_id, before in found.hits.items():
+        started = time.perf_counter()
         reranked = rerank_hits(reranker, queries[query_id], before, candidates=candidates)
+        seconds += time.perf_counter() - started
         hits[query_id] = reranked.hits
         pairs += reranked.depth
-    return Found(hits, time.perf_counter() - started, pairs)
+        yield Found(hits, seconds, pairs)
 
 
 def unknown_notes(test: RetrievalSet, doc_ids: Collection[str]) -> tuple[str, ...]:

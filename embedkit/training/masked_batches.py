@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.errors import TrainingError
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.batches import Pieces, cut_documents, cut_pairs
@@ -68,11 +69,32 @@ class BatchMaker:
         return self._recipe.masking.next_sentence != "none"
 
     def pieces(self, documents: Ints, length: int) -> Pieces:
-        """Cut documents into what becomes sequences of up to `length` tokens."""
-        if self.paired:
-            return cut_pairs(self._corpus, documents, length, num_special=self.num_special)
-        step = self._recipe.text.length_step
-        return cut_documents(self._corpus, documents, length, num_special=self.num_special, step=step)
+        """Cut documents into what becomes sequences of up to `length` tokens.
+
+        Raises:
+            TrainingError: they give none, or of one document only where pairs need a foreign sentence.
+        """
+        if not self.paired:
+            step = self._recipe.text.length_step
+            pieces = cut_documents(self._corpus, documents, length, num_special=self.num_special, step=step)
+        else:
+            pieces = cut_pairs(self._corpus, documents, length, num_special=self.num_special)
+        if not len(pieces):
+            what = "pairs of neighbouring sentences" if self.paired else "pieces of at least 8 tokens"
+            raise TrainingError(
+                f"{len(documents):,} documents hold no {what} within {length} tokens; give longer documents"
+            )
+        if self._recipe.masking.next_sentence == "next" and len(np.unique(self._home(pieces))) == 1:
+            raise TrainingError(
+                "there is 1 document with pairs of sentences; a sentence that does not follow comes from another one. "
+                "Give more documents, hold out another share (text.held_out), or learn their order: --sentence-order"
+            )
+        return pieces
+
+    def _home(self, pieces: Pieces) -> Ints:
+        """Return a number for each piece that tells its document."""
+        assert pieces.first_sentences is not None
+        return np.searchsorted(self._corpus.documents, pieces.first_sentences, side="right")
 
     def batch(self, pieces: Pieces, rows: Ints, length: int, rng: np.random.Generator) -> MaskedBatch:
         """Assemble the sequences of some pieces, longest first, and hide a part of their tokens."""

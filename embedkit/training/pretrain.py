@@ -162,13 +162,7 @@ class Pretraining:
 
 
 def _stream(maker: BatchMaker, documents: Ints, length: int, seed: int) -> Stream:
-    pieces = maker.pieces(documents, length)
-    if not len(pieces):
-        what = "pairs of neighbouring sentences" if maker.paired else "pieces of at least 8 tokens"
-        raise TrainingError(
-            f"{len(documents):,} documents hold no {what} within {length} tokens; give longer documents"
-        )
-    return Stream(pieces, num_special=maker.num_special, seed=seed)
+    return Stream(maker.pieces(documents, length), num_special=maker.num_special, seed=seed)
 
 
 def pretraining_loss(

@@ -85,7 +85,7 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         ({"system": 7}, r"system is int; it must be str"),
         ({"values": [1]}, r"values is list; it must be dict"),
         ({"values": {"map": "high"}}, r"the value of map is 'high'; it must be a number"),
-        ({"kind": "taste"}, r"kind is 'taste'; it must be one of retrieval, similarity"),
+        ({"kind": "taste"}, r"kind is 'taste'; it must be one of retrieval, reranking, similarity"),
         ({"mood": 1}, r"missing nothing; unknown mood"),
         (
             {"provenance": {}},

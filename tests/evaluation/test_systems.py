@@ -54,8 +54,9 @@ def test_every_query_is_searched_once_and_reranked_with_its_cost(tmp_path: Path)
     found = search_all(Retriever(words), test.queries, SearchOptions(mode="text"))
     assert words.asked == len(QRELS)
     assert found.run()["q3"] == {"d1": 2.0, "d4": 1.0}
-    reranked = rerank_all(Backwards(), test.queries, found, candidates=2)
-    assert reranked.reranked_pairs == 2 * len(QRELS)
+    steps = list(rerank_all(Backwards(), test.queries, found, candidates=2))
+    assert [step.reranked_pairs for step in steps] == [2, 4, 6]
+    reranked = steps[-1]
     assert [hit.doc_id for hit in reranked.hits["q3"]] == ["d4", "d1"]
     shared = {"metrics": [Metric("success", 1)], "system": "x", "command": ["embedkit"]}
     before = evaluate_found(test, found, **shared)  # type: ignore[arg-type] # the three belong there

@@ -10,7 +10,9 @@ from embedkit.records import Document
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.tokenization.train import Algorithm, smallest_vocabulary, texts_of, train_tokenizer
 
-WORDS = "search index vector sentence encoder model train resume token mask learn read write house garden".split()
+WORDS = (
+    "search index vector sentence encoder model train resume token mask learn read write house garden".split()
+)
 TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 9)) + f" {i % 10}." for i in range(400)]
 
 

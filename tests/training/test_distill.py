@@ -201,10 +201,10 @@ def test_principal_axes_of_a_worked_example() -> None:
     np.testing.assert_allclose(np.abs(axes), [[0.6, 0.8]], atol=1e-6)
     with pytest.raises(
         TrainingError,
-        match="student.dimension is 3; the teacher's vectors have 2 dimensions, so choose from 1 to 2",
+        match=r"student.dimension is 3; the teacher's vectors have 2 dimensions, so choose from 1 to 2",
     ):
         principal_axes(np.ones((5, 2), np.float32), 3)
-    with pytest.raises(TrainingError, match="student.dimension is 2; 1 texts span at most as many axes"):
+    with pytest.raises(TrainingError, match=r"student.dimension is 2; 1 texts span at most as many axes"):
         principal_axes(np.ones((1, 2), np.float32), 2)
 
 
@@ -225,14 +225,14 @@ def test_a_pruned_tokenizer_gives_the_same_tokens_and_never_more_unknown_ones() 
 
 
 def test_wrong_layers_and_lengths_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    shape = SHAPE.replace("max_position_embeddings=32", "max_position_embeddings=16")
     with pytest.raises(
-        TrainingError, match="student.layers names layer 2; the teacher has 2 layers, numbered from 0 to 1"
+        TrainingError, match=r"student.layers names layer 2; the teacher has 2 layers, numbered from 0 to 1"
     ):
         make_journey(tiny_model, tmp_path / "cache", "student.layers=[0,2]")
     with pytest.raises(
-        TrainingError, match="data.max_length is 32; the student's positions end at 16 tokens"
+        TrainingError, match=r"data.max_length is 32; the student's positions end at 16 tokens"
     ):
-        shape = SHAPE.replace("max_position_embeddings=32", "max_position_embeddings=16")
         make_journey(tiny_model, tmp_path / "cache", *shape.split(","))
     with pytest.raises(TrainingError, match="2 texts, of which 2 are held out, leave none to train on"):
         make_journey(tiny_model, tmp_path / "cache", "student.layers=[1]", texts=TEXTS[:2])

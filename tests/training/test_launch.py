@@ -61,7 +61,13 @@ def work(folder: Path, *overrides: str, ranks: int = 1) -> int:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_equal_one_with_the_same_whole_batch(folder: Path, strategy: str) -> None:
     """Each rank takes half of the batch; two parts a rank, so that gradients are exchanged after the second only."""
-    settings = ("run.steps=5", "model.dropout=0.0", "run.accumulate=2", "masking.next_sentence=next", "run.ema_decay=0.5")
+    settings = (
+        "run.steps=5",
+        "model.dropout=0.0",
+        "run.accumulate=2",
+        "masking.next_sentence=next",
+        "run.ema_decay=0.5",
+    )
     wanted = alone_weights(folder, *settings)
     assert work(folder, *settings, f"run.strategy={strategy}", ranks=2) == 0
     found = last_weights(folder / "run")
@@ -77,7 +83,9 @@ def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
     settings = ("run.steps=40", "run.save_every=1", "run.evaluate_every=5")
     wanted = alone_weights(folder, *settings)
     rng = random.Random(seed)
-    codes = [work(folder, *settings, f"kill={rng.uniform(0, 0.6 / math.sqrt(kills)):.3f}") for _ in range(kills)]
+    codes = [
+        work(folder, *settings, f"kill={rng.uniform(0, 0.6 / math.sqrt(kills)):.3f}") for _ in range(kills)
+    ]
     assert -9 in codes
     assert work(folder, *settings) == 0
     found = last_weights(folder / "run")

@@ -93,9 +93,7 @@ def test_a_wish_to_stop_saves_the_state_of_the_step_at_hand(
     assert RunFolder(tmp_path / "run").saved_steps() == [3]
 
 
-def test_the_held_out_loss_falls(
-    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_the_held_out_loss_falls(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
     recipe = make_recipe("run.steps=60", "run.evaluate_every=20", "model.dropout=0.0", "optim.lr=5e-3")
     reports, _ = start(corpus, tokenizer, recipe, tmp_path / "run")
     measured = [report for report in reports if isinstance(report, Evaluated)]

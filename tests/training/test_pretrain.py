@@ -42,7 +42,13 @@ def test_the_loss_by_hand() -> None:
         num_pairs=2,
     )
     values = {name: round(value.item(), 4) for name, value in found.items()}
-    assert values == {"loss": 0.3466, "accuracy": 0.25, "mlm_loss": 0.3466, "pair_loss": 0.0, "pair_accuracy": 0.5}
+    assert values == {
+        "loss": 0.3466,
+        "accuracy": 0.25,
+        "mlm_loss": 0.3466,
+        "pair_loss": 0.0,
+        "pair_accuracy": 0.5,
+    }
 
 
 def test_the_output_is_a_model_folder_with_its_heads(trained: Path) -> None:
@@ -61,7 +67,11 @@ def test_training_goes_on_from_a_finished_model(trained: Path) -> None:
     folder = read_model_folder(trained)
     model, family, fresh = continued_model(make_recipe("freeze_layers=1"), folder)
     assert (family, tuple(fresh), model.next_sentence) == ("bert", (), None)
-    trains = {name.split(".")[1] if "layers" not in name else name[:16] for name, p in model.named_parameters() if p.requires_grad}
+    trains = {
+        name.split(".")[1] if "layers" not in name else name[:16]
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
     assert trains == {"encoder.layers.1", "bias", "dense", "norm"}
     with pytest.raises(TrainingError, match="freeze_layers is 3; the model has 2 layers to freeze"):
         continued_model(make_recipe("freeze_layers=3"), folder)
@@ -85,7 +95,9 @@ def test_documents_of_one_sentence_make_no_pairs(tokenizer: Tokenizer, tmp_path:
     path = tmp_path / "lines.txt"
     path.write_text("".join(f"the cat sees dog {i}\n" for i in range(40)), encoding="utf-8")
     list(build_corpus([str(path)], ReadOptions(), tokenizer, tmp_path / "cache", "x"))
-    with pytest.raises(TrainingError, match="documents hold no pairs of neighbouring sentences within 32 tokens"):
+    with pytest.raises(
+        TrainingError, match="documents hold no pairs of neighbouring sentences within 32 tokens"
+    ):
         make_journey(open_corpus(tmp_path / "cache"), tokenizer, make_recipe("masking.next_sentence=next"))
 
 
@@ -100,7 +112,10 @@ def test_one_document_to_train_on_has_no_foreign_sentences(tokenizer: Tokenizer,
         if (corpus.hashes < 2**63).sum() == 1:
             break
     recipe = make_recipe("text.held_out=0.5", "masking.next_sentence=next")
-    with pytest.raises(TrainingError, match="1 document with pairs of sentences; a sentence that does not follow comes from another"):
+    with pytest.raises(
+        TrainingError,
+        match="there is 1 document with pairs of sentences; a sentence that does not follow comes from another",
+    ):
         make_journey(corpus, tokenizer, recipe)
     make_journey(corpus, tokenizer, make_recipe("text.held_out=0.5", "masking.next_sentence=order")).batch(0)
 
@@ -124,7 +139,11 @@ def test_the_estimate_counts_and_leaves_the_weights_alone(corpus: Corpus, tokeni
 def test_fill_mask_predicts_each_mask_in_order(trained: Path) -> None:
     folder = read_model_folder(trained)
     found = fill_mask(folder, ["the [MASK] sees the [MASK].", "a [MASK]"], top_k=3)
-    assert [filling.text for filling in found] == ["the [MASK] sees the [MASK].", "the [MASK] sees the [MASK].", "a [MASK]"]
+    assert [filling.text for filling in found] == [
+        "the [MASK] sees the [MASK].",
+        "the [MASK] sees the [MASK].",
+        "a [MASK]",
+    ]
     for filling in found:
         assert len(filling.tokens) == 3
         assert list(filling.probabilities) == sorted(filling.probabilities, reverse=True)

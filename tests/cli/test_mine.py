@@ -1,0 +1,87 @@
+"""`embedkit mine` from the shell's side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from embedkit.errors import OutputError, RecordError
+from embedkit.training.examples import read_examples
+from tests.training.contrastive_runs import rows_of, write_rows
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "pairs.jsonl", rows_of("pairs", 40))
+
+
+@pytest.mark.parametrize("by", ["dense", "text", "both"])
+def test_negatives_are_found_by_vectors_and_by_words(
+    pairs: Path, tiny_model: Path, tmp_path: Path, by: str
+) -> None:
+    output = tmp_path / "mined.jsonl"
+    command = [
+        "mine",
+        str(pairs),
+        "--by",
+        by,
+        "-o",
+        str(output),
+        "--num-negatives",
+        "3",
+        "--no-margin",
+        "--device",
+        "cpu",
+    ]
+    result = runner.invoke(app, [*command, "--model", str(tiny_model), "--json"])
+    assert result.exit_code == 0, result.exception
+    report = json.loads(result.stdout)
+    assert report["rows"] == 40
+    assert report["negatives"] > 40
+    mined = read_examples(str(output))
+    assert mined.negatives is not None
+    assert mined.second is not None
+    assert not (mined.negatives == mined.second[:, None]).any()
+    again = runner.invoke(app, [*command, "--model", str(tiny_model)])
+    assert isinstance(again.exception, OutputError)
+
+
+def test_margins_leave_candidates_out_and_say_so(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    command = [
+        "mine",
+        str(pairs),
+        "--model",
+        str(tiny_model),
+        "-o",
+        str(tmp_path / "m.jsonl"),
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    result = runner.invoke(app, [*command, "--relative-margin", "0.05", "--ranks", "2-20", "--by", "both"])
+    assert result.exit_code == 0, result.exception
+    report = json.loads(result.stdout)
+    assert report["too_near"] > 0
+    assert len(report["suspects"]) == 3
+
+
+def test_wrong_usage_is_told(pairs: Path, tmp_path: Path) -> None:
+    output = ["-o", str(tmp_path / "m.jsonl")]
+    missing = runner.invoke(app, ["mine", str(pairs), *output])
+    assert missing.exit_code == 2
+    assert "name the model folder with --model, or search by words with --by text" in missing.output
+    ranks = runner.invoke(app, ["mine", str(pairs), *output, "--by", "text", "--ranks", "ten"])
+    assert ranks.exit_code == 2
+    assert "--ranks is 'ten'; wanted FIRST-LAST" in ranks.output
+    texts = write_rows(tmp_path / "texts.jsonl", rows_of("texts"))
+    wrong = runner.invoke(app, ["mine", str(texts), *output, "--by", "text"])
+    assert isinstance(wrong.exception, RecordError)
+    assert "they make texts rows; mining needs first + second + negatives or first + second" in str(
+        wrong.exception
+    )
