@@ -24,10 +24,10 @@ QUERY_BLOCK = 256
 # Hamming distance alone orders too coarsely; this many times k are scored again by the int8 vectors.
 BINARY_OVERSAMPLING = 20
 # A product small enough for the BLAS not to wake its threads: on a busy machine waiting for them took 8 ms, the work
-# itself 1 ms. From 50,000 rows on the threads are worth it.
+# itself 1 ms.
 _LONE_ROWS = 1024
-_THREADS_WORTH = 50_000
-# Below this much of decoding numpy is as fast as starting faiss (0.08 s): 30,000 rows of 384 dimensions.
+# For a lone query faiss passes over the codes twice (fp32) to ten times (fp16) as fast as numpy; below so many numbers,
+# 30,000 rows of 384 dimensions, that does not pay for starting it (0.08 s).
 FAISS_WORTH = 12_000_000
 
 
@@ -67,9 +67,10 @@ class Scorer:
         scores: FloatArray
         if len(queries) == 1:
             scores = np.empty((1, len(vectors)), np.float32)
-            step = len(vectors) if len(vectors) >= _THREADS_WORTH else _LONE_ROWS
-            for start in range(0, len(vectors), step):
-                np.dot(vectors[start : start + step], queries[0], out=scores[0, start : start + step])
+            for start in range(0, len(vectors), _LONE_ROWS):
+                np.dot(
+                    vectors[start : start + _LONE_ROWS], queries[0], out=scores[0, start : start + _LONE_ROWS]
+                )
         else:
             scores = queries @ vectors.T
         if self.metric == "l2":
@@ -119,6 +120,7 @@ def search_segments(
     `release` gives each segment's memory back after its turn.
     """
     best = Candidates.none(len(queries), k)
+    scan = len(queries) <= 2 and sum(map(len, segments)) * queries.shape[1] > FAISS_WORTH
     for segment in segments:
         start = int(np.searchsorted(segment.rows, first_row)) if first_row else 0
         if start == len(segment):
@@ -128,11 +130,7 @@ def search_segments(
             continue
         if segment.storage == "binary":
             best = best.merge(_search_bits(segment, queries, k, start, allowed), k)
-        elif (
-            len(queries) <= 2
-            and segment.storage != "float32"
-            and len(segment) * segment.dimension > FAISS_WORTH
-        ):
+        elif scan:
             from .ann import scan_codes  # faiss takes 0.08 s to import: not for a small index
 
             segment.check(start, len(segment))

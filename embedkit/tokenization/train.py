@@ -75,6 +75,8 @@ def train_tokenizer(
             f"Ask for at most that with --vocab-size {found}, or give more text"
         )
     _finish(backend, algorithm, tokens)
+    # Unigram's scores lose their last digits on the way through a file: what is returned is what is read again.
+    backend = tokenizers.Tokenizer.from_str(backend.to_str())
     tokenizer = Tokenizer(backend, dict(tokens), max_length)
     return tokenizer, _report(tokenizer, split, leading_space=algorithm == "bpe")
 

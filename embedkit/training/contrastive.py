@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -27,11 +26,11 @@ from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_enc
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.recipe import as_table
-from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.contrastive_data import DataSet, Entries, entries_of
 from embedkit.training.contrastive_recipe import ContrastiveRecipe
-from embedkit.training.embedding import PackedEncoder, embed_texts, forward, micro_batches
+from embedkit.training.dealing import Part, average_gradients, deal
+from embedkit.training.embedding import PackedEncoder, embed_texts, forward
 from embedkit.training.evaluating import EvaluationSet, evaluation_hashes
 from embedkit.training.gather import gather_rows
 from embedkit.training.grad_cache import cached_backward
@@ -65,15 +64,6 @@ class Guide:
     encoder: PackedEncoder
     tokenizer: Tokenizer
     fingerprint: str
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some texts of a batch that go through the model together: their numbers in the batch, and their tokens."""
-
-    numbers: Ints
-    tokens: TokenBatch
-    skip: int
 
 
 class Contrastive:
@@ -120,14 +110,14 @@ class Contrastive:
 
     def described(self) -> list[str]:
         """Say of each data set what it is and what is made of it."""
-        return [each.described() for each in self._sets]
+        return [each.described(each.examples.short_name) for each in self._sets]
 
     def manifest(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
         data = {
             "origin": self._origin,
             "sets": [
                 {
-                    "name": each.examples.name,
+                    "name": each.examples.short_name,
                     "kind": each.examples.kind,
                     "loss": each.loss,
                     "rows": each.fingerprint,
@@ -150,7 +140,7 @@ class Contrastive:
         each, entries = self.entries(step)
         parts, order, length_sum = self._parts(entries, ranks)
 
-        def encode(part: _Part) -> Tensor:
+        def encode(part: Part) -> Tensor:
             return forward(module, part.tokens, ranks, self._recipe.run.precision, skip=part.skip)
 
         def loss(embeddings: Tensor) -> Tensor:
@@ -172,38 +162,13 @@ class Contrastive:
             values["temperature"] = temperature.detach() / ranks.world
         return Shares(values, length_sum, passes * self._flops(parts))
 
-    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[_Part], Ints, int]:
-        """Deal the batch's texts out to the devices, longest first, and cut this one's share into parts.
-
-        The order says which text each row of all devices' vectors is of, -1 for filling.
-        """
+    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[Part], Ints, int]:
+        """Tokenize a batch's texts and deal them out to the devices; see `deal`."""
         tokens = self._tokenizer.encode(entries.texts)
-        skips = self._skips()
-        sorted_numbers = np.argsort(-tokens.lengths, kind="stable")
-        found: list[_Part] = []
-        orders: list[Ints] = []
-        for rank in range(ranks.world):
-            mine = sorted_numbers[rank :: ranks.world]
-            parts = []
-            for group, skip in enumerate(skips):  # texts that skip as many tokens go together
-                chosen = (
-                    mine[entries.groups[mine] == group]
-                    if len(set(skips)) > 1
-                    else mine[: len(mine) if group == 0 else 0]
-                )
-                for rows in micro_batches(tokens.lengths[chosen], self._recipe.data.micro_tokens):
-                    numbers = chosen[rows]
-                    parts.append(
-                        _Part(numbers, tokens.take(numbers) if rank == ranks.rank else tokens.take([]), skip)
-                    )
-            width = -(-len(sorted_numbers) // ranks.world)
-            filled = np.full(width, -1, dtype=np.int64)
-            flat = np.concatenate([part.numbers for part in parts]) if parts else mine
-            filled[: len(flat)] = flat
-            orders.append(filled)
-            if rank == ranks.rank:
-                found = parts
-        return found, np.concatenate(orders), sum(int(part.tokens.lengths.sum()) for part in found)
+        parts, order = deal(
+            tokens, entries.groups, self._skips(), ranks, budget=self._recipe.data.micro_tokens
+        )
+        return parts, order, sum(int(part.tokens.lengths.sum()) for part in parts)
 
     def _skips(self) -> tuple[int, ...]:
         """Say how many tokens of the first column's texts, and of the others', are not pooled."""
@@ -261,7 +226,7 @@ class Contrastive:
         )
         return torch.from_numpy(vectors).to(ranks.device)
 
-    def _flops(self, parts: Sequence[_Part]) -> float:
+    def _flops(self, parts: Sequence[Part]) -> float:
         """Count the multiplications and additions of a forward pass: products of weights and of attention."""
         config = self._folder.config
         layers = self._model.encoder.layers
@@ -342,13 +307,3 @@ def load_guide(folder: str) -> Guide:
     read = read_model_folder(folder)
     model = load_sentence_encoder(read)
     return Guide(PackedEncoder(model), read.tokenizer, str(fingerprint(read)["weights"]))
-
-
-def average_gradients(module: nn.Module, ranks: Ranks) -> None:
-    """Replace each gradient by its mean over the devices, in one exchange; a weight without one counts as zero."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in trained])
-    dist.all_reduce(flat)
-    flat /= ranks.world
-    for parameter, part in zip(trained, torch.split(flat, [p.numel() for p in trained]), strict=True):
-        parameter.grad = part.view_as(parameter)

@@ -43,10 +43,10 @@ class DataSet:
     num_held_out: int
     fingerprint: str
 
-    def described(self) -> str:
-        """Say what was found and what is made of it, in a sentence."""
+    def described(self, name: str) -> str:
+        """Say what was found and what is made of it, in a sentence that starts with `name`."""
         examples = self.examples
-        return f"{examples.name}: {len(examples):,} {examples.kind} ({examples.described}) -> {self.loss}; {self.why}"
+        return f"{name}: {len(examples):,} {examples.kind} ({examples.described}) -> {self.loss}; {self.why}"
 
 
 def read_data_set(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,6 +20,9 @@ from embedkit.training.recipes import Precision
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+# oneDNN compiles a kernel for every number of rows it meets and keeps a thousand of them: without this, a run on a CPU grew by
+# gigabytes.
+CPU_ROWS_MULTIPLE = 64
 EVALUATION_WINDOW = 4096  # texts tokenized and sorted by length together
 
 
@@ -33,9 +37,22 @@ class PackedEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Sequence[int], skip: int = 0) -> Tensor:
         """Encode B packed sequences: (N,) -> (B, E); see `SentenceEncoder.forward_packed`."""
-        if self.all_layers and self.training and isinstance(self.model, SentenceEncoder):
-            return encode_layers(self.model, input_ids, lengths, skip=skip)
-        return self.model.forward_packed(input_ids, lengths, skip=skip)
+        if not isinstance(self.model, SentenceEncoder):
+            return self.model.forward_packed(input_ids, lengths, skip=skip)
+        count = len(lengths)
+        if input_ids.device.type == "cpu" and not skip:
+            input_ids, lengths = fill_up(input_ids, lengths, self.model.encoder.config.max_tokens)
+        if self.all_layers and self.training:
+            return encode_layers(self.model, input_ids, lengths, skip=skip)[:count]
+        return self.model.forward_packed(input_ids, lengths, skip=skip)[:count]
+
+
+def fill_up(input_ids: Tensor, lengths: Sequence[int], max_tokens: int) -> tuple[Tensor, Sequence[int]]:
+    """Add one sequence of zeros so that the number of tokens is a multiple of 64; its vector is to be dropped."""
+    missing = -len(input_ids) % min(CPU_ROWS_MULTIPLE, max_tokens)
+    if not missing:
+        return input_ids, lengths
+    return F.pad(input_ids, (0, missing)), [*lengths, missing]
 
 
 def encode_layers(

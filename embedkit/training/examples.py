@@ -61,6 +61,11 @@ class Examples:
         return len(self.first)
 
     @property
+    def short_name(self) -> str:
+        """The last two parts of the name, without endings: stsb/train."""
+        return "/".join(part.partition(".")[0] or part for part in Path(self.name).parts[-2:])
+
+    @property
     def text_columns(self) -> Ints:
         """All texts of each row, (R, 1, 2 or 2 + K); -1 where there is none."""
         columns = [self.first[:, None]]

@@ -35,8 +35,8 @@ from embedkit.training.state import (
     gather_state,
     gather_weights,
     restore_state,
-    restore_weights,
     state_bytes,
+    unsharded,
 )
 
 
@@ -286,7 +286,7 @@ def _save(journey: Journey, run: RunRecipe, folder: RunFolder, ranks: Ranks, now
 def _finish(journey: Journey, folder: RunFolder, ranks: Ranks, now: _Progress) -> Saved:
     """Write the model with the best weights, which are the last ones or earlier."""
     ranks.wait()
-    restore_weights(folder.read_best(), journey.module)
+    unsharded(journey.module, folder.read_best())
     if ranks.first:
         journey.save(folder)
     ranks.wait()

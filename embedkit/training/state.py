@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from embedkit.checkpoint.folder import new_folder, sync
 from embedkit.errors import OutputError, TrainingError
@@ -239,6 +240,15 @@ def restore_state(
     if averaged is not None:
         for name, mean in averaged.means.items():
             mean.copy_(placed(groups["averaged"][name], mean))
+
+
+def unsharded(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a module whole weights, also where its own are spread over the ranks: from then on one rank alone can use it."""
+    restore_weights(weights, module)
+    for name, parameter in list(module.named_parameters()):
+        if isinstance(parameter, DTensor):
+            owner, _, leaf = name.rpartition(".")
+            module.get_submodule(owner).register_parameter(leaf, nn.Parameter(weights[name]))
 
 
 @torch.no_grad()

@@ -166,7 +166,7 @@ def test_wrong_usage_ends_with_2(place: Path, tmp_path: Path, more: list[str], m
 
 
 def test_settings_that_do_not_fit_are_told(place: Path, tmp_path: Path) -> None:
-    wrong = runner.invoke(app, arguments(place, tmp_path / "run", "--set", "optim.lrr=1"))
+    wrong = runner.invoke(app, arguments(place, tmp_path / "run", "--steps", "1", "--set", "optim.lrr=1"))
     assert isinstance(wrong.exception, RecipeError)
     assert "unknown key optim.lrr; did you mean optim.lr?" in str(wrong.exception)
     missing = runner.invoke(app, arguments(place, tmp_path / "run"))

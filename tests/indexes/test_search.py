@@ -120,14 +120,15 @@ def test_search_equals_sorting_all_scores(
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("num_queries", [1, 7])
 def test_search_over_many_tiles_equals_sorting_all_scores(
-    tmp_path: Path, storage: Storage, num_queries: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, storage: Storage, metric: Metric, num_queries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(3)
     vectors = rng.standard_normal((5000, 24)).astype(np.float32)
     queries = rng.standard_normal((num_queries, 24)).astype(np.float32)
-    with Index.create(tmp_path / "i", Settings(dimension=24, storage=storage)) as index:
+    with Index.create(tmp_path / "i", Settings(dimension=24, metric=metric, storage=storage)) as index:
         for start in range(0, 5000, 2500):
             docs = [Document(f"d{n:05d}", "") for n in range(start, start + 2500)]
             index.add(docs, vectors[start : start + 2500])
@@ -139,8 +140,8 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
         stored = as_stored(index, vectors)
     living = {f"d{n:05d}": stored[n] for n in range(5000) if n % 3}
     unit = (queries / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
-    for hits, query in zip(found, unit, strict=True):
-        wanted = expected(living, query, "cosine", 20)
+    for hits, query in zip(found, unit if metric == "cosine" else queries, strict=True):
+        wanted = expected(living, query, metric, 20)
         assert [hit.doc_id for hit in hits] == [doc_id for doc_id, _ in wanted]
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in wanted], rtol=1e-6)
 

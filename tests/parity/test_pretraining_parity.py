@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import BASE_PREFIX, encoder_names, mlm_head_names, next_sentence_names
 from embedkit.checkpoint.pretraining import write_pretraining
 from embedkit.checkpoint.weights import load_sentence_encoder, read_tensors
-from embedkit.checkpoint.folder import read_model_folder
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
 from embedkit.model.pretraining import PretrainingModel

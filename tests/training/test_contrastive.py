@@ -69,9 +69,7 @@ def last_weights(output: Path) -> dict[str, Tensor]:
 def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> None:
     assert one.keys() == other.keys()
     for name, tensor in one.items():
-        torch.testing.assert_close(
-            other[name], tensor, atol=tolerance, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
-        )
+        torch.testing.assert_close(other[name], tensor, atol=tolerance, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize(("kind", "loss", "extra"), LOSSES)

@@ -22,6 +22,7 @@ from embedkit.training.comparison import compare_models
 from embedkit.training.distill import Distillation, taught_texts
 from embedkit.training.distill_recipe import DistillRecipe
 from embedkit.training.evaluating import find_overlaps, load_evaluation_sets
+from embedkit.training.launch import alone
 from embedkit.training.loop import Evaluated, Step, train
 from embedkit.training.pruning import prune_vocabulary
 from embedkit.training.state import RunFolder
@@ -91,19 +92,13 @@ def test_a_student_comes_nearer_to_its_teacher_and_its_folder_gives_the_same_vec
         tiny_model, tmp_path / "cache", "run.steps=40", "run.evaluate_every=20", *overrides
     )
     with torch.no_grad():
-        before = journey.evaluate(journey.module, _alone())["loss"]
+        before = journey.evaluate(journey.module, alone())["loss"]
     reports = list(train(journey, recipe.run, recipe.optim, RunFolder(tmp_path / "run")))
     losses = [report.values["loss"] for report in reports if isinstance(report, Evaluated)]
     assert losses[-1] < 0.8 * before
     student = Encoder.load(tmp_path / "run", device="cpu")
-    wanted = journey.embed(journey.module, TEXTS[:5], _alone())
+    wanted = journey.embed(journey.module, TEXTS[:5], alone())
     np.testing.assert_allclose(student.encode(TEXTS[:5]), wanted, atol=1e-6)
-
-
-def _alone():  # type: ignore[no-untyped-def] # Ranks, imported late
-    from embedkit.training.launch import alone
-
-    return alone()
 
 
 def test_a_student_of_all_layers_starts_as_the_teacher(tiny_model: Path, tmp_path: Path) -> None:
@@ -111,7 +106,7 @@ def test_a_student_of_all_layers_starts_as_the_teacher(tiny_model: Path, tmp_pat
     for extra in ((), ("student.dimension=8",), ("student.prune_below=1",)):
         journey, _ = make_journey(tiny_model, tmp_path / "cache", "student.layers=[0,1]", *extra)
         with torch.no_grad():
-            assert journey.evaluate(journey.module, _alone())["cosine"] == pytest.approx(1, abs=1e-5)
+            assert journey.evaluate(journey.module, alone())["cosine"] == pytest.approx(1, abs=1e-5)
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_model: Path, tmp_path: Path) -> None:
@@ -121,7 +116,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_model: Path, tm
             tiny_model, tmp_path / "cache", "student.layers=[1]", f"data.micro_tokens={tokens}"
         )
         journey.module.train()
-        shares = journey.backward(journey.module, 0, _alone())
+        shares = journey.backward(journey.module, 0, alone())
         gradients.append(
             {name: p.grad for name, p in journey.module.named_parameters() if p.grad is not None}
         )

@@ -74,6 +74,7 @@ def test_two_ranks_equal_one_with_the_same_whole_batch(folder: Path, strategy: s
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         torch.testing.assert_close(found[name], tensor, atol=ACROSS_RANKS, rtol=0, msg=name)
+    assert (folder / "run" / "config.json").is_file()
     logs = [(folder / run / "training" / "log.jsonl").read_text(encoding="utf-8") for run in ("alone", "run")]
     assert logs[0].count("\n") == logs[1].count("\n")  # rank 0 alone wrote
 

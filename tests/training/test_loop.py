@@ -173,7 +173,7 @@ def test_a_used_output_folder_and_a_missing_run_are_refused(
         start(corpus, tokenizer, make_recipe(), tmp_path / "none", resume=True)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "letter.txt").write_text("dear", encoding="utf-8")
-    with pytest.raises(OutputError, match="already exists and is not empty. Choose another --output"):
+    with pytest.raises(OutputError, match=r"already exists and is not empty\. Choose another --output"):
         start(corpus, tokenizer, make_recipe(), tmp_path / "used")
 
 

@@ -76,7 +76,7 @@ def test_several_searches_take_turns_and_random_picks_are_seeded(tmp_path: Path)
     examples = examples_of(tmp_path)
     (row,) = mined(examples, tmp_path, MiningRecipe(margin=None), searches=[search, words])
     assert row["negatives"] == ["near", "farther", "close", "far"]
-    picks = []
+    picks: list[tuple[str, ...]] = []
     for seed in (0, 0, 1, 2, 3):
         (tmp_path / "mined.jsonl").unlink()
         recipe = MiningRecipe(margin=None, num_negatives=2, pick="random", seed=seed)

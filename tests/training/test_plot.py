@@ -52,7 +52,7 @@ def test_smoothing_averages_stretches_of_steps() -> None:
 
 def test_the_terminal_plot_falls_from_the_top_left_to_the_bottom_right(run: Path) -> None:
     lines = terminal_plot(read_curves(run)[:1], width=20, height=10).splitlines()
-    assert lines[0].startswith("   10.000 │  •")
+    assert lines[0].startswith("   10.000 │ •")
     assert lines[9].startswith("    1.000 │")
     columns = [line.index("•") for line in lines[:10]]
     assert columns == sorted(columns)
