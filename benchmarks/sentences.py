@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     count = 0
     with arguments.output.open("w", encoding="utf-8") as file:
-        for count, sentence in enumerate(sentences(data_folder()), 1):  # noqa: B007 (the last is the count)
+        for count, sentence in enumerate(sentences(data_folder()), 1):
             file.write(sentence + "\n")
             if count == arguments.size:
                 break

@@ -51,6 +51,9 @@ def info(folder: Folder, as_json: options.AsJson = False) -> None:
         "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
         "weights": fingerprint(read)["weights"],
     }
+    if read.static:  # a table of token vectors has none of these
+        none = ("layers", "attention_heads", "intermediate_size", "positions", "max_seq_length")
+        content = {key: value for key, value in content.items() if key not in none} | {"family": "static"}
     if console.wants_json(as_json):
         console.print_json(content)
     else:

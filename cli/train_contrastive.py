@@ -196,7 +196,9 @@ def _journey(
     journey = Contrastive(folder, encoder, made, recipe, origin=origin, evaluation=sets, guide=guide)
     if not quiet:
         for each, share in zip(made, journey.shares, strict=True):
-            console.note(f"{each.described(each.examples.name)}. {share:.0%} of the steps; {each.num_held_out:,} rows held out")
+            console.note(
+                f"{each.described(each.examples.name)}. {share:.0%} of the steps; {each.num_held_out:,} rows held out"
+            )
         for overlap in find_overlaps(sets, (text for each in made for text in each.examples.texts)):
             console.note(f"warning: {overlap.warning()}")
     return journey

@@ -16,7 +16,7 @@ from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = (
+WORDS = (  # noqa: SIM905 (a list of these would fill a page)
     "the a of and to in is it on that for was with as he she they we you i this not are be by from or an at which one "
     "girl boy man woman dog cat horse guitar piano song hair ball beach water red green blue small large old new "
     "plays plays ##s ##ing ##ed runs sleeps eats sings walks reads writes searches index vector encoder sentence word"

@@ -25,7 +25,9 @@ CPU_ROWS_MULTIPLE = 64
 class TorchBackend:
     """A `Backend` over a sentence encoder of either kind; the weights are cast once, sums of the pooling stay in fp32."""
 
-    def __init__(self, model: SentenceEncoder | StaticEncoder, *, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self, model: SentenceEncoder | StaticEncoder, *, device: torch.device, precision: Precision
+    ) -> None:
         self.model: SentenceEncoder | StaticEncoder = model.to(device=device, dtype=DTYPES[precision]).eval()
         self.device = device
         self.precision = precision

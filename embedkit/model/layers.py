@@ -206,13 +206,11 @@ class EncoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
         if self.norm_first:
-            attended: Tensor = hidden + self.dropout(
-                self.attention(self.attention_norm(hidden), runs, biases)
-            )
-            out: Tensor = attended + self.dropout(self.mlp(self.mlp_norm(attended)))
-            return out
-        attended = self.attention_norm(hidden + self.dropout(self.attention(hidden, runs, biases)))
-        out = self.mlp_norm(attended + self.dropout(self.mlp(attended)))
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), runs, biases))
+            out: Tensor = hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
+        else:
+            hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, runs, biases)))
+            out = self.mlp_norm(hidden + self.dropout(self.mlp(hidden)))
         return out
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.training.evaluating import EvaluationSet
+from embedkit.training.evaluating import Embed, EvaluationSet
 
 Floats = NDArray[np.float32]
 
@@ -26,7 +26,7 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One measure of both; `better` says whether more is better, or less."""
+    """One measure of both; `digits` stand after the point."""
 
     measure: str
     teacher: float
@@ -82,7 +82,7 @@ def weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def _embedder(model: TextEncoder):  # type: ignore[no-untyped-def]
+def _embedder(model: TextEncoder) -> Embed:
     return lambda texts, role: (
         model.encode_queries(texts) if role == "query" else model.encode_documents(texts)
     )

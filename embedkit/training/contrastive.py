@@ -31,7 +31,7 @@ from embedkit.training.contrastive_data import DataSet, Entries, entries_of
 from embedkit.training.contrastive_recipe import ContrastiveRecipe
 from embedkit.training.dealing import Part, average_gradients, deal
 from embedkit.training.embedding import PackedEncoder, embed_texts, forward
-from embedkit.training.evaluating import EvaluationSet, evaluation_hashes
+from embedkit.training.evaluating import Embed, EvaluationSet, evaluation_hashes
 from embedkit.training.gather import gather_rows
 from embedkit.training.grad_cache import cached_backward
 from embedkit.training.launch import Ranks, synchronized
@@ -259,9 +259,8 @@ class Contrastive:
         best = -float(np.mean(list(measures.values()))) if measures else values["held_out_loss"]
         return {"loss": best, **values, **measures}
 
-    def embedder(
-        self, module: nn.Module, ranks: Ranks
-    ) -> Any:  # Any: a function of texts and role, see evaluating.Embed
+    def embedder(self, module: nn.Module, ranks: Ranks) -> Embed:
+        """Return the function that evaluation sets embed texts with, as the finished model would."""
         prompts = {"query": self._recipe.prompts.first, "document": self._recipe.prompts.second}
         skips = dict(zip(prompts, self._skips(), strict=True))
 

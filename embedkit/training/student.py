@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.names import Family, family_of
@@ -216,8 +216,3 @@ def _linear(dense: nn.Module) -> nn.Linear:
     linear = dense[0] if isinstance(dense, nn.Sequential) else dense
     assert isinstance(linear, nn.Linear)
     return linear
-
-
-def reduce_vectors(vectors: Tensor, axes: Tensor | None) -> Tensor:
-    """Project the teacher's vectors onto the principal axes: (B, E) -> (B, E')."""
-    return vectors if axes is None else vectors @ axes.T

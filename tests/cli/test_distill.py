@@ -88,6 +88,9 @@ def test_a_static_student_is_encoded_and_indexed_like_any_other_model(
     assert text in found.stdout.splitlines()[0]
     info = runner.invoke(app, ["model", "info", str(student)])
     assert info.exit_code == 0, info.exception
+    shown = json.loads(info.stdout)
+    assert (shown["family"], shown["dimension"]) == ("static", 8)
+    assert "layers" not in shown
     np.testing.assert_allclose(np.linalg.norm(Encoder.load(student).encode(["the dog"])), 1, atol=1e-6)
 
 

@@ -177,7 +177,7 @@ def test_export_to_parquet_and_to_faiss(tmp_path: Path, index: Path) -> None:
 
     invoke("index", "export", "--index", index, "--output", tmp_path / "all.parquet")
     rows = pyarrow.parquet.read_table(tmp_path / "all.parquet").to_pylist()
-    assert [(row["id"], json.loads(row["metadata"])) for row in rows][0] == ("guitar", {"year": 2020})
+    assert (rows[0]["id"], json.loads(rows[0]["metadata"])) == ("guitar", {"year": 2020})
     assert len(rows[0]["vector"]) == 32
     invoke("index", "export", "--index", index, "--output", tmp_path / "plain.faiss")
     assert faiss.read_index(str(tmp_path / "plain.faiss")).ntotal == 3

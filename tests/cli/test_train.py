@@ -83,8 +83,8 @@ def test_a_run_ends_with_a_model_that_fills_masks_and_can_be_drawn(place: Path, 
     for name in ("--tokenizer", "--preset"):
         at = further.index(name)
         del further[at : at + 2]
-    at = [i for i, argument in enumerate(further) if argument.startswith("model.")]
-    for i in reversed(at):
+    places = [i for i, argument in enumerate(further) if argument.startswith("model.")]
+    for i in reversed(places):
         del further[i - 1 : i + 1]
     went = runner.invoke(app, [*further, "--model", str(output), "--freeze-layers", "1"])
     assert went.exit_code == 0, went.exception

@@ -25,6 +25,8 @@ from tests.training.contrastive_runs import make_journey, make_recipe, rows_of, 
 
 # What the issue of rounding leaves between two ways to sum the same numbers in float32, after three steps.
 AFTER_THREE_STEPS = 1e-6
+# The third loss is that of weights which differ so much already.
+LOSS_ROUNDING = 1e-5
 
 LOSSES = [
     ("pairs", "info_nce", ()),
@@ -84,7 +86,7 @@ def test_cached_gradients_train_the_weights_that_the_full_batch_does_with_dropou
     settings = (f"loss.name={loss}", "data.micro_tokens=64", *extra)
     cached, losses, evaluated = trained(tiny_model, rows, tmp_path / "cached", *settings)
     full, full_losses = one_graph(tiny_model, rows, *settings)
-    np.testing.assert_allclose(losses, full_losses, atol=1e-6, rtol=1e-6)
+    np.testing.assert_allclose(losses, full_losses, rtol=LOSS_ROUNDING)
     assert_close(full, cached, AFTER_THREE_STEPS)
     start = make_journey(tiny_model, [rows], make_recipe(*settings)).module.state_dict()
     assert any(not torch.equal(start[name], tensor) for name, tensor in cached.items())
