@@ -134,10 +134,13 @@ def test_a_full_disk_is_said_and_made_good(
 
 
 def test_an_interrupted_job_prints_the_line_that_goes_on(
-    corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path
+    corpus: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "v.npy"
-    arguments = command(corpus, tiny_model, output)
+    long_corpus = tmp_path / "corpus.txt"  # so long that the job is not over before the signal comes
+    long_corpus.write_text(5 * corpus.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    output = tmp_path / "out" / "v.npy"
+    arguments = command(long_corpus, tiny_model, output)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_commit(process, output)
     process.send_signal(signal.SIGINT)
@@ -146,5 +149,6 @@ def test_an_interrupted_job_prints_the_line_that_goes_on(
     assert "go on with the same command:\n  embedkit encode " in stderr
     assert stderr.splitlines()[-1].strip() == "embedkit " + " ".join(arguments[3:])
     assert "Traceback" not in stderr
-    encode(corpus, tiny_model, output)
-    assert_same(output, expected)
+    encode(long_corpus, tiny_model, output)
+    encode(long_corpus, tiny_model, tmp_path / "uninterrupted.npy")
+    assert_same(output, tmp_path / "uninterrupted.npy")

@@ -152,6 +152,7 @@ def test_recomputing_layers_changes_no_gradient(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about torch
 def test_compiled_layers_give_the_same_gradients(folder: Path) -> None:
     tokenizer = Tokenizer.load(folder / "tokenizer")
     corpus = make_corpus(folder / "cache", folder / "texts.jsonl", tokenizer)
