@@ -120,4 +120,4 @@ def write_classifier(
     tensors = export_tensors(model.encoder, encoder_names(family, config), prefix=BASE_PREFIX[family])
     tensors |= export_tensors(model.head, _head_names(family, config, head))
     save_tensors(tensors, folder / WEIGHTS)
-    tokenizer.save(folder)
+    tokenizer.save(folder, token_types=config.type_vocab_size > 1)

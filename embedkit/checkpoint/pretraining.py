@@ -88,4 +88,4 @@ def write_pretraining(folder: Path, model: PretrainingModel, tokenizer: Tokenize
         tensors |= export_tensors(model.next_sentence, next_sentence_names(family))
     save_tensors(tensors, folder / WEIGHTS)
     write_modules(folder, SentenceModules(max_seq_length=tokenizer.max_length), config.hidden_size)
-    tokenizer.save(folder)
+    tokenizer.save(folder, token_types=config.type_vocab_size > 1)

@@ -96,7 +96,7 @@ def write_static_files(folder: Path, tokenizer: Tokenizer, *, normalize: bool) -
         write_json(folder / "1_Normalize" / "config.json", {})
     texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", texts)
-    tokenizer.save(folder)
+    tokenizer.save(folder, token_types=False)
 
 
 def _kind(module: Any) -> str:  # Any: whatever JSON holds

@@ -187,7 +187,7 @@ def save_sentence_encoder(
         write_modules(folder, modules, config.hidden_size)
         for number, (dense, shape) in enumerate(zip(model.dense, model.config.dense, strict=True)):
             save_tensors(export_tensors(dense, _dense_names(shape)), folder / f"{number + 2}_Dense" / WEIGHTS)
-        tokenizer.save(folder)
+        tokenizer.save(folder, token_types=config.type_vocab_size > 1)
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
 

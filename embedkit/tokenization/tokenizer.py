@@ -84,13 +84,15 @@ class Tokenizer:
                 f"{folder}: the tokenizer files cannot be read ({exc}). Copy them again from where the model came from"
             ) from exc
 
-    def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`."""
+    def save(self, folder: str | Path, *, token_types: bool = True) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
+
+        `token_types` says whether the model takes any: transformers gives a model the inputs that its tokenizer names.
+        """
         folder = Path(folder)
         self.backend.save(str(folder / "tokenizer.json"))
         names = {f"{role}_token": token for role, token in self.special_tokens.items()}
-        # transformers gives a model only the inputs that its tokenizer names.
-        types = ["token_type_ids"] if any(self.backend.encode("a", "a").type_ids) else []
+        types = ["token_type_ids"] if token_types and any(self.backend.encode("a", "a").type_ids) else []
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": self.max_length,

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cli.main import app
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_threads() -> Iterator[None]:
+    """Encode with every core: other tests make do with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or before)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
