@@ -199,13 +199,12 @@ def _search(
 
 def _texts(test: RetrievalSet, wanted: set[str]) -> dict[str, str]:
     """Look up the shown documents."""
-    from embedkit.records import read_documents
-    from embedkit.reranking.hits import text_of
+    from embedkit.records import read_documents, titled_text
 
     found: dict[str, str] = {}
     for document in read_documents([str(test.corpus)]):
         if document.doc_id in wanted:
-            found[document.doc_id] = text_of(document.title, document.text)
+            found[document.doc_id] = titled_text(document.title, document.text)
             if len(found) == len(wanted):
                 break
     return found

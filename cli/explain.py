@@ -74,7 +74,7 @@ def explain(
 def _look_up(path: Path, doc_id: str) -> tuple[str, str | None]:
     """Return the text of a document, title first, and the model that the index remembers."""
     from embedkit.errors import RecordError
-    from embedkit.reranking.hits import text_of
+    from embedkit.records import titled_text
     from indexes import Index
     from indexes.documents import find_documents, read_documents
 
@@ -85,7 +85,7 @@ def _look_up(path: Path, doc_id: str) -> tuple[str, str | None]:
                 f"{path}: no document {doc_id!r}. Look for it with: embedkit search {path} --mode text"
             )
         stored = read_documents(index.database, found[doc_id][0] - 1, 1)[0].document
-        return text_of(stored.title, stored.text), index.model_path
+        return titled_text(stored.title, stored.text), index.model_path
 
 
 def _print(explanation: Explanation) -> None:

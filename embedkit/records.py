@@ -97,6 +97,11 @@ class ReadOptions:
             raise ValueError(f"max_line_bytes is {self.max_line_bytes}; it must be at least 1")
 
 
+def titled_text(title: str, text: str) -> str:
+    """Join title and text with a space, as BEIR does: what an encoder and a reranker read of a document."""
+    return f"{title} {text}".strip()
+
+
 class DocumentReader:
     """Iterate over the documents of many files, knowing how far along it is.
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from embedkit.records import Document
+from embedkit.records import Document, titled_text
 
 from .commit import WHOLE, Addition, Change, Update, prepare_vectors
 from .documents import (
@@ -29,7 +29,6 @@ from .documents import (
     find_documents,
     find_duplicate,
     metadata_json,
-    passage_text,
     vanished_documents,
 )
 from .segment import FloatArray
@@ -195,7 +194,7 @@ class _Build:
     def _cut(self, addition: Addition, batch: _Batch) -> None:
         document = addition.document
         passages: Sequence[Passage] = WHOLE
-        if not passage_text(document.title, document.text):
+        if not titled_text(document.title, document.text):
             passages = ()
             batch.counts["empty"] += 1
         elif self.split is not None:
@@ -205,7 +204,7 @@ class _Build:
         batch.additions.append(replace(addition, passages=passages))
         for passage in passages:
             part = document.text if passage.stop == -1 else document.text[passage.start : passage.stop]
-            batch.texts.append(passage_text(document.title, part))
+            batch.texts.append(titled_text(document.title, part))
 
     def _finish(self, batch: _Batch) -> Iterator[BuildReport]:
         """Wait for a batch's vectors and commit it."""

@@ -71,11 +71,6 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:  # Any: whatever JSON hol
     return json.dumps(metadata, ensure_ascii=False, sort_keys=True) if metadata else "{}"
 
 
-def passage_text(title: str, text: str) -> str:
-    """Join title and text as they are embedded: each passage of a document is read with its title."""
-    return f"{title} {text}".strip()
-
-
 def begin_run(database: Database) -> None:
     """Forget which ids an earlier run of this process has seen. They are kept on disk, not in memory."""
     database.execute("PRAGMA temp_store = FILE")

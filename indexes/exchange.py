@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedkit.errors import IndexFileError, IndexMismatchError, OutputError, RecordError
-from embedkit.records import Document
+from embedkit.records import Document, titled_text
 
 from .building import BuildReport
 from .commit import WHOLE, Addition, Change, prepare_vectors
@@ -207,7 +207,7 @@ def living_texts(index: Index) -> tuple[list[str], list[str], FloatArray]:
     parts = [np.empty((0, index.settings.dimension), np.float32)]
     for rows, vectors in stream_vectors(index.snapshot):
         passages = read_passages(index.database, rows)
-        texts += [f"{passages[row].title} {passages[row].text}".strip() for row in rows.tolist()]
+        texts += [titled_text(passages[row].title, passages[row].text) for row in rows.tolist()]
         parts.append(vectors)
     return ids, texts, np.concatenate(parts)
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from embedkit.errors import IndexFileError
+from embedkit.records import titled_text
 
 from .commit import SEGMENT_PATTERN, database_path
 from .database import FORMAT_VERSION, Database, checked
-from .documents import passage_text
 from .lock import WriterLock
 from .searching import AnnFile
 from .segment import RowArray, Segment, write_segment
@@ -212,7 +212,7 @@ def _misfits(database: Database, sound: dict[int, int]) -> set[str]:
         "SELECT doc_id, title, text, count(row) FROM documents LEFT JOIN passages USING (doc_key) "
         "GROUP BY doc_key HAVING count(row) = 0 OR max(number) + 1 != count(row)"
     )
-    return lost | {doc_id for doc_id, title, text, count in holes if count or passage_text(title, text)}
+    return lost | {doc_id for doc_id, title, text, count in holes if count or titled_text(title, text)}
 
 
 def _remove(database: Database, lost: set[str], sound: dict[int, int]) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from embedkit.encoding.draft import Draft
 from embedkit.encoding.encoder import EncodedWindow, Encoder, OnTruncate, TextRefusedError
 from embedkit.errors import OutputError, RecordError
-from embedkit.records import Document
+from embedkit.records import Document, titled_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class EncodeOptions:
 def document_text(document: Document, *, join_title: bool = True) -> str:
     """Return what is encoded of a document: its title and text, joined by a space as in BEIR."""
     if join_title and document.title:
-        return f"{document.title} {document.text}".strip()
+        return titled_text(document.title, document.text)
     return document.text
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedkit.encoding.backend import Float32
-from embedkit.records import Hit
+from embedkit.records import Hit, titled_text
 from embedkit.reranking.reranker import Reranker
 
 # Where a time budget may end: after 4, 8, 16 and then every 16 candidates. Fixed places, so that a ranking depends on the
@@ -40,11 +40,6 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def text_of(title: str, text: str) -> str:
-    """Join title and text as the reranker reads them."""
-    return f"{title} {text}".strip()
-
-
 def rerank_hits(
     reranker: Reranker,
     query: str,
@@ -65,7 +60,7 @@ def rerank_hits(
     """
     if budget_seconds is not None and not budget_seconds > 0:
         raise ValueError(f"budget_seconds is {budget_seconds}; it must be above 0")
-    texts = [text_of(hit.title, hit.text) for hit in hits[:candidates]]
+    texts = [titled_text(hit.title, hit.text) for hit in hits[:candidates]]
     if budget_seconds is None:
         scores = checked(reranker.score(query, texts), len(texts)) if texts else np.empty(0, np.float32)
     else:

@@ -17,9 +17,9 @@ from embedkit.evaluation.beir import name_some
 from embedkit.evaluation.metrics import ranking
 from embedkit.evaluation.trec import read_run
 from embedkit.formats import read_lines
-from embedkit.records import ReadOptions, read_documents, read_queries
+from embedkit.records import ReadOptions, read_documents, read_queries, titled_text
 from embedkit.reranking.cross_encoder import CrossEncoder
-from embedkit.reranking.hits import checked, score_within, text_of
+from embedkit.reranking.hits import checked, score_within
 from embedkit.reranking.reranker import Reranker
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
@@ -107,7 +107,7 @@ def _request(line: str, where: str) -> Request:
                 f"{where}: {key}[{i}] has no string 'text'; a candidate is a string, or an object with 'text' "
                 "and perhaps 'title'. Complete it"
             )
-        texts.append(text_of(title, text))
+        texts.append(titled_text(title, text))
     return Request(query, texts, row, candidates, key)
 
 
@@ -127,7 +127,7 @@ def requests_of_run(run_path: str | Path, queries: Sequence[str], documents: Seq
     texts: dict[str, str] = {}
     for document in read_documents(documents):
         if document.doc_id in wanted:
-            texts[document.doc_id] = text_of(document.title, document.text)
+            texts[document.doc_id] = titled_text(document.title, document.text)
     for what, missing, total, option in (
         ("queries", [query_id for query_id in run if query_id not in query_texts], len(run), "--queries"),
         ("documents", sorted(wanted - texts.keys()), len(wanted), "--documents"),

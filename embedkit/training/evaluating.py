@@ -15,7 +15,7 @@ from embedkit.evaluation.files import file_hash
 from embedkit.evaluation.metrics import Metric, Qrels
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.similarity import evaluate_similarity, read_scored_pairs
-from embedkit.records import read_documents
+from embedkit.records import read_documents, titled_text
 
 Floats = NDArray[np.float32]
 Role = str  # "query" or "document"
@@ -69,7 +69,7 @@ def load_evaluation_set(source: str) -> EvaluationSet:
         return EvaluationSet(name=name, files=(path,), pairs=read_scored_pairs(path))
     found = load_retrieval_set(folder, split=split or "test")
     documents = {
-        document.doc_id: f"{document.title} {document.text}".strip()
+        document.doc_id: titled_text(document.title, document.text)
         for document in read_documents([str(found.corpus)])
     }
     find_unknown(found.qrels, query_ids=found.queries, doc_ids=documents)

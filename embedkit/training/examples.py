@@ -23,7 +23,7 @@ from embedkit.formats import (
     read_whole,
     separated_rows,
 )
-from embedkit.records import ReadOptions, expand_inputs, read_documents
+from embedkit.records import ReadOptions, expand_inputs, read_documents, titled_text
 from embedkit.training.columns import KINDS, NEEDS, Columns, Kind, Role, choose_kind, find_columns
 
 Ints = NDArray[np.int64]
@@ -285,7 +285,7 @@ def _read_retrieval_set(folder: Path, split: str, kinds: Sequence[Kind], purpose
     found = load_retrieval_set(folder, split=split or _only_split(folder))
     wanted = {doc_id for judgements in found.qrels.values() for doc_id in judgements}
     documents = {
-        document.doc_id: f"{document.title} {document.text}".strip()
+        document.doc_id: titled_text(document.title, document.text)
         for document in read_documents([str(found.corpus)])
         if document.doc_id in wanted
     }
