@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedkit.checkpoint.folder import weight_files
+from embedkit.checkpoint.folder import fit_tokenizer, weight_files
 from embedkit.checkpoint.hf_config import read_config, write_config
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import read_json
@@ -99,16 +99,9 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
             "cross-encoders with prompts are not computed. Choose a model without"
         )
     tokenizer = Tokenizer.load(path, lowercase=bool(settings.get("do_lower_case", False)))
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the token table {config.vocab_size} rows. "
-            "Take tokenizer and weights from the same model"
-        )
-    if max_seq_length is not None and max_seq_length > config.max_tokens:
-        raise CheckpointError(
-            f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} tokens"
-        )
-    own = min(settings.get("max_seq_length") or tokenizer.max_length, config.max_tokens)
+    tokenizer = fit_tokenizer(
+        tokenizer, config, path, own_limit=settings.get("max_seq_length"), max_seq_length=max_seq_length
+    )
     labels = _labels(content, where)
     return ClassifierFolder(
         path=path,
@@ -118,7 +111,7 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
         labels=labels,
         activation=_read_activation(path, content, texts, len(labels)),
         token_types=has_token_types(path, config),
-        tokenizer=tokenizer.with_max_length(max_seq_length or own),
+        tokenizer=tokenizer,
     )
 
 

@@ -73,23 +73,9 @@ def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) 
     tokenizer = Tokenizer.load(
         encoder_path, lowercase=modules.lowercase, default_max_length=config.max_tokens
     )
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the token table {config.vocab_size} rows. "
-            "Take tokenizer and weights from the same model"
-        )
-    if max_seq_length is not None and max_seq_length > config.max_tokens:
-        raise CheckpointError(
-            f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} "
-            "tokens. Ask for fewer"
-        )
-    limit = max_seq_length or min(modules.max_seq_length or tokenizer.max_length, config.max_tokens)
-    try:
-        tokenizer = tokenizer.with_max_length(limit)
-    except ValueError as exc:
-        raise CheckpointError(
-            f"{path}: {exc}. Pass --max-seq-length, or correct the folder's own limit"
-        ) from exc
+    tokenizer = fit_tokenizer(
+        tokenizer, config, path, own_limit=modules.max_seq_length, max_seq_length=max_seq_length
+    )
     return ModelFolder(
         path=path,
         family=family,
@@ -111,6 +97,38 @@ def _static_folder(path: Path, max_seq_length: int | None) -> ModelFolder:
     return ModelFolder(
         path=path, family="bert", config=config, modules=found.modules, tokenizer=tokenizer, static=True
     )
+
+
+def fit_tokenizer(
+    tokenizer: Tokenizer,
+    config: EncoderConfig,
+    path: Path,
+    *,
+    own_limit: int | None,
+    max_seq_length: int | None,
+) -> Tokenizer:
+    """Return a folder's tokenizer with the limit asked for, else the folder's own, within the position table.
+
+    Raises:
+        CheckpointError: the tokenizer has more tokens than the model, or the limit is too large or too small.
+    """
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the token table {config.vocab_size} rows. "
+            "Take tokenizer and weights from the same model"
+        )
+    if max_seq_length is not None and max_seq_length > config.max_tokens:
+        raise CheckpointError(
+            f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} "
+            "tokens. Ask for fewer"
+        )
+    limit = max_seq_length or min(own_limit or tokenizer.max_length, config.max_tokens)
+    try:
+        return tokenizer.with_max_length(limit)
+    except ValueError as exc:
+        raise CheckpointError(
+            f"{path}: {exc}. Pass --max-seq-length, or correct the folder's own limit"
+        ) from exc
 
 
 def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
