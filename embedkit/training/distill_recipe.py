@@ -15,13 +15,15 @@ DistillLoss = Literal["cosine", "mse"]
 class StudentRecipe:
     """What the student is.
 
-    `layers` are copied from the teacher, numbered from 0; without them the encoder is drawn fresh in the shape of `model`.
+    `layers` are copied from the teacher, numbered from 0, with the `intermediate_size` strongest inner units of their feed-forward
+    layers (default: all); without them the encoder is drawn fresh in the shape of `model`.
     `prune_below` leaves out the tokens that the texts use fewer times; 0 keeps all. `dimension` cuts the vectors by PCA.
     `dropout` is that of the student in training; a student that imitates vectors does better without.
     """
 
     kind: StudentKind = "transformer"
     layers: tuple[int, ...] = ()
+    intermediate_size: int | None = None
     prune_below: int = 0
     dimension: int | None = None
     dropout: float = 0.0
@@ -32,6 +34,10 @@ class StudentRecipe:
             raise ValueError(f"prune_below is {self.prune_below}; it must be at least 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        if self.intermediate_size is not None and (self.intermediate_size < 1 or not self.layers):
+            raise ValueError(
+                f"intermediate_size is {self.intermediate_size}; it must be at least 1, and goes with layers of the teacher"
+            )
         if self.kind == "static" and self.layers:
             raise ValueError(f"layers are {self.layers}; a static student has none. Leave one of the two out")
 

@@ -1,7 +1,7 @@
 """Students to distil a teacher into: some of its layers, or a fresh encoder, or a static table of token vectors.
 
 1. The vocabulary is cut to what a corpus uses (`embedkit.training.pruning`), or stays.
-2. The encoder is copied from chosen teacher layers, or drawn fresh.
+2. The encoder is copied from chosen teacher layers, whole or narrower (`embedkit.training.narrowing`), or drawn fresh.
 3. Where vectors are to be shorter, a dense layer cuts them: the principal axes of the teacher's vectors.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.names import Family, family_of
@@ -27,6 +27,7 @@ from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.distill_recipe import StudentRecipe
+from embedkit.training.narrowing import contributions, narrowed, strongest
 from embedkit.training.pruning import Pruned, prune_vocabulary
 
 Ints = NDArray[np.int64]
@@ -101,7 +102,7 @@ def make_student(
         if recipe.kind == "static":
             return _static(tokenizer, width, axes, embed)
         if recipe.layers:
-            return _from_layers(recipe, teacher, tokenizer, pruned, axes, max_length)
+            return _from_layers(recipe, teacher, tokenizer, pruned, texts, axes, max_length)
         return _fresh(recipe, teacher, tokenizer, width, max_length)
 
 
@@ -110,6 +111,7 @@ def _from_layers(
     teacher: ModelFolder,
     tokenizer: Tokenizer,
     pruned: Pruned | None,
+    texts: Sequence[str],
     axes: Floats | None,
     max_length: int,
 ) -> Student:
@@ -125,9 +127,14 @@ def _from_layers(
         )
     _check_length(max_length, teacher.config.max_tokens)
     source = load_sentence_encoder(teacher)
+    units: Sequence[Tensor] = ()
+    if recipe.intermediate_size is not None:
+        measured = contributions(source, teacher.tokenizer.with_max_length(max_length), texts, recipe.layers)
+        units = [strongest(contribution, recipe.intermediate_size) for contribution in measured]
     config = replace(
         teacher.config,
         num_hidden_layers=len(recipe.layers),
+        intermediate_size=recipe.intermediate_size or teacher.config.intermediate_size,
         vocab_size=teacher.config.vocab_size if pruned is None else len(pruned.kept),
         pad_token_id=teacher.config.pad_token_id if pruned is None else tokenizer.special_id("pad"),
         hidden_dropout_prob=recipe.dropout,
@@ -141,18 +148,24 @@ def _from_layers(
         sentence = replace(sentence, dense=(*sentence.dense, dense))
     model = SentenceEncoder(TransformerEncoder(config), sentence)
     with torch.no_grad():
-        _copy_encoder(source.encoder, model.encoder, recipe.layers, pruned)
+        _copy_encoder(source.encoder, model.encoder, recipe.layers, pruned, units)
         for ours, theirs in zip(model.dense, source.dense, strict=False):
             ours.load_state_dict(theirs.state_dict())
         if axes is not None:
             _linear(model.dense[-1]).weight.copy_(torch.from_numpy(axes))
     modules = replace(teacher.modules, sentence=sentence, encoder_folder="", max_seq_length=max_length)
     described = f"layers {', '.join(map(str, recipe.layers))} of {count}"
+    if units:
+        described += f", {config.intermediate_size} of {teacher.config.intermediate_size} inner units"
     return Student(model, tokenizer.with_max_length(max_length), modules, teacher.family, described)
 
 
 def _copy_encoder(
-    source: TransformerEncoder, target: TransformerEncoder, layers: Sequence[int], pruned: Pruned | None
+    source: TransformerEncoder,
+    target: TransformerEncoder,
+    layers: Sequence[int],
+    pruned: Pruned | None,
+    units: Sequence[Tensor],
 ) -> None:
     weights = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("layers.")}
     if pruned is not None:
@@ -160,7 +173,8 @@ def _copy_encoder(
             torch.from_numpy(pruned.kept)
         ]
     for new, old in enumerate(layers):
-        for name, tensor in source.layer(old).state_dict().items():
+        layer = source.layer(old).state_dict()
+        for name, tensor in (narrowed(layer, units[new]) if units else layer).items():
             weights[f"layers.{new}.{name}"] = tensor
     target.load_state_dict(weights, strict=True)
 

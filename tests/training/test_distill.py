@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from embedkit.checkpoint.folder import read_model_folder
+from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.checkpoint.static import without_template
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.encoding.encoder import Encoder
-from embedkit.errors import CheckpointError, TrainingError
+from embedkit.errors import CheckpointError, RecipeError, TrainingError
 from embedkit.model.static import StaticEncoder
 from embedkit.recipe import load_recipe
 from embedkit.training.comparison import compare_models
@@ -24,6 +25,7 @@ from embedkit.training.distill_recipe import DistillRecipe
 from embedkit.training.evaluating import find_overlaps, load_evaluation_sets
 from embedkit.training.launch import alone
 from embedkit.training.loop import Evaluated, Step, train
+from embedkit.training.narrowing import contributions, strongest
 from embedkit.training.pruning import prune_vocabulary
 from embedkit.training.state import RunFolder
 from embedkit.training.student import make_student, principal_axes
@@ -107,6 +109,28 @@ def test_a_student_of_all_layers_starts_as_the_teacher(tiny_model: Path, tmp_pat
         journey, _ = make_journey(tiny_model, tmp_path / "cache", "student.layers=[0,1]", *extra)
         with torch.no_grad():
             assert journey.evaluate(journey.module, alone())["cosine"] == pytest.approx(1, abs=1e-5)
+
+
+def test_units_that_add_nothing_can_go_without_loss(tiny_model: Path, tmp_path: Path) -> None:
+    """With 5 of 8 output columns zero, the 3 others are kept, wherever they stand, and the student starts as its teacher."""
+    folder = read_model_folder(tiny_model)
+    model = load_sentence_encoder(folder)
+    size = folder.config.intermediate_size
+    kept = {0: [1, 4, size - 1], 1: [0, 2, 3]}
+    with torch.no_grad():
+        for number, units in kept.items():
+            weight = model.encoder.layer(number).mlp.down.weight
+            weight[:, [unit for unit in range(size) if unit not in units]] = 0
+    teacher = tmp_path / "teacher"
+    write_model(teacher, model, folder.tokenizer, folder.modules, family=folder.family)
+    journey, _ = make_journey(
+        teacher, tmp_path / "cache", "student.layers=[0,1]", "student.intermediate_size=3"
+    )
+    assert journey.described == f"layers 0, 1 of 2, 3 of {size} inner units"
+    with torch.no_grad():
+        assert journey.evaluate(journey.module, alone())["cosine"] == pytest.approx(1, abs=1e-5)
+    measured = contributions(model, folder.tokenizer, TEXTS, [0, 1])
+    assert [strongest(each, 3).tolist() for each in measured] == [kept[0], kept[1]]
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_model: Path, tmp_path: Path) -> None:
@@ -229,6 +253,13 @@ def test_wrong_layers_and_lengths_are_refused(tiny_model: Path, tmp_path: Path) 
         TrainingError, match=r"data.max_length is 32; the student's positions end at 16 tokens"
     ):
         make_journey(tiny_model, tmp_path / "cache", *shape.split(","))
+    with pytest.raises(
+        TrainingError,
+        match=r"student.intermediate_size is 4096; the teacher's feed-forward layers have \d+ units",
+    ):
+        make_journey(tiny_model, tmp_path / "cache", "student.layers=[1]", "student.intermediate_size=4096")
+    with pytest.raises(RecipeError, match=r"intermediate_size is 8; .* goes with layers of the teacher"):
+        make_journey(tiny_model, tmp_path / "cache", "student.intermediate_size=8")
     with pytest.raises(TrainingError, match="2 texts, of which 2 are held out, leave none to train on"):
         make_journey(tiny_model, tmp_path / "cache", "student.layers=[1]", texts=TEXTS[:2])
 
