@@ -1,12 +1,11 @@
-"""Contrastive training on this CPU beside sentence-transformers: the same start, batches, losses, optimizer and steps.
+"""Contrastive training on this CPU beside sentence-transformers: the same start, rows, losses, optimizer and steps.
 
     python benchmarks/contrastive.py [--steps 20] [--batch-size 32] [--model FOLDER] [--output FILE.json]
     python benchmarks/contrastive.py --large 4096 [--micro-tokens 4096]     # one step of a large batch through cached gradients
 
 Data are STS-B (CoSENT) and SQuAD 1.1 train (multiple negatives ranking), one data set a batch. Each side runs in a process of its own, which
 reports wall and processor seconds of the steps (the first two are not counted), its peak of memory, and in the end Spearman's
-correlation on STS-B dev. Theirs is their model and their losses in the loop that their trainer runs: forward, backward, clipping, fused
-AdamW, linear schedule; their trainer itself adds its own costs to that.
+correlation on STS-B dev. Theirs is `SentenceTransformerTrainer` with the same settings on the same rows; it draws its own order of batches.
 """
 
 from __future__ import annotations
@@ -86,51 +85,76 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_theirs(arguments: argparse.Namespace) -> dict[str, Any]:
-    import torch
-    from sentence_transformers import SentenceTransformer, losses
-
-    from embedkit.training.optim import learning_rate
+    """Train with sentence-transformers' own trainer on the rows that our run draws, in batches of the same size."""
+    from datasets import Dataset, DatasetDict
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+    )
+    from transformers import TrainerCallback
 
     recipe = recipe_of(arguments)
-    journey = journey_of(arguments, recipe)
-    batches = []
-    for step in range(arguments.steps):
-        each, entries = journey.entries(step)
-        rows, texts = entries.rows, each.examples.texts
-        batches.append(
-            (each.loss, [[texts[n] for n in column] for column in (rows.first, rows.second)], rows.scores)
-        )
-    del journey
+    optim = recipe.optim
+    columns = rows_drawn(journey_of(arguments, recipe), arguments.steps)
     model = SentenceTransformer(str(arguments.model), device="cpu")
     model.max_seq_length = MAX_LENGTH
     functions = {"info_nce": losses.MultipleNegativesRankingLoss(model), "cosent": losses.CoSENTLoss(model)}
-    optim = recipe.optim
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": optim.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True
-    )
-    model.train()
-    values, clock = [], Clock()
-    torch.manual_seed(0)
-    for step, (loss, columns, scores) in enumerate(batches):
-        features = [model.tokenize(column) for column in columns]
-        value = functions[loss](features, None if scores is None else torch.from_numpy(scores))
-        optimizer.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), optim.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, arguments.steps, optim)
-        optimizer.step()
-        values.append(value.item())
-        clock.tick()
-    found = clock.numbers(arguments.steps)
+    clock = Clock()
+
+    class Ticking(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.tick()
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            max_steps=arguments.steps,
+            per_device_train_batch_size=arguments.batch_size,
+            learning_rate=optim.lr,
+            warmup_steps=optim.warmup_steps,
+            lr_scheduler_type=optim.schedule,
+            adam_beta1=optim.beta1,
+            adam_beta2=optim.beta2,
+            adam_epsilon=optim.eps,
+            weight_decay=optim.weight_decay,
+            max_grad_norm=optim.max_grad_norm,
+            multi_dataset_batch_sampler="proportional",
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=settings,
+            train_dataset=DatasetDict({loss: Dataset.from_dict(rows) for loss, rows in columns.items()}),
+            loss={loss: functions[loss] for loss in columns},
+            callbacks=[Ticking()],
+        )
+        trainer.train()
+    values = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     model.eval()
-    return found | {
+    return clock.numbers(arguments.steps) | {
         "losses": values,
         "stsb dev": spearman(lambda texts: model.encode(texts, show_progress_bar=False)),
     }
+
+
+def rows_drawn(journey: Any, steps: int) -> dict[str, dict[str, list[Any]]]:
+    """Collect the rows of the journey's first batches: loss -> columns of a data set."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for step in range(steps):
+        each, entries = journey.entries(step)
+        rows, texts = entries.rows, each.examples.texts
+        columns = found.setdefault(each.loss, {})
+        for name, numbers in (("first", rows.first), ("second", rows.second)):
+            columns.setdefault(name, []).extend(texts[n] for n in numbers)
+        if rows.scores is not None:
+            columns.setdefault("score", []).extend(float(score) for score in rows.scores)
+    return found
 
 
 class Clock:

@@ -47,6 +47,14 @@ def runs_of(lengths: Sequence[int]) -> list[Run]:
     return runs
 
 
+def split_runs(packed: Tensor, runs: Sequence[Run]) -> Sequence[Tensor]:
+    """Cut packed rows (N, …) into one piece a run.
+
+    In one operation: the gradient of a split is one concatenation, that of a slice a whole tensor of zeros for every run.
+    """
+    return packed.split([run.stop - run.start for run in runs])
+
+
 def activate(x: Tensor, activation: Activation) -> Tensor:
     match activation:
         case "gelu":
@@ -141,8 +149,8 @@ class SelfAttention(nn.Module):
         projected = self.qkv(hidden)  # (N, 3D)
         dropout = self.dropout if self.training else 0.0
         contexts = []
-        for run, bias in zip(runs, biases, strict=True):
-            query, key, value = self.project(projected[run.start : run.stop], run, bias.rotary)
+        for piece, run, bias in zip(split_runs(projected, runs), runs, biases, strict=True):
+            query, key, value = self.project(piece, run, bias.rotary)
             context = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=bias.mask, dropout_p=dropout
             )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from embedkit.model.config import DenseActivation, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
-from embedkit.model.layers import runs_of
+from embedkit.model.layers import runs_of, split_runs
 from embedkit.model.pooling import pool
 
 DENSE_ACTIVATIONS: dict[DenseActivation, type[nn.Module]] = {
@@ -66,8 +66,9 @@ class SentenceEncoder(nn.Module):
     def pool_packed(self, hidden: Tensor, lengths: Sequence[int], *, skip: int = 0) -> Tensor:
         """Reduce the token vectors of B packed sequences, (N, D), to sentence vectors, (B, E)."""
         pooled = []
-        for run in runs_of(lengths):
-            tokens = hidden[run.start : run.stop].view(run.count, run.length, -1)
+        runs = runs_of(lengths)
+        for piece, run in zip(split_runs(hidden, runs), runs, strict=True):
+            tokens = piece.view(run.count, run.length, -1)
             mask = None
             if skip:
                 mask = torch.ones(run.count, run.length, dtype=torch.bool, device=hidden.device)
