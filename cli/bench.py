@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from . import console, options, which_model
 from .evaluate_output import AsMarkdown
 from .options import DeviceName, PrecisionName
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  embedkit bench --model FOLDER
+  embedkit bench
   embedkit bench --model FOLDER --index my.index --precision fp32 --precision bf16 --plot speed.png --markdown
 """
 
 
 def bench(
-    model: options.Model,
+    model: options.SomeModel = None,
     index: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +86,8 @@ def bench(
     if as_json and as_markdown:
         raise typer.BadParameter("--json and --markdown exclude each other")
     drawing = load_extra("plot", purpose=f"drawing {plot}") if plot is not None else None
-    encoding, encoder = _measure_encoding(model, precision, device, length, batch, seconds, quiet=quiet)
+    chosen = which_model.or_default(model)
+    encoding, encoder = _measure_encoding(chosen, precision, device, length, batch, seconds, quiet=quiet)
     latencies = _measure_search(encoder, index, vectors, quiet=quiet)
     rows = [
         (each_precision, repr(backend).partition(" ")[0], found)
@@ -94,8 +95,9 @@ def bench(
         for found in several
     ]
     if as_json or (console.wants_json(as_json) and not as_markdown):
-        _print_json(rows, latencies, model)
+        _print_json(rows, latencies, encoder.folder.name)
     else:
+        which_model.say(encoder.folder.name)
         _print_tables(rows, latencies, as_markdown=as_markdown)
     if drawing is not None and plot is not None:
         lines = [
@@ -108,7 +110,7 @@ def bench(
 
 
 def _measure_encoding(
-    model: Path,
+    model: str | Path,
     precisions: list[PrecisionName] | None,
     device: DeviceName,
     lengths: list[int] | None,
@@ -165,13 +167,13 @@ def _points(several: list[Throughput], batch: int) -> tuple[list[int], list[floa
     return [found.length for found in chosen], [found.texts_per_second for found in chosen]
 
 
-def _print_json(rows: list[tuple[str, str, Throughput]], latencies: list[Latency], model: Path) -> None:
+def _print_json(rows: list[tuple[str, str, Throughput]], latencies: list[Latency], model: str) -> None:
     from embedkit.encoding.devices import cpu_name
     from embedkit.evaluation.results import collect_provenance
 
     provenance = collect_provenance(command=console.command_words(), data=[])
     shared = {
-        "model": str(model),
+        "model": model,
         "cpu": cpu_name(),
         "created": provenance.created,
         "versions": provenance.versions,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit.models import SHIPPED
+
 from . import console, options
 from .evaluate_retrieval import CacheDir, Split
 from .options import DeviceName, PrecisionName
@@ -58,7 +60,7 @@ def compare(
     split: Split = "test",
     cache_dir: CacheDir = None,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -162,7 +164,8 @@ def _runs(
 
 
 def _is_system(side: str) -> bool:
-    return side.lower() == "bm25" or Path(side.removesuffix(":hybrid")).is_dir()
+    name = side.removesuffix(":hybrid")
+    return side.lower() == "bm25" or name in SHIPPED or Path(name).is_dir()
 
 
 def _search(
@@ -188,7 +191,7 @@ def _search(
         models=[] if is_words else [Path(side.removesuffix(":hybrid"))],
         modes=[mode],
         metrics=STANDARD_METRICS,
-        place=Place(cache_folder(cache_dir), precision.value, quiet=quiet),
+        place=Place(cache_folder(cache_dir), quiet=quiet),
         device=device,
         precision=precision,
         quiet=quiet,

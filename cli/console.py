@@ -90,7 +90,8 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # Results that are written meanwhile go to standard output as they are: rich would send them to its own, wrapped.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(label, total=None, text="")
 
         class _RichBar:

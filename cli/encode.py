@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console, options
+from . import computing, console, options, which_model
 from .options import DeviceName, OnTruncateName, PrecisionName
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  embedkit encode notes.txt --model FOLDER --output notes.npy
-  embedkit encode 'corpus/*.jsonl.gz' -m FOLDER -o corpus.npy --precision bf16
-  cat queries.txt | embedkit encode - -m FOLDER --prompt-name query > queries.jsonl
+  embedkit encode notes.txt --output notes.npy
+  embedkit encode 'corpus/*.jsonl.gz' --model FOLDER -o corpus.npy --precision bf16
+  cat queries.txt | embedkit encode - > queries.jsonl
 """
 
 
 def encode(
     inputs: options.Inputs,
-    model: options.Model,
+    model: options.SomeModel = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +62,7 @@ def encode(
         typer.Option("--on-empty", help="Empty texts: encode the bare special tokens and count, or stop."),
     ] = options.OnEmptyName.warn,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     force_precision: options.ForcePrecision = False,
     max_seq_length: options.MaxSeqLength = None,
     truncate_dim: options.TruncateDim = None,
@@ -97,13 +97,14 @@ def encode(
         check_output(output)  # before the model is loaded, which takes longer
     reader = DocumentReader(inputs, read)
     encoder = Encoder.load(
-        model,
+        which_model.or_default(model),
         device=device.value,
         precision=precision.value,
         force_precision=force_precision,
         max_seq_length=max_seq_length,
         truncate_dim=truncate_dim,
     )
+    computing.say(encoder.choice, quiet=quiet)
     if prompt_name is not None:
         prompt = encoder.prompt(prompt_name)
     settings = EncodeOptions(prompt=prompt, on_truncate=on_truncate.value, fail_on_empty=on_empty == "error")
@@ -160,7 +161,8 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
     if as_json:
         summary: dict[str, Any] = {
             "output": output,
-            "model": str(encoder.folder.path),
+            "model": encoder.folder.name,
+            **computing.as_json(encoder.choice),
             "dimension": encoder.dimension,
             "texts": report.texts,
             "tokens": report.tokens,
@@ -181,7 +183,7 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
     resumed = f", of which {report.resumed_at:,} before" if report.resumed_at else ""
     console.note(
         f"{report.texts:,} texts{resumed}, {report.tokens:,} tokens{speed} "
-        f"-> {output} ({report.texts:,} × {encoder.dimension}), model {encoder.folder.path}"
+        f"-> {output} ({report.texts:,} × {encoder.dimension}), model {encoder.folder.name}"
     )
     if report.truncated:
         console.note(

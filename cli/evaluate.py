@@ -5,12 +5,17 @@ from __future__ import annotations
 import typer
 
 from . import evaluate_retrieval, evaluate_runs, evaluate_texts
+from .options import RerankCommand
 
 app = typer.Typer(
     name="evaluate", help="Measure models, pipelines and runs on judged data.", no_args_is_help=True
 )
-app.command("retrieval", epilog=evaluate_retrieval.RETRIEVAL_EXAMPLES)(evaluate_retrieval.retrieval)
-app.command("reranking", epilog=evaluate_retrieval.RERANKING_EXAMPLES)(evaluate_retrieval.reranking)
+app.command("retrieval", cls=RerankCommand, epilog=evaluate_retrieval.RETRIEVAL_EXAMPLES)(
+    evaluate_retrieval.retrieval
+)
+app.command("reranking", cls=RerankCommand, epilog=evaluate_retrieval.RERANKING_EXAMPLES)(
+    evaluate_retrieval.reranking
+)
 app.command("similarity", epilog=evaluate_texts.SIMILARITY_EXAMPLES)(evaluate_texts.similarity)
 app.command("clustering", epilog=evaluate_texts.CLUSTERING_EXAMPLES)(evaluate_texts.clustering)
 app.command("run", epilog=evaluate_runs.RUN_EXAMPLES)(evaluate_runs.run)

@@ -30,7 +30,6 @@ class Place:
     """Where collections are searched: in an index that is there, or in the cache."""
 
     cache: Path
-    precision: str
     index: Path | None = None
     device: str | None = None  # as `Index.open` takes it
     quiet: bool = False
@@ -50,14 +49,13 @@ def open_collection(place: Place, test: RetrievalSet, embedder: Embedder | None)
         if embedder is not None:
             opened.check_encoder(embedder.encoder.fingerprint)
         return opened
-    if test.corpus is None:
-        raise typer.BadParameter("name the collection with --corpus, or an index of it with --index")
+    assert test.corpus is not None  # the commands ask for it
     depends_on: dict[str, object] = {"searched": "by words alone"}
     if embedder is not None:
         # The precision is no part of a fingerprint, since vectors of two precisions may be compared; but they differ.
         depends_on = {
             "encoder": embedder.encoder.fingerprint,
-            "precision": place.precision,
+            "precision": embedder.encoder.precision,
             "metric": _metric(embedder.encoder),
         }
     cached = CachedCollection.of(place.cache, test.name, test.corpus, depends_on)
@@ -73,6 +71,7 @@ def open_collection(place: Place, test: RetrievalSet, embedder: Embedder | None)
 def _fill(cached: CachedCollection, corpus: Path, embedder: Embedder | None, *, quiet: bool) -> None:
     """Encode a collection into the cache, or go on where an earlier run was stopped."""
     from embedkit.encoding.embedder import Embedder
+    from embedkit.models import lasting_name
     from embedkit.records import DocumentReader
     from indexes import Index, Settings, build
 
@@ -90,7 +89,7 @@ def _fill(cached: CachedCollection, corpus: Path, embedder: Embedder | None, *, 
     label = f"{cached.name}: " + ("words" if encoder is None else "encode")
     with index, console.progress_bar(label, quiet=quiet) as bar:
         if encoder is not None:
-            index.note_model_path(str(encoder.folder.path.absolute()))
+            index.note_model_path(lasting_name(encoder.folder.path))
         reports = build(
             index,
             reader,

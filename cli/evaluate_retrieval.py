@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options
+from embedkit.models import ENCODER, RERANKER, shipped
+
+from . import options, which_model
 from .evaluate_output import AsMarkdown, Metrics, Save, chosen_metrics, file_name, present
 from .options import DeviceName, PrecisionName
 
@@ -19,14 +22,14 @@ if TYPE_CHECKING:
 
 RETRIEVAL_EXAMPLES = """\b
 Examples:
-  embedkit evaluate retrieval scifact --model FOLDER
+  embedkit evaluate retrieval scifact
   embedkit evaluate retrieval scifact cisi -m ONE -m OTHER --mode dense --mode hybrid --metric ndcg@10
-  embedkit evaluate retrieval --queries topics.txt --qrels qrels.txt --index my.index --rerank FOLDER
+  embedkit evaluate retrieval --queries topics.txt --qrels qrels.txt --index my.index --rerank
 """
 RERANKING_EXAMPLES = """\b
 Examples:
-  embedkit evaluate reranking scifact --rerank FOLDER                    (of what BM25 finds)
-  embedkit evaluate reranking scifact --rerank FOLDER --model ENCODER    (of what the encoder finds)
+  embedkit evaluate reranking scifact                                 (of what BM25 finds)
+  embedkit evaluate reranking scifact --model ENCODER --rerank FOLDER (of what the encoder finds)
 """
 
 
@@ -45,9 +48,23 @@ Folders = Annotated[
     ),
 ]
 Models = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
-        "--model", "-m", metavar="FOLDER", help="Model folder; repeat for more.", show_default=False
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help=f"Model folder or name; repeat for more. Default: the index's, else $EMBEDKIT_MODEL, else {ENCODER}.",
+        show_default=False,
+    ),
+]
+FirstModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Model folder or name whose hits are reranked; repeat for more. Default: the hits of BM25.",
+        show_default=False,
     ),
 ]
 SomeIndex = Annotated[
@@ -60,8 +77,8 @@ Rerank = Annotated[
     list[str] | None,
     typer.Option(
         "--rerank",
-        metavar="FOLDER",
-        help="Rerank with this cross-encoder as well, or with 'maxsim'; repeat for more.",
+        metavar="[MODEL]",
+        help=f"Rerank with this cross-encoder (without a value {RERANKER}), or with 'maxsim'; repeat for more.",
         show_default=False,
     ),
 ]
@@ -121,7 +138,7 @@ def retrieval(
     corpus: Corpus = None,
     cache_dir: CacheDir = None,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     as_json: options.AsJson = False,
     as_markdown: AsMarkdown = False,
     save: Save = None,
@@ -137,21 +154,23 @@ def retrieval(
     from embedkit.evaluation.retrieval import STANDARD_METRICS
 
     from .evaluate_collections import Place
-    from .evaluate_systems import Job, measure
+    from .evaluate_systems import MAXSIM, Job, measure
 
     sets = _sets(folders or [], split, queries, qrels, corpus, index)
-    if mode and ModeName.dense in mode and not model and index is None:
-        raise typer.BadParameter("--mode dense needs a model: name its folder with --model")
     usual = [str(each) for each in STANDARD_METRICS]
     shown = chosen_metrics(metric, usual if len(sets) == 1 else usual[:1])
-    modes = mode or ([ModeName.dense] if model or index is not None else [ModeName.text])
+    modes = mode or [ModeName.dense]
+    by_words = set(modes) == {ModeName.text} and MAXSIM not in (rerank or [])
+    models: Sequence[str | Path] = model or ()
+    if not models and not by_words and index is None:
+        models = [which_model.or_default(None)]
     measured = measure(
         Job(
             sets=sets,
-            models=model or [],
+            models=models,
             modes=[each.value for each in modes],
             metrics=[parse_metric(name) for name in dict.fromkeys([*usual, *shown])],
-            place=Place(cache_folder(cache_dir), precision.value, index, _index_device(device), quiet),
+            place=Place(cache_folder(cache_dir), index, _index_device(device), quiet),
             rerank=rerank or [],
             candidates=candidates,
             device=device,
@@ -165,7 +184,7 @@ def retrieval(
 def reranking(
     rerank: Rerank = None,
     folders: Folders = None,
-    model: Models = None,
+    model: FirstModels = None,
     index: SomeIndex = None,
     candidates: Candidates = 100,
     metric: Metrics = None,
@@ -175,7 +194,7 @@ def reranking(
     corpus: Corpus = None,
     cache_dir: CacheDir = None,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     as_json: options.AsJson = False,
     as_markdown: AsMarkdown = False,
     save: Save = None,
@@ -189,20 +208,21 @@ def reranking(
     from embedkit.evaluation.metrics import parse_metric
 
     from .evaluate_collections import Place
-    from .evaluate_systems import Job, measure
+    from .evaluate_systems import MAXSIM, Job, measure
 
-    if not rerank:
-        raise typer.BadParameter("name a cross-encoder with --rerank, or 'maxsim'")
     sets = _sets(folders or [], split, queries, qrels, corpus, index)
     shown = chosen_metrics(metric, ["map@100", "mrr@10", "ndcg@10"])
+    models: Sequence[str | Path] = model or ()
+    if not models and MAXSIM in (rerank or []) and index is None:
+        models = [which_model.or_default(None)]
     measured = measure(
         Job(
             sets=sets,
-            models=model or [],
+            models=models,
             modes=["dense"] if model or index is not None else ["text"],
             metrics=[parse_metric(name) for name in shown],
-            place=Place(cache_folder(cache_dir), precision.value, index, _index_device(device), quiet),
-            rerank=rerank,
+            place=Place(cache_folder(cache_dir), index, _index_device(device), quiet),
+            rerank=rerank or [str(shipped(RERANKER))],
             candidates=candidates,
             device=device,
             precision=precision,
@@ -244,6 +264,8 @@ def _sets(
     sets = [load_retrieval_set(folder, split=split) for folder in folders]
     if queries is not None and qrels is not None:
         sets.append(load_topic_set(queries, qrels, corpus=corpus))
+    if index is None and any(each.corpus is None for each in sets):
+        raise typer.BadParameter("name the collection with --corpus, or an index of it with --index")
     if index is not None and len(sets) > 1:
         raise typer.BadParameter(f"--index holds one collection; {len(sets)} test sets were named")
     names = [each.name for each in sets]

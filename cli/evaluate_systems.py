@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import typer
-
-from . import console
+from . import computing, console, which_model
 from .evaluate_collections import Place, known_documents, open_collection
 from .options import DeviceName, PrecisionName
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from embedkit.evaluation.metrics import Metric
     from embedkit.evaluation.results import Evaluation
     from embedkit.evaluation.systems import Found
+    from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.reranking.reranker import Reranker
     from indexes import Index
 
@@ -32,7 +31,7 @@ class Job:
     """What to measure: every model in every mode on every set, BM25 beside, and each reranked where a reranker is named."""
 
     sets: Sequence[RetrievalSet]
-    models: Sequence[Path]
+    models: Sequence[str | Path]
     modes: Sequence[Mode]
     metrics: Sequence[Metric]
     place: Place
@@ -72,7 +71,7 @@ def measure(job: Job) -> list[Measured]:
     rerankers = [(name, _load_reranker(name, job)) for name in job.rerank]
     # Words need no vectors, and no encoder but for maxsim.
     by_words = set(job.modes) == {"text"} and MAXSIM not in job.rerank
-    encoders: list[Path | None] = [None] if by_words else list(job.models) or [None]
+    encoders: list[str | Path | None] = [None] if by_words else list(job.models) or [None]
     for number, folder in enumerate(encoders):
         embedder, name = None, ""
         if folder is not None:
@@ -80,7 +79,9 @@ def measure(job: Job) -> list[Measured]:
         elif job.place.index is not None and not by_words:
             embedder = _embedder_of_index(job.place.index, job)
             name = labels([job.place.index])[0]
-        if job.precision != PrecisionName.fp32 and name:
+        if embedder is not None and not job.quiet:
+            which_model.say(embedder.encoder.folder.name)
+        if job.precision not in (PrecisionName.auto, PrecisionName.fp32) and name:
             name += f" {job.precision.value}"
         for test in job.sets:
             found += _measure_set(job, test, name, embedder, rerankers, with_bm25=number == 0)
@@ -93,7 +94,7 @@ def _measure_set(
     test: RetrievalSet,
     name: str,
     embedder: Embedder | None,
-    rerankers: Sequence[tuple[str, Reranker | None]],
+    rerankers: Sequence[tuple[str, CrossEncoder | None]],
     *,
     with_bm25: bool,
 ) -> Iterator[Measured]:
@@ -113,7 +114,7 @@ def _measure_set(
 
 
 def _measure_system(
-    job: Job, test: RetrievalSet, system: _System, rerankers: Sequence[tuple[str, Reranker | None]]
+    job: Job, test: RetrievalSet, system: _System, rerankers: Sequence[tuple[str, CrossEncoder | None]]
 ) -> Iterator[Measured]:
     from embedkit.evaluation.cache import digest
     from embedkit.evaluation.systems import depth_of, evaluate_found, rerank_all, search_all
@@ -129,7 +130,7 @@ def _measure_system(
         found = search_all(Retriever(system.index, embed=system.embedder), test.queries, options)
         results = [(system.name, found, prints)]
         for folder, model in rerankers:
-            reranker, print_of = _ready_reranker(folder, model, system)
+            reranker, print_of = _ready_reranker(model, system)
             reranked = found
             for reranked in rerank_all(reranker, test.queries, found, candidates=job.candidates):
                 rate = reranked.reranked_pairs / reranked.rerank_seconds
@@ -163,6 +164,7 @@ def _load_embedder(folder: str | Path, job: Job) -> Embedder:
     from embedkit.encoding.encoder import Encoder
 
     encoder = Encoder.load(folder, device=job.device.value, precision=job.precision.value)
+    computing.say(encoder.choice, quiet=job.quiet)
     return Embedder(encoder, "query")
 
 
@@ -170,33 +172,31 @@ def _embedder_of_index(path: Path, job: Job) -> Embedder:
     from indexes import Index
 
     with Index.open(path) as index:
-        if index.model_path is None:
-            raise typer.BadParameter(f"name the model folder of {path} with --model")
-        return _load_embedder(index.model_path, job)
+        return _load_embedder(which_model.of_index(index, None), job)
 
 
-def _load_reranker(name: str, job: Job) -> Reranker | None:
+def _load_reranker(name: str, job: Job) -> CrossEncoder | None:
     """Load a cross-encoder; MaxSim is made of the encoder at hand."""
     if name == MAXSIM:
         return None
     from embedkit.reranking.cross_encoder import CrossEncoder
 
     model = CrossEncoder.load(name, device=job.device.value, precision=job.precision.value)
+    computing.say(model.choice, quiet=job.quiet, what="reranker")
     model.check_single()
+    if not job.quiet:
+        which_model.say(None, model.folder.name)
     return model
 
 
-def _ready_reranker(name: str, model: Reranker | None, system: _System) -> tuple[Reranker, str]:
+def _ready_reranker(model: CrossEncoder | None, system: _System) -> tuple[Reranker, str]:
     """Return a reranker and the hash of its weights."""
     from embedkit.checkpoint.folder import weight_files
     from embedkit.evaluation.files import file_hash
 
     if model is not None:
-        return model, "+".join(file_hash(file) for file in weight_files(Path(name)))
+        return model, "+".join(file_hash(file) for file in weight_files(model.folder.path))
     from embedkit.reranking.maxsim import MaxSim
 
-    if system.embedder is None:
-        raise typer.BadParameter(
-            f"--rerank {MAXSIM} compares token vectors of a model: name one with --model"
-        )
+    assert system.embedder is not None  # wherever maxsim is asked for, a model is loaded
     return MaxSim(system.embedder.encoder), MAXSIM

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from embedkit.models import ENCODER
+
+from . import computing, console, options, which_model
 from .evaluate_output import AsMarkdown, Save, present
 from .options import DeviceName, PrecisionName
 
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
 SIMILARITY_EXAMPLES = """\b
 Examples:
-  embedkit evaluate similarity stsb.tsv sick.tsv --model FOLDER
+  embedkit evaluate similarity stsb.tsv sick.tsv
   embedkit evaluate similarity pairs.jsonl -m FOLDER --task pairs --columns question,duplicate,same
 """
 CLUSTERING_EXAMPLES = """\b
 Example:
-  embedkit evaluate clustering banking77.tsv --model FOLDER --columns text,label
+  embedkit evaluate clustering banking77.tsv --columns text,label
 """
 
 
@@ -43,9 +45,13 @@ Files = Annotated[
     ),
 ]
 Models = Annotated[
-    list[Path],
+    list[str] | None,
     typer.Option(
-        "--model", "-m", metavar="FOLDER", help="Model folder; repeat for more.", show_default=False
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help=f"Model folder or name; repeat for more. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
+        show_default=False,
     ),
 ]
 Columns = Annotated[
@@ -60,7 +66,7 @@ Measure = Callable[["Embed"], tuple["Kind", Mapping[str, float], Mapping[str, in
 
 def similarity(
     files: Files,
-    model: Models,
+    model: Models = None,
     task: Annotated[
         TaskName | None,
         typer.Option(
@@ -69,7 +75,7 @@ def similarity(
     ] = None,
     columns: Columns = None,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     as_json: options.AsJson = False,
     as_markdown: AsMarkdown = False,
     save: Save = None,
@@ -141,11 +147,11 @@ def _similarity_of(path: Path, task: TaskName | None, columns: str | None) -> Me
 
 def clustering(
     files: Files,
-    model: Models,
+    model: Models = None,
     columns: Columns = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the first centres of k-means.")] = 0,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     as_json: options.AsJson = False,
     as_markdown: AsMarkdown = False,
     save: Save = None,
@@ -186,7 +192,7 @@ def _split(columns: str, count: int) -> tuple[str, ...]:
 
 def _evaluate(
     measures: Mapping[Path, Measure],
-    models: Sequence[Path],
+    named: Sequence[str] | None,
     device: DeviceName,
     precision: PrecisionName,
     *,
@@ -197,10 +203,15 @@ def _evaluate(
     from embedkit.evaluation.results import Evaluation, collect_provenance
     from embedkit.evaluation.systems import labels
 
+    models: Sequence[str | Path] = named or [which_model.or_default(None)]
     evaluations = []
+    exact = (PrecisionName.auto, PrecisionName.fp32)
     datasets = labels(list(measures))
     for folder, name in zip(models, labels(models), strict=True):
         encoder = Encoder.load(folder, device=device.value, precision=precision.value)
+        computing.say(encoder.choice, quiet=quiet)
+        if not quiet:
+            which_model.say(encoder.folder.name)
         for (path, measure), dataset in zip(measures.items(), datasets, strict=True):
             with console.progress_bar(f"{dataset}: {name}", quiet=quiet) as bar:
                 bar.update(None, "")
@@ -208,7 +219,7 @@ def _evaluate(
             evaluations.append(
                 Evaluation(
                     kind=kind,
-                    system=name if precision == PrecisionName.fp32 else f"{name} {precision.value}",
+                    system=name if precision in exact else f"{name} {precision.value}",
                     dataset=dataset,
                     values=values,
                     provenance=collect_provenance(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from . import console, options, which_model
 from .options import DeviceName
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  embedkit explain "how do I resume a build" "The same command again resumes after a stop." --model FOLDER
+  embedkit explain "how do I resume a build" "The same command again resumes after a stop."
   embedkit explain "how do I resume a build" docs/searching.md --index docs.index --html why.html
 """
 # From these shares of the strongest effect on, a word has its letters or its ground coloured.
@@ -27,7 +27,7 @@ def explain(
     document: Annotated[
         str, typer.Argument(metavar="DOC", help="The text; with --index, the id of a document there.")
     ],
-    model: options.SomeModel = None,
+    model: options.IndexModel = None,
     index: Annotated[
         Path | None,
         typer.Option("--index", "-i", metavar="FOLDER", help="Index that holds DOC.", show_default=False),
@@ -55,13 +55,13 @@ def explain(
     from embedkit.explaining.page import render_html
     from embedkit.explaining.views import as_dict
 
-    text, folder = document, None if model is None else str(model)
-    if index is not None:
-        text, noted = _look_up(index, document)
-        folder = folder or noted
-    if folder is None:
-        raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
-    explanation = compute(Encoder.load(folder, device=device.value), query, text)
+    if index is None:
+        text, folder = document, which_model.or_default(model)
+    else:
+        text, folder = _look_up(index, document, model)
+    encoder = Encoder.load(folder, device=device.value, backend="torch")
+    which_model.say(encoder.folder.name)
+    explanation = compute(encoder, query, text)
     if console.wants_json(as_json):
         console.print_json(as_dict(explanation, attention=attention))
     else:
@@ -71,8 +71,8 @@ def explain(
         console.note(f"wrote {html}")
 
 
-def _look_up(path: Path, doc_id: str) -> tuple[str, str | None]:
-    """Return the text of a document, title first, and the model that the index remembers."""
+def _look_up(path: Path, doc_id: str, model: str | None) -> tuple[str, str | Path]:
+    """Return the text of a document, title first, and the index's model."""
     from embedkit.errors import RecordError
     from embedkit.records import titled_text
     from indexes import Index
@@ -85,7 +85,7 @@ def _look_up(path: Path, doc_id: str) -> tuple[str, str | None]:
                 f"{path}: no document {doc_id!r}. Look for it with: embedkit search {path} --mode text"
             )
         stored = read_documents(index.database, found[doc_id][0] - 1, 1)[0].document
-        return titled_text(stored.title, stored.text), index.model_path
+        return titled_text(stored.title, stored.text), which_model.of_index(index, model)
 
 
 def _print(explanation: Explanation) -> None:

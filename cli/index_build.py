@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from . import computing, console, options
 from .index_source import (
     ChunkOverlap,
     ChunkTokens,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def build(
     index: options.IndexPath,
     inputs: SomeInputs = None,
-    model: options.SomeModel = None,
+    model: options.IndexModel = None,
     vectors: Vectors = None,
     ids: Ids = None,
     chunk_tokens: ChunkTokens = None,
@@ -53,7 +53,7 @@ def build(
         MetricName, typer.Option("--metric", help="How vectors are compared.")
     ] = MetricName.cosine,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     format: options.Format = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
@@ -75,7 +75,6 @@ def build(
     if exists:
         opened = Index.open(index, writable=True)
     else:
-        source.check()
         if vectors is not None:
             settings = Settings(
                 dimension=source.read_vectors().shape[1], metric=metric.value, storage=storage.value
@@ -112,14 +111,14 @@ def build(
 def add(
     index: options.IndexPath,
     inputs: SomeInputs = None,
-    model: options.SomeModel = None,
+    model: options.IndexModel = None,
     vectors: Vectors = None,
     ids: Ids = None,
     text_unit: Unit = TextUnit.file,
     sync: Sync = False,
     commit_every: CommitEvery = 4096,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     format: options.Format = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
@@ -164,6 +163,7 @@ def _fill(
     quiet: bool,
 ) -> None:
     from embedkit.encoding.vectors import read_ids
+    from embedkit.models import lasting_name
     from indexes import build as build_index
     from indexes import build_vectors
 
@@ -177,12 +177,13 @@ def _fill(
         from embedkit.encoding.embedder import Embedder
         from embedkit.tokenization.passages import PassageSplitter
 
-        encoder = source.load_encoder(index.model_path)
+        encoder = source.load_encoder(index)
         index.check_encoder(encoder.fingerprint)
+        computing.say(encoder.choice, quiet=quiet)
         cutting = index.settings.cutting
         if chunk_overlap is not None and chunk_tokens is not None:
             index.settings.check_cutting(cutting_of(encoder, chunk_tokens, chunk_overlap), str(index.path))
-        index.note_model_path(str(encoder.folder.path.absolute()))
+        index.note_model_path(lasting_name(encoder.folder.path))
         embedder = Embedder(encoder, "document")
         assert source.reader is not None
         reports = build_index(
@@ -224,12 +225,13 @@ def _summarize(report: BuildReport, index: Index, embedder: Embedder | None, *, 
     }
     truncated = embedder.truncated if embedder is not None else 0
     if as_json:
-        model = str(embedder.encoder.folder.path) if embedder is not None else None
+        model = embedder.encoder.folder.name if embedder is not None else None
         seconds = round(report.seconds, 3)
         console.print_json(
             {
                 "index": str(index.path),
                 "model": model,
+                **(computing.as_json(embedder.encoder.choice) if embedder is not None else {}),
                 **counts,
                 "truncated": truncated,
                 "vectors": len(index),
@@ -242,7 +244,7 @@ def _summarize(report: BuildReport, index: Index, embedder: Embedder | None, *, 
         for name in ("added", "updated", "unchanged", "deleted")
         if counts[name] or name == "added"
     )
-    model = f", model {embedder.encoder.folder.path}" if embedder is not None else ""
+    model = f", model {embedder.encoder.folder.name}" if embedder is not None else ""
     rate = (
         f" ({report.passages / report.seconds:,.0f} passages/s)" if report.seconds and report.passages else ""
     )

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
+from . import options, which_model
 from .options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
+    from indexes import Index
 
 
 class Kind(StrEnum):
@@ -109,7 +110,7 @@ class Source:
     def __init__(
         self,
         inputs: list[str] | None,
-        model: Path | None,
+        model: str | None,
         vectors: Path | None,
         ids: Path | None,
         device: DeviceName,
@@ -141,19 +142,16 @@ class Source:
         self.reader = DocumentReader(self.inputs, read) if inputs else None
         self._encoder: Encoder | None = None
 
-    def check(self) -> None:
-        if self.vectors is None and self.model is None:
-            raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
-
-    def load_encoder(self, noted: str | None) -> Encoder:
-        """Load the model that was named, else the one that the index remembers."""
+    def load_encoder(self, index: Index | None) -> Encoder:
+        """Load the model that was named, else the one that the index was built with; for a new index the default."""
         from embedkit.encoding.encoder import Encoder
 
         if self._encoder is None:
-            folder = self.model if self.model is not None else noted
-            if folder is None:
-                raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
-            self._encoder = Encoder.load(folder, device=self.device.value, precision=self.precision.value)
+            if index is None:
+                model = which_model.or_default(self.model)
+            else:
+                model = which_model.of_index(index, self.model)
+            self._encoder = Encoder.load(model, device=self.device.value, precision=self.precision.value)
         return self._encoder
 
     def read_vectors(self) -> Any:  # Any: a memory-mapped (N, E) float array

@@ -4,33 +4,52 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 from embedkit.errors import EmbedkitError
 
-from . import (
-    bench,
-    compare,
-    doctor,
-    encode,
-    evaluate,
-    explain,
-    fill_mask,
-    index,
-    mine,
-    model,
-    pairs,
-    rerank,
-    search,
-    train,
-)
+# The commands and what the overall help says of each: the module of a command is loaded when the command is called.
+COMMANDS = {
+    "encode": "Turn texts into sentence vectors.",
+    "index": "Build, change, check and measure an index.",
+    "search": "Search an index.",
+    "pairs": "Find the most similar pairs in a collection, near-duplicates, or clusters.",
+    "rerank": "Reorder candidates by a model that reads query and text together.",
+    "evaluate": "Measure models, pipelines and runs on judged data.",
+    "compare": "Compare two runs, saved results, models or modes, query by query.",
+    "bench": "Measure encoding, search and cold start with your model on this machine.",
+    "explain": "Show which words make the score of a document for a query.",
+    "model": "Look at model folders, check, convert and fetch them.",
+    "train": "Train tokenizers and models.",
+    "recipes": "List, show and copy the training recipes that come with the package.",
+    "mine": "Find documents that are near a query and are no answer to it: training on them teaches the most.",
+    "fill-mask": "Predict the token at each [MASK].",
+    "doctor": "Tell versions, processor features, threads, devices, which number formats are fast here, folders and disk.",
+}
+# Those whose --rerank may stand without a value.
+WITH_RERANKER = ("search", "mine")
 
 
 class Commands(TyperGroup):
-    """The commands; a reader of their output that goes away early (`| head`) is no error."""
+    """The commands, each loaded when it is called; a reader of their output that goes away early (`| head`) is no error."""
+
+    def __init__(self, **settings: Any) -> None:  # Any: as in the parent
+        super().__init__(**settings)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # None until one is called
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # Any: as in the parent
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = load_command(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: as in the parent
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: Any) -> Any:  # Any: as in the parent
         try:
@@ -49,20 +68,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command("encode", epilog=encode.EXAMPLES)(encode.encode)
-app.add_typer(index.app, name="index")
-app.command("search", epilog=search.EXAMPLES)(search.search)
-app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
-app.command("rerank", epilog=rerank.EXAMPLES)(rerank.rerank)
-app.add_typer(evaluate.app, name="evaluate")
-app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
-app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
-app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
-app.add_typer(model.app, name="model")
-app.add_typer(train.app, name="train")
-app.command("mine", epilog=mine.EXAMPLES)(mine.mine)
-app.command("fill-mask", epilog=fill_mask.EXAMPLES)(fill_mask.fill_mask)
-app.command("doctor")(doctor.doctor)
+
+
+def load_command(name: str) -> Any:  # Any: typer keeps its own copy of click, whose types are private
+    """Import the module of a command and build its parser."""
+    module = import_module(f".{name.replace('-', '_')}", __package__)
+    alone = typer.Typer(callback=lambda: None, rich_markup_mode=None)  # a group of this one
+    if hasattr(module, "app"):
+        alone.add_typer(module.app, name=name)
+    else:
+        from .options import RerankCommand
+
+        kind = RerankCommand if name in WITH_RERANKER else None
+        function = getattr(module, name.replace("-", "_"))
+        alone.command(name, cls=kind, epilog=getattr(module, "EXAMPLES", None))(function)
+    return get_group(alone).commands[name]
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console, options
+from embedkit.models import RERANKER
+
+from . import computing, console, options, which_model
 from .options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  embedkit mine pairs.jsonl --model all-MiniLM-L6-v2 --output mined.jsonl
-  embedkit mine squad --model all-MiniLM-L6-v2 --by both --ranks 10-100 --relative-margin 0.05 --output mined.jsonl
-  embedkit mine pairs.jsonl --by text --rerank cross-encoder --corpus documents/ --output mined.jsonl
+  embedkit mine pairs.jsonl --output mined.jsonl
+  embedkit mine squad --model FOLDER --by both --ranks 10-100 --relative-margin 0.05 --output mined.jsonl
+  embedkit mine pairs.jsonl --by text --corpus documents/ --output mined.jsonl --rerank
   embedkit train contrastive mined.jsonl --model encoder --output sentences --steps 1000
 """
 
@@ -84,11 +86,11 @@ def mine(
     ] = None,
     no_margin: Annotated[bool, typer.Option("--no-margin", help="Compare no scores.")] = False,
     rerank: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--rerank",
-            metavar="FOLDER",
-            help="Cross-encoder whose scores the margins compare instead of cosines.",
+            metavar="[MODEL]",
+            help=f"Cross-encoder whose scores the margins compare instead of cosines. Without a value: {RERANKER}.",
             show_default=False,
         ),
     ] = None,
@@ -107,7 +109,7 @@ def mine(
     ] = False,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Suspects to show in the report.")] = 3,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -124,8 +126,6 @@ def mine(
     first, dash, last = ranks.partition("-")
     if not dash or not first.isdigit() or not last.isdigit():
         raise typer.BadParameter(f"--ranks is {ranks!r}; wanted FIRST-LAST, such as 10-100")
-    if by != ByName.text and model is None:
-        raise typer.BadParameter("name the model folder with --model, or search by words with --by text")
     try:
         recipe = MiningRecipe(
             num_negatives=num_negatives,
@@ -142,6 +142,8 @@ def mine(
         data, columns=parse_columns(column or []), kinds=("triplets", "pairs"), purpose="mining"
     )
     tools = _Tools(by, model, rerank, device, precision)
+    if not quiet:
+        tools.say()
     index = tools.open_index(output.with_name(output.name + ".index"), rows, corpus, quiet)
     searches, score = tools.searches(index)
     manifest: dict[str, Any] = {
@@ -168,8 +170,8 @@ class _Tools:
     def __init__(
         self,
         by: ByName,
-        model: Path | None,
-        rerank: Path | None,
+        model: str | None,
+        rerank: str | None,
         device: DeviceName,
         precision: PrecisionName,
     ) -> None:
@@ -178,17 +180,26 @@ class _Tools:
 
         self._by = by
         self.encoder: Encoder | None = None
-        if by != ByName.text and model is not None:
-            self.encoder = Encoder.load(model, device=device.value, precision=precision.value)
-        self._rerank = rerank
+        if by != ByName.text:
+            self.encoder = Encoder.load(
+                which_model.or_default(model), device=device.value, precision=precision.value
+            )
         self._cross = None
         if rerank is not None:
             self._cross = CrossEncoder.load(rerank, device=device.value, precision=precision.value)
 
+    def say(self) -> None:
+        which_model.say(
+            None if self.encoder is None else self.encoder.folder.name,
+            None if self._cross is None else self._cross.folder.name,
+        )
+        computing.say(None if self.encoder is None else self.encoder.choice)
+        computing.say(None if self._cross is None else self._cross.choice, what="reranker")
+
     def fingerprints(self) -> dict[str, Any]:  # Any: JSON values
         return {
             "model": None if self.encoder is None else self.encoder.fingerprint,
-            "rerank": None if self._rerank is None else str(self._rerank),
+            "rerank": None if self._cross is None else self._cross.folder.name,
         }
 
     def open_index(self, path: Path, rows: Examples, corpus: Sequence[str] | None, quiet: bool) -> Index:

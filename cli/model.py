@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from embedkit.models import ENCODER
+
+from . import console, options, which_model
+
+if TYPE_CHECKING:
+    from embedkit.model.config import EncoderConfig
 
 app = typer.Typer(
     name="model", help="Look at model folders, check, convert and fetch them.", no_args_is_help=True
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder.")]
+AnyModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help=f"Model folder, or a shipped model's name. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
+        show_default=False,
+    ),
+]
 NewFolder = Annotated[
     Path,
     typer.Option(
@@ -23,21 +36,25 @@ NewFolder = Annotated[
 
 
 @app.command("info")
-def info(folder: Folder, as_json: options.AsJson = False) -> None:
-    """Say what a folder holds: family, sizes, pooling, prompts, limits, fingerprint."""
+def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
+    """Say what a folder holds: family, sizes, pooling or labels, prompts, limits, fingerprint."""
+    from embedkit.checkpoint.classification import is_classifier
+    from embedkit.models import find_model
+
+    folder = find_model(which_model.or_default(model))
+    content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
+    if console.wants_json(as_json):
+        console.print_json(content)
+    else:
+        console.print_table(("field", "value"), [(key, _cell(value)) for key, value in content.items()])
+
+
+def _encoder(folder: Path) -> dict[str, object]:
     from embedkit.checkpoint.folder import all_weight_files, fingerprint, read_model_folder
 
     read = read_model_folder(folder)
-    config, modules = read.config, read.modules
-    content = {
-        "folder": str(folder),
-        "family": read.family,
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-        "vocabulary": config.vocab_size,
-        "positions": config.max_tokens,
+    modules = read.modules
+    content = _shape(read.name, folder, read.family, read.config) | {
         "max_seq_length": read.tokenizer.max_length,
         "pooling": "+".join(modules.sentence.pooling),
         "dense": [
@@ -54,10 +71,36 @@ def info(folder: Folder, as_json: options.AsJson = False) -> None:
     if read.static:  # a table of token vectors has none of these
         none = ("layers", "attention_heads", "intermediate_size", "positions", "max_seq_length")
         content = {key: value for key, value in content.items() if key not in none} | {"family": "static"}
-    if console.wants_json(as_json):
-        console.print_json(content)
-    else:
-        console.print_table(("field", "value"), [(key, _cell(value)) for key, value in content.items()])
+    return content
+
+
+def _classifier(folder: Path) -> dict[str, object]:
+    from embedkit.checkpoint.classification import read_classifier_folder
+    from embedkit.checkpoint.folder import weight_files
+
+    read = read_classifier_folder(folder)
+    return _shape(read.name, folder, f"{read.family} cross-encoder", read.config) | {
+        "max_seq_length": read.tokenizer.max_length,
+        "labels": list(read.labels),
+        "activation": read.activation,
+        "token_types": read.token_types,
+        "weights_bytes": sum(file.stat().st_size for file in weight_files(folder)),
+        "weights": read.fingerprint["weights"],
+    }
+
+
+def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[str, object]:
+    return {
+        "model": name,
+        "folder": str(folder),
+        "family": family,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "vocabulary": config.vocab_size,
+        "positions": config.max_tokens,
+    }
 
 
 def _cell(value: object) -> str:
@@ -67,8 +110,8 @@ def _cell(value: object) -> str:
 
 
 @app.command("check")
-def check(folder: Folder, as_json: options.AsJson = False) -> None:
-    """Load a folder, encode a few odd texts, and compare with sentence-transformers where that is installed.
+def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
+    """Load a model, encode a few odd texts, and compare with sentence-transformers where that is installed.
 
     Exit code 1 where the vectors are not finite, or differ by more than 1e-4.
     """
@@ -78,7 +121,9 @@ def check(folder: Folder, as_json: options.AsJson = False) -> None:
     from embedkit.encoding.encoder import Encoder
     from embedkit.errors import CheckpointError
     from embedkit.extras import has_extra, load_extra
+    from embedkit.models import find_model
 
+    folder = find_model(which_model.or_default(model))
     ours = Encoder.load(folder, device="cpu").encode(CHECK_TEXTS, on_truncate="ok")
     if not np.isfinite(ours).all():
         raise CheckpointError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from embedkit.models import ENCODER, RERANKER
 from embedkit.records import ReadOptions
 
 
@@ -28,9 +30,11 @@ class DeviceName(StrEnum):
 
 
 class PrecisionName(StrEnum):
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class OnTruncateName(StrEnum):
@@ -45,6 +49,25 @@ class OnEmptyName(StrEnum):
     error = "error"
 
 
+class RerankCommand(TyperCommand):
+    """A command whose `--rerank` may stand without a value, last or before another option: it then means the shipped one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: as in the parent
+        return super().parse_args(ctx, with_reranker(args))
+
+
+def with_reranker(words: list[str]) -> list[str]:
+    """Put the shipped reranker's name after each `--rerank` that has no value."""
+    options_end = words.index("--") if "--" in words else len(words)
+    found = []
+    for place, word in enumerate(words):
+        found.append(word)
+        following = words[place + 1 : place + 2]
+        if word == "--rerank" and place < options_end and (not following or following[0].startswith("-")):
+            found.append(RERANKER)
+    return found
+
+
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -56,12 +79,33 @@ Inputs = Annotated[
 Model = Annotated[
     Path,
     typer.Option(
-        "--model", "-m", metavar="FOLDER", envvar="EMBEDKIT_MODEL", help="Model folder.", show_default=False
+        "--model",
+        "-m",
+        metavar="MODEL",
+        envvar="EMBEDKIT_MODEL",
+        help="Model folder, or a shipped model's name.",
+        show_default=False,
+    ),
+]
+SomeModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        envvar="EMBEDKIT_MODEL",
+        help=f"Model folder, or a shipped model's name. Default: {ENCODER}.",
+        show_default=False,
     ),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.")]
 Precision = Annotated[
-    PrecisionName, typer.Option("--precision", help="Number format of weights and activations.")
+    PrecisionName,
+    typer.Option(
+        "--precision",
+        envvar="EMBEDKIT_PRECISION",
+        help="Number format of weights and activations; auto: the fastest here that is as good as fp32 (measured once).",
+    ),
 ]
 ForcePrecision = Annotated[
     bool,
@@ -135,14 +179,14 @@ DEFAULT_MAX_LINE_BYTES = ReadOptions.max_line_bytes
 IndexPath = Annotated[
     Path, typer.Option("--index", "-i", metavar="FOLDER", help="Index folder.", show_default=False)
 ]
-SomeModel = Annotated[
-    Path | None,
+# Without envvar: an index's own model comes before what the environment names.
+IndexModel = Annotated[
+    str | None,
     typer.Option(
         "--model",
         "-m",
-        metavar="FOLDER",
-        envvar="EMBEDKIT_MODEL",
-        help="Model folder. Default: the one the index was built with.",
+        metavar="MODEL",
+        help=f"Model folder or name. Default: the index's own; for a new one $EMBEDKIT_MODEL, else {ENCODER}.",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from . import computing, console, options, which_model
 from .options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  embedkit pairs sentences.txt --model FOLDER --top-k 20
-  embedkit pairs articles.jsonl -m FOLDER --dedup 0.95 --json > duplicates.jsonl
+  embedkit pairs sentences.txt --top-k 20
+  embedkit pairs articles.jsonl --dedup 0.95 --json > duplicates.jsonl
   embedkit pairs --index my.index --cluster 50
 """
 
@@ -78,7 +78,7 @@ def pairs(
     ] = None,
     min_size: Annotated[int, typer.Option("--min-size", metavar="N", min=2, help="Smallest community.")] = 5,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     format: options.Format = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
@@ -98,8 +98,6 @@ def pairs(
     if index is not None:
         collection = _from_index(index)
     else:
-        if model is None:
-            raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
         read = ReadOptions(format=format.value if format else None, text_field=text_field, id_field=id_field)
         collection = _from_files(inputs or [], read, model, device, precision, quiet=quiet)
     json_lines = console.wants_json(as_json)
@@ -110,7 +108,13 @@ def pairs(
 
 
 def _from_files(
-    inputs: list[str], read: object, model: Path, device: DeviceName, precision: PrecisionName, *, quiet: bool
+    inputs: list[str],
+    read: object,
+    model: str | None,
+    device: DeviceName,
+    precision: PrecisionName,
+    *,
+    quiet: bool,
 ) -> _Collection:
     import numpy as np
 
@@ -126,7 +130,8 @@ def _from_files(
 
     assert isinstance(read, ReadOptions)
     reader = DocumentReader(inputs, read)
-    encoder = Encoder.load(model, device=device.value, precision=precision.value)
+    encoder = Encoder.load(which_model.or_default(model), device=device.value, precision=precision.value)
+    computing.say(encoder.choice, quiet=quiet)
     ids: list[str] = []
     texts: list[str] = []
     parts = [np.empty((0, encoder.dimension), np.float32)]
@@ -138,7 +143,7 @@ def _from_files(
             texts += [document_text(document) for document in documents]
             parts.append(window.embeddings)
             bar.update(reader.fraction(), f"{report.texts:,} texts")
-    console.note(f"{report.texts:,} texts, {report.tokens:,} tokens, model {model}")
+    console.note(f"{report.texts:,} texts, {report.tokens:,} tokens, model {encoder.folder.name}")
     if report.truncated:
         console.note(
             f"warning: {report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model reads"

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console, options
+from embedkit.models import ENCODER, RERANKER, SHIPPED, shipped
+
+from . import computing, console, options
 from .options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  embedkit rerank --model FOLDER --top-k 10 < candidates.jsonl
+  embedkit rerank --top-k 10 < candidates.jsonl
   embedkit rerank candidates.jsonl --model FOLDER --budget 200ms
-  embedkit rerank --run bm25.trec --queries queries.jsonl --documents corpus.jsonl -m FOLDER > better.trec
-  embedkit rerank candidates.jsonl --model BI_ENCODER --maxsim
+  embedkit rerank --run bm25.trec --queries queries.jsonl --documents corpus.jsonl > better.trec
+  embedkit rerank candidates.jsonl --maxsim
   embedkit rerank --calibrate held_out.tsv --model FOLDER
 A line of input: {"query": "…", "candidates": [{"id": "…", "text": "…", "score": 0.7}, …]}
 """
@@ -63,12 +65,12 @@ def rerank(
         ),
     ] = "-",
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--model",
             "-m",
-            metavar="FOLDER",
-            help="Cross-encoder, or encoder with --maxsim.",
+            metavar="MODEL",
+            help=f"Cross-encoder, or encoder with --maxsim: a folder or name. Default: {RERANKER}, with --maxsim {ENCODER}.",
             show_default=False,
         ),
     ] = None,
@@ -140,7 +142,7 @@ def rerank(
         ),
     ] = None,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     force_precision: options.ForcePrecision = False,
     max_seq_length: options.MaxSeqLength = None,
     as_json: options.AsJson = False,
@@ -151,8 +153,6 @@ def rerank(
     JSON lines come out as they went in, candidates in their new order, each with a `rerank_score` beside what it had. A
     TREC run comes out as a TREC run, or as JSON lines with --json. Nothing is dropped.
     """
-    if model is None:
-        raise typer.BadParameter("name the model with --model FOLDER")
     if run is not None and not (queries and documents):
         raise typer.BadParameter("--run needs --queries and --documents, the texts it was made on")
     if run is None and (queries or documents):
@@ -161,27 +161,27 @@ def rerank(
         raise typer.BadParameter("--maxsim goes without --probabilities, --calibrate, --layers and --label")
     seconds = budget_seconds(budget)
     from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.reranking.maxsim import MaxSim
     from embedkit.reranking.requests import answer, requests_of_run, trec_lines
 
     requests: Iterable[Request] = ()
     if run is not None:
         requests = requests_of_run(run, queries or (), documents or ())
-    reranker: Reranker
+    reranker: CrossEncoder | MaxSim
     if maxsim:
         from embedkit.encoding.encoder import Encoder
-        from embedkit.reranking.maxsim import MaxSim
 
         encoder = Encoder.load(
-            model,
+            model or shipped(ENCODER),
             device=device.value,
             precision=precision.value,
             force_precision=force_precision,
             max_seq_length=max_seq_length,
         )
-        reranker = MaxSim(encoder)
+        reranker, name = MaxSim(encoder), encoder.folder.name
     else:
         reranker = CrossEncoder.load(
-            model,
+            model or shipped(RERANKER),
             device=device.value,
             precision=precision.value,
             force_precision=force_precision,
@@ -191,9 +191,11 @@ def rerank(
             label=label,
             probabilities=probabilities,
         )
+        name = reranker.folder.name
         if calibrate is not None:
-            _calibrate(reranker, calibrate, model, as_json)
+            _calibrate(reranker, calibrate, as_json)
             return
+    computing.say(reranker.encoder.choice if isinstance(reranker, MaxSim) else reranker.choice, quiet=quiet)
     tally = _Tally(top_k)
     answers = answer(
         reranker,
@@ -210,7 +212,7 @@ def rerank(
             bar.update(None, f"{tally.queries:,} queries")
     sys.stdout.flush()
     if not quiet:
-        tally.say(reranker)
+        tally.say(reranker, name)
 
 
 def budget_seconds(budget: str | None) -> float | None:
@@ -253,10 +255,10 @@ class _Tally:
             self.empty += total == 0
             yield reply
 
-    def say(self, reranker: Reranker) -> None:
+    def say(self, reranker: Reranker, name: str) -> None:
         from embedkit.reranking.cross_encoder import CrossEncoder
 
-        console.note(f"{self.queries:,} queries, {self.scored:,} candidates scored")
+        console.note(f"{self.queries:,} queries, {self.scored:,} candidates scored, model {name}")
         if self.beyond:
             console.note(
                 f"{self.beyond:,} candidates beyond --candidates or --budget follow in their old order"
@@ -271,13 +273,19 @@ class _Tally:
             )
 
 
-def _calibrate(model: CrossEncoder, path: Path, folder: Path, as_json: bool) -> None:
+def _calibrate(model: CrossEncoder, path: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from embedkit.errors import RecordError
+    from embedkit.errors import OutputError, RecordError
     from embedkit.evaluation.similarity import read_columns
     from embedkit.reranking.calibration import FILE, fit_calibration, write_calibration
 
+    folder = model.folder.path
+    if model.folder.name in SHIPPED:
+        raise OutputError(
+            f"{model.folder.name}: the calibration lies in the model's folder, and this one belongs to the installation. "
+            f"Copy the folder and calibrate the copy: cp -r {folder} COPY"
+        )
     rows = read_columns(path, ("query", "text", "label"))
     labels = []
     for number, (_, _, label) in enumerate(rows, 1):

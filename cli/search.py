@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options
+from embedkit.models import RERANKER
+
+from . import computing, console, options, which_model
 from .options import DeviceName, PrecisionName
 from .rerank import budget_seconds
 
@@ -25,7 +27,7 @@ EXAMPLES = """\b
 Examples:
   embedkit search docs.index "how do I resume a build"
   embedkit search my.index "wind energy" --mode hybrid --where "year > 2020" -k 5
-  embedkit search my.index "wind energy" --rerank CROSS_ENCODER --candidates 100 --rerank-budget 200ms
+  embedkit search my.index "wind energy" --rerank --candidates 100 --rerank-budget 200ms
   embedkit search my.index --queries queries.jsonl --run out.trec
   embedkit search my.index                      (asks for queries; Ctrl-D ends)
 """
@@ -51,7 +53,7 @@ def search(
             show_default=False,
         ),
     ] = None,
-    model: options.SomeModel = None,
+    model: options.IndexModel = None,
     queries: Annotated[
         Path | None,
         typer.Option(
@@ -91,8 +93,9 @@ def search(
         str | None,
         typer.Option(
             "--rerank",
-            metavar="FOLDER",
-            help="Rerank the candidates with a cross-encoder, or with 'maxsim': token by token, by the search's own model.",
+            metavar="[MODEL]",
+            help=f"Rerank the candidates with a cross-encoder (without a value {RERANKER}), or with 'maxsim': token by "
+            "token, by the search's own model.",
             show_default=False,
         ),
     ] = None,
@@ -106,7 +109,7 @@ def search(
         ),
     ] = None,
     device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.fp32,
+    precision: options.Precision = PrecisionName.auto,
     as_json: options.AsJson = False,
 ) -> None:
     """Search an index.
@@ -135,20 +138,24 @@ def search(
         min_score=min_score,
         rerank_budget_seconds=budget_seconds(rerank_budget),
     )
+    # A query alone, or typed by hand: what starts fastest answers fastest.
+    few = query is not None or (queries is None and run is None and sys.stdin.isatty())
     with Index.open(index, device="cuda" if device == DeviceName.cuda else None) as opened:
         embedder = None
         if mode != ModeName.text or rerank == MAXSIM:
-            folder = str(model) if model is not None else opened.model_path
             if opened.settings.fingerprint is None:
                 raise IndexMismatchError(
                     f"{index} was built from ready vectors: which encoder made them is not known. "
                     "Search it with --mode text, or build it with --model"
                 )
-            if folder is None:
-                raise typer.BadParameter("name the model folder with --model, or set EMBEDKIT_MODEL")
-            embedder = _load_embedder(folder, device, precision)
+            embedder = _load_embedder(which_model.of_index(opened, model), device, precision, few=few)
             opened.check_encoder(embedder.encoder.fingerprint)
-        reranker = None if rerank is None else _load_reranker(rerank, embedder, device, precision)
+        reranker = None if rerank is None else _load_reranker(rerank, embedder, device, precision, few=few)
+        which_model.say(
+            embedder.encoder.folder.name if embedder is not None and mode != ModeName.text else None,
+            None if reranker is None else _reranker_name(reranker),
+        )
+        computing.say(None if embedder is None else embedder.encoder.choice)
         retriever = Retriever(opened, embed=embedder, reranker=reranker)
         if query is not None:
             hits = retriever.search([query], wanted)[0]
@@ -167,7 +174,7 @@ def search(
 
 
 def _load_reranker(
-    rerank: str, embedder: Embedder | None, device: DeviceName, precision: PrecisionName
+    rerank: str, embedder: Embedder | None, device: DeviceName, precision: PrecisionName, *, few: bool
 ) -> Reranker:
     if rerank == MAXSIM:
         from embedkit.reranking.maxsim import MaxSim
@@ -176,14 +183,23 @@ def _load_reranker(
         return MaxSim(embedder.encoder)
     from embedkit.reranking.cross_encoder import CrossEncoder
 
-    return CrossEncoder.load(rerank, device=device.value, precision=precision.value)
+    return CrossEncoder.load(rerank, device=device.value, precision=precision.value, few=few)
 
 
-def _load_embedder(folder: str, device: DeviceName, precision: PrecisionName) -> Embedder:
+def _reranker_name(reranker: Reranker) -> str:
+    from embedkit.reranking.cross_encoder import CrossEncoder
+
+    return reranker.folder.name if isinstance(reranker, CrossEncoder) else MAXSIM
+
+
+def _load_embedder(
+    folder: str | Path, device: DeviceName, precision: PrecisionName, *, few: bool
+) -> Embedder:
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
 
-    return Embedder(Encoder.load(folder, device=device.value, precision=precision.value), "query")
+    encoder = Encoder.load(folder, device=device.value, precision=precision.value, few=few)
+    return Embedder(encoder, "query")
 
 
 def _converse(retriever: Retriever, wanted: SearchOptions, *, as_json: bool) -> None:

@@ -44,7 +44,10 @@ Steps = Annotated[
 RecipeFile = Annotated[
     Path | None,
     typer.Option(
-        "--recipe", metavar="FILE", help="TOML file with settings, over the preset's.", show_default=False
+        "--recipe",
+        metavar="FILE",
+        help="TOML file with settings, or a shipped recipe's name (`embedkit recipes list`), over the preset's.",
+        show_default=False,
     ),
 ]
 Settings = Annotated[

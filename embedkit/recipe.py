@@ -1,7 +1,8 @@
 """Recipes: TOML files and `key=value` overrides -> frozen dataclasses, strictly; and what differs between two.
 
 A recipe is a dataclass of scalars, tuples of scalars, optional scalars and further such dataclasses, which are the tables of the
-TOML file. Every key must be known and of the field's type; the dataclass itself checks ranges in `__post_init__`.
+TOML file. Every key must be known and of the field's type; the dataclass itself checks ranges in `__post_init__`. A file may also
+have the table `[about]`, which says what the recipe is for and sets nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,23 @@ from embedkit.errors import RecipeError
 
 Table = dict[str, Any]  # Any: whatever TOML holds
 R = TypeVar("R")
+ABOUT = "about"
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a recipe is for; `task` is the command, as in `embedkit train mlm`, and `reaches` what was measured with it."""
+
+    task: Literal["mlm", "contrastive", "distill", "reranker"]
+    purpose: str
+    cost: str
+    reaches: str
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            text = getattr(self, field.name)
+            if not text or "\n" in text:
+                raise ValueError(f"{field.name} is {text!r}; it must be one line of text")
 
 
 def load_recipe(
@@ -30,18 +48,38 @@ def load_recipe(
 ) -> R:
     """Build a recipe: the preset's values, over them the file's, over them `key=value` overrides.
 
+    `path` may also be the name of a shipped recipe.
+
     Raises:
         RecipeError: a file that is not TOML, an unknown key, a missing one, a value of another type or out of range.
     """
     table: Table = {}
     where = "recipe"
     if preset is not None:
-        table, where = read_preset(preset), f"preset {preset}"
+        table, where = _settings(read_preset(preset), f"preset {preset}"), f"preset {preset}"
     if path is not None:
-        table, where = merged(table, read_toml(Path(path))), str(path)
+        is_name = str(path) in preset_names() and not Path(path).is_file()
+        found = read_preset(str(path)) if is_name else read_toml(Path(path))
+        table, where = merged(table, _settings(found, str(path))), str(path)
     for override in overrides:
         table = merged(table, _override(override))
     return build(kind, table, where)
+
+
+def _settings(table: Table, where: str) -> Table:
+    """Return the table without `[about]`, which must be right all the same."""
+    if ABOUT in table:
+        _value(table[ABOUT], About, where, ABOUT)
+    return {key: value for key, value in table.items() if key != ABOUT}
+
+
+def about_preset(name: str) -> About:
+    """Say what a shipped preset is for.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    return build(About, read_preset(name).get(ABOUT, {}), f"preset {name}", ABOUT + ".")
 
 
 def preset_names() -> list[str]:
@@ -53,7 +91,16 @@ def preset_names() -> list[str]:
 
 
 def read_preset(name: str) -> Table:
-    """Read a shipped preset.
+    """Read a shipped preset, `[about]` and all.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    return tomllib.loads(preset_text(name))
+
+
+def preset_text(name: str) -> str:
+    """Return a shipped preset as it is written.
 
     Raises:
         RecipeError: there is none of this name.
@@ -62,8 +109,7 @@ def read_preset(name: str) -> Table:
         raise RecipeError(
             f"there is no preset {name!r}{_hint(name, preset_names())}; presets are {', '.join(preset_names())}"
         )
-    text = (resources.files("embedkit") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return (resources.files("embedkit") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def read_toml(path: Path) -> Table:

@@ -2,7 +2,7 @@
 
 1. A thread reads documents and hashes them, a few hundred ahead of what follows.
 2. What the index holds with the same hash is passed over; that alone makes the same command resume after a kill.
-3. Another thread embeds the new and changed passages, while this one commits the batch before.
+3. Other threads embed the new and changed passages as they come, while this one commits the batch before.
 Memory: two batches of `commit_every` passages and their vectors, and `_READ_AHEAD` chunks of documents.
 """
 
@@ -26,13 +26,14 @@ from .documents import (
     Passage,
     begin_run,
     content_hash,
+    duplicate_id,
     find_documents,
     find_duplicate,
     metadata_json,
     vanished_documents,
 )
 from .segment import FloatArray
-from .store import Index, duplicate_id
+from .store import Index
 
 _T = TypeVar("_T")
 Embed = Callable[[Sequence[str]], FloatArray]  # N texts -> (N, E) float32
@@ -44,7 +45,9 @@ _CHUNK_DOCUMENTS = 256
 _READ_AHEAD = 4
 _MAX_READ = 65_536
 # Texts embedded between two reports: a second or so on a processor.
-_SLICE_TEXTS = 512
+_SLICE_TEXTS = 1024
+# Slices in the embedder's hands: while it computes one it can cut the texts of the next into tokens.
+_EMBEDDERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,8 @@ def build(
 
     `split` cuts a text into passages; without it each document is one. With `sync_sources` (the files and folders that
     the documents were read from) those documents of these sources that did not come again are deleted at the end.
-    `commit_every` counts passages; `fraction` tells how much of the input has been read.
+    `commit_every` counts passages; `fraction` tells how much of the input has been read. `embed` is called from two
+    threads: for the texts that come next it need not compute anything before those before are done.
 
     Raises (while iterating):
         RecordError: a document cannot be read, or an id stands twice; what was committed before stays.
@@ -124,13 +128,10 @@ class _Build:
     def run(self, documents: Iterable[Document], sync_sources: Sequence[str] | None) -> Iterator[BuildReport]:
         begin_run(self.index.database)
         pending: _Batch | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="embed") as pool:
+        with ThreadPoolExecutor(_EMBEDDERS, thread_name_prefix="embed") as pool:
             try:
-                for batch in self._batches(documents):
-                    for start in range(0, len(batch.texts), _SLICE_TEXTS):
-                        batch.futures.append(
-                            pool.submit(self.embed, batch.texts[start : start + _SLICE_TEXTS])
-                        )
+                for batch in self._batches(documents, pool):
+                    self._submit(batch, pool, 1)
                     if pending is not None:
                         yield from self._finish(pending)
                     pending = batch
@@ -149,7 +150,12 @@ class _Build:
         self.report = replace(self.report, **changes)  # type: ignore[arg-type]  # the names are the report's own
         return self.report
 
-    def _batches(self, documents: Iterable[Document]) -> Iterator[_Batch]:
+    def _submit(self, batch: _Batch, pool: ThreadPoolExecutor, least: int) -> None:
+        """Hand the batch's texts to the embedder, slice by slice, as long as there are `least` of them or more."""
+        while len(batch.texts) - (start := len(batch.futures) * _SLICE_TEXTS) >= least:
+            batch.futures.append(pool.submit(self.embed, batch.texts[start : start + _SLICE_TEXTS]))
+
+    def _batches(self, documents: Iterable[Document], pool: ThreadPoolExecutor) -> Iterator[_Batch]:
         """Sort documents into batches of about `commit_every` passages; one document is never cut in two."""
         batch = _Batch()
         for chunk in read_ahead(_chunks(documents, min(_CHUNK_DOCUMENTS, self.commit_every))):
@@ -161,6 +167,7 @@ class _Build:
             known = find_documents(self.index.database, [document.doc_id for document, _, _ in chunk])
             for document, metadata, digest in chunk:
                 self._place(batch, document, metadata, digest, known.get(document.doc_id))
+                self._submit(batch, pool, _SLICE_TEXTS)  # at once: the first texts need not wait for the last
                 # Unchanged documents make no work, but a pass over many of them must show some progress.
                 work = max(len(batch.texts), len(batch.updates), len(batch.additions))
                 if work >= self.commit_every or batch.counts["read"] >= _MAX_READ:

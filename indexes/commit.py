@@ -26,6 +26,7 @@ from .documents import (
     passage_key,
     update_document,
 )
+from .lock import LOCK_NAME
 from .segment import FloatArray, SegmentInfo, calibrate, encode, write_segment
 from .settings import Settings
 from .snapshot import SEGMENT_FOLDER
@@ -202,6 +203,33 @@ class Writer:
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
+
+
+def new_folder(folder: Path) -> Path:
+    """Make the folder for a new index, or find it empty.
+
+    Raises:
+        IndexFileError: something is there already, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A creation that was killed leaves no more than these.
+        others = sorted(
+            child.name
+            for child in folder.iterdir()
+            if child.name not in (LOCK_NAME, SEGMENT_FOLDER) and ".new" not in child.name
+        )
+    except OSError as exc:
+        raise IndexFileError(
+            f"{folder}: cannot be made ({exc.strerror}). Check the path and the permissions"
+        ) from exc
+    if database_path(folder).exists():
+        raise IndexFileError(f"{folder}: there is an index already. Add to it, or choose another folder")
+    if others:
+        raise IndexFileError(
+            f"{folder}: the folder holds {others[0]!r}; an index wants an empty folder. Choose another"
+        )
+    return folder
 
 
 def database_path(folder: Path) -> Path:

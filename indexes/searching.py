@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from embedkit.errors import IndexFileError
 
 from .database import ANN_CHUNK_BYTES, AnnInfo
-from .exact import Candidates
+from .exact import Candidates, ahead
 from .segment import FloatArray, RowArray
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from .ann import AnnIndex, Knobs
 
+_Made = TypeVar("_Made")
 # Where (rows allowed) * (their share of all) is below this, exact search over them is faster than a structure that meets
 # mostly rows it may not return: HNSW's effort grows as 1 / share, that of exact search with the rows. Measured on 100,000
 # vectors of 384 dimensions with a fifth allowed: 0.28 ms a query exactly, 1.2 ms through the graph.
 EXACT_WORTH = 5_000
+# Few enough that what is done with the last block, while faiss has nothing left to do, does not show.
+BLOCK_QUERIES = 128
 
 
 class AnnFile:
@@ -74,50 +81,85 @@ def file_checksums(fd: int) -> list[int]:
     return [zlib.crc32(os.pread(fd, ANN_CHUNK_BYTES, at)) for at in range(0, size, ANN_CHUNK_BYTES)]
 
 
-def search_rows(
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a search is to find: the best k of the rows that a filter lets pass (None: of all), and how to look."""
+
+    k: int
+    rows: RowArray | None = None  # ascending
+    group: bool = False
+    exact: bool = False
+    knobs: Knobs | None = None
+    device: str | None = None
+
+
+def search_made(
     snapshot: Snapshot,
     ann: AnnFile | None,
     queries: FloatArray,
-    k: int,
-    *,
-    rows: RowArray | None = None,
-    exact: bool = False,
-    knobs: Knobs | None = None,
-    device: str | None = None,
-) -> Candidates:
-    """Return the candidates for the best k of each prepared query, scored by the stored vectors.
+    asked: Asked,
+    make: Callable[[Candidates, int], list[list[_Made]]],
+) -> list[list[_Made]]:
+    """Search the prepared queries and return what `make`, given candidates and how many it may use, makes of them."""
+    matching = snapshot.num_rows if asked.rows is None else len(asked.rows)
+    results: list[list[_Made]] = [[] for _ in queries]
+    todo, width = np.arange(len(queries)), min(matching, 4 * asked.k if asked.group else asked.k)
+    while len(todo) and width:
+        blocks = search_rows(snapshot, ann, queries[todo], width, asked)
+        made = chain.from_iterable(make(found, width) for found in blocks)
+        for query, of_query in zip(todo.tolist(), made, strict=True):
+            results[query] = of_query
+        if not asked.group or width == matching:
+            break
+        # All passages of the best may belong to a few documents: look further for those queries.
+        todo = np.asarray([query for query in todo.tolist() if len(results[query]) < asked.k], np.int64)
+        width = min(matching, 4 * width)
+    return results
 
-    `rows` are those that a filter lets pass, ascending.
+
+def search_rows(
+    snapshot: Snapshot, ann: AnnFile | None, queries: FloatArray, k: int, asked: Asked
+) -> Iterator[Candidates]:
+    """Yield the candidates for the best k of the prepared queries, in blocks, scored by the stored vectors.
+
+    While the caller has one block, faiss searches the next.
     """
+    rows = asked.rows
     mask, matching = snapshot.restrict(rows)
     covered = 0 if ann is None else ann.info.rows
     share = min(1.0, matching / max(1, covered, snapshot.num_rows))
     selective = share < 1 and matching * share < EXACT_WORTH
-    if ann is None or exact or selective or not covered:
-        if device is not None:
+    if ann is None or asked.exact or selective or not covered:
+        if asked.device is not None:
             from .gpu import search_device
 
-            return search_device(snapshot, queries, k, mask=mask, matching=matching, device=device)
-        return snapshot.search_exact(queries, k, rows=rows)
+            yield search_device(snapshot, queries, k, mask=mask, matching=matching, device=asked.device)
+        else:
+            yield snapshot.search_exact(queries, k, rows=rows)
+        return
     if rows is None and (mask is not None or covered != snapshot.rows_up_to(ann.info.last_row)):
         mask = snapshot.present  # a compaction may have dropped rows that the structure still holds
-    found = ann.load().search(queries, k, knobs or ann.info.knobs, mask=mask, share=share)
-    found = snapshot.rescore(queries, found)
-    if ann.info.last_row < snapshot.next_row - 1:
-        newer = snapshot.search_exact(queries, k, rows=rows, first_row=ann.info.last_row + 1)
-        found = found.merge(newer, found.rows.shape[1] + newer.rows.shape[1])
-    # A graph or the lists probed may hold fewer rows than were asked for: those queries get the exact answer.
-    short = np.flatnonzero((found.rows >= 0).sum(axis=1) < min(k, matching))
-    if len(short):
-        wider = snapshot.search_exact(queries[short], k, rows=rows)
-        width = max(found.rows.shape[1], wider.rows.shape[1])
-        padded = Candidates.none(len(queries), width)
-        padded.scores[:, : found.rows.shape[1]], padded.rows[:, : found.rows.shape[1]] = (
-            found.scores,
-            found.rows,
-        )
-        padded.scores[short], padded.rows[short] = -np.inf, -1
-        padded.scores[short, : wider.rows.shape[1]] = wider.scores
-        padded.rows[short, : wider.rows.shape[1]] = wider.rows
-        found = padded
-    return found
+    near = partial(ann.load().search, k=k, knobs=asked.knobs or ann.info.knobs, mask=mask, share=share)
+    blocks = [queries[start : start + BLOCK_QUERIES] for start in range(0, len(queries), BLOCK_QUERIES)]
+    for block, found in zip(blocks, ahead(near, blocks), strict=True):
+        found = snapshot.rescore(block, found)
+        if ann.info.last_row < snapshot.next_row - 1:
+            newer = snapshot.search_exact(block, k, rows=rows, first_row=ann.info.last_row + 1)
+            found = found.merge(newer, found.rows.shape[1] + newer.rows.shape[1])
+        yield _completed(snapshot, block, found, min(k, matching), rows)
+
+
+def _completed(
+    snapshot: Snapshot, queries: FloatArray, found: Candidates, wanted: int, rows: RowArray | None
+) -> Candidates:
+    """Give those queries the exact answer for which a graph, or the lists probed, held fewer rows than wanted."""
+    short = np.flatnonzero((found.rows >= 0).sum(axis=1) < wanted)
+    if not len(short):
+        return found
+    wider = snapshot.search_exact(queries[short], wanted, rows=rows)
+    padded = Candidates.none(len(queries), max(found.rows.shape[1], wider.rows.shape[1]))
+    padded.scores[:, : found.rows.shape[1]], padded.rows[:, : found.rows.shape[1]] = found.scores, found.rows
+    padded.scores[short], padded.rows[short] = -np.inf, -1
+    padded.scores[short, : wider.rows.shape[1]] = wider.scores
+    padded.rows[short, : wider.rows.shape[1]] = wider.rows
+    return padded

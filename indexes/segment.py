@@ -252,6 +252,8 @@ class Segment:
         self.bits: npt.NDArray[np.uint8] = self._part(parts["bits"], "u1").reshape(
             -1, max(1, layout.bit_bytes)
         )
+        # Until a compaction leaves some out, a segment's rows are consecutive: no search for each is needed.
+        self._consecutive = int(self.rows[-1]) - info.first_row == len(self.rows) - 1
         self._checked = np.zeros(len(self._checksums), bool)
         self._unchecked = len(self._checked)
 
@@ -307,10 +309,16 @@ class Segment:
         self.check(start, stop)
         return decode(self.codes[start:stop], self.scales)
 
+    def positions(self, rows: RowArray) -> RowArray:
+        """Return where rows stand, or would stand; the caller looks whether they do."""
+        if self._consecutive:
+            return np.clip(rows - self.info.first_row, 0, len(self) - 1)
+        return np.minimum(np.searchsorted(self.rows, rows), len(self) - 1).astype(np.int64, copy=False)
+
     def gather(self, positions: RowArray) -> FloatArray:
         """Return the vectors at some positions as (len(positions), E) float32."""
         self._check_blocks(positions // BLOCK_ROWS, False)
-        return decode(self.codes[positions], self.scales)
+        return decode(np.take(self.codes, positions, axis=0), self.scales)
 
     def release(self) -> None:
         """Give the pages of the file back to the system: a pass over a large index need not stay in memory."""

@@ -18,7 +18,8 @@ from .settings import Settings
 
 SEGMENT_FOLDER = "segments"
 # As many more than k are fetched, so that ties at the border can be put in order by id.
-MARGIN = 16
+MARGIN = 8
+_CACHED_PAIRS = 1024  # scored again at a time: their vectors, 1.5 MB of 384 dimensions, stay in the cache
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,11 @@ class Snapshot:
         Raises:
             IndexFileError: no segment holds a row, or the bytes of one were changed.
         """
+        located = self._locate(rows)
+        if len(located) == 1:
+            return located[0][0].gather(located[0][2])
         vectors = np.empty((len(rows), self.settings.dimension), np.float32)
-        for segment, at, positions in self._locate(rows):
+        for segment, at, positions in located:
             vectors[at] = segment.gather(positions)
         return vectors
 
@@ -102,33 +106,35 @@ class Snapshot:
         firsts = np.asarray([segment.info.first_row for segment in self.segments], np.int64)
         which = np.searchsorted(firsts, rows, side="right") - 1
         located = []
-        for number in np.unique(which).tolist():
+        for number in (np.flatnonzero(np.bincount(which + 1)) - 1).tolist():
             at = np.flatnonzero(which == number)
             segment = self.segments[max(number, 0)]
-            positions = np.searchsorted(segment.rows, rows[at])
-            found = segment.rows[np.minimum(positions, len(segment) - 1)]
+            positions = segment.positions(rows[at])
+            found = segment.rows[positions]
             if number < 0 or not np.array_equal(found, rows[at]):
                 missing = rows[at][found != rows[at]]
                 raise IndexFileError(
                     f"{segment.path.parent.parent}: no segment holds row {missing[0]}, which the database names. "
                     f"Run: embedkit index repair --index {segment.path.parent.parent}"
                 )
-            located.append((segment, at, positions.astype(np.int64)))
+            located.append((segment, at, positions))
         return located
 
     def rescore(self, queries: FloatArray, candidates: Candidates) -> Candidates:
         """Score candidates anew by the stored vectors, each pair alone, in double precision; best first."""
         rows = candidates.rows
         scores = np.full(rows.shape, -np.inf, np.float32)
-        for first in range(0, len(queries), 64):  # 64 queries at a time stay in the cache
-            part = rows[first : first + 64]
+        step = max(1, _CACHED_PAIRS // max(1, rows.shape[1]))
+        for first in range(0, len(queries), step):
+            some, part = queries[first : first + step], rows[first : first + step]
             there = part >= 0
-            if not there.any():
-                continue
-            vectors = np.zeros((*part.shape, self.settings.dimension), np.float32)  # (64, K, E)
-            vectors[there] = self.gather(part[there])
-            found = self.scorer.pairs(queries[first : first + 64], vectors)
-            scores[first : first + 64] = np.where(there, found, -np.inf)
+            if there.all():
+                vectors = self.gather(part.ravel()).reshape(*part.shape, -1)  # (step, K, E)
+                scores[first : first + step] = self.scorer.pairs(some, vectors)
+            elif there.any():
+                vectors = np.zeros((*part.shape, self.settings.dimension), np.float32)
+                vectors[there] = self.gather(part[there])
+                scores[first : first + step] = np.where(there, self.scorer.pairs(some, vectors), -np.inf)
         order = np.argsort(-scores, axis=1, kind="stable")
         return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,22 +11,21 @@ from typing import Self
 
 import numpy as np
 
-from embedkit.errors import IndexFileError, RecordError
+from embedkit.errors import IndexFileError
 from embedkit.records import Document, Hit
 
-from .commit import WHOLE, Addition, Change, Writer, database_path, prepare_vectors
+from .commit import WHOLE, Addition, Change, Writer, database_path, new_folder, prepare_vectors
 from .database import Database, reading
-from .documents import Passage, content_hash, find_documents, metadata_json
+from .documents import Passage, content_hash, duplicate_id, find_documents, metadata_json
+from .exact import Candidates
 from .filters import compile_filter
-from .hits import make_hits
-from .lock import LOCK_NAME, WriterLock
-from .searching import AnnFile, search_rows
+from .hits import Names, make_hits, name_hits, text_hits
+from .lock import WriterLock
+from .searching import AnnFile, Asked, search_made
 from .segment import FloatArray, RowArray
 from .settings import Fingerprint, Settings
-from .snapshot import SEGMENT_FOLDER, Snapshot
-from .text import filtered_documents, filtered_rows, search_words
-
-logger = logging.getLogger(__name__)
+from .snapshot import Snapshot
+from .text import filtered_documents, filtered_rows
 
 # Small commits make small segments; beyond this many the newest are merged.
 MAX_SEGMENTS = 16
@@ -54,6 +52,7 @@ class Index:
         self.writer = None if lock is None else Writer(path, database, self.settings)
         self._device = device
         self._filters: dict[str, RowArray] = {}
+        self._names: Names = {}
         self.ann: AnnFile | None = None
         self._snapshot: Snapshot | None = None
         self.refresh()
@@ -65,25 +64,7 @@ class Index:
         Raises:
             IndexFileError: something is there already, or the folder cannot be written.
         """
-        folder = Path(path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # A creation that was killed leaves no more than these.
-            others = sorted(
-                child.name
-                for child in folder.iterdir()
-                if child.name not in (LOCK_NAME, SEGMENT_FOLDER) and ".new" not in child.name
-            )
-        except OSError as exc:
-            raise IndexFileError(
-                f"{folder}: cannot be made ({exc.strerror}). Check the path and the permissions"
-            ) from exc
-        if database_path(folder).exists():
-            raise IndexFileError(f"{folder}: there is an index already. Add to it, or choose another folder")
-        if others:
-            raise IndexFileError(
-                f"{folder}: the folder holds {others[0]!r}; an index wants an empty folder. Choose another"
-            )
+        folder = new_folder(Path(path))
         lock = WriterLock(folder)
         try:
             Database.create(database_path(folder), settings.to_json())
@@ -289,33 +270,46 @@ class Index:
             IndexMismatchError: queries of another dimension, or such as have no score.
             IndexFileError: what the search met is damaged.
         """
-        _check_k(k)
+
+        def make(found: Candidates, width: int) -> list[list[Hit]]:
+            return make_hits(self.database, self.snapshot, found, k=k, width=width, group=group, part="dense")
+
+        return search_made(
+            self.snapshot, self.ann, self._prepared(queries), self._asked(k, where, group, exact, knobs), make
+        )
+
+    def search_ids(
+        self,
+        queries: FloatArray,
+        *,
+        k: int = 10,
+        where: str | None = None,
+        group: bool = False,
+        exact: bool = False,
+        knobs: Mapping[str, int] | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Return (doc_id, score) of what `search` finds and nothing else of it, several times faster for a batch.
+
+        An id is read from the database, and proved, once; then it is remembered.
+        """
+
+        def make(found: Candidates, width: int) -> list[list[tuple[str, float]]]:
+            return name_hits(self.database, self.snapshot, found, self._names, k=k, width=width, group=group)
+
+        return search_made(
+            self.snapshot, self.ann, self._prepared(queries), self._asked(k, where, group, exact, knobs), make
+        )
+
+    def _prepared(self, queries: FloatArray) -> FloatArray:
         names = [f"query {number}" for number in range(1, len(queries) + 1)]
-        prepared = prepare_vectors(queries, self.settings, names)
+        return prepare_vectors(queries, self.settings, names)
+
+    def _asked(
+        self, k: int, where: str | None, group: bool, exact: bool, knobs: Mapping[str, int] | None
+    ) -> Asked:
+        _check_k(k)
         rows = None if where is None else self._rows_of(where)
-        matching = self.snapshot.num_rows if rows is None else len(rows)
-        hits: list[list[Hit]] = [[] for _ in queries]
-        todo, width = np.arange(len(queries)), min(matching, 4 * k if group else k)
-        while len(todo) and width:
-            found = search_rows(
-                self.snapshot,
-                self.ann,
-                prepared[todo],
-                width,
-                rows=rows,
-                exact=exact,
-                knobs=knobs,
-                device=self._device,
-            )
-            some = make_hits(self.database, self.snapshot, found, k=k, width=width, group=group, part="dense")
-            for query, of_query in zip(todo.tolist(), some, strict=True):
-                hits[query] = of_query
-            if not group or width == matching:
-                break
-            # All passages of the best may belong to a few documents: look further for those queries.
-            todo = np.asarray([query for query in todo.tolist() if len(hits[query]) < k], np.int64)
-            width = min(matching, 4 * width)
-        return hits
+        return Asked(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
 
     def search_text(
         self, queries: Sequence[str], *, k: int = 10, where: str | None = None, group: bool = False
@@ -324,19 +318,10 @@ class Index:
         _check_k(k)
         with reading(self.database.path):
             condition = None if where is None else compile_filter(where, self.database.field_names())
-            results = []
-            for query in queries:
-                width = 4 * k if group else k
-                while True:
-                    found = search_words(self.database, query, width, condition)
-                    (hits,) = make_hits(
-                        self.database, self.snapshot, found, k=k, width=width, group=group, part="text"
-                    )
-                    if not group or len(hits) == k or found.rows.shape[1] < width:
-                        break
-                    width *= 4
-                results.append(hits)
-        return results
+            return [
+                text_hits(self.database, self.snapshot, query, condition, k=k, group=group)
+                for query in queries
+            ]
 
     def _rows_of(self, where: str) -> RowArray:
         """Return the rows that a filter lets pass, remembered for this snapshot."""
@@ -347,13 +332,6 @@ class Index:
                 condition = compile_filter(where, self.database.field_names())
                 self._filters[where] = filtered_rows(self.database, condition)
         return self._filters[where]
-
-
-def duplicate_id(doc_id: str, first: str, second: str) -> RecordError:
-    return RecordError(
-        f"{second or 'documents'}: the id {doc_id!r} stands there again; it was at {first or 'an earlier place'}. "
-        "Ids must be different: rename one or remove it"
-    )
 
 
 def _check_k(k: int) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 # Before torch is imported, here and in subprocesses: tests are small, and threads only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A command measures by itself what is fast here; tests want the same numbers everywhere.
+os.environ["EMBEDKIT_PRECISION"] = "fp32"
+if "EMBEDKIT_CACHE" not in os.environ:  # what tests measure and hash is not kept for the user
+    _cache = tempfile.TemporaryDirectory(prefix="embedkit-cache-")
+    os.environ["EMBEDKIT_CACHE"] = _cache.name
 
 import pytest
 
+from embedkit.models import ENCODER, RERANKER
 from tests.tiny import write_tiny_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -40,3 +47,22 @@ def minilm() -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer sentence encoder with a word-piece tokenizer, as a sentence-transformers folder."""
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def shipped_encoder() -> Path:
+    """The encoder that comes with the package; `tests/test_packaging.py` fails where it is missing."""
+    return _shipped(ENCODER)
+
+
+@pytest.fixture(scope="session")
+def shipped_reranker() -> Path:
+    """The cross-encoder that comes with the package."""
+    return _shipped(RERANKER)
+
+
+def _shipped(name: str) -> Path:
+    folder = REPOSITORY / "embedkit" / "models" / name
+    if not folder.is_dir():
+        pytest.skip(f"the model {name} is not in this checkout")
+    return folder

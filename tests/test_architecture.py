@@ -144,7 +144,8 @@ def test_checkpoints_alone_read_and_write_tensors() -> None:
 
 
 def test_what_all_rooms_share_needs_the_standard_library_only() -> None:
-    for path in ("embedkit/errors.py", "embedkit/formats.py", "embedkit/records.py", "embedkit/recipe.py"):
+    modules = ("errors", "formats", "records", "recipe", "models/__init__")
+    for path in (f"embedkit/{module}.py" for module in modules):
         for found in IMPORTS:
             if found.path == path:
                 top = found.module.split(".")[0]

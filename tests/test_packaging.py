@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+
+from embedkit.models import ENCODER, RERANKER, SHIPPED, shipped
 
 ROOMS = ("embedkit", "indexes", "cli")
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,5 +63,30 @@ def test_the_wheel_holds_three_packages_and_their_data_and_nothing_else(tmp_path
     sources = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert sources <= set(names)
     data = {path.relative_to(ROOT).as_posix() for path in (ROOT / "embedkit" / "presets").glob("*.toml")}
+    data |= {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "embedkit" / "models").glob("embedkit-*/**/*.*")
+    }
     assert data <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
     assert "embedkit/py.typed" in names
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_shipped_model_is_there_whole_with_its_card(name: str) -> None:
+    folder = shipped(name)
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
+        assert (folder / file).stat().st_size > 0, file
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"][0].endswith("ForSequenceClassification") == (name == RERANKER)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for heading in ("Data", "Results", "Limits", "Licence"):
+        assert f"# {heading}" in card, heading
+
+
+def test_the_shipped_models_are_small() -> None:
+    sizes = {
+        name: sum(file.stat().st_size for file in shipped(name).rglob("*") if file.is_file())
+        for name in SHIPPED
+    }
+    assert sizes[ENCODER] <= 25e6
+    assert sum(sizes.values()) <= 60e6

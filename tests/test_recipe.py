@@ -96,9 +96,8 @@ def test_the_shipped_shapes_are_those_of_their_papers() -> None:
             model.num_attention_heads,
             model.intermediate_size,
         )
-        assert (model.hidden_act, model.position) == (
-            ("relu", "sinusoidal") if name == "vaswani" else ("gelu", "learned")
-        )
+        assert model.hidden_act == ("relu" if name == "vaswani" else "gelu")
+        assert model.position == ("sinusoidal" if name in ("vaswani", "mini") else "learned")
     assert shapes == {
         "tiny": (2, 128, 2, 512),
         "mini": (4, 256, 4, 1024),
@@ -114,6 +113,59 @@ def test_an_unknown_preset_is_told_from_those_there_are() -> None:
         RecipeError, match=r"there is no preset 'minni'; did you mean mini\?; presets are .*tiny"
     ):
         read_preset("minni")
+
+
+ABOUT = """
+minutes = 40
+[about]
+task = "distill"
+purpose = "Bake."
+cost = "an hour"
+reaches = "a cake"
+"""
+
+
+def test_what_a_file_says_about_itself_sets_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "cake.toml"
+    path.write_text(ABOUT, encoding="utf-8")
+    assert load_recipe(Cake, path=path) == Cake(minutes=40)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("purpose", "porpose", r"unknown key about\.porpose; did you mean about\.purpose\?"),
+        ('cost = "an hour"\n', "", r"missing key about\.cost\."),
+        ('"an hour"', "60", r"about\.cost is 60; it must be a string"),
+        ('"an hour"', '""', r"about: cost is ''; it must be one line of text"),
+        (
+            '"distill"',
+            '"bake"',
+            r"about\.task is 'bake'; it must be one of mlm, contrastive, distill, reranker",
+        ),
+        ("[about]", "about = 3\n[aboard]", r"about is 3; it must be a table, \[about\]"),
+    ],
+)
+def test_what_a_file_says_about_itself_is_read_strictly(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    path = tmp_path / "cake.toml"
+    assert before in ABOUT
+    path.write_text(ABOUT.replace(before, after), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"cake\.toml: " + message):
+        load_recipe(Cake, path=path)
+
+
+def test_a_name_stands_for_a_shipped_recipe_unless_it_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()  # a run's folder, say
+    named = load_recipe(PretrainRecipe, path="tiny", overrides=["run.steps=1"])
+    assert named.model.hidden_size == 128
+    (tmp_path / "tiny").rmdir()
+    (tmp_path / "tiny").write_text("[model]\nhidden_size = 64\n", encoding="utf-8")
+    assert load_recipe(PretrainRecipe, path="tiny", overrides=["run.steps=1"]).model.hidden_size == 64
 
 
 def test_differences_are_listed_key_by_key() -> None:

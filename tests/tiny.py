@@ -89,13 +89,14 @@ def write_tiny_model(
     *,
     seed: int = 0,
     sentence: SentenceConfig | None = None,
+    config: EncoderConfig | None = None,
     max_length: int = 32,
     **modules: object,
 ) -> Path:
     """Write a random tiny sentence encoder; the same seed gives the same weights."""
     torch.manual_seed(seed)
     sentence = sentence or SentenceConfig(normalize=True)
-    model = SentenceEncoder(TransformerEncoder(tiny_config()), sentence)
+    model = SentenceEncoder(TransformerEncoder(config or tiny_config()), sentence)
     parts = SentenceModules(sentence=sentence, max_seq_length=max_length, **modules)  # type: ignore[arg-type] # as above
     save_sentence_encoder(folder, model, tiny_tokenizer(max_length=max_length), parts, family="bert")
     return folder

@@ -35,9 +35,10 @@ def write_tiny_cross_encoder(
     labels: tuple[str, ...] = ("LABEL_0",),
     activation: DenseActivation = "identity",
     max_length: int = 32,
+    **fields: object,
 ) -> Path:
-    """Write a random tiny cross-encoder; the same seed gives the same weights."""
-    model = tiny_classifier(seed=seed, num_labels=len(labels))
+    """Write a random tiny cross-encoder; the same seed gives the same weights. `fields` change the encoder's shape."""
+    model = tiny_classifier(seed=seed, num_labels=len(labels), **fields)
     tokenizer = tiny_tokenizer(max_length=max_length)
     save_classifier(folder, model, tokenizer, family="bert", labels=labels, activation=activation)
     return folder

@@ -5,12 +5,12 @@ Activations that a file names by their class are compared with a short list; non
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.folder import fit_tokenizer, weight_files
 from embedkit.checkpoint.hf_config import read_config, write_config
 from embedkit.checkpoint.names import Family
@@ -18,6 +18,7 @@ from embedkit.checkpoint.st_modules import read_json
 from embedkit.checkpoint.static import is_static
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseActivation, EncoderConfig, HeadActivation, HeadConfig
+from embedkit.models import find_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 
 _DROPOUT_KEYS: dict[str, str] = {"distilbert": "seq_classif_dropout", "albert": "classifier_dropout_prob"}
@@ -57,29 +58,36 @@ class ClassifierFolder:
     tokenizer: Tokenizer
 
     @property
+    def name(self) -> str:
+        """What to call the model: the name of a shipped one, else its path."""
+        return model_name(self.path)
+
+    @property
     def fingerprint(self) -> dict[str, Any]:  # Any: whatever JSON holds
         """What decides the score of a pair, as plain JSON values."""
-        weights = hashlib.sha256()
-        for file in weight_files(self.path):
-            with file.open("rb") as stream:
-                weights.update(hashlib.file_digest(stream, "sha256").digest())
         return {
-            "weights": weights.hexdigest(),
+            "weights": weights_digest(weight_files(self.path)),
             "tokenizer": self.tokenizer.fingerprint,
             "activation": self.activation,
             "max_seq_length": self.tokenizer.max_length,
         }
 
 
+def is_classifier(folder: Path) -> bool:
+    """Say whether a folder's config.json names a cross-encoder's class."""
+    names = read_json(folder / "config.json", {}).get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in names)
+
+
 def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ClassifierFolder:
-    """Read and check everything in a cross-encoder's folder but the weights.
+    """Read and check everything in a cross-encoder's folder but the weights; a shipped model's name stands for its folder.
 
     `max_seq_length` None takes the folder's own limit, which never exceeds the position table.
 
     Raises:
         CheckpointError: the folder or a file is missing or unreadable, it is a bi-encoder, or of a kind that we do not compute.
     """
-    path = Path(folder)
+    path = find_model(folder)
     if not path.is_dir():
         raise CheckpointError(f"{folder}: there is no such model folder; check the path")
     if is_static(path):

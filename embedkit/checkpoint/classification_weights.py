@@ -8,31 +8,14 @@ import torch
 
 from embedkit.checkpoint.classification import ClassifierFolder, classifier_config, default_head
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder, weight_files
-from embedkit.checkpoint.names import BASE_PREFIX, Family, Names, encoder_names
+from embedkit.checkpoint.names import BASE_PREFIX, Family, encoder_names, head_names, stripped_names
 from embedkit.checkpoint.st_modules import write_json
-from embedkit.checkpoint.weights import (
-    assign,
-    export_tensors,
-    read_tensors,
-    save_tensors,
-    strip_base_prefix,
-    unexpected,
-)
-from embedkit.errors import CheckpointError
+from embedkit.checkpoint.weight_checks import check_nothing_left, strip_base_prefix
+from embedkit.checkpoint.weights import assign, export_tensors, read_tensors, save_tensors
 from embedkit.model.classification import SequenceClassifier
-from embedkit.model.config import DenseActivation, EncoderConfig, HeadConfig
+from embedkit.model.config import DenseActivation
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
-
-_HEADS: dict[Family, dict[str, str]] = {  # ours -> theirs, with the base prefix where it has one
-    "bert": {"dense": "bert.pooler.dense", "out": "classifier"},
-    "roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
-    "xlm-roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
-    "mpnet": {"dense": "classifier.dense", "out": "classifier.out_proj"},
-    "distilbert": {"dense": "pre_classifier", "out": "classifier"},
-    "albert": {"dense": "albert.pooler", "out": "classifier"},
-    "modernbert": {"dense": "head.dense", "norm": "head.norm", "out": "classifier"},
-}
 
 
 def load_classifier(folder: ClassifierFolder) -> SequenceClassifier:
@@ -45,16 +28,9 @@ def load_classifier(folder: ClassifierFolder) -> SequenceClassifier:
         model = SequenceClassifier(TransformerEncoder(folder.config), folder.head)
     tensors = strip_base_prefix(read_tensors(weight_files(folder.path)), folder.family)
     assign(model.encoder, encoder_names(folder.family, folder.config), tensors, folder.path)
-    names = _head_names(folder.family, folder.config, folder.head)
-    prefix = BASE_PREFIX[folder.family]
-    stripped = {ours: tuple(name.removeprefix(prefix) for name in parts) for ours, parts in names.items()}
-    assign(model.head, stripped, tensors, folder.path)
-    left = unexpected(tensors, folder.family)
-    if left:
-        raise CheckpointError(
-            f"{folder.path}: {len(left)} weights that a {folder.family} cross-encoder has no place for: "
-            f"{', '.join(sorted(left)[:4])}. Is config.json of the same model?"
-        )
+    names = stripped_names(head_names(folder.family, folder.config, folder.head), folder.family)
+    assign(model.head, names, tensors, folder.path)
+    check_nothing_left(tensors, folder.family, folder.path, what="cross-encoder")
     return model.eval()
 
 
@@ -71,15 +47,6 @@ def classifier_from_encoder(folder: ModelFolder, *, num_labels: int, seed: int) 
     tensors = strip_base_prefix(read_tensors(weight_files(folder.encoder_path)), folder.family)
     assign(model.encoder, encoder_names(folder.family, folder.config), tensors, folder.encoder_path)
     return model
-
-
-def _head_names(family: Family, config: EncoderConfig, head: HeadConfig) -> Names:
-    biases = {"dense": head.bias, "norm": config.norm_bias, "out": True}
-    return {
-        f"{ours}.{kind}": (f"{theirs}.{kind}",)
-        for ours, theirs in _HEADS[family].items()
-        for kind in (("weight", "bias") if biases[ours] else ("weight",))
-    }
 
 
 def save_classifier(
@@ -118,6 +85,6 @@ def write_classifier(
     content = classifier_config(config, head, family=family, labels=labels, activation=activation)
     write_json(folder / "config.json", content)
     tensors = export_tensors(model.encoder, encoder_names(family, config), prefix=BASE_PREFIX[family])
-    tensors |= export_tensors(model.head, _head_names(family, config, head))
+    tensors |= export_tensors(model.head, head_names(family, config, head))
     save_tensors(tensors, folder / WEIGHTS)
     tokenizer.save(folder, token_types=config.type_vocab_size > 1)

@@ -5,7 +5,6 @@ The tensors themselves are read and written by `embedkit.checkpoint.weights`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.hf_config import read_config
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import SentenceModules, json_field, read_json, read_modules
 from embedkit.checkpoint.static import is_static, read_static
 from embedkit.errors import CheckpointError, OutputError
 from embedkit.model.config import EncoderConfig
+from embedkit.models import find_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -44,6 +45,11 @@ class ModelFolder:
     static: bool = False
 
     @property
+    def name(self) -> str:
+        """What to call the model: the name of a shipped one, else its path."""
+        return model_name(self.path)
+
+    @property
     def encoder_path(self) -> Path:
         return self.path / self.modules.encoder_folder
 
@@ -53,14 +59,14 @@ class ModelFolder:
 
 
 def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ModelFolder:
-    """Read and check everything in a model folder but the weights.
+    """Read and check everything in a model folder but the weights; the name of a shipped model stands for its folder.
 
     `max_seq_length` None takes the folder's own limit, which never exceeds the position table.
 
     Raises:
         CheckpointError: the folder or a file in it is missing, unreadable, or of a kind that we do not compute.
     """
-    path = Path(folder)
+    path = find_model(folder)
     if not path.is_dir():
         raise CheckpointError(_missing_folder(str(folder)))
     if is_static(path):
@@ -193,15 +199,11 @@ def all_weight_files(folder: ModelFolder) -> list[Path]:
 def fingerprint(folder: ModelFolder) -> dict[str, Any]:
     """Say what decides the vectors of a text, as plain JSON values: a query must be encoded with the same.
 
-    The weights' SHA-256 runs over the files' bytes (about 0.6 s a gigabyte).
+    The weights' SHA-256 runs over the files' bytes.
     """
-    weights = hashlib.sha256()
-    for file in all_weight_files(folder):
-        with file.open("rb") as stream:
-            weights.update(hashlib.file_digest(stream, "sha256").digest())
     sentence = folder.modules.sentence
     return {
-        "weights": weights.hexdigest(),
+        "weights": weights_digest(all_weight_files(folder)),
         "tokenizer": folder.tokenizer.fingerprint,
         "pooling": "+".join(sentence.pooling) + ("" if sentence.pool_prompt else " without prompt"),
         "normalize": sentence.normalize,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from embedkit.model.config import EncoderConfig
+from embedkit.model.config import DenseConfig, EncoderConfig, HeadConfig
 
 Family = Literal["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "albert", "modernbert"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -120,6 +120,17 @@ _MLM: dict[Family, tuple[str, str, str, tuple[str, ...]]] = {  # dense, norm, bi
 }
 _MLM["xlm-roberta"] = _MLM["mpnet"] = _MLM["roberta"]
 
+# The classification head: sublayer of ours -> of theirs, with the base prefix where it has one.
+_HEADS: dict[Family, dict[str, str]] = {
+    "bert": {"dense": "bert.pooler.dense", "out": "classifier"},
+    "roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+    "xlm-roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+    "mpnet": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+    "distilbert": {"dense": "pre_classifier", "out": "classifier"},
+    "albert": {"dense": "albert.pooler", "out": "classifier"},
+    "modernbert": {"dense": "head.dense", "norm": "head.norm", "out": "classifier"},
+}
+
 
 def family_of(config: EncoderConfig) -> Family:
     """Return the family under which an encoder of this shape is saved."""
@@ -168,6 +179,27 @@ def encoder_names(family: Family, config: EncoderConfig) -> Names:
     if config.relative_attention_num_buckets:
         names["relative_bias.weight"] = ("encoder.relative_attention_bias.weight",)
     return names
+
+
+def dense_names(dense: DenseConfig) -> Names:
+    """Map the parameters of a dense layer after pooling to sentence-transformers' names."""
+    kinds = ("weight", "bias") if dense.bias else ("weight",)
+    return {f"0.{kind}": (f"linear.{kind}",) for kind in kinds}
+
+
+def head_names(family: Family, config: EncoderConfig, head: HeadConfig) -> Names:
+    """Map every parameter of a `ClassificationHead` to the family's names, as they stand beside an encoder's."""
+    biases = {"dense": head.bias, "norm": config.norm_bias, "out": True}
+    names: Names = {}
+    for ours, theirs in _HEADS[family].items():
+        _add(names, ours, (theirs,), bias=biases[ours])
+    return names
+
+
+def stripped_names(names: Names, family: Family) -> Names:
+    """Leave out the base prefix, which some heads' names begin with themselves."""
+    prefix = BASE_PREFIX[family]
+    return {ours: tuple(name.removeprefix(prefix) for name in theirs) for ours, theirs in names.items()}
 
 
 def mlm_head_names(family: Family, config: EncoderConfig) -> Names:

@@ -15,15 +15,11 @@ from embedkit.checkpoint.names import (
     encoder_names,
     mlm_head_names,
     next_sentence_names,
+    stripped_names,
 )
 from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
-from embedkit.checkpoint.weights import (
-    assign,
-    export_tensors,
-    read_tensors,
-    save_tensors,
-    strip_base_prefix,
-)
+from embedkit.checkpoint.weight_checks import strip_base_prefix
+from embedkit.checkpoint.weights import assign, export_tensors, read_tensors, save_tensors
 from embedkit.errors import CheckpointError
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
@@ -59,10 +55,7 @@ def load_pretraining(
                 f"{folder.path}: a {family} model has no next-sentence head; train it without --next-sentence"
             )
         model.next_sentence = NextSentenceHead(config)
-        pair = {
-            ours: tuple(name.removeprefix(BASE_PREFIX[family]) for name in theirs)
-            for ours, theirs in next_sentence_names(family).items()
-        }
+        pair = stripped_names(next_sentence_names(family), family)
         if all(theirs in stripped for parts in pair.values() for theirs in parts):
             assign(model.next_sentence, pair, stripped, where)
         else:

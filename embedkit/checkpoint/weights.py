@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,17 +13,16 @@ from torch import Tensor, nn
 
 from embedkit.checkpoint.folder import PICKLED, WEIGHTS, ModelFolder, new_folder, weight_files
 from embedkit.checkpoint.hf_config import write_config
-from embedkit.checkpoint.names import (
-    BASE_PREFIX,
-    IGNORED_PREFIXES,
-    IGNORED_SUFFIXES,
-    Family,
-    Names,
-    encoder_names,
-)
+from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names
 from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
+from embedkit.checkpoint.weight_checks import (
+    check_dense_empty,
+    check_nothing_left,
+    damaged,
+    strip_base_prefix,
+    take,
+)
 from embedkit.errors import CheckpointError
-from embedkit.model.config import DenseConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
@@ -45,21 +43,12 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
     where = folder.encoder_path
     tensors = strip_base_prefix(read_tensors(weight_files(where)), folder.family)
     assign(model.encoder, encoder_names(folder.family, folder.config), tensors, where)
-    left = unexpected(tensors, folder.family)
-    if left:
-        raise CheckpointError(
-            f"{where}: {len(left)} weights that a {folder.family} encoder has no place for: {_some(left)}. "
-            "Is config.json of the same model?"
-        )
+    check_nothing_left(tensors, folder.family, where)
     for number, name in enumerate(folder.modules.dense_folders):
         part = read_tensors(weight_files(folder.path / name))
-        assign(
-            model.dense[number], _dense_names(folder.modules.sentence.dense[number]), part, folder.path / name
-        )
-        if part:
-            raise CheckpointError(
-                f"{folder.path / name}: weights that a dense layer has no place for: {_some(part)}"
-            )
+        names = dense_names(folder.modules.sentence.dense[number])
+        assign(model.dense[number], names, part, folder.path / name)
+        check_dense_empty(part, folder.path / name)
     return model.eval()
 
 
@@ -76,21 +65,8 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
                 for name in file.keys():  # noqa: SIM118 (it is no dict)
                     tensors[name] = file.get_tensor(name)
         except (SafetensorError, OSError) as exc:
-            raise CheckpointError(
-                f"{path}: cannot be read as safetensors ({exc}). The file is cut short or damaged; copy it again"
-            ) from exc
+            raise damaged(path, exc) from exc
     return tensors
-
-
-def strip_base_prefix(tensors: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
-    """Name the encoder's weights as if it had been saved alone, and old norm weights as they are named today."""
-    prefix = BASE_PREFIX[family]
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        new = name.removeprefix(prefix)
-        new = new.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        renamed[new] = tensor
-    return renamed
 
 
 def assign(module: nn.Module, names: Names, tensors: dict[str, Tensor], where: Path) -> None:
@@ -99,49 +75,15 @@ def assign(module: nn.Module, names: Names, tensors: dict[str, Tensor], where: P
     Raises:
         CheckpointError: a weight is missing or has another shape than the module's.
     """
-    state: dict[str, Tensor] = {}
-    missing = [theirs for parts in names.values() for theirs in parts if theirs not in tensors]
-    if missing:
-        raise CheckpointError(
-            f"{where}: {len(missing)} of {sum(map(len, names.values()))} weights are missing: {_some(missing)}. "
-            "Copy the weights again from where the model came from"
-        )
-    for ours, own in module.state_dict().items():
-        parts = [tensors.pop(theirs) for theirs in names[ours]]
-        wanted = (own.shape[0] // len(parts), *own.shape[1:])
-        for theirs, part in zip(names[ours], parts, strict=True):
-            if part.shape != wanted:
-                raise CheckpointError(
-                    f"{where}: weight {theirs!r} has shape {tuple(part.shape)}; config.json asks for {wanted}. "
-                    "Take both from the same model"
-                )
-            if not part.is_floating_point():
-                raise CheckpointError(
-                    f"{where}: weight {theirs!r} is {part.dtype}; it must be floating point. "
-                    "Take the weights as they were before quantization"
-                )
-        state[ours] = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
+    shapes = {ours: tuple(own.shape) for ours, own in module.state_dict().items()}
+    state = {
+        ours: (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
+        for ours, parts in take(names, shapes, tensors, where).items()
+    }
     trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     module.load_state_dict(state, strict=True, assign=True)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(trained[name])
-
-
-def unexpected(tensors: Mapping[str, Tensor], family: Family) -> list[str]:
-    """Name the weights that are neither used nor known to be superfluous."""
-    ignored = IGNORED_PREFIXES[family]
-    return [name for name in tensors if not name.startswith(ignored) and not name.endswith(IGNORED_SUFFIXES)]
-
-
-def _dense_names(dense: DenseConfig) -> Names:
-    kinds = ("weight", "bias") if dense.bias else ("weight",)
-    return {f"0.{kind}": (f"linear.{kind}",) for kind in kinds}
-
-
-def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
-    listed = sorted(names)
-    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
-    return ", ".join(listed[:4]) + more
 
 
 def export_tensors(module: nn.Module, names: Names, *, prefix: str = "") -> dict[str, Tensor]:
@@ -186,7 +128,7 @@ def save_sentence_encoder(
         save_tensors(export_tensors(model.encoder, encoder_names(family, config)), folder / WEIGHTS)
         write_modules(folder, modules, config.hidden_size)
         for number, (dense, shape) in enumerate(zip(model.dense, model.config.dense, strict=True)):
-            save_tensors(export_tensors(dense, _dense_names(shape)), folder / f"{number + 2}_Dense" / WEIGHTS)
+            save_tensors(export_tensors(dense, dense_names(shape)), folder / f"{number + 2}_Dense" / WEIGHTS)
         tokenizer.save(folder, token_types=config.type_vocab_size > 1)
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")

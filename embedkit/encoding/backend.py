@@ -1,4 +1,4 @@
-"""What runs a sentence encoder: the one seam behind which torch, or another runtime, does the work."""
+"""What runs a sentence encoder: the one seam behind which torch, our kernels or another runtime does the work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from embedkit.tokenization.batch import TokenBatch
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+WantedPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]  # auto: see `embedkit.encoding.precision`
+Runtime = Literal["native", "numpy", "torch"]
+WantedRuntime = Literal["auto", "native", "numpy", "torch"]  # auto: see `embedkit.encoding.choosing`
 Float32 = NDArray[np.float32]
 
 
@@ -19,4 +22,8 @@ class Backend(Protocol):
 
     def forward(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
         """Encode B sequences: -> (B, E) float32. The first `skip` tokens of each are not pooled."""
+        ...
+
+    def hidden_states(self, batch: TokenBatch) -> Float32:
+        """Return the vectors of all N tokens before pooling: -> (N, D) float32. For transformers only."""
         ...

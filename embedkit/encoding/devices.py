@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 from pathlib import Path
 
 # One of these, and the processor multiplies bf16 in hardware; without, torch emulates it many times slower.
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 FP16_FLAGS = ("amx_fp16", "avx512_fp16", "fphp")
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
+# The files through which Linux reaches NVIDIA's driver, AMD's, and either from within Windows.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+
+
+def gpu_may_be_there() -> bool:
+    """Say whether it is worth a second to import torch and look for a GPU."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
+    return not hidden and any(Path(name).exists() for name in _GPU_FILES)
 
 
 def cpu_flags() -> frozenset[str]:

@@ -8,13 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
-from embedkit.encoding.backend import Backend, Device, Float32, Precision
+from embedkit.encoding.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
+from embedkit.encoding.choosing import CPU_TOKEN_BUDGET, Choice, token_budget
+from embedkit.encoding.loading import choose, load_backend
+from embedkit.encoding.sentence_head import normalize
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.tokenization.batch import TokenBatch
 
@@ -27,8 +31,6 @@ OnTruncate = Literal["warn", "error", "chunk", "ok"]
 WINDOW_TEXTS = 4096
 # A window of long documents ends earlier: at most this many characters (and one text more) wait in memory.
 WINDOW_CHARS = 2**23
-# Tokens in one forward pass on a CPU: activations of about this many tokens stay in the caches.
-CPU_TOKEN_BUDGET = 2048
 
 
 class TextRefusedError(RecordError):
@@ -81,6 +83,7 @@ class Encoder:
         *,
         truncate_dim: int | None = None,
         token_budget: int = CPU_TOKEN_BUDGET,
+        choice: Choice | None = None,
     ) -> None:
         if truncate_dim is not None and not 1 <= truncate_dim <= folder.embedding_size:
             raise CheckpointError(
@@ -92,6 +95,8 @@ class Encoder:
         self.backend = backend
         self.truncate_dim = truncate_dim
         self.token_budget = token_budget
+        self.choice = choice
+        self._computing = Lock()  # calls from several threads share the processor's cores one after another
 
     @classmethod
     def load(
@@ -99,33 +104,45 @@ class Encoder:
         folder: str | Path,
         *,
         device: Device = "auto",
-        precision: Precision = "fp32",
+        precision: WantedPrecision = "fp32",
         force_precision: bool = False,
         max_seq_length: int | None = None,
         truncate_dim: int | None = None,
+        backend: WantedRuntime = "auto",
+        few: bool = False,
     ) -> Encoder:
         """Load a model folder.
 
-        `truncate_dim` keeps the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and
-        normalizes again where the model does.
+        `precision` "auto" takes the fastest that is as good as fp32 (see `embedkit.encoding.precision`). `truncate_dim` keeps
+        the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and normalizes again where the
+        model does. `few` says that a handful of short texts will come: what starts fastest computes them, in fp32 where the
+        precision is open. What was chosen stands in `choice`.
 
         Raises:
             CheckpointError: the folder is not a sentence encoder that we can compute.
-            DeviceError: the device or the precision is not to be had here.
+            DeviceError: the device, or the precision with this model, is not to be had here.
         """
         read = read_model_folder(folder, max_seq_length=max_seq_length)
-        # torch takes a second to import: all that can be wrong with the folder has been said before.
-        from embedkit.encoding.torch_backend import TorchBackend
-
-        backend = TorchBackend.load(read, device=device, precision=precision, force=force_precision)
-        # A GPU wants far more work at a time than a CPU's caches hold.
-        budget = CPU_TOKEN_BUDGET if backend.device.type == "cpu" else 32 * CPU_TOKEN_BUDGET
-        return cls(read, backend, truncate_dim=truncate_dim, token_budget=budget)
+        choice = choose(
+            read, device=device, precision=precision, force=force_precision, backend=backend, few=few
+        )
+        return cls(
+            read,
+            load_backend(read, choice),
+            truncate_dim=truncate_dim,
+            token_budget=token_budget(choice),
+            choice=choice,
+        )
 
     @property
     def dimension(self) -> int:
         """E, the length of a vector."""
         return self.truncate_dim or self.folder.embedding_size
+
+    @property
+    def precision(self) -> Precision:
+        """The number format that the model is computed in."""
+        return "fp32" if self.choice is None else self.choice.precision
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -264,7 +281,8 @@ class Encoder:
         return _Tokenized(batch, owners, rows, truncated[rows], empty[rows])
 
     def _compute(self, window: _Tokenized, skip: int) -> EncodedWindow:
-        embeddings = self._forward(window.batch, skip)
+        with self._computing:
+            embeddings = self._forward(window.batch, skip)
         if len(window.owners) > window.owners[-1] + 1:  # more sequences than texts
             embeddings = self._merge_chunks(embeddings, window)
         embeddings = self._cut_dimensions(embeddings)
@@ -310,10 +328,3 @@ def _next_window(texts: Iterator[str]) -> list[str]:
         if len(window) == WINDOW_TEXTS or chars >= WINDOW_CHARS:
             break
     return window
-
-
-def normalize(embeddings: Float32) -> Float32:
-    """Scale each row to unit length; a zero row stays zero."""
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    result: Float32 = embeddings / np.maximum(norms, 1e-12)
-    return result

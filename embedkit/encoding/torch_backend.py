@@ -8,15 +8,13 @@ import torch
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.sentence_folder import load_model
 from embedkit.encoding.backend import Device, Float32, Precision
-from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, cpu_flags
+from embedkit.encoding.choosing import DeviceType
 from embedkit.errors import DeviceError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.batch import TokenBatch
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 # oneDNN compiles a kernel for every number of rows it meets and keeps a thousand of them: without this, memory grew by
 # 30 MB for every thousand texts, up to a gigabyte, and each new size cost milliseconds.
 CPU_ROWS_MULTIPLE = 64
@@ -36,35 +34,49 @@ class TorchBackend:
         return f"torch on {self.device.type}, {self.precision}"
 
     @classmethod
-    def load(
-        cls,
-        folder: ModelFolder,
-        *,
-        device: Device = "auto",
-        precision: Precision = "fp32",
-        force: bool = False,
-    ) -> TorchBackend:
-        """Load a folder's weights onto a device.
+    def load(cls, folder: ModelFolder, *, device: DeviceType, precision: Precision) -> TorchBackend:
+        """Load a folder's weights onto a device that is there.
 
         Raises:
-            DeviceError: the device is not there, or the precision is slow there and `force` is False.
             CheckpointError: the weights do not fit the folder's config.
         """
-        chosen = choose_device(device)
-        check_precision(precision, chosen, force=force)
-        return cls(load_model(folder), device=chosen, precision=precision)
+        return cls(load_model(folder), device=torch.device(device), precision=precision)
 
     def forward(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
         size = len(batch)
-        if self.device.type == "cpu" and isinstance(self.model, SentenceEncoder):  # a table has no products
-            batch = fill_up(batch, min(CPU_ROWS_MULTIPLE, self.model.encoder.config.max_tokens))
+        batch = self._filled(batch)
         with torch.inference_mode():
-            ids = torch.from_numpy(batch.input_ids).to(self.device)
-            types = batch.token_type_ids
-            type_ids = None if types is None else torch.from_numpy(types).to(self.device)
-            embeddings = self.model.forward_packed(ids, batch.lengths.tolist(), type_ids, skip=skip)
+            ids, types = batch_tensors(batch, self.device)
+            embeddings = self.model.forward_packed(ids, batch.lengths.tolist(), types, skip=skip)
             result: Float32 = embeddings[:size].float().cpu().numpy()
             return result
+
+    def hidden_states(self, batch: TokenBatch) -> Float32:
+        size = len(batch.input_ids)
+        if not isinstance(self.model, SentenceEncoder):
+            raise TypeError("a static encoder has no hidden states")
+        batch = self._filled(batch)
+        with torch.inference_mode():
+            ids, types = batch_tensors(batch, self.device)
+            hidden = self.model.encoder.forward_packed(ids, batch.lengths.tolist(), types)
+            result: Float32 = hidden[:size].float().cpu().numpy()
+            return result
+
+    def _filled(self, batch: TokenBatch) -> TokenBatch:
+        if self.device.type != "cpu" or not isinstance(
+            self.model, SentenceEncoder
+        ):  # a table has no products
+            return batch
+        return fill_up(batch, min(CPU_ROWS_MULTIPLE, self.model.encoder.config.max_tokens))
+
+
+def batch_tensors(batch: TokenBatch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a batch's ids and token types, (N,) each, on a device."""
+    types = batch.token_type_ids
+    return (
+        torch.from_numpy(batch.input_ids).to(device),
+        None if types is None else torch.from_numpy(types).to(device),
+    )
 
 
 def fill_up(batch: TokenBatch, multiple: int) -> TokenBatch:
@@ -96,19 +108,3 @@ def choose_device(device: Device) -> torch.device:
             f"device {device!r} is not to be had here; there is: {have}. Choose one, or --device auto"
         )
     return torch.device(device)
-
-
-def check_precision(precision: Precision, device: torch.device, *, force: bool = False) -> None:
-    """Refuse a half precision that this processor only emulates.
-
-    Raises:
-        DeviceError: it does, and `force` is False.
-    """
-    if device.type != "cpu" or precision == "fp32" or force:
-        return
-    wanted = BF16_FLAGS if precision == "bf16" else FP16_FLAGS
-    if not cpu_flags() & set(wanted):
-        raise DeviceError(
-            f"precision {precision!r}: this processor has none of {', '.join(wanted)} and would emulate it, slower "
-            "than fp32. Use --precision fp32, or --force-precision to have it all the same"
-        )

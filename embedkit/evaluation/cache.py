@@ -9,25 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedkit.caching import cache_folder as cache_folder  # where the collections lie
 from embedkit.evaluation.files import file_hash, write_text
 
 # Hexadecimal digits of a name: 48 bits, and the whole hashes stand in the note beside the index.
 DIGITS = 12
-
-
-def cache_folder(given: Path | None = None) -> Path:
-    """Return the folder of the cache: the given one, $EMBEDKIT_CACHE, or `embedkit` in the user's cache folder."""
-    if given is not None:
-        return given
-    if named := os.environ.get("EMBEDKIT_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedkit"
 
 
 def digest(content: Mapping[str, Any]) -> str:  # Any: whatever JSON holds

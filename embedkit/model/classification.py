@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from embedkit.model.config import EncoderConfig, HeadConfig
 from embedkit.model.encoder import TransformerEncoder, init_weights
-from embedkit.model.layers import AttentionBias, EncoderLayer, Run, activate, layer_norm, rotate, runs_of
+from embedkit.model.layers import (
+    AttentionBias,
+    EncoderLayer,
+    Run,
+    activate,
+    layer_norm,
+    rotate,
+    runs_of,
+    split_runs,
+)
 
 
 class ClassificationHead(nn.Module):
@@ -85,14 +94,27 @@ class SequenceClassifier(nn.Module):
         *,
         layers: int | None = None,
     ) -> Tensor:
-        """Score B sequences as `forward` does in evaluation mode, without what no score depends on.
+        """Score B sequences as `forward` does in evaluation mode: -> (B, C) logits. For the rest see `pooled`."""
+        logits: Tensor = self.head(self.pooled(input_ids, lengths, token_type_ids, layers=layers))
+        return logits
+
+    @torch.inference_mode()
+    def pooled(
+        self,
+        input_ids: Tensor,
+        lengths: Sequence[int],
+        token_type_ids: Tensor | None = None,
+        *,
+        layers: int | None = None,
+    ) -> Tensor:
+        """Return what the head reads of B sequences in evaluation mode, without computing what no score depends on.
 
         Where the head reads the first token alone, the last layer is computed for that token alone: its keys and values
         need all tokens, its queries, projection and feed-forward do not. `layers` stops after so many layers.
 
         Shapes:
             input_ids, token_type_ids: (N,) long, N = sum(lengths)
-            returns: (B, C) logits
+            returns: (B, D)
         """
         config = self.encoder.config
         last = (config.num_hidden_layers if layers is None else layers) - 1
@@ -102,9 +124,8 @@ class SequenceClassifier(nn.Module):
             hidden = self.encoder.layer(number)(hidden, runs, biases[config.layer_is_local(number)])
         layer, bias = self.encoder.layer(last), biases[config.layer_is_local(last)]
         if self.config.pooling == "cls":
-            logits: Tensor = self.head(self._finish(_first_tokens(layer, hidden, runs, bias)))
-            return logits
-        return self.head(self._pool(self._finish(layer(hidden, runs, bias)), lengths))  # type: ignore[no-any-return] # a module's call is untyped
+            return self._finish(_first_tokens(layer, hidden, runs, bias))
+        return self._pool(self._finish(layer(hidden, runs, bias)), lengths)
 
     def _finish(self, hidden: Tensor) -> Tensor:
         norm = self.encoder.final_norm
@@ -115,10 +136,11 @@ class SequenceClassifier(nn.Module):
         sizes = torch.tensor(lengths, device=hidden.device)
         if self.config.pooling == "cls":
             return hidden[sizes.cumsum(0) - sizes]
+        runs = runs_of(lengths)
         return torch.cat(
             [
-                hidden[run.start : run.stop].view(run.count, run.length, -1).float().mean(dim=1)
-                for run in runs_of(lengths)
+                piece.view(run.count, run.length, -1).float().mean(dim=1)
+                for piece, run in zip(split_runs(hidden, runs), runs, strict=True)
             ]
         ).to(hidden.dtype)
 

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from embedkit.checkpoint.classification import ClassifierFolder, read_classifier_folder
-from embedkit.checkpoint.classification_weights import load_classifier
-from embedkit.encoding.backend import Device, Float32, Precision
-from embedkit.encoding.torch_backend import CPU_ROWS_MULTIPLE, DTYPES, check_precision, choose_device, fill_up
+from embedkit.encoding.activations import ACTIVATIONS
+from embedkit.encoding.backend import Device, Float32, WantedPrecision, WantedRuntime
+from embedkit.encoding.choosing import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.errors import CheckpointError
-from embedkit.model.classification import SequenceClassifier
-from embedkit.model.sentence import DENSE_ACTIVATIONS
 from embedkit.reranking.calibration import Calibration, read_calibration
+from embedkit.reranking.scorers import Scorer, ScoringHead, choose, load_scorer
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.tokenizer import Truncation
 
 # Pairs sorted by length together: enough for batches of nearly equal lengths, few enough to answer soon.
 WINDOW_PAIRS = 1024
-# Tokens in one forward pass on a CPU, and how many times as many on a GPU.
-CPU_TOKEN_BUDGET = 2048
-GPU_FACTOR = 32
 
 
 @dataclass(frozen=True)
@@ -64,10 +59,10 @@ class CrossEncoder:
     def __init__(
         self,
         folder: ClassifierFolder,
-        model: SequenceClassifier,
+        scorer: Scorer,
+        head: ScoringHead,
         *,
-        device: torch.device | None = None,
-        precision: Precision = "fp32",
+        choice: Choice | None = None,
         truncation: Truncation = "second",
         layers: int | None = None,
         label: str | None = None,
@@ -90,20 +85,19 @@ class CrossEncoder:
                 f"{folder.path}: there is no label {label!r}; its labels are {', '.join(folder.labels)}"
             )
         self.folder = folder
-        self.device = device if device is not None else torch.device("cpu")
-        self.precision = precision
-        self.model = model.to(device=self.device).eval()
-        # The head stays in fp32: it costs nothing, and half precision would round scores to two digits and make ties.
-        self.model.encoder.to(dtype=DTYPES[precision])
+        self.scorer, self.head = scorer, head
+        self.choice = choice
         self.truncation: Truncation = truncation
         self.layers = layers
         self.label = label
         self.calibration = calibration
-        self.token_budget = CPU_TOKEN_BUDGET * (1 if self.device.type == "cpu" else GPU_FACTOR)
+        self.token_budget = CPU_TOKEN_BUDGET if choice is None else token_budget(choice)
         self.counts = PairCounts()
 
     def __repr__(self) -> str:
-        return f"CrossEncoder {self.folder.path} on {self.device.type}, {self.precision}"
+        choice = self.choice
+        how = "" if choice is None else f", {choice.runtime} on {choice.device}, {choice.precision}"
+        return f"CrossEncoder {self.folder.path}{how}"
 
     @classmethod
     def load(
@@ -111,31 +105,34 @@ class CrossEncoder:
         folder: str | Path,
         *,
         device: Device = "auto",
-        precision: Precision = "fp32",
+        precision: WantedPrecision = "fp32",
         force_precision: bool = False,
         max_seq_length: int | None = None,
         truncation: Truncation = "second",
         layers: int | None = None,
         label: str | None = None,
         probabilities: bool = False,
+        backend: WantedRuntime = "auto",
+        few: bool = False,
     ) -> CrossEncoder:
         """Load a `…ForSequenceClassification` folder, as transformers or sentence-transformers write it.
 
-        `probabilities` takes the calibration beside the model.
+        `probabilities` takes the calibration beside the model. With `few` the precision "auto" measures nothing: it is what
+        was found best before, else fp32. What was chosen stands in `choice`.
 
         Raises:
             CheckpointError: the folder is not a cross-encoder that we can compute, or lacks the label or layers.
             DeviceError: the device or the precision is not to be had here.
         """
         read = read_classifier_folder(folder, max_seq_length=max_seq_length)
-        calibration = read_calibration(folder) if probabilities else None
-        chosen = choose_device(device)
-        check_precision(precision, chosen, force=force_precision)
+        calibration = read_calibration(read.path) if probabilities else None
+        choice = choose(
+            read, device=device, precision=precision, force=force_precision, backend=backend, few=few
+        )
         return cls(
             read,
-            load_classifier(read),
-            device=chosen,
-            precision=precision,
+            *load_scorer(read, choice),
+            choice=choice,
             truncation=truncation,
             layers=layers,
             label=label,
@@ -278,16 +275,9 @@ class CrossEncoder:
         return out
 
     def _forward(self, batch: TokenBatch) -> Float32:
-        size = len(batch)
-        if self.device.type == "cpu":
-            batch = fill_up(batch, min(CPU_ROWS_MULTIPLE, self.folder.config.max_tokens))
-        ids = torch.from_numpy(batch.input_ids).to(self.device)
-        types = None
-        if self.folder.token_types and batch.token_type_ids is not None:
-            types = torch.from_numpy(batch.token_type_ids).to(self.device)
-        logits = self.model.score(ids, batch.lengths.tolist(), types, layers=self.layers)
-        result: Float32 = logits[:size].float().cpu().numpy()
-        return result
+        if not self.folder.token_types:
+            batch = replace(batch, token_type_ids=None)
+        return self.head(self.scorer.pooled(batch, layers=self.layers))
 
     def _scores(self, logits: Float32) -> Float32:
         """Turn (N, C) logits into (N,) scores."""
@@ -296,9 +286,7 @@ class CrossEncoder:
             return self.calibration.probabilities(odds).astype(np.float32)
         if len(self.folder.labels) > 1:
             return odds
-        activated = DENSE_ACTIVATIONS[self.folder.activation]()(torch.from_numpy(odds))
-        result: Float32 = activated.numpy()
-        return result
+        return ACTIVATIONS[self.folder.activation](odds)
 
     def _log_odds(self, logits: Float32) -> Float32:
         if len(self.folder.labels) == 1:

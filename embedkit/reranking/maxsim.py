@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from embedkit.encoding.backend import Float32
 from embedkit.encoding.encoder import Encoder
-from embedkit.encoding.torch_backend import CPU_ROWS_MULTIPLE, TorchBackend, fill_up
+from embedkit.encoding.sentence_head import normalize
 from embedkit.errors import CheckpointError
-from embedkit.model.sentence import SentenceEncoder
 
 
 class MaxSim:
@@ -28,17 +25,14 @@ class MaxSim:
         """Use a loaded encoder.
 
         Raises:
-            CheckpointError: the encoder's backend gives no token vectors.
+            CheckpointError: it is a static model, whose tokens have no vectors in context.
         """
-        backend = encoder.backend
-        if not isinstance(backend, TorchBackend) or not isinstance(backend.model, SentenceEncoder):
+        if encoder.folder.static:
             raise CheckpointError(
-                f"{encoder.folder.path}: {backend!r} gives no token vectors in context, which maxsim compares. "
-                "Use a transformer model and the torch backend"
+                f"{encoder.folder.path}: a static model gives its tokens no vectors in context, which maxsim compares. "
+                "Use a transformer model"
             )
         self.encoder = encoder
-        self._device = backend.device
-        self._transformer = backend.model.encoder
 
     def score(self, query: str, texts: Sequence[str]) -> Float32:
         """Score texts against one query: -> (K,) float32.
@@ -71,13 +65,7 @@ class MaxSim:
         tokenizer, prompt = self.encoder.tokenizer, self.encoder.role_prompt(role)
         batch = tokenizer.encode([prompt + text for text in texts])
         template = tokenizer.single
-        with torch.inference_mode():
-            full = batch
-            if self._device.type == "cpu":
-                full = fill_up(batch, min(CPU_ROWS_MULTIPLE, self._transformer.config.max_tokens))
-            ids = torch.from_numpy(full.input_ids).to(self._device)
-            hidden = self._transformer.forward_packed(ids, full.lengths.tolist())[: len(batch.input_ids)]
-            unit = F.normalize(hidden.float(), dim=-1).cpu().numpy()
+        unit = normalize(self.encoder.backend.hidden_states(batch))
         ends = np.cumsum(batch.lengths)
         before = len(template.prefix) + (len(tokenizer.ids([prompt])[0]) if prompt else 0)
         position = np.arange(len(unit)) - np.repeat(ends - batch.lengths, batch.lengths)

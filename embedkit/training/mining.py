@@ -17,6 +17,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -310,8 +311,12 @@ def audit(output: Path, *, examples: int = 10) -> Audit:
     return result
 
 
+# Vectors of texts kept from one window of queries to the next: 150 MB of 384 dimensions.
+MAX_REMEMBERED = 100_000
+
+
 class CosineMeasure:
-    """Dense search that remembers what it scored, so that only what it did not find is encoded for a cosine."""
+    """Dense search that remembers what it scored, so that only what it did not find is encoded for a cosine, and once."""
 
     def __init__(
         self,
@@ -322,6 +327,7 @@ class CosineMeasure:
         self._embed_queries, self._embed_documents, self._find = embed_queries, embed_documents, find
         self._queries: dict[str, Floats] = {}
         self._scores: dict[tuple[str, str], float] = {}
+        self._vectors: dict[str, Floats] = {}  # of texts that other searches found, the oldest first
 
     def search(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
         """Find the hits of some queries; what was remembered of earlier ones is forgotten."""
@@ -336,11 +342,14 @@ class CosineMeasure:
         """Return the cosine of each query of the last search with each of its texts."""
         pairs = [(query, text) for query, own in zip(queries, texts, strict=True) for text in own]
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._scores]
-        distinct = list(dict.fromkeys(text for _, text in missing))
-        if distinct:
-            vectors = dict(zip(distinct, unit(self._embed_documents(distinct)), strict=True))
-            for query, text in missing:
-                self._scores[query, text] = float(self._queries[query] @ vectors[text])
+        distinct = dict.fromkeys(text for _, text in missing)
+        new = [text for text in distinct if text not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, unit(self._embed_documents(new)), strict=True))
+        for query, text in missing:
+            self._scores[query, text] = float(self._queries[query] @ self._vectors[text])
+        for text in list(islice(self._vectors, max(0, len(self._vectors) - MAX_REMEMBERED))):
+            del self._vectors[text]
         return [
             [self._scores[query, text] for text in own] for query, own in zip(queries, texts, strict=True)
         ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedkit.checkpoint.classification import read_classifier_folder
+from embedkit.checkpoint.classification import is_classifier, read_classifier_folder
 from embedkit.checkpoint.classification_weights import classifier_from_encoder, load_classifier
 from embedkit.checkpoint.folder import fingerprint, read_model_folder
 from embedkit.checkpoint.names import Family
-from embedkit.checkpoint.st_modules import read_json
 from embedkit.errors import TrainingError
 from embedkit.model.classification import SequenceClassifier
+from embedkit.models import find_model
 from embedkit.tokenization.tokenizer import Tokenizer
 
 
@@ -34,8 +34,7 @@ def start_from(path: str | Path, *, num_labels: int, seed: int, max_seq_length: 
         CheckpointError: the folder is neither encoder nor cross-encoder, or its weights cannot be used.
         TrainingError: it is a cross-encoder with another number of labels, or a static model.
     """
-    names = read_json(Path(path) / "config.json", {}).get("architectures") or []
-    if not any(str(name).endswith("ForSequenceClassification") for name in names):
+    if not is_classifier(find_model(path)):
         encoder = read_model_folder(path, max_seq_length=max_seq_length)
         if encoder.static:
             raise TrainingError(

@@ -90,7 +90,8 @@ def test_results_on_different_data_do_not_compare(judged: Path) -> None:
     folder = judged.parent
     for number in (1, 2):
         write_lines(judged / "corpus.jsonl", DOCUMENTS | {"d5": f"water {number}"})
-        arguments = ["evaluate", "retrieval", str(judged), "--save", str(folder / f"s{number}")]
+        arguments = ["evaluate", "retrieval", str(judged), "--mode", "text"]
+        arguments += ["--save", str(folder / f"s{number}")]
         assert CliRunner().invoke(app, arguments).exit_code == 0
     files = [folder / f"s{number}" / "mini.BM25.json" for number in (1, 2)]
     refused = compare(*files)

@@ -56,6 +56,9 @@ def test_the_summary_as_json_counts_everything(corpus: Path, tiny_model: Path, t
     summary = json.loads(result.stdout)
     speeds = [summary.pop(name) for name in ("seconds", "tokens_per_second", "texts_per_second")]
     assert min(speeds) > 0
+    how = {name: summary.pop(name) for name in ("backend", "device", "precision")}
+    assert how == {"backend": "torch", "device": "cpu", "precision": "fp32"}
+    assert summary.pop("backend_reason").startswith("not native: ")  # heads of 8, or no kernels here
     assert summary == {
         "output": str(tmp_path / "v.npy"),
         "model": str(tiny_model),

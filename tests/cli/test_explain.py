@@ -51,12 +51,6 @@ def test_a_document_of_an_index_is_explained_by_the_indexs_model(tiny_model: Pat
     assert "no document 'd9'. Look for it with: embedkit search" in str(unknown.exception)
 
 
-def test_a_model_must_be_named() -> None:
-    result = explain("a", "b")
-    assert result.exit_code == 2
-    assert "name the model folder with --model" in " ".join(result.output.split())
-
-
 def test_the_terminal_shows_words_matches_and_layers(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.main import COMMANDS, app, load_command
 from embedkit.errors import RecordError
 
 RUNNER = CliRunner()
@@ -36,11 +36,36 @@ def test_help_is_asked_for_in_two_ways_and_ends_well(arguments: list[str]) -> No
     assert "Usage: " in result.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_overall_help_says_of_a_command_what_the_command_says(name: str) -> None:
+    assert load_command(name).get_short_help_str(200) == COMMANDS[name]
+
+
+def test_overall_help_lists_all_commands_and_loads_none_of_them() -> None:
+    done = run("--help")
+    assert [
+        line.split()[0]
+        for line in done.stdout.decode().split("Commands:")[1].splitlines()
+        if line[2:3].strip()
+    ] == list(COMMANDS)
+    program = (
+        "import sys, cli.main\n"
+        "sys.argv = ['embedkit', '--help']\n"
+        "try: cli.main.run()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(sorted(set(sys.modules) & {'cli.search', 'cli.options', 'numpy', 'rich', 'pydantic', 'tokenizers'}))\n"
+    )
+    quiet = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert quiet.stderr == "[]\n"
+
+
+def test_a_mistyped_command_is_told_its_neighbour() -> None:
+    assert "No such command 'serach'. Did you mean 'search'?" in RUNNER.invoke(app, ["serach"]).stderr
+
+
 def test_help_of_encode_has_examples() -> None:
     help_text = RUNNER.invoke(app, ["encode", "--help"]).stdout
-    assert "Examples: embedkit encode notes.txt --model FOLDER --output notes.npy" in " ".join(
-        help_text.split()
-    )
+    assert "Examples: embedkit encode notes.txt --output notes.npy" in " ".join(help_text.split())
     assert "--on-truncate" in help_text
 
 
@@ -49,7 +74,7 @@ def test_help_of_encode_has_examples() -> None:
     [
         (["nothing"], "No such command 'nothing'"),
         (["encode"], "Missing argument 'INPUT...'"),
-        (["encode", "x.txt"], "Missing option '--model'"),
+        (["train", "contrastive", "x.jsonl", "-o", "m"], "Missing option '--model'"),
         (
             ["encode", "x.txt", "--model", "m", "--device", "tpu"],
             "'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'",

@@ -73,9 +73,6 @@ def test_margins_leave_candidates_out_and_say_so(pairs: Path, tiny_model: Path, 
 
 def test_wrong_usage_is_told(pairs: Path, tmp_path: Path) -> None:
     output = ["-o", str(tmp_path / "m.jsonl")]
-    missing = runner.invoke(app, ["mine", str(pairs), *output])
-    assert missing.exit_code == 2
-    assert "name the model folder with --model, or search by words with --by text" in missing.output
     ranks = runner.invoke(app, ["mine", str(pairs), *output, "--by", "text", "--ranks", "ten"])
     assert ranks.exit_code == 2
     assert "--ranks is 'ten'; wanted FIRST-LAST" in ranks.output

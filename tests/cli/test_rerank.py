@@ -127,7 +127,6 @@ def test_calibration_is_fitted_written_and_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name the model with --model"),
         (["-m", "x", "--run", "r"], "--run needs --queries and --documents"),
         (["-m", "x", "--queries", "r"], "--queries and --documents go with --run"),
         (["-m", "x", "--maxsim", "--layers", "2"], "--maxsim goes without"),

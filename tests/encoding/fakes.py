@@ -23,3 +23,6 @@ class CountingBackend:
         out[:, 0] = batch.lengths
         out[:, 1] = np.add.reduceat(batch.input_ids, np.cumsum(batch.lengths) - batch.lengths)
         return out
+
+    def hidden_states(self, batch: TokenBatch) -> Float32:
+        raise NotImplementedError

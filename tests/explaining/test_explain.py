@@ -21,7 +21,7 @@ QUERY, DOCUMENT = "a dog runs", "The girl sings; <b>the dog</b> sleeps"
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model: Path) -> Encoder:
-    return Encoder.load(tiny_model, device="cpu")
+    return Encoder.load(tiny_model, device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_page_is_self_contained_and_escapes(explanation: Explanation) -> Non
 def test_a_long_document_has_its_cosines_in_an_image(tmp_path: Path) -> None:
     from tests.tiny import write_tiny_model
 
-    encoder = Encoder.load(write_tiny_model(tmp_path / "long", max_length=60), device="cpu")
+    encoder = Encoder.load(write_tiny_model(tmp_path / "long", max_length=60), device="cpu", backend="torch")
     page = render_html(explain(encoder, "dog", "dog a cat " * 30))
     assert 'class="cosines"' in page
 

@@ -85,6 +85,19 @@ def test_each_kind_finds_what_exact_search_finds_whatever_is_deleted_filtered_or
     assert list(verify(tmp_path / "i")) == []
 
 
+def test_a_batch_of_many_blocks_gives_each_query_its_own_hits(tmp_path: Path, vectors: FloatArray) -> None:
+    queries = vectors[:300] + 0.1
+    with make(tmp_path / "i", vectors) as index:
+        list(build_ann(index, "ivf-flat"))
+        index.delete([f"d{number:05d}" for number in range(0, 300, 2)])
+        index.add([Document(f"new{number}", "") for number in range(5)], queries[:5])
+        together = index.search(queries, k=5)
+        assert [
+            hits for start in (0, 100, 200) for hits in index.search(queries[start : start + 100], k=5)
+        ] == together
+        assert index.search_ids(queries, k=5) == [[(h.doc_id, h.score) for h in hits] for hits in together]
+
+
 def test_a_search_that_meets_too_few_rows_gives_the_exact_answer(tmp_path: Path, vectors: FloatArray) -> None:
     with make(tmp_path / "i", vectors) as index:
         list(build_ann(index, "ivf-flat"))

@@ -38,7 +38,9 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 def search_all(folder: Path) -> list[list[Hit]]:
     """Search in every way; whatever is damaged must not be told as if it were true."""
     with Index.open(folder) as index:
+        named = index.search_ids(embed(QUERIES), k=5, exact=True)
         exact = index.search(embed(QUERIES), k=5, exact=True)
+        assert named == [[(hit.doc_id, hit.score) for hit in hits] for hits in exact]
         index.search(embed(QUERIES), k=5)
         return exact
 

@@ -51,6 +51,10 @@ def as_stored(index: Index, vectors: FloatArray) -> FloatArray:
     return decode(encode(vectors, index.settings.storage, scales), scales)
 
 
+def names_of(found: list[list[Hit]]) -> list[list[tuple[str, float]]]:
+    return [[(hit.doc_id, hit.score) for hit in hits] for hits in found]
+
+
 # Few distinct small whole numbers: many equal scores, so that the order by id is put to the test.
 small_vectors = st.lists(st.integers(-2, 2), min_size=3, max_size=3).filter(any)
 steps = st.lists(
@@ -108,6 +112,8 @@ def test_search_equals_sorting_all_scores(
         }
         array = np.asarray(queries, np.float32)
         found = index.search(array, k=k, where=where) if stored else [[] for _ in queries]
+        if stored:
+            assert index.search_ids(array, k=k, where=where) == names_of(found)
         unit = array / np.linalg.norm(array.astype(np.float64), axis=1, keepdims=True)
         asked = unit.astype(np.float32) if metric == "cosine" else array
     for hits, query in zip(found, asked, strict=True):
@@ -136,6 +142,7 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
         found = index.search(queries, k=20)
         monkeypatch.setattr("indexes.exact.FAISS_WORTH", 0)  # the codes scanned by faiss where they lie
         monkeypatch.setattr("indexes.exact.TILE_BYTES", 4096)
+        monkeypatch.setattr("indexes.exact.QUERY_BLOCK", 3)
         assert index.search(queries, k=20) == found
         stored = as_stored(index, vectors)
     living = {f"d{n:05d}": stored[n] for n in range(5000) if n % 3}
@@ -177,6 +184,25 @@ def test_a_score_does_not_depend_on_the_batch_it_was_asked_in(tmp_path: Path) ->
         assert [index.search(queries[i : i + 1], k=20)[0] for i in range(9)] == together
 
 
+def test_ids_that_were_read_once_are_remembered_and_stay_right_when_documents_change(tmp_path: Path) -> None:
+    queries = embed([f"Title {number} Note {number} of version 1" for number in range(20)])
+    with create(tmp_path / "i", 60) as index:
+        first = index.search_ids(queries, k=5)
+        assert first == index.search_ids(queries, k=5) == names_of(index.search(queries, k=5))
+        index.delete([first[0][0][0]])
+        index.add(documents(30, version=2), embed([f"another {number}" for number in range(30)]))
+        assert index.search_ids(queries, k=5) == names_of(index.search(queries, k=5)) != first
+
+
+def test_the_memory_for_ids_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexes.hits.MAX_NAMES", 10)
+    queries = embed([f"query {number}" for number in range(30)])
+    with create(tmp_path / "i", 200) as index:
+        for query in queries:
+            assert index.search_ids(query[None], k=7) == names_of(index.search(query[None], k=7))
+            assert len(index._names) <= 17
+
+
 def test_the_cosine_does_not_depend_on_the_lengths_of_vectors(tmp_path: Path) -> None:
     with create(tmp_path / "i", 50) as index:
         found = index.search(embed(["a"]) * 1000, k=5)
@@ -199,6 +225,7 @@ def test_group_gives_each_document_once_with_its_best_passage(tmp_path: Path) ->
         query = np.random.default_rng(2).standard_normal((1, DIMENSION)).astype(np.float32)
         every = index.search(query, k=12)[0]
         grouped = index.search(query, k=4, group=True)[0]
+        assert index.search_ids(query, k=4, group=True) == names_of([grouped])
     best: dict[str, Hit] = {}
     for hit in every:
         best.setdefault(hit.doc_id, hit)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedkit.checkpoint.classification_weights import load_classifier
 from embedkit.errors import CheckpointError
 from embedkit.reranking.calibration import Calibration
 from embedkit.reranking.cross_encoder import WINDOW_PAIRS, CrossEncoder, PairCounts
@@ -47,7 +48,9 @@ def test_score_is_the_network_over_cls_query_sep_text_sep(model: CrossEncoder) -
     tokenizer = model.folder.tokenizer
     ids = [2, *tokenizer.ids(["a cat"])[0], 3, *tokenizer.ids(["dog"])[0], 3]
     with torch.no_grad():
-        wanted = model.model(torch.tensor(ids), [len(ids)], torch.tensor([0, 0, 0, 0, 1, 1]))
+        wanted = load_classifier(model.folder)(
+            torch.tensor(ids), [len(ids)], torch.tensor([0, 0, 0, 0, 1, 1])
+        )
     np.testing.assert_allclose(model.score("a cat", ["dog"]), wanted.flatten(), atol=TOLERANCE)
 
 
@@ -199,7 +202,7 @@ def test_layers_stop_early(folder: Path, model: CrossEncoder) -> None:
     with torch.no_grad():
         batch, _ = model._tokenize([QUERY], ["cat"])
         assert batch.token_type_ids is not None
-        exits = model.model(
+        exits = load_classifier(model.folder)(
             torch.from_numpy(batch.input_ids),
             [len(batch.input_ids)],
             torch.from_numpy(batch.token_type_ids),
@@ -214,9 +217,7 @@ def test_layers_stop_early(folder: Path, model: CrossEncoder) -> None:
 
 def test_calibration_makes_probabilities(folder: Path, model: CrossEncoder) -> None:
     calibration = Calibration(temperature=2.0, offset=0.5, num_pairs=10, error_before=0.2, error_after=0.1)
-    calibrated = CrossEncoder(
-        model.folder, CrossEncoder.load(folder, device="cpu").model, calibration=calibration
-    )
+    calibrated = CrossEncoder(model.folder, model.scorer, model.head, calibration=calibration)
     wanted = 1 / (1 + np.exp(-(model.score(QUERY, TEXTS) - 0.5) / 2.0))
     np.testing.assert_allclose(calibrated.score(QUERY, TEXTS), wanted, atol=1e-6)
     with pytest.raises(CheckpointError, match=r"calibration.json: there is no such file.*--calibrate"):

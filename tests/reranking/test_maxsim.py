@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ TOLERANCE = 2e-6
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model: Path) -> Encoder:
-    return Encoder.load(tiny_model, device="cpu")
+    return Encoder.load(tiny_model, device="cpu", backend="torch")
 
 
 def tokens(encoder: Encoder, text: str) -> torch.Tensor:
@@ -63,21 +64,17 @@ def test_batches_do_not_change_scores(encoder: Encoder) -> None:
 
 def test_prompts_are_read_but_not_compared(tmp_path: Path) -> None:
     prompts = {"query": "the girl ", "document": "red "}
-    encoder = Encoder.load(write_tiny_model(tmp_path / "m", prompts=prompts), device="cpu")
+    encoder = Encoder.load(write_tiny_model(tmp_path / "m", prompts=prompts), device="cpu", backend="torch")
     plain = tokens(encoder, "the girl plays")[2:]
     text = tokens(encoder, "red water")[1:]
     wanted = float((plain @ text.T).max(dim=1).values.mean())
     assert MaxSim(encoder).score("plays", ["water"])[0] == pytest.approx(wanted, abs=TOLERANCE)
 
 
-def test_backend_without_token_vectors_is_refused(encoder: Encoder) -> None:
-    class Vectors:
-        def forward(
-            self, batch: object, *, skip: int = 0
-        ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-            return np.zeros((1, 32), dtype=np.float32)
-
+def test_static_model_is_refused(encoder: Encoder) -> None:
+    static = replace(encoder.folder, static=True)
     with pytest.raises(
-        CheckpointError, match=r"gives no token vectors in context, which maxsim compares\. Use a transformer"
+        CheckpointError,
+        match=r"gives its tokens no vectors in context, which maxsim compares\. Use a transformer",
     ):
-        MaxSim(Encoder(encoder.folder, Vectors()))
+        MaxSim(Encoder(static, encoder.backend))

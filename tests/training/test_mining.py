@@ -142,6 +142,9 @@ def test_only_texts_that_the_search_did_not_find_are_encoded_for_their_cosine() 
         measure.score(["q"], [["known", "new", "known"]]), [[0.6, 0.0, 0.6]], atol=1e-6
     )
     assert encoded == ["q", "new"]
+    measure.search(["q"], 5)
+    measure.score(["q"], [["new"]])
+    assert encoded == ["q", "new", "q"]  # the text is remembered from one window of queries to the next
 
 
 def test_wrong_settings_and_rows_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Run the commands of a page and put what they print beneath them.
+
+    python docs/outputs.py README.md
+
+In each block that is fenced as `console`, the lines that start with `$ ` are run one after another, in one folder that holds `docs`
+and the files of `examples`; all other lines of the block are replaced by what the terminal shows, 100 columns wide and without colours.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+COLUMNS = 100
+
+
+def shown(command: str, folder: Path) -> str:
+    """Run a command as on a terminal, but for the progress bars, and return what it showed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDKIT_")}
+    environment |= {"COLUMNS": str(COLUMNS), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    terminal, its_end = pty.openpty()
+    notes, notes_end = os.pipe()
+    with subprocess.Popen(
+        command, shell=True, cwd=folder, env=environment, stdin=its_end, stdout=its_end, stderr=notes_end
+    ) as process:
+        os.close(its_end)
+        os.close(notes_end)
+        parts, still_open = [], [notes, terminal]
+        while still_open:
+            ready, _, _ = select.select(still_open, [], [])
+            source = notes if notes in ready else terminal  # a note comes before the result that it is about
+            try:
+                part = os.read(source, 65536)
+            except OSError:  # a terminal whose other end is closed
+                part = b""
+            if not part:
+                still_open.remove(source)
+                os.close(source)
+            parts.append(part)
+    if process.returncode:
+        sys.exit(f"{command}: ended with {process.returncode}\n{b''.join(parts).decode()}")
+    text = CONTROL.sub("", b"".join(parts).decode("utf-8")).replace(str(folder), "/home/you")
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    page = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place).resolve()
+        for file in (ROOT / "examples").iterdir():
+            shutil.copy(file, folder)
+        (folder / "docs").symlink_to(ROOT / "docs")
+
+        def filled(block: re.Match[str]) -> str:
+            lines = []
+            for line in block.group().splitlines():
+                if line.startswith("$ "):
+                    lines += [line, *filter(None, [shown(line[2:], folder)])]
+            return "\n".join(lines) + "\n"
+
+        text = BLOCK.sub(filled, page.read_text(encoding="utf-8"))
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The checks of a model folder's weights: names, shapes and number formats, whoever reads them. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from embedkit.checkpoint.names import BASE_PREFIX, IGNORED_PREFIXES, IGNORED_SUFFIXES, Family, Names
+from embedkit.errors import CheckpointError
+from embedkit.model.shapes import Shapes
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")  # what weights may be stored as
+
+
+class Stored(Protocol):
+    """A stored weight, whoever reads it: a torch tensor, or a `StoredArray`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> object:
+        """What prints as the name of the number format, such as `bfloat16`, perhaps after `torch.`."""
+        ...
+
+
+_Stored = TypeVar("_Stored", bound=Stored)
+
+
+def damaged(path: Path, exc: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: cannot be read as safetensors ({exc}). The file is cut short or damaged; copy it again"
+    )
+
+
+def strip_base_prefix(stored: Mapping[str, _Stored], family: Family) -> dict[str, _Stored]:
+    """Name the encoder's weights as if it had been saved alone, and old norm weights as they are named today."""
+    prefix = BASE_PREFIX[family]
+    renamed: dict[str, _Stored] = {}
+    for name, weight in stored.items():
+        new = name.removeprefix(prefix)
+        new = new.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        renamed[new] = weight
+    return renamed
+
+
+def take(
+    names: Names, shapes: Shapes, stored: dict[str, _Stored], where: Path
+) -> dict[str, tuple[_Stored, ...]]:
+    """Take a module's weights out of `stored`, under our names: several where they are to be stacked.
+
+    Raises:
+        CheckpointError: a weight is missing, or has another shape than the config asks for, or is no floating point.
+    """
+    missing = [theirs for parts in names.values() for theirs in parts if theirs not in stored]
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} of {sum(map(len, names.values()))} weights are missing: {some(missing)}. "
+            "Copy the weights again from where the model came from"
+        )
+    taken: dict[str, tuple[_Stored, ...]] = {}
+    for ours, shape in shapes.items():
+        parts = tuple(stored.pop(theirs) for theirs in names[ours])
+        wanted = (shape[0] // len(parts), *shape[1:])
+        for theirs, part in zip(names[ours], parts, strict=True):
+            if tuple(part.shape) != wanted:
+                raise CheckpointError(
+                    f"{where}: weight {theirs!r} has shape {tuple(part.shape)}; config.json asks for {wanted}. "
+                    "Take both from the same model"
+                )
+            dtype = str(part.dtype).removeprefix("torch.")
+            if dtype not in FLOATS:
+                raise CheckpointError(
+                    f"{where}: weight {theirs!r} is {dtype}; it must be one of {', '.join(FLOATS)}. "
+                    "Take the weights as they were before quantization"
+                )
+        taken[ours] = parts
+    return taken
+
+
+def check_nothing_left(
+    stored: Mapping[str, Stored], family: Family, where: Path, *, what: str = "encoder"
+) -> None:
+    """Refuse weights that are neither used nor known to be superfluous.
+
+    Raises:
+        CheckpointError: there are some.
+    """
+    ignored = IGNORED_PREFIXES[family]
+    left = [name for name in stored if not name.startswith(ignored) and not name.endswith(IGNORED_SUFFIXES)]
+    if left:
+        raise CheckpointError(
+            f"{where}: {len(left)} weights that a {family} {what} has no place for: {some(left)}. "
+            "Is config.json of the same model?"
+        )
+
+
+def check_dense_empty(stored: Mapping[str, Stored], where: Path) -> None:
+    """Refuse more weights than a dense layer has.
+
+    Raises:
+        CheckpointError: there are some.
+    """
+    if stored:
+        raise CheckpointError(f"{where}: weights that a dense layer has no place for: {some(stored)}")
+
+
+def some(names: Sequence[str] | Mapping[str, Any]) -> str:
+    """List the first few of some names."""
+    listed = sorted(names)
+    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
+    return ", ".join(listed[:4]) + more

@@ -1,0 +1,72 @@
+"""From a model folder to what computes it: the choice, and the backend that follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from embedkit.checkpoint.folder import ModelFolder, fingerprint
+from embedkit.encoding.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
+from embedkit.encoding.choosing import Choice, choose_device_type, choose_runtime
+from embedkit.encoding.precision import settle
+from embedkit.encoding.sample import SAMPLE_TEXTS
+from embedkit.tokenization.batch import TokenBatch
+
+
+def choose(
+    folder: ModelFolder,
+    *,
+    device: Device = "auto",
+    precision: WantedPrecision = "fp32",
+    force: bool = False,
+    backend: WantedRuntime = "auto",
+    few: bool = False,
+) -> Choice:
+    """Choose what computes an encoder; see `embedkit.encoding.choosing` and `embedkit.encoding.precision`.
+
+    Raises:
+        DeviceError: the device, or the precision with this model, is not to be had here.
+    """
+    kind = choose_device_type(device, few=few)
+
+    def each(wanted: Precision) -> Choice:
+        return choose_runtime(
+            folder.config, wanted, kind, static=folder.static, few=few, wanted=backend, force=force
+        )
+
+    if precision == "auto" and (few or folder.static):
+        return each("fp32")
+    load = partial(_load_sample, folder)
+    return settle(
+        precision, each, load, fingerprint(folder) if precision in ("auto", "int8") else {}, measure=not few
+    )
+
+
+def load_backend(folder: ModelFolder, choice: Choice) -> Backend:
+    """Load a folder's weights into what was chosen.
+
+    Raises:
+        CheckpointError: the weights do not fit the folder's config.
+    """
+    if choice.runtime == "torch":
+        from embedkit.encoding.torch_backend import TorchBackend
+
+        return TorchBackend.load(folder, device=choice.device, precision=choice.precision)
+    from embedkit.encoding.packed_backend import PackedBackend
+
+    return PackedBackend.load(folder, runtime=choice.runtime, precision=choice.precision)
+
+
+def _load_sample(folder: ModelFolder, choice: Choice) -> Callable[[], Float32]:
+    """Load a backend, and return what encodes the sample texts with it."""
+    backend, batches = load_backend(folder, choice), sample_batches(folder.tokenizer.encode(SAMPLE_TEXTS))
+    return lambda: np.concatenate([backend.forward(batch) for batch in batches])
+
+
+def sample_batches(batch: TokenBatch, *, token_budget: int = 2048) -> list[TokenBatch]:
+    """Cut a batch into batches of about so many tokens, the longest sequences first."""
+    order = np.argsort(-batch.lengths, kind="stable")
+    numbers = np.cumsum(batch.lengths[order]) // (token_budget + 1)
+    return [batch.take(order[numbers == number]) for number in np.unique(numbers)]

@@ -1,0 +1,61 @@
+"""The names and shapes of an encoder's parameters, told from its config alone. No torch here."""
+
+from __future__ import annotations
+
+from embedkit.model.config import DenseConfig, EncoderConfig, HeadConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def encoder_shapes(config: EncoderConfig) -> Shapes:
+    """Return the shape of every parameter of a `TransformerEncoder`, as its `state_dict` names them."""
+    width = config.embedding_size or config.hidden_size
+    shapes: Shapes = {"embeddings.tokens.weight": (config.vocab_size, width)}
+    if config.position != "rope":
+        shapes["embeddings.positions.weight"] = (config.max_position_embeddings, width)
+    if config.type_vocab_size:
+        shapes["embeddings.token_types.weight"] = (config.type_vocab_size, width)
+    shapes |= _norm("embeddings.norm", width, bias=config.norm_bias)
+    if config.embedding_size is not None:
+        shapes |= _linear("embeddings.projection", width, config.hidden_size, bias=True)
+    for number in range(config.num_hidden_groups or config.num_hidden_layers):
+        shapes |= _layer(config, f"layers.{number}", first=number == 0)
+    if config.norm_first:
+        shapes |= _norm("final_norm", config.hidden_size, bias=config.norm_bias)
+    if config.relative_attention_num_buckets:
+        shapes["relative_bias.weight"] = (config.relative_attention_num_buckets, config.num_attention_heads)
+    return shapes
+
+
+def _layer(config: EncoderConfig, name: str, *, first: bool) -> Shapes:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    shapes: Shapes = {}
+    shapes |= _linear(f"{name}.attention.qkv", hidden, 3 * hidden, bias=config.attention_bias)
+    shapes |= _linear(f"{name}.attention.out", hidden, hidden, bias=config.attention_bias)
+    shapes |= _linear(f"{name}.mlp.up", hidden, inner * (2 if config.gated_mlp else 1), bias=config.mlp_bias)
+    shapes |= _linear(f"{name}.mlp.down", inner, hidden, bias=config.mlp_bias)
+    if not (config.norm_first and first):
+        shapes |= _norm(f"{name}.attention_norm", hidden, bias=config.norm_bias)
+    return shapes | _norm(f"{name}.mlp_norm", hidden, bias=config.norm_bias)
+
+
+def dense_shapes(dense: DenseConfig) -> Shapes:
+    """Return the shapes of one dense layer after pooling."""
+    return _linear("0", dense.in_features, dense.out_features, bias=dense.bias)
+
+
+def head_shapes(config: EncoderConfig, head: HeadConfig) -> Shapes:
+    """Return the shapes of a `ClassificationHead`."""
+    hidden = config.hidden_size
+    shapes = _linear("dense", hidden, hidden, bias=head.bias)
+    if head.norm:
+        shapes |= _norm("norm", hidden, bias=config.norm_bias)
+    return shapes | _linear("out", hidden, head.num_labels, bias=True)
+
+
+def _linear(name: str, size_in: int, size_out: int, *, bias: bool) -> Shapes:
+    return {f"{name}.weight": (size_out, size_in)} | ({f"{name}.bias": (size_out,)} if bias else {})
+
+
+def _norm(name: str, size: int, *, bias: bool) -> Shapes:
+    return {f"{name}.{kind}": (size,) for kind in (("weight", "bias") if bias else ("weight",))}

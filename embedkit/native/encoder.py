@@ -1,0 +1,219 @@
+"""`NativeEncoder`: the forward pass of an encoder in C, on packed tokens, without torch.
+
+1. Sequences are sorted by length, longest first, and cut into chunks of about CHUNK_TOKENS tokens.
+2. Each thread makes one call into the library, which takes chunks until there is none left.
+3. A chunk goes through all layers on one core; threads never wait for one another.
+
+Every row is computed the same way whatever stands beside it, so neither batches nor threads change a bit of the result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.errors import DeviceError
+from embedkit.model.config import EncoderConfig
+from embedkit.native.library import (
+    Batch,
+    NativePrecision,
+    find_library,
+    load_library,
+    missing_flags,
+)
+from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
+
+Int64 = NDArray[np.int64]
+
+# Enough rows that a panel of weights is used many times, few enough that what passes between layers stays in cache.
+CHUNK_TOKENS = 192
+
+
+def why_not(config: EncoderConfig, precision: NativePrecision) -> str | None:
+    """Say why this model cannot run natively here in this precision; None where it can."""
+    if missing := missing_flags(precision):
+        return f"this processor has no {', '.join(missing)}"
+    if find_library() is None:
+        return (
+            "the kernels are not compiled: embedkit was installed without a C compiler. "
+            "Install one (apt install gcc), then embedkit again"
+        )
+    return _why_not_shape(config)
+
+
+def _why_not_shape(config: EncoderConfig) -> str | None:
+    missing = {
+        f"positions {config.position!r}": config.position == "rope",
+        "relative positions": config.relative_attention_num_buckets > 0,
+        "narrow embeddings": config.embedding_size is not None,
+        "shared layers": config.num_hidden_groups not in (None, config.num_hidden_layers),
+        "norms before the layers": config.norm_first,
+        "linear layers and norms without bias": not (
+            config.norm_bias and config.attention_bias and config.mlp_bias
+        ),
+        "gated feed-forward layers": config.gated_mlp,
+        "local attention": config.local_attention > 0,
+        f"the activation {config.hidden_act!r}": config.hidden_act not in ACTIVATION_CODES,
+    }
+    if named := [what for what, is_there in missing.items() if is_there]:
+        return f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not written natively"
+    if config.head_size % 16:
+        return f"the head size is {config.head_size}; native attention takes multiples of 16"
+    return None
+
+
+class NativeEncoder:
+    """Runs the encoder of a model of the BERT, RoBERTa or DistilBERT kind with the library's kernels.
+
+    `weights` are float32 under this project's parameter names, as `TransformerEncoder.state_dict` gives them. Calls
+    from several threads wait for one another.
+
+    Raises:
+        DeviceError: `why_not` has a reason.
+        ValueError: a weight is missing or of another shape, or `threads` is below 1.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        weights: Mapping[str, Float32],
+        *,
+        precision: NativePrecision,
+        threads: int | None = None,
+    ) -> None:
+        if reason := why_not(config, precision):
+            raise DeviceError(f"native {precision} cannot run this model: {reason}. Use the torch backend")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; it must be at least 1")
+        self.config = config
+        self.precision: NativePrecision = precision
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._model = PackedModel(config, weights, precision)
+        self._lock = Lock()
+        self._pool = ThreadPoolExecutor(self.threads, "embedkit-native") if self.threads > 1 else None
+        self._workspaces: list[NDArray[np.uint8]] = []
+        self._capacity = (0, 0)  # rows of a chunk, tokens of a sequence
+
+    def hidden_states(
+        self,
+        input_ids: Int64,
+        lengths: Int64,
+        token_type_ids: Int64 | None = None,
+        *,
+        layers: int | None = None,
+    ) -> Float32:
+        """Encode packed sequences: one vector a token after `layers` layers, or after all.
+
+        Shapes:
+            input_ids, token_type_ids: (N,) of B sequences one after another; lengths: (B,), N in all
+            returns: (N, D)
+        Raises:
+            ValueError: lengths, ids or the number of layers are out of range, or do not fit together.
+        """
+        input_ids = np.ascontiguousarray(input_ids, np.int64)
+        lengths = np.ascontiguousarray(lengths, np.int64)
+        types = None
+        if token_type_ids is not None and self.config.type_vocab_size:
+            types = np.ascontiguousarray(token_type_ids, np.int64)
+        layers = self.config.num_hidden_layers if layers is None else layers
+        self._check(input_ids, lengths, types, layers)
+        hidden = np.empty((len(input_ids), self.config.hidden_size), np.float32)
+        if len(input_ids):
+            with self._lock:
+                self._run(input_ids, lengths, types, layers, hidden)
+        return hidden
+
+    def _check(self, input_ids: Int64, lengths: Int64, types: Int64 | None, layers: int) -> None:
+        config = self.config
+        if not 1 <= layers <= config.num_hidden_layers:
+            raise ValueError(f"layers is {layers}; this encoder has 1 to {config.num_hidden_layers}")
+        if input_ids.ndim != 1 or lengths.ndim != 1 or (types is not None and types.shape != input_ids.shape):
+            shapes = [array.shape for array in (input_ids, lengths, types) if array is not None]
+            raise ValueError(
+                f"ids, lengths and token types have the shapes {shapes}; packed ones are (N,), (B,) and (N,)"
+            )
+        if lengths.sum() != len(input_ids):
+            raise ValueError(f"lengths add up to {lengths.sum()}; input_ids has {len(input_ids)} tokens")
+        if not len(lengths):
+            return
+        if lengths.min() < 1:
+            raise ValueError(f"sequence {lengths.argmin()} has {lengths.min()} tokens; each needs at least 1")
+        if lengths.max() > config.max_tokens:
+            raise ValueError(
+                f"a sequence has {lengths.max()} tokens; this encoder takes at most {config.max_tokens}"
+            )
+        for what, ids, size in (
+            ("token", input_ids, config.vocab_size),
+            ("token type", types, config.type_vocab_size),
+        ):
+            if ids is not None and (ids.min() < 0 or ids.max() >= size):
+                worst = ids.max() if ids.max() >= size else ids.min()
+                raise ValueError(
+                    f"{what} id {worst} is outside of the table of {size}; it must be from 0 to {size - 1}"
+                )
+
+    def _run(
+        self, input_ids: Int64, lengths: Int64, types: Int64 | None, layers: int, hidden: Float32
+    ) -> None:
+        order = np.argsort(-lengths, kind="stable")
+        chunks = cut(lengths[order], self.threads)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        sizes = starts_of(lengths[order])[chunks]
+        self._reserve(int(np.diff(sizes).max()), int(lengths.max()))
+        batch = Batch(
+            input_ids=input_ids.ctypes.data,
+            token_types=None if types is None else types.ctypes.data,
+            starts=starts.ctypes.data,
+            order=order.ctypes.data,
+            chunks=chunks.ctypes.data,
+            num_chunks=len(chunks) - 1,
+            num_layers=layers,
+            hidden_states=hidden.ctypes.data,
+        )
+        following = ctypes.c_longlong(0)
+        run = load_library().embedkit_run
+
+        def work(memory: NDArray[np.uint8]) -> None:
+            model = ctypes.byref(self._model.structure)
+            run(model, ctypes.byref(batch), ctypes.byref(following), memory.ctypes.data, *self._capacity)
+
+        if self._pool is None or len(chunks) == 2:
+            work(self._workspaces[0])
+        else:
+            list(self._pool.map(work, self._workspaces))
+
+    def _reserve(self, rows: int, length: int) -> None:
+        """Make the workspaces large enough."""
+        if rows <= self._capacity[0] and length <= self._capacity[1]:
+            return
+        self._capacity = (max(rows, self._capacity[0], CHUNK_TOKENS), max(length, self._capacity[1]))
+        self._workspaces = []
+        size = load_library().embedkit_workspace_bytes(ctypes.byref(self._model.structure), *self._capacity)
+        self._workspaces = [aligned_bytes(size) for _ in range(self.threads)]
+
+
+def starts_of(lengths: Int64) -> Int64:
+    """Return where each of B sequences begins and the last one ends: (B + 1,)."""
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def cut(lengths: Int64, threads: int) -> Int64:
+    """Cut sequences into chunks of whole ones: (C + 1,) of which chunk c holds those from c to c + 1.
+
+    A chunk has at most CHUNK_TOKENS tokens, unless one sequence alone has more; and no more than one thread's share, so
+    that a few texts keep all threads busy.
+    """
+    most = min(CHUNK_TOKENS, -(-int(lengths.sum()) // threads))
+    bounds, tokens = [0], 0
+    for number, length in enumerate(lengths.tolist()):
+        if tokens and tokens + length > most:
+            bounds.append(number)
+            tokens = 0
+        tokens += length
+    return np.array([*bounds, len(lengths)], np.int64)

@@ -1,0 +1,192 @@
+/* The forward pass: a few sequences at a time go through all layers on one core, so that what passes between the steps
+ * stays in its second-level cache; the weights stream past. Threads share nothing but the number of the next chunk.
+ */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "native.h"
+#include "rows.h"
+
+/* One thread's memory: rows of a chunk, each kind in its place. Zeroed once; what fills rows up stays zero for good. */
+struct workspace {
+    float *hidden;       /* (rows, D) the residual stream */
+    void *input;         /* (rows, D) what the next product reads: bf16 or bytes; fp32 reads `hidden` */
+    struct unit *input_units; /* (rows,) of int8 */
+    void *qkv, *context; /* (rows, 3 panels or more) of a few heads, (rows, D), float or bf16 */
+    void *inner;         /* (rows, I) float or bf16 */
+    uint8_t *bytes;      /* (rows, I) of int8 */
+    struct unit *bytes_units;
+    int32_t *peaks;      /* (rows, 16) */
+    void *scratch;       /* of attention */
+};
+
+/* As many heads as a panel holds, from head `first` on. Packing orders the columns of qkv in the same way. */
+static struct heads heads_of(const struct model *m, int64_t first) {
+    int64_t size = m->hidden / m->heads, count = size < PANEL ? PANEL / size : 1;
+    if (count > m->heads) count = m->heads;
+    struct heads heads = {m->heads - first < count ? m->heads - first : count, size, padded(count * size)};
+    return heads;
+}
+
+static void *take(char **at, int64_t bytes) {
+    void *here = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return here;
+}
+
+/* Divide `memory`; with NULL, only count. */
+static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, int64_t length, char *memory) {
+    int64_t number = m->precision == FP32 ? 4 : 2, hidden = padded(m->hidden), inner = padded(m->inner);
+    char *at = memory;
+    w->hidden = take(&at, rows * hidden * 4);
+    w->input = take(&at, m->precision == FP32 ? 0 : rows * hidden * 2);
+    w->input_units = take(&at, rows * (int64_t)sizeof(struct unit));
+    w->qkv = take(&at, rows * 3 * heads_of(m, 0).width * number);
+    w->inner = take(&at, rows * inner * number);
+    w->context = take(&at, rows * hidden * number);
+    w->bytes = take(&at, m->precision == INT8 ? rows * inner : 0);
+    w->bytes_units = take(&at, rows * (int64_t)sizeof(struct unit));
+    w->peaks = take(&at, rows * 64);
+    w->scratch = take(&at, attention_scratch_bytes(length, m->hidden / m->heads));
+    return at - memory;
+}
+
+int64_t attention_scratch_bytes(int64_t length, int64_t head_size) {
+    int64_t filled = (length + 15) / 16 * 16;
+    return filled * (head_size + head_size + 6 + 6) * 4;
+}
+
+EXPORT int64_t embedkit_workspace_bytes(const struct model *m, int64_t rows, int64_t length) {
+    struct workspace w;
+    return divide(&w, m, rows, length, NULL);
+}
+
+/* Make the next product's input of one row. */
+static void set_input(const struct model *m, struct workspace *w, int64_t row) {
+    int64_t stride = padded(m->hidden);
+    const float *from = w->hidden + row * stride;
+    if (m->precision == BF16) row_to_bf16((uint16_t *)w->input + row * stride, from, m->hidden);
+    if (m->precision == INT8)
+        w->input_units[row] = row_to_bytes((uint8_t *)w->input + row * stride, from, m->hidden);
+}
+
+static void norm_rows(const struct model *m, struct workspace *w, int64_t rows, const float *weight,
+                      const float *bias) {
+    for (int64_t row = 0; row < rows; row++) {
+        norm_row(w->hidden + row * padded(m->hidden), m->hidden, weight, bias, m->eps);
+        set_input(m, w, row);
+    }
+}
+
+static void multiply(const struct model *m, const struct linear *linear, const void *input, const struct unit *units,
+                     int64_t rows, const struct result *result) {
+    int64_t stride = padded(linear->rows_in);
+    if (m->precision == FP32) gemm_fp32(linear, input, stride, rows, result);
+    else if (m->precision == BF16) gemm_bf16(linear, input, stride, rows, result);
+    else gemm_int8(linear, input, units, stride, rows, result);
+}
+
+/* Some sequences of a batch: sequence order[i] has the tokens starts[order[i]] to starts[order[i] + 1]. */
+struct batch {
+    const int64_t *input_ids, *token_types, *starts, *order;
+    const int64_t *chunks; /* chunk c holds order[chunks[c]] .. order[chunks[c + 1]] */
+    int64_t num_chunks, num_layers;
+    float *hidden_states;
+};
+
+static int64_t length_of(const struct batch *b, int64_t i) { return b->starts[b->order[i] + 1] - b->starts[b->order[i]]; }
+
+static int64_t embed(const struct model *m, const struct batch *b, int64_t chunk, struct workspace *w) {
+    int64_t row = 0;
+    for (int64_t i = b->chunks[chunk]; i < b->chunks[chunk + 1]; i++) {
+        int64_t start = b->starts[b->order[i]], length = length_of(b, i);
+        for (int64_t t = 0; t < length; t++, row++) {
+            int64_t type = b->token_types ? b->token_types[start + t] : 0;
+            float *to = w->hidden + row * padded(m->hidden);
+            /* An earlier chunk's NaN may have reached what fills the row up, and NaN times 0 is not 0. */
+            memset(to + m->hidden, 0, (size_t)(padded(m->hidden) - m->hidden) * sizeof(float));
+            sum_rows(to, m->tokens + b->input_ids[start + t] * m->hidden,
+                     m->positions + (t + m->position_offset) * m->hidden,
+                     m->token_types ? m->token_types + type * m->hidden : NULL, m->hidden);
+        }
+    }
+    norm_rows(m, w, row, m->norm_weight, m->norm_bias);
+    return row;
+}
+
+/* A few heads of a layer: their queries, keys and values for all rows, then attention in each sequence. */
+static void attend(const struct model *m, const struct layer *layer, const struct batch *b, int64_t chunk, int64_t rows,
+                   struct workspace *w) {
+    int64_t stride = padded(m->hidden), units = padded(m->hidden), row, column = 0;
+    int64_t number = m->precision == FP32 ? 4 : 2, weight = m->precision == INT8 ? 1 : number;
+    struct heads heads;
+    for (int64_t head = 0; head < m->heads; head += heads.count, column += 3 * heads.width) {
+        heads = heads_of(m, head);
+        struct linear part = layer->qkv;
+        part.columns = 3 * heads.width;
+        part.weight = (const char *)part.weight + column * units * weight;
+        part.bias += column;
+        if (m->precision == INT8) part.scale += column, part.start += column;
+        struct result qkv = {STORE, GELU, w->qkv, 3 * heads.width, NULL};
+        multiply(m, &part, m->precision == FP32 ? w->hidden : w->input, w->input_units, rows, &qkv);
+        row = 0;
+        for (int64_t i = b->chunks[chunk]; i < b->chunks[chunk + 1]; row += length_of(b, i), i++) {
+            const char *from = (const char *)w->qkv + row * 3 * heads.width * number;
+            char *to = (char *)w->context + (row * stride + head * heads.size) * number;
+            if (m->precision == FP32)
+                attention_fp32(&heads, length_of(b, i), (const float *)from, (float *)to, stride, w->scratch);
+            else
+                attention_bf16(&heads, length_of(b, i), (const uint16_t *)from, (uint16_t *)to, stride, w->scratch);
+        }
+    }
+}
+
+static void run_layer(const struct model *m, const struct layer *layer, const struct batch *b, int64_t chunk,
+                      int64_t rows, struct workspace *w) {
+    int64_t hidden = padded(m->hidden), inner = padded(m->inner);
+    struct result residual = {ADD, GELU, w->hidden, hidden, NULL};
+    struct result up = {ACTIVATE, (enum activation)m->activation, w->inner, inner, w->peaks};
+    const void *input = m->precision == FP32 ? w->hidden : w->input, *context = w->context, *inside = w->inner;
+    attend(m, layer, b, chunk, rows, w);
+    if (m->precision == INT8) {
+        for (int64_t row = 0; row < rows; row++)
+            w->input_units[row] = bf16_to_bytes((uint8_t *)w->input + row * hidden,
+                                                (uint16_t *)w->context + row * hidden, m->hidden);
+        context = w->input;
+    }
+    multiply(m, &layer->out, context, w->input_units, rows, &residual);
+    norm_rows(m, w, rows, layer->attention_norm_weight, layer->attention_norm_bias);
+    if (m->precision == INT8) memset(w->peaks, 0, (size_t)rows * 64);
+    multiply(m, &layer->up, input, w->input_units, rows, &up);
+    if (m->precision == INT8) {
+        for (int64_t row = 0; row < rows; row++)
+            w->bytes_units[row] = bf16_to_shifted_bytes(w->bytes + row * inner, (uint16_t *)w->inner + row * inner,
+                                                        inner, w->peaks + row * 16);
+        inside = w->bytes;
+    }
+    multiply(m, &layer->down, inside, w->bytes_units, rows, &residual);
+    norm_rows(m, w, rows, layer->mlp_norm_weight, layer->mlp_norm_bias);
+}
+
+static void write_out(const struct model *m, const struct batch *b, int64_t chunk, const struct workspace *w) {
+    int64_t row = 0;
+    for (int64_t i = b->chunks[chunk]; i < b->chunks[chunk + 1]; i++)
+        for (int64_t t = 0; t < length_of(b, i); t++, row++)
+            memcpy(b->hidden_states + (b->starts[b->order[i]] + t) * m->hidden, w->hidden + row * padded(m->hidden),
+                   (size_t)m->hidden * sizeof(float));
+}
+
+/* Encode chunks until there is none left; `next` is the number of the next one, shared by all threads. */
+EXPORT void embedkit_run(const struct model *m, const struct batch *b, atomic_llong *next, char *memory, int64_t rows,
+                         int64_t length) {
+    struct workspace w;
+    divide(&w, m, rows, length, memory);
+    for (;;) {
+        int64_t chunk = atomic_fetch_add(next, 1);
+        if (chunk >= b->num_chunks) return;
+        int64_t count = embed(m, b, chunk, &w);
+        for (int64_t i = 0; i < b->num_layers; i++) run_layer(m, m->layers + i, b, chunk, count, &w);
+        write_out(m, b, chunk, &w);
+    }
+}

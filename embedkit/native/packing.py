@@ -1,0 +1,150 @@
+"""Weights as the kernels read them: packed once into panels, in one piece of memory that the model keeps."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.model.config import EncoderConfig
+from embedkit.native.library import (
+    PANEL,
+    PRECISION_CODES,
+    Layer,
+    Linear,
+    Model,
+    NativePrecision,
+    load_library,
+)
+
+Float32 = NDArray[np.float32]
+ACTIVATION_CODES = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
+BYTES_PER_NUMBER: dict[NativePrecision, int] = {"fp32": 4, "bf16": 2, "int8": 1}
+# What is added to the input of the down projection before it becomes bytes; SHIFT in kernels/rows.h.
+SHIFT = 0.171
+
+
+def padded(size: int) -> int:
+    return -(-size // PANEL) * PANEL
+
+
+def aligned_bytes(size: int) -> NDArray[np.uint8]:
+    """Return `size` zeroed bytes that begin at a multiple of 64, as vector loads want them."""
+    memory = np.zeros(size + PANEL, np.uint8)
+    return memory[-memory.ctypes.data % PANEL :][:size]
+
+
+class PackedModel:
+    """A model's weights in the kernels' layout and the C structure that names them.
+
+    The token table is used where it lies: of a memory-mapped file only the rows of the texts' tokens are read.
+
+    Raises:
+        ValueError: a weight is missing, or has another shape than the config says.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, weights: Mapping[str, Float32], precision: NativePrecision
+    ) -> None:
+        self.config = config
+        self.precision = precision
+        self._weights = weights
+        self._kept: list[NDArray[np.generic]] = []  # what the structure points at must outlive it
+        self._layers = (Layer * config.num_hidden_layers)(*map(self._layer, range(config.num_hidden_layers)))
+        hidden, types = config.hidden_size, config.type_vocab_size
+        self.structure = Model(
+            precision=PRECISION_CODES[precision],
+            hidden=hidden,
+            heads=config.num_attention_heads,
+            inner=config.intermediate_size,
+            num_layers=config.num_hidden_layers,
+            activation=ACTIVATION_CODES[config.hidden_act],
+            position_offset=config.position_offset,
+            eps=config.layer_norm_eps,
+            tokens=self._table("embeddings.tokens.weight", config.vocab_size, hidden),
+            positions=self._table("embeddings.positions.weight", config.max_position_embeddings, hidden),
+            token_types=self._table("embeddings.token_types.weight", types, hidden) if types else None,
+            norm_weight=self._table("embeddings.norm.weight", hidden),
+            norm_bias=self._table("embeddings.norm.bias", hidden),
+            layers=self._layers,
+        )
+        del self._weights
+
+    def _read(self, name: str, *shape: int) -> Float32:
+        if name not in self._weights:
+            raise ValueError(f"weight {name!r} is missing; a native encoder needs it as {shape} float32")
+        weight = self._weights[name]
+        if weight.shape != shape or weight.dtype != np.float32:
+            raise ValueError(
+                f"weight {name!r} is {weight.shape} {weight.dtype}; the config says {shape} float32"
+            )
+        return np.ascontiguousarray(weight)  # itself, where it is contiguous: also a memory map
+
+    def _keep(self, array: NDArray[np.generic]) -> int:
+        self._kept.append(array)
+        return array.ctypes.data
+
+    def _table(self, name: str, *shape: int) -> int:
+        return self._keep(self._read(name, *shape))
+
+    def _layer(self, number: int) -> Layer:
+        hidden, inner, prefix = self.config.hidden_size, self.config.intermediate_size, f"layers.{number}."
+        return Layer(
+            qkv=self._linear(f"{prefix}attention.qkv", 3 * hidden, hidden, order=self._order_of_heads()),
+            out=self._linear(f"{prefix}attention.out", hidden, hidden),
+            up=self._linear(f"{prefix}mlp.up", inner, hidden),
+            down=self._linear(f"{prefix}mlp.down", hidden, inner, shift=SHIFT),
+            attention_norm_weight=self._table(f"{prefix}attention_norm.weight", hidden),
+            attention_norm_bias=self._table(f"{prefix}attention_norm.bias", hidden),
+            mlp_norm_weight=self._table(f"{prefix}mlp_norm.weight", hidden),
+            mlp_norm_bias=self._table(f"{prefix}mlp_norm.bias", hidden),
+        )
+
+    def _order_of_heads(self) -> NDArray[np.int64]:
+        """Return the order of the columns of query, key and value that the kernels want; -1 fills up.
+
+        As many heads as fit into a panel are computed together: their queries, their keys, their values, each filled
+        up to whole panels; then those of the next few heads.
+        """
+        heads, size = self.config.num_attention_heads, self.config.head_size
+        count = min(heads, max(1, PANEL // size))
+        wide = np.full((-(-heads // count), 3, padded(count * size)), -1, np.int64)
+        for group, first in enumerate(range(0, heads, count)):
+            columns = np.arange(first, min(heads, first + count))[:, None] * size + np.arange(size)
+            for part in range(3):
+                wide[group, part, : columns.size] = columns.ravel() + part * self.config.hidden_size
+        return wide.ravel()
+
+    def _linear(
+        self,
+        name: str,
+        columns: int,
+        rows_in: int,
+        *,
+        order: NDArray[np.int64] | None = None,
+        shift: float = 0.0,
+    ) -> Linear:
+        weight = self._read(f"{name}.weight", columns, rows_in)
+        plain_bias = self._read(f"{name}.bias", columns)
+        if order is not None:
+            there = (order >= 0)[:, None]
+            weight = np.where(there, weight[order], np.float32(0))
+            plain_bias = np.where(there[:, 0], plain_bias[order], np.float32(0))
+            columns = len(order)
+        bias = np.zeros(padded(columns), np.float32)
+        bias[:columns] = plain_bias
+        packed = aligned_bytes(padded(columns) * padded(rows_in) * BYTES_PER_NUMBER[self.precision])
+        linear = Linear(weight=self._keep(packed), bias=self._keep(bias), rows_in=rows_in, columns=columns)
+        library = load_library()
+        if self.precision == "int8":
+            scale, inverse = np.zeros((2, padded(columns)), np.float32)
+            start = np.zeros(padded(columns), np.int32)
+            linear.scale, linear.start = self._keep(scale), self._keep(start)
+            arrays = (weight, packed, inverse, scale, start, bias)
+            library.embedkit_pack_int8(ctypes.byref(linear), *(array.ctypes.data for array in arrays), shift)
+        else:
+            pack = library.embedkit_pack_fp32 if self.precision == "fp32" else library.embedkit_pack_bf16
+            pack(ctypes.byref(linear), weight.ctypes.data, packed.ctypes.data)
+        return linear

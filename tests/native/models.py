@@ -1,0 +1,78 @@
+"""Tiny random encoders, run by torch as the oracle and natively."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from embedkit.model.config import EncoderConfig
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.native import NativePrecision, why_not
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+PRECISIONS: tuple[NativePrecision, ...] = ("fp32", "bf16", "int8")
+
+BERT = EncoderConfig(
+    vocab_size=101,
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=128,
+    max_position_embeddings=256,
+    initializer_range=0.2,  # ten times the usual: attention that is far from uniform
+)
+FAMILIES = {
+    "bert": BERT,
+    "roberta": replace(BERT, position_offset=2, type_vocab_size=1, layer_norm_eps=1e-5),
+    "distilbert": replace(BERT, type_vocab_size=0),
+    "sinusoidal, gelu_tanh": replace(BERT, position="sinusoidal", hidden_act="gelu_tanh"),
+    "relu": replace(BERT, hidden_act="relu"),
+    "hidden 96, heads of 48": replace(BERT, hidden_size=96, intermediate_size=200),
+    "hidden 48, heads of 16": replace(BERT, hidden_size=48, num_attention_heads=3, intermediate_size=72),
+    "hidden 128, heads of 64": replace(BERT, hidden_size=128, intermediate_size=512),
+    "hidden 384, heads of 32": replace(
+        BERT, hidden_size=384, num_attention_heads=12, intermediate_size=1536, initializer_range=0.05
+    ),
+}
+
+
+def skip_unless_native(precision: NativePrecision) -> None:
+    if reason := why_not(BERT, precision):
+        pytest.skip(f"native {precision} does not run here: {reason}")
+
+
+def random_model(config: EncoderConfig, seed: int = 0) -> tuple[TransformerEncoder, dict[str, Float32]]:
+    """An encoder with random weights, norms and biases too, and the weights as arrays."""
+    torch.manual_seed(seed)
+    encoder = TransformerEncoder(config).eval()
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return encoder, {name: weight.numpy() for name, weight in encoder.state_dict().items()}
+
+
+def random_tokens(config: EncoderConfig, lengths: Sequence[int], seed: int = 0) -> tuple[Int64, Int64]:
+    ids = np.random.default_rng(seed).integers(0, config.vocab_size, sum(lengths))
+    return ids, np.array(lengths, np.int64)
+
+
+def reference(encoder: TransformerEncoder, ids: Int64, lengths: Int64, types: Int64 | None = None) -> Float32:
+    with torch.inference_mode():
+        type_ids = None if types is None else torch.from_numpy(types)
+        hidden: Float32 = encoder.forward_packed(torch.from_numpy(ids), lengths.tolist(), type_ids).numpy()
+        return hidden
+
+
+def cosines(a: Float32, b: Float32) -> NDArray[np.float64]:
+    """(N,) of the rows of two (N, D)."""
+    first, second = a.astype(np.float64), b.astype(np.float64)
+    sizes = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    found: NDArray[np.float64] = (first * second).sum(1) / sizes
+    return found

@@ -1,0 +1,221 @@
+"""What holds beside the numbers: the same bits in any company, nothing hidden, clear refusals, no torch."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedkit.errors import DeviceError
+from embedkit.model.config import EncoderConfig
+from embedkit.native import NativeEncoder, NativePrecision, library, why_not
+from embedkit.native.encoder import CHUNK_TOKENS, cut
+from tests.native.models import (
+    BERT,
+    FAMILIES,
+    PRECISIONS,
+    random_model,
+    random_tokens,
+    skip_unless_native,
+)
+
+
+def make(
+    precision: NativePrecision,
+    config: EncoderConfig = BERT,
+    *,
+    threads: int = 1,
+    changed: dict[str, Any] | None = None,  # Any: also what is no float32 array, on purpose
+) -> NativeEncoder:
+    weights = random_model(config)[1] | (changed or {})
+    return NativeEncoder(config, weights, precision=precision, threads=threads)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_neither_threads_nor_batches_nor_their_order_change_a_bit(precision: NativePrecision) -> None:
+    skip_unless_native(precision)
+    config = FAMILIES["hidden 48, heads of 16"]  # rows are filled up: 48 to 64
+    lengths = np.random.default_rng(1).integers(1, 130, 60).tolist()
+    ids, sizes = random_tokens(config, lengths)
+    one = make(precision, config)
+    hidden = one.hidden_states(ids, sizes)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(
+            make(precision, config, threads=threads).hidden_states(ids, sizes), hidden
+        )
+    starts = np.cumsum(sizes) - sizes
+    for number in (0, 7, 59):  # a sequence alone
+        part = slice(starts[number], starts[number] + sizes[number])
+        np.testing.assert_array_equal(one.hidden_states(ids[part], sizes[[number]]), hidden[part])
+
+
+def test_chunks_are_whole_sequences_and_share_the_work() -> None:
+    """60 + 60 + 60 fit into 192 tokens, a fourth 60 does not; 400 is a chunk of its own."""
+    assert CHUNK_TOKENS == 192
+    assert cut(np.array([400, 60, 60, 60, 60, 1]), 1).tolist() == [0, 1, 4, 6]
+    assert cut(np.array([10, 10, 10, 10]), 2).tolist() == [0, 2, 4]
+    assert cut(np.array([10]), 8).tolist() == [0, 1]
+
+
+def test_an_empty_batch_gives_no_rows() -> None:
+    skip_unless_native("fp32")
+    nothing = np.empty(0, np.int64)
+    assert make("fp32").hidden_states(nothing, nothing).shape == (0, BERT.hidden_size)
+
+
+@pytest.mark.parametrize("family", ["bert", "hidden 48, heads of 16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_token_that_is_not_finite_spoils_its_sequence_alone(
+    precision: NativePrecision, value: float, family: str
+) -> None:
+    skip_unless_native(precision)
+    config = FAMILIES[family]
+    table = random_model(config)[1]["embeddings.tokens.weight"].copy()
+    table[5, 3] = value
+    native = make(precision, config, changed={"embeddings.tokens.weight": table})
+    ids, lengths = random_tokens(config, [20, 30, 20])
+    ids[ids == 5] = 6
+    clean = native.hidden_states(ids, lengths)
+    assert np.isfinite(clean).all()
+    spoiled = ids.copy()
+    spoiled[25] = 5
+    hidden = native.hidden_states(spoiled, lengths)
+    assert not np.isfinite(hidden[20:50]).any()
+    np.testing.assert_array_equal(hidden[:20], clean[:20])
+    np.testing.assert_array_equal(hidden[50:], clean[50:])
+    # and nothing of it stays behind
+    np.testing.assert_array_equal(native.hidden_states(ids, lengths), clean)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("part", ["attention.qkv", "attention.out", "mlp.up", "mlp.down"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_comes_out(precision: NativePrecision, part: str, value: float) -> None:
+    skip_unless_native(precision)
+    name = f"layers.0.{part}.weight"
+    weight = random_model(BERT)[1][name].copy()
+    weight[-1, 2] = value  # of a value, not of a query or a key
+    ids, lengths = random_tokens(BERT, [20, 3])
+    hidden = make(precision, changed={name: weight}).hidden_states(ids, lengths)
+    assert not np.isfinite(hidden).any()
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths", "types", "layers", "message"),
+    [
+        (
+            [1, 2, 101],
+            [3],
+            None,
+            None,
+            r"token id 101 is outside of the table of 101; it must be from 0 to 100",
+        ),
+        ([1, -2, 3], [3], None, None, r"token id -2 is outside of the table of 101"),
+        (
+            [1, 2, 3],
+            [3],
+            [0, 2, 0],
+            None,
+            r"token type id 2 is outside of the table of 2; it must be from 0 to 1",
+        ),
+        ([1, 2, 3], [2], None, None, r"lengths add up to 2; input_ids has 3 tokens"),
+        ([1, 2, 3], [3, 0], None, None, r"sequence 1 has 0 tokens; each needs at least 1"),
+        ([1, 2, 3], [4, -1], None, None, r"sequence 1 has -1 tokens"),
+        ([1] * 257, [257], None, None, r"a sequence has 257 tokens; this encoder takes at most 256"),
+        (
+            [1, 2, 3],
+            [3],
+            [0, 0],
+            None,
+            r"shapes \[\(3,\), \(1,\), \(2,\)\]; packed ones are \(N,\), \(B,\) and",
+        ),
+        ([1, 2, 3], [3], None, 3, r"layers is 3; this encoder has 1 to 2"),
+        ([1, 2, 3], [3], None, 0, r"layers is 0; this encoder has 1 to 2"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_it_is_read(
+    ids: list[int], lengths: list[int], types: list[int] | None, layers: int | None, message: str
+) -> None:
+    skip_unless_native("fp32")
+    type_ids = None if types is None else np.array(types)
+    with pytest.raises(ValueError, match=message):
+        make("fp32").hidden_states(np.array(ids), np.array(lengths), type_ids, layers=layers)
+
+
+def test_position_offsets_shorten_what_a_sequence_may_be() -> None:
+    skip_unless_native("fp32")
+    config = FAMILIES["roberta"]  # 256 positions, the first two for padding
+    ids, lengths = random_tokens(config, [255])
+    with pytest.raises(ValueError, match=r"has 255 tokens; this encoder takes at most 254"):
+        make("fp32", config).hidden_states(ids, lengths)
+
+
+def test_weights_are_checked_against_the_config() -> None:
+    skip_unless_native("fp32")
+    weights = random_model(BERT)[1]
+    name = "layers.1.mlp.up.weight"
+    with pytest.raises(
+        ValueError, match=r"weight 'layers.1.mlp.up.weight' is \(64, 128\) float32; .* \(128, 64\)"
+    ):
+        make("fp32", changed={name: weights[name].T})
+    with pytest.raises(ValueError, match=r"'layers.1.mlp.up.weight' is \(128, 64\) float64; .* float32"):
+        make("fp32", changed={name: weights[name].astype(np.float64)})
+    del weights[name]
+    with pytest.raises(ValueError, match=r"weight 'layers.1.mlp.up.weight' is missing"):
+        NativeEncoder(BERT, weights, precision="fp32")
+    with pytest.raises(ValueError, match=r"threads is 0; it must be at least 1"):
+        make("fp32", threads=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"position": "rope"}, r"^positions 'rope' is not written natively$"),
+        ({"relative_attention_num_buckets": 32}, "relative positions"),
+        ({"embedding_size": 32}, "narrow embeddings"),
+        ({"num_hidden_groups": 1}, "shared layers"),
+        (
+            {"norm_first": True, "gated_mlp": True},
+            r"^norms before the layers, gated .* are not written natively$",
+        ),
+        ({"mlp_bias": False}, "without bias"),
+        ({"local_attention": 16}, "local attention"),
+        ({"hidden_act": "silu"}, "the activation 'silu'"),
+        ({"num_attention_heads": 8}, "the head size is 8; native attention takes multiples of 16"),
+    ],
+)
+def test_what_is_not_written_natively_is_said(fields: dict[str, Any], reason: str) -> None:
+    skip_unless_native("fp32")
+    config = replace(BERT, **fields)
+    found = why_not(config, "fp32")
+    assert found is not None
+    assert re.search(reason, found)
+    with pytest.raises(DeviceError, match=r"native fp32 cannot run this model: .* Use the torch backend"):
+        NativeEncoder(config, {}, precision="fp32")
+
+
+def test_a_processor_without_the_instructions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    has = frozenset(library.CPU_FLAGS)
+    monkeypatch.setattr(library, "cpu_flags", lambda: has)  # what another processor's /proc/cpuinfo says
+    assert why_not(BERT, "bf16") == "this processor has no avx512_bf16"
+    assert why_not(BERT, "int8") == "this processor has no avx512_bf16, avx512_vnni"
+
+
+def test_an_installation_without_the_kernels_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    skip_unless_native("fp32")
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    reason = why_not(BERT, "fp32")
+    assert reason is not None
+    assert reason.startswith("the kernels are not compiled: ")
+
+
+def test_no_torch_is_loaded() -> None:
+    program = "import sys, embedkit.native; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
