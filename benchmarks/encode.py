@@ -1,10 +1,11 @@
 """Throughput of encoding on this CPU, beside sentence-transformers with the same model and texts.
 
-    python benchmarks/encode.py [--rounds 3] [--texts 1000] [--precisions fp32 bf16] [--output FILE.json]
+    python benchmarks/encode.py [--rounds 3] [--texts 1000] [--precisions fp32 bf16 int8]
+                               [--backends native torch] [--output FILE.json]
 
 Three kinds of text: short (STS sentences), mixed (paragraphs of 20 to 250 tokens from SQuAD and Simple Wikipedia), long
 (SciFact abstracts). Ratios are to sentence-transformers' default of the same run; the share of the machine's rate counts
-the model's matrix products over real tokens, against a measured product of that precision.
+the model's matrix products over real tokens, against a product of that precision as torch computes it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import random
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from timing import data_folder, in_turn, minilm_folder, report
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.speed import matmul_gflops
+from embedkit.errors import DeviceError
 from embedkit.records import read_documents
 
 
@@ -57,6 +59,19 @@ def flops_of(encoder: Encoder, lengths: np.ndarray) -> float:
     return float(linear * lengths.sum() + attention * (lengths.astype(np.float64) ** 2).sum())
 
 
+def load_ours(folder: Path, backends: list[str], precisions: list[str]) -> dict[str, Encoder]:
+    """Load each backend in each precision that is to be had here; the rest is named and left out."""
+    ours = {}
+    for backend, precision in product(backends, precisions):
+        try:
+            encoder = Encoder.load(folder, device="cpu", precision=precision, backend=backend)  # type: ignore[arg-type] # named by the user
+        except DeviceError as exc:
+            print(f"left out: {exc}")
+            continue
+        ours[f"embedkit {backend} {precision}"] = encoder
+    return ours
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -65,7 +80,8 @@ def main() -> None:
     parser.add_argument(
         "--texts", type=int, default=1000, help="short texts; half as many mixed, a quarter long"
     )
-    parser.add_argument("--precisions", nargs="+", default=["fp32"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
+    parser.add_argument("--backends", nargs="+", default=["native", "torch"])
     parser.add_argument("--model", type=Path, default=None, help="a model folder (default: all-MiniLM-L6-v2)")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -73,18 +89,15 @@ def main() -> None:
 
     folder = arguments.model or minilm_folder()
     peer = SentenceTransformer(str(folder), device="cpu")
-    ours = {
-        precision: Encoder.load(folder, device="cpu", precision=precision)
-        for precision in arguments.precisions
-    }
-    rates = {precision: matmul_gflops(precision) for precision in arguments.precisions}
+    ours = load_ours(folder, arguments.backends, arguments.precisions)
+    rates = {encoder.precision: matmul_gflops(encoder.precision) for encoder in ours.values()}
     rows: list[dict[str, Any]] = []
     for kind, texts in texts_by_kind(data_folder(), arguments.texts).items():
         tasks: dict[str, Callable[[], Any]] = {
             "sentence-transformers": partial(peer.encode, texts, show_progress_bar=False)
         }
-        for precision, encoder in ours.items():
-            tasks[f"embedkit {precision}"] = partial(encoder.encode, texts, on_truncate="ok")
+        for name, encoder in ours.items():
+            tasks[name] = partial(encoder.encode, texts, on_truncate="ok")
         timings = in_turn(tasks, rounds=arguments.rounds)
         reference = peer.encode(texts, show_progress_bar=False)
         base = timings["sentence-transformers"]
@@ -97,8 +110,7 @@ def main() -> None:
                 "ratio of median": round(base.median / timing.median, 2),
             }
             if name != "sentence-transformers":
-                precision = name.split()[1]
-                encoder = ours[precision]
+                encoder = ours[name]
                 batch = encoder.tokenizer.encode(texts)
                 vectors = encoder.encode(texts, on_truncate="ok")
                 cosine = (
@@ -108,7 +120,9 @@ def main() -> None:
                 )
                 row["tokens/s"] = round(int(batch.lengths.sum()) / timing.best)
                 row["GFLOP/s"] = round(flops_of(encoder, batch.lengths) / timing.best / 1e9)
-                row["of the rate"] = f"{row['GFLOP/s'] / rates[precision]:.0%} of {rates[precision]:.0f}"
+                row["of the rate"] = (
+                    f"{row['GFLOP/s'] / rates[encoder.precision]:.0%} of {rates[encoder.precision]:.0f}"
+                )
                 row["cosine mean"] = f"{cosine.mean():.6f}"
                 row["worst"] = f"{cosine.min():.6f}"
             rows.append(row)

@@ -1,6 +1,7 @@
 """Speed of a cross-encoder on this CPU, beside sentence-transformers' `CrossEncoder` with the same model and pairs.
 
-    python benchmarks/rerank.py [--rounds 3] [--queries 8] [--precisions fp32 bf16] [--output FILE.json]
+    python benchmarks/rerank.py [--rounds 3] [--queries 8] [--precisions fp32 bf16 int8]
+                               [--backends native torch] [--output FILE.json]
 
 The model is all-MiniLM-L6-v2's encoder with a random head (its scores mean nothing, its work is that of any MiniLM reranker).
 Pairs are SciFact claims with abstracts, the cited one and others drawn at random, up to 512 tokens. The second table is one
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from timing import data_folder, in_turn, minilm_folder, report
 
 from embedkit.checkpoint.classification_weights import classifier_from_encoder, save_classifier
 from embedkit.checkpoint.folder import read_model_folder
+from embedkit.errors import DeviceError
 from embedkit.evaluation.beir import load_retrieval_set
 from embedkit.records import read_documents
 from embedkit.reranking.cross_encoder import CrossEncoder
@@ -85,20 +88,26 @@ def throughput(
     return rows
 
 
+def load(folder: Path, how: tuple[str, str], **settings: Any) -> CrossEncoder | None:
+    """Load the model with a backend in a precision; None, and a word about it, where that is not to be had here."""
+    backend, precision = how
+    try:
+        return CrossEncoder.load(folder, device="cpu", backend=backend, precision=precision, **settings)  # type: ignore[arg-type] # named by the user
+    except DeviceError as exc:
+        print(f"left out: {exc}")
+        return None
+
+
 def latency(
-    folder: Path, precisions: list[str], texts: list[str], query: str, runs: int
+    folder: Path, hows: list[tuple[str, str]], texts: list[str], query: str, runs: int
 ) -> list[dict[str, Any]]:
     rows = []
     candidates = (sorted(texts, key=len, reverse=True) * CANDIDATES)[:CANDIDATES]
-    for precision in precisions:
+    for how in hows:
         for layers in (None, 3):
-            model = CrossEncoder.load(
-                folder,
-                device="cpu",
-                precision=precision,  # type: ignore[arg-type] # the argument parser knows the names
-                max_seq_length=CANDIDATE_TOKENS,
-                layers=layers,
-            )
+            model = load(folder, how, max_seq_length=CANDIDATE_TOKENS, layers=layers)
+            if model is None:
+                continue
             model.score(query, candidates)
             seconds = []
             for _ in range(runs):
@@ -107,7 +116,8 @@ def latency(
                 seconds.append(time.perf_counter() - start)
             rows.append(
                 {
-                    "precision": precision,
+                    "backend": how[0],
+                    "precision": how[1],
                     "layers": layers or model.folder.config.num_hidden_layers,
                     "tokens": model.counts.tokens // (runs + 1),
                     "p50 s": round(float(np.percentile(seconds, 50)), 3),
@@ -124,21 +134,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=20, help="runs of the second table")
     parser.add_argument("--queries", type=int, default=8, help="claims, each with 16 abstracts")
-    parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
+    parser.add_argument("--backends", nargs="+", default=["native", "torch"])
     parser.add_argument("--output", type=Path, help="write the first table as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_reranker(Path(temporary) / "reranker")
         queries, texts = scifact_pairs(data_folder(), arguments.queries, 16)
-        ours = {
-            precision: CrossEncoder.load(
-                folder, device="cpu", precision=precision, truncation="longest_first"
-            )
-            for precision in arguments.precisions
-        }
+        hows = list(product(arguments.backends, arguments.precisions))
+        loaded = {" ".join(how): load(folder, how, truncation="longest_first") for how in hows}
+        ours = {name: model for name, model in loaded.items() if model is not None}
         rows = throughput(folder, ours, queries, texts, arguments.rounds)
         report(f"{len(texts)} SciFact pairs", rows, output=arguments.output)
-        waits = latency(folder, arguments.precisions, texts, queries[0], arguments.runs)
+        waits = latency(folder, hows, texts, queries[0], arguments.runs)
         report(f"One query, {CANDIDATES} candidates of {CANDIDATE_TOKENS} tokens", waits, output=None)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +27,16 @@ Examples:
 """
 
 
+class BackendName(StrEnum):
+    auto = "auto"
+    native = "native"
+    numpy = "numpy"
+    torch = "torch"
+
+
+BENCHED = [PrecisionName.fp32, PrecisionName.bf16, PrecisionName.int8]
+
+
 def bench(
     model: options.SomeModel = None,
     index: Annotated[
@@ -40,7 +53,15 @@ def bench(
         list[PrecisionName] | None,
         typer.Option(
             "--precision",
-            help="Repeat for more. Default: fp32, and bf16 where it is fast.",
+            help="Repeat for more. Default: fp32, bf16 and int8, where they are to be had.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        list[BackendName] | None,
+        typer.Option(
+            "--backend",
+            help="What computes; repeat for more. Default: what every other command would take.",
             show_default=False,
         ),
     ] = None,
@@ -87,67 +108,81 @@ def bench(
         raise typer.BadParameter("--json and --markdown exclude each other")
     drawing = load_extra("plot", purpose=f"drawing {plot}") if plot is not None else None
     chosen = which_model.or_default(model)
-    encoding, encoder = _measure_encoding(chosen, precision, device, length, batch, seconds, quiet=quiet)
+    encoding, encoder = _measure_encoding(
+        chosen, precision, backend, device, length, batch, seconds, quiet=quiet
+    )
     latencies = _measure_search(encoder, index, vectors, quiet=quiet)
-    rows = [
-        (each_precision, repr(backend).partition(" ")[0], found)
-        for each_precision, backend, several in encoding
-        for found in several
-    ]
     if as_json or (console.wants_json(as_json) and not as_markdown):
-        _print_json(rows, latencies, encoder.folder.name)
+        _print_json(encoding, latencies, encoder.folder.name)
     else:
         which_model.say(encoder.folder.name)
-        _print_tables(rows, latencies, as_markdown=as_markdown)
+        _print_tables(encoding, latencies, as_markdown=as_markdown)
     if drawing is not None and plot is not None:
         lines = [
-            (f"{name}, batch {size}", *_points(several, size))
-            for name, _, several in encoding
-            for size in dict.fromkeys(found.batch for found in several)
+            (f"{each.backend} {each.precision}, batch {size}", *_points(each.found, size))
+            for each in encoding
+            for size in dict.fromkeys(found.batch for found in each.found)
         ]
         drawing.save_lines(lines, plot, x_label="tokens in a text", y_label="texts/s")
         console.note(f"wrote {plot}")
 
 
+@dataclass(frozen=True)
+class _Encoding:
+    """What was measured of one backend in one precision; the cosines are to the vectors of fp32."""
+
+    precision: str
+    backend: str
+    cosine: float
+    worst_cosine: float
+    found: list[Throughput]
+
+
 def _measure_encoding(
     model: str | Path,
     precisions: list[PrecisionName] | None,
+    backends: list[BackendName] | None,
     device: DeviceName,
     lengths: list[int] | None,
     batches: list[int] | None,
     seconds: float,
     *,
     quiet: bool,
-) -> tuple[list[tuple[str, object, list[Throughput]]], Encoder]:
-    """Return precision, backend and figures of each, and the encoder of the first."""
-    from embedkit.encoding.devices import BF16_FLAGS, cpu_flags
+) -> tuple[list[_Encoding], Encoder]:
+    """Return the figures of each precision with each backend, and the encoder in fp32."""
     from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.precision import cosines
+    from embedkit.encoding.sample import SAMPLE_TEXTS
     from embedkit.encoding.throughput import measure_encoding
+    from embedkit.errors import DeviceError
 
-    if precisions is None:
-        has_bf16 = device not in (DeviceName.auto, DeviceName.cpu) or cpu_flags() & set(BF16_FLAGS)
-        precisions = [PrecisionName.fp32, *([PrecisionName.bf16] if has_bf16 else [])]
-    found: list[tuple[str, object, list[Throughput]]] = []
-    encoders = []
-    for precision in precisions:
-        encoder = Encoder.load(model, device=device.value, precision=precision.value)
-        encoders.append(encoder)
-        longest = encoder.tokenizer.max_length
-        if lengths is not None and max(lengths) > longest:
-            raise typer.BadParameter(f"--length is {max(lengths)}; the model reads {longest} tokens")
-        wanted = lengths or [size for size in (16, 64, 256) if size <= longest] or [longest]
+    exact = Encoder.load(model, device=device.value)
+    longest = exact.tokenizer.max_length
+    if lengths is not None and max(lengths) > longest:
+        raise typer.BadParameter(f"--length is {max(lengths)}; the model reads {longest} tokens")
+    wanted = lengths or [size for size in (16, 64, 256) if size <= longest] or [longest]
+    sizes = batches or [1, 32, 256]
+    reference = exact.encode(SAMPLE_TEXTS, on_truncate="ok")
+    measured: list[_Encoding] = []
+    for precision, backend in product(precisions or BENCHED, backends or [BackendName.auto]):
+        try:
+            encoder = Encoder.load(
+                model, device=device.value, precision=precision.value, backend=backend.value
+            )
+        except DeviceError:
+            if precisions is not None:
+                raise
+            continue  # not to be had here
+        near = cosines(encoder.encode(SAMPLE_TEXTS, on_truncate="ok"), reference)
         several: list[Throughput] = []
-        with console.progress_bar(f"encode {precision.value}", quiet=quiet) as bar:
-            for each in measure_encoding(
-                encoder, lengths=wanted, batches=batches or [1, 32, 256], seconds=seconds
-            ):
+        with console.progress_bar(f"encode {encoder.backend!r}", quiet=quiet) as bar:
+            for each in measure_encoding(encoder, lengths=wanted, batches=sizes, seconds=seconds):
                 several.append(each)
-                total = len(wanted) * len(batches or [1, 32, 256])
-                bar.update(
-                    len(several) / total, f"{each.length} tokens: {each.texts_per_second:,.0f} texts/s"
-                )
-        found.append((precision.value, encoder.backend, several))
-    return found, encoders[0]
+                done = len(several) / (len(wanted) * len(sizes))
+                bar.update(done, f"{each.length} tokens: {each.texts_per_second:,.0f} texts/s")
+        runtime = repr(encoder.backend).partition(" ")[0]
+        measured.append(_Encoding(encoder.precision, runtime, float(near.mean()), float(near.min()), several))
+    return measured, exact
 
 
 def _measure_search(encoder: Encoder, index: Path | None, vectors: int, *, quiet: bool) -> list[Latency]:
@@ -167,7 +202,7 @@ def _points(several: list[Throughput], batch: int) -> tuple[list[int], list[floa
     return [found.length for found in chosen], [found.texts_per_second for found in chosen]
 
 
-def _print_json(rows: list[tuple[str, str, Throughput]], latencies: list[Latency], model: str) -> None:
+def _print_json(encoding: list[_Encoding], latencies: list[Latency], model: str) -> None:
     from embedkit.encoding.devices import cpu_name
     from embedkit.evaluation.results import collect_provenance
 
@@ -178,51 +213,54 @@ def _print_json(rows: list[tuple[str, str, Throughput]], latencies: list[Latency
         "created": provenance.created,
         "versions": provenance.versions,
     }
-    for precision, backend, found in rows:
-        console.print_json(
-            {
-                "what": "encode",
-                "precision": precision,
-                "backend": backend,
-                "tokens": found.length,
-                "batch": found.batch,
-                "ms": round(1000 * found.seconds, 3),
-                "texts_per_second": round(found.texts_per_second, 1),
-                "tokens_per_second": round(found.tokens_per_second, 1),
-                **shared,
-            }
-        )
+    for measured in encoding:
+        for found in measured.found:
+            console.print_json(
+                {
+                    "what": "encode",
+                    "precision": measured.precision,
+                    "backend": measured.backend,
+                    "cosine_to_fp32": measured.cosine,
+                    "worst_cosine_to_fp32": measured.worst_cosine,
+                    "tokens": found.length,
+                    "batch": found.batch,
+                    "ms": round(1000 * found.seconds, 3),
+                    "texts_per_second": round(found.texts_per_second, 1),
+                    "tokens_per_second": round(found.tokens_per_second, 1),
+                    **shared,
+                }
+            )
     for each in latencies:
         console.print_json(
             {"what": each.what, "p50_ms": round(each.p50, 3), "p95_ms": round(each.p95, 3), **shared}
         )
 
 
-def _print_tables(
-    rows: list[tuple[str, str, Throughput]], latencies: list[Latency], *, as_markdown: bool
-) -> None:
+def _print_tables(encoding: list[_Encoding], latencies: list[Latency], *, as_markdown: bool) -> None:
     from embedkit.evaluation.results import Table, to_markdown
 
-    encoding = (
-        ("precision", "backend", "tokens", "batch", "ms a call", "texts/s", "tokens/s"),
+    rates = (
+        ("precision", "backend", "cosine to fp32", "tokens", "batch", "ms a call", "texts/s", "tokens/s"),
         tuple(
             (
-                precision,
-                backend,
+                measured.precision,
+                measured.backend,
+                f"{measured.cosine:.5f}",
                 str(found.length),
                 str(found.batch),
                 f"{1000 * found.seconds:,.1f}",
                 f"{found.texts_per_second:,.0f}",
                 f"{found.tokens_per_second:,.0f}",
             )
-            for precision, backend, found in rows
+            for measured in encoding
+            for found in measured.found
         ),
     )
     waiting = (
         ("what", "p50 ms", "p95 ms"),
         tuple((each.what, f"{each.p50:,.2f}", f"{each.p95:,.2f}") for each in latencies),
     )
-    for header, cells in (encoding, waiting):
+    for header, cells in (rates, waiting):
         if as_markdown:
             typer.echo(to_markdown(Table(header, cells, frozenset())))
         else:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import console, options
+
+if TYPE_CHECKING:
+    from embedkit.encoding.backend import Precision, Runtime
 
 PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cpu", "typer", "rich")
 
@@ -16,23 +21,21 @@ PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cp
 def doctor(as_json: options.AsJson = False) -> None:
     """Tell versions, processor features, threads, devices, which number formats are fast here, folders and disk.
 
-    The rates are of a matrix product of BERT's shape, the best of several: encoding cannot be faster than that.
+    The rates are of a matrix product of BERT's shape, the best of several: encoding cannot be faster than that. The backends
+    are what computes a BERT in each number format on this processor, and the kernels embedkit's own, which are the fastest.
     """
     import torch
 
-    from embedkit.encoding.backend import Precision
+    from embedkit.caching import cache_folder
     from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name
     from embedkit.encoding.speed import matmul_gflops
-    from embedkit.evaluation.cache import cache_folder
     from embedkit.extras import EXTRAS, has_extra
+    from embedkit.model.config import EncoderConfig
+    from embedkit.native import why_not
 
     cache = cache_folder()
     flags = cpu_flags()
-    fast: dict[Precision, bool] = {
-        "fp32": True,
-        "bf16": bool(flags & set(BF16_FLAGS)),
-        "fp16": bool(flags & set(FP16_FLAGS)),
-    }
+    backends = _backends()
     content: dict[str, object] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -44,8 +47,10 @@ def doctor(as_json: options.AsJson = False) -> None:
         "torch_threads": torch.get_num_threads(),
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "mps": torch.backends.mps.is_available(),
-        "fast_precisions": [name for name, is_fast in fast.items() if is_fast],
-        "gflops": {name: round(matmul_gflops(name)) for name, is_fast in fast.items() if is_fast},
+        "kernels": why_not(EncoderConfig(), "fp32") or "here",
+        "backends": backends,
+        "fast_precisions": list(backends),
+        "gflops": {name: round(matmul_gflops(name)) for name in backends},
         "folder": str(Path.cwd()),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "cache_folder": str(cache),
@@ -55,6 +60,22 @@ def doctor(as_json: options.AsJson = False) -> None:
         console.print_json(content)
     else:
         console.print_table(("what", "here"), [(key, _cell(key, value)) for key, value in content.items()])
+
+
+def _backends() -> dict[Precision, Runtime]:
+    """Return what computes BERT base on this processor, by precision; those that nothing computes are left out."""
+    from typing import get_args
+
+    from embedkit.encoding.backend import Precision
+    from embedkit.encoding.choosing import choose_runtime
+    from embedkit.errors import DeviceError
+    from embedkit.model.config import EncoderConfig
+
+    found: dict[Precision, Runtime] = {}
+    for precision in get_args(Precision):
+        with suppress(DeviceError):
+            found[precision] = choose_runtime(EncoderConfig(), precision, "cpu").runtime
+    return found
 
 
 def _version(name: str) -> str:
@@ -68,7 +89,8 @@ def _cell(key: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {rate} GFLOP/s" for name, rate in value.items())
+        unit = " GFLOP/s" if key == "gflops" else ""
+        return ", ".join(f"{name} {each}{unit}" for name, each in value.items())
     if key.endswith("_bytes") and isinstance(value, int):
         return f"{value / 1e9:,.1f} GB"
     return str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="model", help="Look at model folders, check, convert and fetch them.", no_args_is_help=True
 )
+
+
+class StoredName(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder.")]
 AnyModel = Annotated[
@@ -154,11 +162,28 @@ def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
 
 
 @app.command("convert")
-def convert(folder: Folder, output: NewFolder) -> None:
-    """Copy a folder with its pickled weights turned into safetensors, without running any code in them."""
-    from embedkit.checkpoint.weights import convert_pickled
+def convert(
+    folder: Folder,
+    output: NewFolder,
+    dtype: Annotated[
+        StoredName | None,
+        typer.Option(
+            "--dtype",
+            help="Store all weights so: fp16 takes half the room of fp32. Default: as they are.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Copy a folder with its weights in safetensors: pickled ones turned without running any code in them.
 
-    converted = convert_pickled(folder, output)
+    What a training run left beside the model is not copied.
+    """
+    import torch
+
+    from embedkit.checkpoint.converting import convert_folder
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    converted = convert_folder(folder, output, dtype=None if dtype is None else dtypes[dtype.value])
     console.note(f"{output}: {len(converted)} file(s) converted ({', '.join(converted)})")
 
 

@@ -140,6 +140,8 @@ def search(
     )
     # A query alone, or typed by hand: what starts fastest answers fastest.
     few = query is not None or (queries is None and run is None and sys.stdin.isatty())
+    if few and rerank == MAXSIM:  # which reads many texts, but is not worth measuring for one query
+        few, precision = False, PrecisionName.fp32 if precision == PrecisionName.auto else precision
     with Index.open(index, device="cuda" if device == DeviceName.cuda else None) as opened:
         embedder = None
         if mode != ModeName.text or rerank == MAXSIM:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,12 +27,13 @@ TILE_BYTES = 8 * 2**20  # of scores or decoded vectors at a time: what the cache
 QUERY_BLOCK = 1024  # a product of 1,000 queries with 2,000 rows is a tenth faster than of 256 with 8,000
 # Hamming distance alone orders too coarsely; this many times k are scored again by the int8 vectors.
 BINARY_OVERSAMPLING = 20
-# A product small enough for the BLAS not to wake its threads: on a busy machine waiting for them took 8 ms, the work
-# itself 1 ms.
-_LONE_ROWS = 1024
-# For a lone query faiss passes over the codes twice (fp32) to ten times (fp16) as fast as numpy; below so many numbers,
-# 30,000 rows of 384 dimensions, that does not pay for starting it (0.08 s).
-FAISS_WORTH = 12_000_000
+_STRETCH = 256  # scores
+_LONE_ROWS = 512  # of which the differences from a query stay in the cache
+# For a lone query faiss is faster than numpy, by so many nanoseconds a number: over 100,000 rows of 384 dimensions it saves
+# 2 ms (fp32), 88 (fp16) or 27 (int8). Importing it takes longer than that.
+FAISS_SAVES = {"float32": 0.05, "float16": 2.3, "int8": 0.7, "binary": 0.0}
+FAISS_START = 100e6  # nanoseconds
+_lost = 0.0  # nanoseconds that this process has spent for want of faiss
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,28 @@ class Scorer:
         """Score (Q, E) against (T, E) as (Q, T), fast and good to about six digits."""
         scores: FloatArray
         if len(queries) == 1:
-            scores = np.empty((1, len(vectors)), np.float32)
-            for start in range(0, len(vectors), _LONE_ROWS):
-                np.dot(
-                    vectors[start : start + _LONE_ROWS], queries[0], out=scores[0, start : start + _LONE_ROWS]
-                )
-        else:
-            scores = queries @ vectors.T
+            return self._lone(queries[0], vectors)[None]
+        scores = queries @ vectors.T
         if self.metric == "l2":
             scores *= 2
             scores -= np.einsum("te,te->t", vectors, vectors)
             scores -= np.einsum("qe,qe->q", queries, queries)[:, None]
         return scores
+
+    def _lone(self, query: FloatArray, vectors: FloatArray) -> FloatArray:
+        """Score (E,) against (T, E) as (T,).
+
+        Not by the BLAS, which on a busy machine waits 8 ms for its threads, and alone is a third slower.
+        """
+        scores: FloatArray
+        if self.metric != "l2":
+            scores = np.einsum("te,e->t", vectors, query)
+            return scores
+        scores = np.empty(len(vectors), np.float32)
+        for start in range(0, len(vectors), _LONE_ROWS):
+            differences = vectors[start : start + _LONE_ROWS] - query
+            np.einsum("te,te->t", differences, differences, out=scores[start : start + _LONE_ROWS])
+        return -scores
 
     def pairs(self, queries: FloatArray, vectors: FloatArray) -> FloatArray:
         """Score (Q, E) against the (Q, K, E) of each query as (Q, K), in double precision.
@@ -125,7 +137,7 @@ def search_segments(
     `release` gives each segment's memory back after its turn.
     """
     best = Candidates.none(len(queries), k)
-    scan = len(queries) <= 2 and sum(map(len, segments)) * queries.shape[1] > FAISS_WORTH
+    scan = len(queries) <= 2 and _worth_faiss(segments)
     for segment in segments:
         start = int(np.searchsorted(segment.rows, first_row)) if first_row else 0
         if start == len(segment):
@@ -136,7 +148,7 @@ def search_segments(
         if segment.storage == "binary":
             best = best.merge(_search_bits(segment, queries, k, start, allowed), k)
         elif scan:
-            from .ann import scan_codes  # faiss takes 0.08 s to import: not for a small index
+            from .ann import scan_codes
 
             segment.check(start, len(segment))
             best = best.merge(scan_codes(segment, scorer.metric, queries, k, start, allowed), k)
@@ -145,6 +157,16 @@ def search_segments(
         if release:
             segment.release()
     return best
+
+
+def _worth_faiss(segments: Sequence[Segment]) -> bool:
+    """Say whether faiss is there already, or has been missed by now for as long as its import takes."""
+    global _lost
+    saved = sum(FAISS_SAVES[segment.storage] * segment.codes.size for segment in segments)
+    if not saved or "faiss" in sys.modules:
+        return saved > 0
+    _lost += saved
+    return _lost > FAISS_START
 
 
 def tiles(segment: Segment, start: int, num_queries: int, fresh: bool) -> Iterator[tuple[int, int]]:
@@ -256,6 +278,13 @@ def _take_top(
 ) -> None:
     """Take the best of a tile into those lines of the running best that it belongs to."""
     k = scores.shape[1]
+    if len(tile) == 1 and tile.shape[1] >= _STRETCH * k:
+        # The k-th best of the maxima of stretches is no better than the k-th best of all: what is below it need not be
+        # partitioned, which would take a tenth of a lone query's time.
+        whole = tile.shape[1] // _STRETCH * _STRETCH
+        maxima = tile[0, :whole].reshape(-1, _STRETCH).max(axis=1)
+        near = np.flatnonzero(tile[0] >= np.partition(maxima, -k)[-k])
+        tile, tile_rows = tile[:, near], tile_rows[near]
     top = np.argpartition(tile, -k, axis=1)[:, -k:]
     offered = np.take_along_axis(tile, top, axis=1)
     new = Candidates(offered, np.where(offered > -np.inf, tile_rows[top], -1))

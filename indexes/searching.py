@@ -142,7 +142,7 @@ def search_rows(
     near = partial(ann.load().search, k=k, knobs=asked.knobs or ann.info.knobs, mask=mask, share=share)
     blocks = [queries[start : start + BLOCK_QUERIES] for start in range(0, len(queries), BLOCK_QUERIES)]
     for block, found in zip(blocks, ahead(near, blocks), strict=True):
-        found = snapshot.rescore(block, found)
+        found = snapshot.rescore(block, snapshot.shortlist(block, found, k))
         if ann.info.last_row < snapshot.next_row - 1:
             newer = snapshot.search_exact(block, k, rows=rows, first_row=ann.info.last_row + 1)
             found = found.merge(newer, found.rows.shape[1] + newer.rows.shape[1])

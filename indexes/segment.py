@@ -275,6 +275,10 @@ class Segment:
         """
         self._check_blocks(np.arange(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)), bits)
 
+    def check_positions(self, positions: RowArray) -> None:
+        """Compare the checksums of the blocks that hold some positions, as `check` does."""
+        self._check_blocks(positions // BLOCK_ROWS, False)
+
     def _check_blocks(self, blocks: RowArray, bits: bool) -> None:
         if not self._unchecked:
             return
@@ -317,7 +321,7 @@ class Segment:
 
     def gather(self, positions: RowArray) -> FloatArray:
         """Return the vectors at some positions as (len(positions), E) float32."""
-        self._check_blocks(positions // BLOCK_ROWS, False)
+        self.check_positions(positions)
         return decode(np.take(self.codes, positions, axis=0), self.scales)
 
     def release(self) -> None:

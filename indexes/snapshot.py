@@ -138,6 +138,24 @@ class Snapshot:
         order = np.argsort(-scores, axis=1, kind="stable")
         return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
 
+    def shortlist(self, queries: FloatArray, candidates: Candidates, k: int) -> Candidates:
+        """Keep, of many candidates, the best few by the stored vectors, in no order, for `rescore` to look at closely."""
+        rows, width = candidates.rows, k + MARGIN
+        if self.settings.storage != "float32" or rows.shape[1] <= 2 * width:
+            return candidates
+        from .ann import score_in_place
+
+        there = np.flatnonzero(rows >= 0)
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for segment, at, positions in self._locate(rows.ravel()[there]):
+            segment.check_positions(positions)
+            places = np.full(rows.size, -1, np.int64)
+            places[there[at]] = positions
+            found = score_in_place(segment, self.settings.metric, queries, places.reshape(rows.shape))
+            np.maximum(scores, found, out=scores)
+        best = np.argpartition(-scores, width, axis=1)[:, :width]
+        return Candidates(np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1))
+
     def search_exact(
         self,
         queries: FloatArray,

@@ -144,7 +144,7 @@ def _measure(
     mask = None if index.snapshot.alive is None else index.snapshot.present
     started = perf_counter()
     found = structure.search(queries, k + 1, knobs, mask=mask)
-    found = index.snapshot.rescore(queries, found)
+    found = index.snapshot.rescore(queries, index.snapshot.shortlist(queries, found, k + 1))
     seconds = perf_counter() - started
     rows = _without_own(found.rows, own, k)
     hits = [len(np.intersect1d(a, b)) for a, b in zip(rows, truth, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from embedkit.checkpoint.folder import PICKLED, WEIGHTS, ModelFolder, new_folder, weight_files
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder, weight_files
 from embedkit.checkpoint.hf_config import write_config
 from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names
 from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
@@ -132,57 +131,3 @@ def save_sentence_encoder(
         tokenizer.save(folder, token_types=config.type_vocab_size > 1)
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def read_pickled(path: Path) -> dict[str, Tensor]:
-    """Read a `pytorch_model.bin` without running any code in it.
-
-    Raises:
-        CheckpointError: the file holds more than tensors, or is damaged.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:  # the unpickler raises whatever a damaged byte leads it to
-        reason = (str(exc).splitlines() or [repr(exc)])[0]
-        raise CheckpointError(
-            f"{path}: cannot be read as weights only ({reason}). It is damaged, or it holds code; "
-            "take the model in safetensors from where it came from"
-        ) from exc
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: holds more than a dict of tensors; wanted the weights of a model")
-    # Tied weights are one storage under two names there; safetensors wants each on its own.
-    return {str(name): tensor.contiguous().clone() for name, tensor in content.items()}
-
-
-def convert_pickled(source: str | Path, target: str | Path) -> list[str]:
-    """Copy a model folder with pickled weights, in one file or shards, turned into `model.safetensors`.
-
-    Returns the files that were converted.
-
-    Raises:
-        CheckpointError: there is no such file in the folder, or one cannot be read safely.
-    """
-    source = Path(source)
-    if not source.is_dir():
-        raise CheckpointError(f"{source}: there is no such model folder; check the path")
-    pickled = sorted(path for path in source.rglob(PICKLED) if not path.with_name(WEIGHTS).exists())
-    if not pickled:
-        raise CheckpointError(
-            f"{source}: no pytorch_model.bin in it without a {WEIGHTS} beside it; there is nothing to convert. "
-            f"Look at it with: embedkit model info {source}"
-        )
-    with new_folder(target) as folder:
-        for path in sorted(source.rglob("*")):
-            copy = folder / path.relative_to(source)
-            if path.is_dir():
-                copy.mkdir()
-            elif (
-                path.suffix in (".json", ".txt", ".md", ".model", ".safetensors")
-                and "bin.index" not in path.name
-            ):
-                shutil.copyfile(path, copy)
-        for part in sorted({path.parent for path in pickled}):
-            shards = [read_pickled(path) for path in pickled if path.parent == part]
-            tensors = {name: tensor for shard in shards for name, tensor in shard.items()}
-            save_tensors(tensors, folder / part.relative_to(source) / WEIGHTS)
-    return [str(path.relative_to(source)) for path in pickled]

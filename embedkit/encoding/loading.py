@@ -68,5 +68,6 @@ def _load_sample(folder: ModelFolder, choice: Choice) -> Callable[[], Float32]:
 def sample_batches(batch: TokenBatch, *, token_budget: int = 2048) -> list[TokenBatch]:
     """Cut a batch into batches of about so many tokens, the longest sequences first."""
     order = np.argsort(-batch.lengths, kind="stable")
+    order = order[batch.lengths[order] > 0]  # of some models a text has no tokens
     numbers = np.cumsum(batch.lengths[order]) // (token_budget + 1)
     return [batch.take(order[numbers == number]) for number in np.unique(numbers)]

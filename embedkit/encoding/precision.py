@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -86,9 +87,9 @@ def _measure(choices: Mapping[Precision, Choice], load: Callable[[Choice], Run])
         # On a CPU the time of the processor is taken: other work on the machine would decide what the clock shows.
         vectors, seconds = _timed(run, time.process_time if choice.device == "cpu" else time.perf_counter)
         exact = vectors if exact is None else exact
-        cosines = _cosines(vectors, exact)
+        near = cosines(vectors, exact)
         rate = len(vectors) / max(seconds, 1e-9)
-        yield Finding(precision, float(cosines.mean()), float(cosines.min()), float(f"{rate:.3g}"))
+        yield Finding(precision, float(near.mean()), float(near.min()), float(f"{rate:.3g}"))
 
 
 def _timed(run: Run, clock: Callable[[], float]) -> tuple[Float32, float]:
@@ -102,8 +103,8 @@ def _timed(run: Run, clock: Callable[[], float]) -> tuple[Float32, float]:
     return vectors, min(taken)
 
 
-def _cosines(vectors: Float32, exact: Float32) -> NDArray[np.float64]:
-    """Return the cosine of each pair of rows, (N,)."""
+def cosines(vectors: Float32, exact: Float32) -> NDArray[np.float64]:
+    """Return the cosine of each pair of rows: (N, E) and (N, E) -> (N,)."""
     ours, theirs = vectors.astype(np.float64), exact.astype(np.float64)
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines: NDArray[np.float64] = (ours * theirs).sum(axis=1) / np.maximum(norms, 1e-12)
@@ -112,14 +113,22 @@ def _cosines(vectors: Float32, exact: Float32) -> NDArray[np.float64]:
 
 def _digest(choices: Mapping[Precision, Choice], model: Mapping[str, Any]) -> str:
     """Name what a measurement is about: the model, this machine, and what computes each precision."""
+    from embedkit.native.library import find_library
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     about = {
         "model": model,
         "machine": [cpu_name(), sorted(cpu_flags()), cores],
         "choices": {precision: [choice.runtime, choice.device] for precision, choice in choices.items()},
-        "embedkit": version("embedkit"),
+        "embedkit": [version("embedkit"), _state_of(find_library())],
     }
     return hashlib.sha256(canonical_json(about).encode("utf-8")).hexdigest()[:16]
+
+
+def _state_of(file: Path | None) -> list[int] | None:
+    """Tell one build of the kernels from another."""
+    status = None if file is None else file.stat()
+    return None if status is None else [status.st_size, status.st_mtime_ns]
 
 
 def _read(note: str, choices: Mapping[Precision, Choice]) -> tuple[Finding, ...]:

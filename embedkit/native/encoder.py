@@ -23,9 +23,8 @@ from embedkit.model.config import EncoderConfig
 from embedkit.native.library import (
     Batch,
     NativePrecision,
-    find_library,
     load_library,
-    missing_flags,
+    why_not_here,
 )
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
 
@@ -37,14 +36,7 @@ CHUNK_TOKENS = 192
 
 def why_not(config: EncoderConfig, precision: NativePrecision) -> str | None:
     """Say why this model cannot run natively here in this precision; None where it can."""
-    if missing := missing_flags(precision):
-        return f"this processor has no {', '.join(missing)}"
-    if find_library() is None:
-        return (
-            "the kernels are not compiled: embedkit was installed without a C compiler. "
-            "Install one (apt install gcc), then embedkit again"
-        )
-    return _why_not_shape(config)
+    return why_not_here(precision) or _why_not_shape(config)
 
 
 def _why_not_shape(config: EncoderConfig) -> str | None:

@@ -12,6 +12,7 @@ from embedkit.encoding.devices import cpu_flags
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
+KERNELS_VERSION = 1  # of the structures below and of packed weights; KERNELS_VERSION in kernels/native.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 # The kernels are compiled for all of these at once.
 CPU_FLAGS = ("avx2", "bmi2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
@@ -94,17 +95,34 @@ def find_library() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def missing_flags(precision: NativePrecision) -> list[str]:
-    """Name what the kernels of a precision need and this processor has not."""
-    wanted = (*CPU_FLAGS, *CPU_FLAGS_OF[precision])
-    return sorted(set(wanted) - cpu_flags())
+def why_not_here(precision: NativePrecision) -> str | None:
+    """Say why the kernels of a precision cannot run on this processor or in this installation; None where they can."""
+    wanted = {*CPU_FLAGS, *CPU_FLAGS_OF[precision]}
+    if missing := sorted(wanted - cpu_flags()):
+        return f"this processor has no {', '.join(missing)}"
+    path = find_library()
+    if path is None:
+        return (
+            "the kernels are not compiled: embedkit was installed without a C compiler. "
+            "Install one (apt install gcc), then embedkit again"
+        )
+    try:
+        found = ctypes.CDLL(str(path)).embedkit_kernels_version()
+    except (OSError, AttributeError) as exc:
+        return f"the kernels cannot be loaded ({exc}). Install embedkit again"
+    if found != KERNELS_VERSION:
+        return (
+            f"the kernels in {path} are of version {found}; this embedkit is written for {KERNELS_VERSION}. "
+            "Install embedkit again"
+        )
+    return None
 
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """Load the kernels; `why_not` says beforehand whether they can be."""
+    """Load the kernels; `why_not_here` says beforehand whether they can be."""
     path = find_library()
-    assert path is not None, "why_not was not asked"
+    assert path is not None, "why_not_here was not asked"
     library = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.embedkit_workspace_bytes.restype = number

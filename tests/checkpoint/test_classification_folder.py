@@ -106,7 +106,9 @@ def test_static_model_is_told_what_it_is(tmp_path: Path) -> None:
         TrainingError, match=r"a static model is a table of token vectors.* Start from a transformer"
     ):
         start_from(tmp_path / "static", num_labels=1, seed=0)
-    with pytest.raises(CheckpointError, match="gives its tokens no vectors in context, which maxsim compares"):
+    with pytest.raises(
+        CheckpointError, match="gives its tokens no vectors in context, which maxsim compares"
+    ):
         MaxSim(Encoder.load(tmp_path / "static", device="cpu"))
 
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from embedkit.checkpoint.converting import convert_folder
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import FAMILIES, Family
 from embedkit.checkpoint.st_modules import SentenceModules
-from embedkit.checkpoint.weights import convert_pickled, load_sentence_encoder, save_sentence_encoder
+from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseConfig, SentenceConfig
@@ -122,7 +123,10 @@ def test_missing_unexpected_and_mis_shaped_weights_are_named(folder: Path) -> No
     edit_weights(folder, lambda tensors: tensors.pop("classifier.weight"))
     load_sentence_encoder(read_model_folder(folder))
     edit_weights(folder, lambda tensors: tensors.update({"embeddings.LayerNorm.bias": torch.ones(32).int()}))
-    assert "'embeddings.LayerNorm.bias' is int32; it must be one of float64, float32, float16, bfloat16" in refusal(folder)
+    assert (
+        "'embeddings.LayerNorm.bias' is int32; it must be one of float64, float32, float16, bfloat16"
+        in refusal(folder)
+    )
 
 
 def test_a_row_of_query_key_and_value_must_each_have_its_own_shape(folder: Path) -> None:
@@ -168,7 +172,7 @@ def test_random_bytes_are_refused_as_weights_and_as_pickles(folder: Path, tmp_pa
         assert "cannot be read as safetensors" in refusal(folder)
         (pickled / "pytorch_model.bin").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: cannot be read as weights only"):
-            convert_pickled(pickled, tmp_path / "out")
+            convert_folder(pickled, tmp_path / "out")
 
 
 class Malicious:
@@ -184,10 +188,10 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(
     for save in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2))):
         save({"weight": Malicious()}, folder / "pytorch_model.bin")
         with pytest.raises(CheckpointError, match=r"cannot be read as weights only .*it holds code"):
-            convert_pickled(folder, tmp_path / "out")
+            convert_folder(folder, tmp_path / "out")
     torch.save({"weight": [1, 2]}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="holds more than a dict of tensors"):
-        convert_pickled(folder, tmp_path / "out")
+        convert_folder(folder, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
@@ -201,13 +205,38 @@ def test_a_converted_folder_gives_equal_vectors(tmp_path: Path) -> None:
     ]  # tied: one storage
     torch.save(tensors, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert convert_pickled(folder, tmp_path / "new") == ["pytorch_model.bin"]
+    assert convert_folder(folder, tmp_path / "new") == ["pytorch_model.bin"]
     np.testing.assert_array_equal(Encoder.load(tmp_path / "new").encode(TEXTS), expected)
     assert not list((tmp_path / "new").rglob("*.bin"))
     with pytest.raises(CheckpointError, match=r"no pytorch_model\.bin in it .*nothing to convert"):
-        convert_pickled(tmp_path / "new", tmp_path / "again")
+        convert_folder(tmp_path / "new", tmp_path / "again")
     with pytest.raises(CheckpointError, match="there is no such model folder"):
-        convert_pickled(tmp_path / "nowhere", tmp_path / "again")
+        convert_folder(tmp_path / "nowhere", tmp_path / "again")
+
+
+def test_weights_stored_in_half_precision_are_rounded_once_and_leave_the_run_behind(tmp_path: Path) -> None:
+    dense = (DenseConfig(in_features=32, out_features=4),)
+    folder = write_tiny_model(tmp_path / "m", sentence=SentenceConfig(dense=dense))
+    (folder / "training" / "states").mkdir(parents=True)
+    (folder / "training" / "states" / "weights.safetensors").write_bytes(b"of another moment")
+    converted = convert_folder(folder, tmp_path / "half", dtype=torch.float16)
+    assert converted == ["2_Dense/model.safetensors", "model.safetensors"]
+    assert not (tmp_path / "half" / "training").exists()
+    for name in converted:
+        old, new = load_file(folder / name), load_file(tmp_path / "half" / name)
+        for key, tensor in old.items():
+            torch.testing.assert_close(new[key], tensor.half(), rtol=0, atol=0)
+    np.testing.assert_allclose(
+        Encoder.load(tmp_path / "half").encode(TEXTS), Encoder.load(folder).encode(TEXTS), atol=2e-3
+    )
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embeddings.LayerNorm.bias"] += 1e6
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"'embeddings.LayerNorm.bias' reaches 1e\+06, more than torch.float16 can hold"
+    ):
+        convert_folder(folder, tmp_path / "too-large", dtype=torch.float16)
+    assert not (tmp_path / "too-large").exists()
 
 
 def test_pickled_shards_become_one_file_with_equal_weights(tmp_path: Path, tiny_model: Path) -> None:
@@ -220,7 +249,7 @@ def test_pickled_shards_become_one_file_with_equal_weights(tmp_path: Path, tiny_
     (folder / "pytorch_model.bin.index.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match="embedkit model convert"):
         load_sentence_encoder(read_model_folder(folder))
-    assert len(convert_pickled(folder, tmp_path / "new")) == 2
+    assert len(convert_folder(folder, tmp_path / "new")) == 2
     converted = load_file(tmp_path / "new" / "model.safetensors")
     assert sorted(converted) == names
     assert all(torch.equal(converted[name], tensors[name]) for name in names)

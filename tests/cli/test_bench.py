@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.bench import _print_tables
+from cli.bench import _Encoding, _measure_encoding, _print_tables
 from cli.bench_search import Latency, latency, measure_index
 from cli.main import app
+from cli.options import DeviceName
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.throughput import Throughput, texts_of_length
+from embedkit.errors import DeviceError
 
 SMALL = (
     "--device",
@@ -56,7 +58,8 @@ def test_encoding_search_and_starts_are_measured(tiny_model: Path, small_index: 
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     encoding = [row for row in rows if row["what"] == "encode"]
     assert [(row["tokens"], row["batch"]) for row in encoding] == [(8, 1), (8, 4), (16, 1), (16, 4)]
-    assert {row["backend"] for row in encoding} == {"torch"}
+    assert {(row["backend"], row["precision"]) for row in encoding} == {("torch", "fp32")}
+    assert all(row["cosine_to_fp32"] == pytest.approx(1, abs=1e-6) for row in encoding)
     assert all(row["texts_per_second"] > 0 for row in encoding)
     rest = {row["what"]: row for row in rows if row["what"] != "encode"}
     assert list(rest) == [
@@ -76,7 +79,7 @@ def test_every_kind_of_index_is_measured_where_none_is_named(tiny_model: Path) -
     result = bench("-m", tiny_model, "--precision", "fp32", "--vectors", "2000", *SMALL, "--markdown")
     assert result.exit_code == 0, (result.output, result.exception)
     assert result.stdout.startswith(
-        "| precision | backend | tokens | batch | ms a call | texts/s | tokens/s |\n"
+        "| precision | backend | cosine to fp32 | tokens | batch | ms a call | texts/s | tokens/s |\n"
     )
     for kind in ("flat", "hnsw", "ivf-flat", "ivf-pq"):
         assert f"| search {kind}, 2,000 vectors |" in result.stdout
@@ -94,18 +97,34 @@ def test_an_index_that_is_there_is_measured_as_it_is(tiny_model: Path, small_ind
 
 
 def test_tables_are_printed_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [("fp32", "torch", Throughput(length=16, batch=32, seconds=0.016, calls=3))]
-    _print_tables(rows, [Latency("search flat, 60 vectors", 0.5, 1.25)], as_markdown=True)
+    rates = [Throughput(length=16, batch=32, seconds=0.016, calls=3)]
+    _print_tables(
+        [_Encoding("bf16", "native", 0.99998, 0.9999, rates)],
+        [Latency("search flat, 60 vectors", 0.5, 1.25)],
+        as_markdown=True,
+    )
     assert capsys.readouterr().out.splitlines() == [
-        "| precision | backend | tokens | batch | ms a call | texts/s | tokens/s |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        "| fp32 | torch | 16 | 32 | 16.0 | 2,000 | 32,000 |",
+        "| precision | backend | cosine to fp32 | tokens | batch | ms a call | texts/s | tokens/s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| bf16 | native | 0.99998 | 16 | 32 | 16.0 | 2,000 | 32,000 |",
         "",
         "| what | p50 ms | p95 ms |",
         "|---|---:|---:|",
         "| search flat, 60 vectors | 0.50 | 1.25 |",
         "",
     ]
+
+
+def test_a_precision_that_is_not_to_be_had_is_left_out_or_refused_where_it_was_asked_for(
+    tiny_model: Path,
+) -> None:
+    few = ("-m", tiny_model, "--device", "cpu", "--seconds", "0")
+    measured, exact = _measure_encoding(tiny_model, None, None, DeviceName.cpu, [8], [1], 0.0, quiet=True)
+    assert "fp32" in {each.precision for each in measured}
+    assert "int8" not in {each.precision for each in measured}  # the tiny model's heads are of 8
+    assert exact.precision == "fp32"
+    refused = bench(*few, "--precision", "int8")
+    assert isinstance(refused.exception, DeviceError)
 
 
 def test_a_length_that_the_model_does_not_read_is_refused(tiny_model: Path) -> None:

@@ -10,6 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.model.config import EncoderConfig
+from embedkit.native import why_not
 
 
 def test_the_doctor_tells_this_machine() -> None:
@@ -23,4 +25,7 @@ def test_the_doctor_tells_this_machine() -> None:
     assert "fp32" in content["fast_precisions"]
     assert set(content["gflops"]) == set(content["fast_precisions"])
     assert content["gflops"]["fp32"] > 0
+    has_kernels = why_not(EncoderConfig(), "fp32") is None
+    assert content["backends"]["fp32"] == ("native" if has_kernels else "torch")
+    assert content["kernels"] == ("here" if has_kernels else why_not(EncoderConfig(), "fp32"))
     assert content["disk_free_bytes"] > 0

@@ -9,6 +9,7 @@ from embedkit.errors import IndexFileError
 from embedkit.records import Document, Hit
 from indexes import Index, Settings, build_ann, compact, stats, tune, verify
 from indexes.ann import Kind
+from indexes.exact import Candidates
 from indexes.segment import FloatArray, Storage
 from indexes.settings import Metric
 
@@ -96,6 +97,27 @@ def test_a_batch_of_many_blocks_gives_each_query_its_own_hits(tmp_path: Path, ve
             hits for start in (0, 100, 200) for hits in index.search(queries[start : start + 100], k=5)
         ] == together
         assert index.search_ids(queries, k=5) == [[(h.doc_id, h.score) for h in hits] for hits in together]
+
+
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_a_shortlist_keeps_the_best_of_many_candidates_by_the_stored_vectors(
+    tmp_path: Path, vectors: FloatArray, metric: Metric
+) -> None:
+    """Rows 1 to 200 lie in two segments; of 60 candidates a query, some of them -1, the best k + 8 stay."""
+    rng = np.random.default_rng(4)
+    queries = vectors[500:505]
+    rows = np.stack([rng.permutation(200)[:60] + 1 for _ in queries])
+    rows[:, 5:9] = -1
+    with make(tmp_path / "i", vectors[:120], metric) as index:
+        index.add([Document(f"new{number}", "") for number in range(80)], vectors[120:200])
+        assert len(index.snapshot.segments) == 2
+        found = index.snapshot.shortlist(queries, Candidates(np.zeros(rows.shape, np.float32), rows), 10)
+    assert found.rows.shape == (5, 18)
+    for query, given, kept in zip(queries, rows, found.rows, strict=True):
+        real = given[given > 0]
+        stored = vectors[real - 1]
+        scores = stored @ query if metric == "dot" else -((stored - query) ** 2).sum(axis=1)
+        assert set(kept.tolist()) == set(real[np.argsort(-scores)][:18].tolist())
 
 
 def test_a_search_that_meets_too_few_rows_gives_the_exact_answer(tmp_path: Path, vectors: FloatArray) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from embedkit.errors import IndexMismatchError
 from embedkit.records import Document, Hit
 from indexes import Index, Settings, compact
+from indexes.exact import FAISS_SAVES
 from indexes.segment import FloatArray, Storage, decode, encode
 from indexes.settings import Metric
 
@@ -139,8 +140,10 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
             docs = [Document(f"d{n:05d}", "") for n in range(start, start + 2500)]
             index.add(docs, vectors[start : start + 2500])
         index.delete([f"d{n:05d}" for n in range(0, 5000, 3)])
-        found = index.search(queries, k=20)
-        monkeypatch.setattr("indexes.exact.FAISS_WORTH", 0)  # the codes scanned by faiss where they lie
+        with monkeypatch.context() as without:
+            without.setattr("indexes.exact.FAISS_SAVES", dict.fromkeys(FAISS_SAVES, 0.0))
+            found = index.search(queries, k=20)
+        monkeypatch.setattr("indexes.exact.FAISS_START", 0)  # the codes scanned by faiss where they lie
         monkeypatch.setattr("indexes.exact.TILE_BYTES", 4096)
         monkeypatch.setattr("indexes.exact.QUERY_BLOCK", 3)
         assert index.search(queries, k=20) == found

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,22 @@ def test_an_installation_without_the_kernels_says_so(monkeypatch: pytest.MonkeyP
     reason = why_not(BERT, "fp32")
     assert reason is not None
     assert reason.startswith("the kernels are not compiled: ")
+
+
+def test_kernels_of_another_version_or_damaged_ones_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    skip_unless_native("fp32")
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "KERNELS_VERSION", 999)
+        reason = why_not(BERT, "fp32")
+        assert reason is not None
+        assert re.search(r"^the kernels in .*_kernels.* are of version \d+; .* is written for 999\.", reason)
+    (tmp_path / f"_kernels{EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF and then nothing")
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    reason = why_not(BERT, "fp32")
+    assert reason is not None
+    assert reason.startswith("the kernels cannot be loaded (")
 
 
 def test_no_torch_is_loaded() -> None:

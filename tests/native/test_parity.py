@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from embedkit.native import NativeEncoder, NativePrecision
 from tests.native.models import (
@@ -72,6 +73,23 @@ def test_a_model_without_token_types_ignores_them() -> None:
     native = NativeEncoder(config, random_model(config)[1], precision="fp32", threads=1)
     with_types = native.hidden_states(ids, lengths, np.full(9, 5))
     np.testing.assert_array_equal(with_types, native.hidden_states(ids, lengths))
+
+
+def test_int8_bears_rows_of_which_one_number_is_far_larger_than_all_others() -> None:
+    """As [CLS] has them in trained encoders; rounded to the scale of that number, the rest would be lost."""
+    skip_unless_native("int8")
+    config = FAMILIES["hidden 384, heads of 32"]
+    encoder, _ = random_model(config)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter[7] = 30.0
+    weights = {name: weight.numpy() for name, weight in encoder.state_dict().items()}
+    ids, lengths = random_tokens(config, LENGTHS)
+    expected = reference(encoder, ids, lengths)
+    hidden = NativeEncoder(config, weights, precision="int8", threads=1).hidden_states(ids, lengths)
+    others = np.arange(config.hidden_size) != 7
+    assert cosines(hidden[:, others], expected[:, others]).mean() > COSINES["int8"][1]
 
 
 def test_layers_stops_early() -> None:

@@ -57,6 +57,8 @@ int64_t attention_scratch_bytes(int64_t length, int64_t head_size) {
     return filled * (head_size + head_size + 6 + 6) * 4;
 }
 
+EXPORT int64_t embedkit_kernels_version(void) { return KERNELS_VERSION; }
+
 EXPORT int64_t embedkit_workspace_bytes(const struct model *m, int64_t rows, int64_t length) {
     struct workspace w;
     return divide(&w, m, rows, length, NULL);

@@ -37,6 +37,8 @@ struct columns {
     const char *panel;
 };
 
+static const struct unit NO_UNIT;
+
 INLINE __m512 activated(const enum activation activation, __m512 x) {
     return activation == GELU ? GELU_OF(x) : activation == GELU_TANH ? gelu_tanh(x) : relu(x);
 }
@@ -45,10 +47,11 @@ INLINE __m512 activated(const enum activation activation, __m512 x) {
 INLINE void finish_as(const enum sink sink, const enum activation activation, int rows, const sum_t *sums,
                       const struct columns *columns, const struct unit *row_units, char *to, int64_t stride, int32_t *peaks) {
     for (int r = 0; r < rows; r++, to += stride, sums += TILE_VECTORS) {
+        const struct unit unit = PER_UNIT == 4 ? row_units[r] : NO_UNIT;
         __m512i peak = _mm512_setzero_si512();
 #pragma GCC unroll 4
         for (int c = 0; c < TILE_VECTORS; c++) {
-            __m512 x = VALUE_OF(sums[c], row_units + r, columns, c);
+            __m512 x = VALUE_OF(sums[c], unit, columns, c);
             if (sink == ADD) {
                 float *at = (float *)to + c * LANES;
                 _mm512_store_ps(at, _mm512_add_ps(_mm512_load_ps(at), x));

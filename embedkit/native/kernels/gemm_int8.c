@@ -18,8 +18,8 @@ typedef uint16_t output_t;
 #define START_OF(w, column) _mm512_loadu_si512((w)->start + (column))
 #define STORE_OUTPUT(to, x) store_bf16(to, x)
 #define GELU_OF(x) gelu_fast(x)
-#define VALUE_OF(sum, row_unit, columns, c) \
-    value_of(sum, row_unit, (columns)->scale[c], (columns)->bias[c], (columns)->panel + (c) * 64)
+#define VALUE_OF(sum, unit, columns, c) \
+    value_of(sum, unit, (columns)->scale[c], (columns)->bias[c], (columns)->panel + (c) * 64)
 
 /* As assembly, because gcc 12 copies the sums of the intrinsic around and takes 1.6 times as long. */
 INLINE __m512i dot_bytes(__m512i sum, __m512i a, __m512i b) {
@@ -41,13 +41,13 @@ INLINE __m512i units_of(const float *weights, int64_t rest, float inverse) {
 }
 
 /* (row scale · sum + outlier · q) · column scale + bias, where q is the weight in the outlier's column. */
-INLINE __m512 value_of(__m512i sum, const struct unit *row, __m512 scale, __m512 bias, const char *panel) {
-    __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(row->scale));
-    if (row->outlier != 0.0f) {
-        __m512i units = _mm512_load_si512(panel + row->column / PER_UNIT * 256);
-        __m128i up = _mm_cvtsi32_si128(24 - (int)(row->column % PER_UNIT) * 8);
+INLINE __m512 value_of(__m512i sum, struct unit row, __m512 scale, __m512 bias, const char *panel) {
+    __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(row.scale));
+    if (row.outlier != 0.0f) {
+        __m512i units = _mm512_load_si512(panel + row.column / PER_UNIT * 256);
+        __m128i up = _mm_cvtsi32_si128(24 - (int)(row.column % PER_UNIT) * 8);
         __m512i q = _mm512_srai_epi32(_mm512_sll_epi32(units, up), 24);
-        x = _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), _mm512_set1_ps(row->outlier), x);
+        x = _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), _mm512_set1_ps(row.outlier), x);
     }
     return _mm512_fmadd_ps(x, scale, bias);
 }

@@ -8,6 +8,10 @@
 
 #include <stdint.h>
 
+/* Raised whenever a structure or the layout of packed weights changes, so that a file that was compiled from other sources
+ * is refused; KERNELS_VERSION in library.py. */
+#define KERNELS_VERSION 1
+
 #define PANEL 64 /* columns that a tile of a product computes at once */
 #define EXPORT __attribute__((visibility("default")))
 

@@ -1,0 +1,92 @@
+"""Copies of model folders: pickled weights turned into safetensors, weights stored in half precision."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from embedkit.checkpoint.folder import PICKLED, WEIGHTS, new_folder
+from embedkit.checkpoint.weights import save_tensors
+from embedkit.errors import CheckpointError
+
+KEPT = (".json", ".txt", ".md", ".model", ".safetensors")
+RUN = "training"  # the states of a training run, which lie beside the model that it made
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """Read a `pytorch_model.bin` without running any code in it.
+
+    Raises:
+        CheckpointError: the file holds more than tensors, or is damaged.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as exc:  # the unpickler raises whatever a damaged byte leads it to
+        reason = (str(exc).splitlines() or [repr(exc)])[0]
+        raise CheckpointError(
+            f"{path}: cannot be read as weights only ({reason}). It is damaged, or it holds code; "
+            "take the model in safetensors from where it came from"
+        ) from exc
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: holds more than a dict of tensors; wanted the weights of a model")
+    # Tied weights are one storage under two names there; safetensors wants each on its own.
+    return {str(name): tensor.contiguous().clone() for name, tensor in content.items()}
+
+
+def convert_folder(
+    source: str | Path, target: str | Path, *, dtype: torch.dtype | None = None
+) -> Sequence[str]:
+    """Copy a model folder with its weights in safetensors, and all of them as `dtype` where one is given.
+
+    Weights that are stored in fp16 take half the room and are computed with as fp32 again: loading rounds nothing. What a training
+    run left beside the model stays behind.
+
+    Returns the files that were converted.
+
+    Raises:
+        CheckpointError: there is nothing to convert, a file cannot be read safely, or a weight is too large for `dtype`.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: there is no such model folder; check the path")
+    files = [path for path in sorted(source.rglob("*")) if path.relative_to(source).parts[0] != RUN]
+    pickled = [path for path in files if path.match(PICKLED) and not path.with_name(WEIGHTS).exists()]
+    cast = [] if dtype is None else [path for path in files if path.suffix == ".safetensors"]
+    if not pickled and not cast:
+        raise CheckpointError(
+            f"{source}: no pytorch_model.bin in it without a {WEIGHTS} beside it; there is nothing to convert. "
+            f"Look at it with: embedkit model info {source}"
+        )
+    with new_folder(target) as folder:
+        for path in files:
+            copy = folder / path.relative_to(source)
+            if path.is_dir():
+                copy.mkdir()
+            elif path in cast:
+                save_tensors(_as(load_file(path), dtype, path), copy)
+            elif path.suffix in KEPT and "bin.index" not in path.name:
+                shutil.copyfile(path, copy)
+        for part in sorted({path.parent for path in pickled}):
+            shards = [read_pickled(path) for path in pickled if path.parent == part]
+            tensors = {name: tensor for shard in shards for name, tensor in shard.items()}
+            save_tensors(_as(tensors, dtype, part), folder / part.relative_to(source) / WEIGHTS)
+    return [str(path.relative_to(source)) for path in [*pickled, *cast]]
+
+
+def _as(tensors: dict[str, Tensor], dtype: torch.dtype | None, where: Path) -> dict[str, Tensor]:
+    if dtype is None:
+        return tensors
+    result = {}
+    for name, tensor in tensors.items():
+        result[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        if tensor.is_floating_point() and not torch.isfinite(result[name]).all():
+            raise CheckpointError(
+                f"{where}: weight {name!r} reaches {tensor.abs().max():g}, more than {dtype} can hold, or is not finite. "
+                "Store it as bf16, or leave it as it is"
+            )
+    return result
