@@ -30,6 +30,7 @@ kernels = Extension(
         "-mavx512bf16",
         "-mavx512vnni",
         "-fvisibility=hidden",
+        "-g0",
     ],
     optional=True,  # without a compiler the installation goes on, and encoding runs on torch alone
 )

@@ -59,7 +59,8 @@ Figures = dict[
 
 def embedkit(*arguments: str) -> list[dict[str, Any]]:
     """Run a command and return its JSON lines."""
-    command = [sys.executable, "-c", "from cli.main import run; run()", *arguments, "--json", "--quiet"]
+    command = [sys.executable, "-c", "from cli.main import run; run()", *arguments]
+    command += ["--precision", "fp32", "--json", "--quiet"]
     repository = Path(__file__).resolve().parent.parent
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=repository)
     return [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]

@@ -236,6 +236,7 @@ def _compare(
         {"teacher": teacher_name, "student": output},
         journey.held_out_texts,
         journey.evaluation,
+        axes=journey.axes,
     )
     write_atomically(output / "README.md", distillation_card(journey.manifest(), rows, journey.described))
     if console.wants_json(as_json):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from embedkit.models import ENCODER, RERANKER, SHIPPED, shipped
+from embedkit.native import library
 
 ROOMS = ("embedkit", "indexes", "cli")
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,10 +48,10 @@ def test_every_public_name_is_there_when_it_is_asked_for(package: str) -> None:
 def test_the_wheel_holds_three_packages_and_their_data_and_nothing_else(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy: building leaves files beside the sources
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for room in (*ROOMS, "tests"):
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     how = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
     build = [sys.executable, "-m", "pip", "wheel", str(source), *how]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
@@ -69,6 +70,8 @@ def test_the_wheel_holds_three_packages_and_their_data_and_nothing_else(tmp_path
     assert data <= set(names)
     assert not [name for name in names if "__pycache__" in name]
     assert "embedkit/py.typed" in names
+    compiled = [name for name in names if name.startswith("embedkit/native/_kernels.")]
+    assert len(compiled) == (library.find_library() is not None)  # here as where this was installed
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -90,7 +90,7 @@ class Tokenizer:
         `token_types` says whether the model takes any: transformers gives a model the inputs that its tokenizer names.
         """
         folder = Path(folder)
-        self.backend.save(str(folder / "tokenizer.json"))
+        self.backend.save(str(folder / "tokenizer.json"), pretty=False)
         names = {f"{role}_token": token for role, token in self.special_tokens.items()}
         types = ["token_type_ids"] if token_types and any(self.backend.encode("a", "a").type_ids) else []
         config = {

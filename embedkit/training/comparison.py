@@ -48,10 +48,13 @@ def compare_models(
     folders: Mapping[str, Path],
     held_out: Sequence[str],
     evaluation: Sequence[EvaluationSet],
+    *,
+    axes: Floats | None = None,
 ) -> list[Row]:
     """Measure "teacher" and "student" on the same texts: each set, the size of their folders, texts a second.
 
-    Where both give vectors of one length, the first row is the mean cosine of their vectors of the held-out texts.
+    Where both give vectors of one length, the first row is the mean cosine of their vectors of the held-out texts. `axes` (E', E) are
+    those that the student was to turn the teacher's vectors to.
     """
     rows = []
     vectors, speed = {}, {}
@@ -60,9 +63,10 @@ def compare_models(
         started = time.perf_counter()
         vectors[name] = model.encode_documents(held_out)
         speed[name] = len(held_out) / (time.perf_counter() - started)
-    if vectors["teacher"].shape == vectors["student"].shape:
-        lengths = np.linalg.norm(vectors["teacher"], axis=1) * np.linalg.norm(vectors["student"], axis=1)
-        cosines = np.einsum("ne,ne->n", vectors["teacher"], vectors["student"]) / np.maximum(lengths, 1e-12)
+    wanted = vectors["teacher"] if axes is None else vectors["teacher"] @ axes.T
+    if wanted.shape == vectors["student"].shape:
+        lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(vectors["student"], axis=1)
+        cosines = np.einsum("ne,ne->n", wanted, vectors["student"]) / np.maximum(lengths, 1e-12)
         rows.append(Row("cosine to the teacher, held-out texts", 1.0, float(cosines.mean())))
     for each in evaluation:
         values = {name: each.measure(_embedder(model)) for name, model in models.items()}

@@ -107,6 +107,11 @@ class Distillation:
         return self._student.described
 
     @property
+    def axes(self) -> Floats | None:
+        """What the teacher's vectors are turned and cut to: (E', E), or None where they are taken as they are."""
+        return self._taught.axes
+
+    @property
     def held_out_texts(self) -> list[str]:
         return [self._taught.texts[number] for number in self.held_out]
 

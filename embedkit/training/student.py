@@ -21,7 +21,7 @@ from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.static import without_template
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.errors import TrainingError
-from embedkit.model.config import DenseConfig, SentenceConfig
+from embedkit.model.config import DenseConfig, EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
@@ -135,6 +135,7 @@ def _from_layers(
         teacher.config,
         num_hidden_layers=len(recipe.layers),
         intermediate_size=recipe.intermediate_size or teacher.config.intermediate_size,
+        max_position_embeddings=_num_positions(teacher.config, max_length),
         vocab_size=teacher.config.vocab_size if pruned is None else len(pruned.kept),
         pad_token_id=teacher.config.pad_token_id if pruned is None else tokenizer.special_id("pad"),
         hidden_dropout_prob=recipe.dropout,
@@ -172,11 +173,21 @@ def _copy_encoder(
         weights["embeddings.tokens.weight"] = weights["embeddings.tokens.weight"][
             torch.from_numpy(pruned.kept)
         ]
+    if target.embeddings.positions is not None:
+        kept = target.embeddings.positions.num_embeddings
+        weights["embeddings.positions.weight"] = weights["embeddings.positions.weight"][:kept]
     for new, old in enumerate(layers):
         layer = source.layer(old).state_dict()
         for name, tensor in (narrowed(layer, units[new]) if units else layer).items():
             weights[f"layers.{new}.{name}"] = tensor
     target.load_state_dict(weights, strict=True)
+
+
+def _num_positions(config: EncoderConfig, max_length: int) -> int:
+    """Leave out the positions that no text of the training reaches: what stands there would be the teacher's, unfit."""
+    if config.position == "rope":
+        return config.max_position_embeddings
+    return min(config.max_position_embeddings, max_length + config.position_offset)
 
 
 def _fresh(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -147,6 +148,13 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
         monkeypatch.setattr("indexes.exact.TILE_BYTES", 4096)
         monkeypatch.setattr("indexes.exact.QUERY_BLOCK", 3)
         assert index.search(queries, k=20) == found
+        monkeypatch.setattr("indexes.ann.THREADS_WORTH", 0)
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(3)
+        try:
+            assert index.search(queries, k=20) == found
+        finally:
+            faiss.omp_set_num_threads(threads)
         stored = as_stored(index, vectors)
     living = {f"d{n:05d}": stored[n] for n in range(5000) if n % 3}
     unit = (queries / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)

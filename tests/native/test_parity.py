@@ -82,14 +82,17 @@ def test_int8_bears_rows_of_which_one_number_is_far_larger_than_all_others() -> 
     encoder, _ = random_model(config)
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
-            if name.endswith("norm.weight"):
-                parameter[7] = 30.0
+            if name.endswith("norm.bias"):
+                parameter[7] = 100.0
+            if name.endswith(("qkv.weight", "up.weight")):
+                parameter[:, 7] *= 0.01
     weights = {name: weight.numpy() for name, weight in encoder.state_dict().items()}
     ids, lengths = random_tokens(config, LENGTHS)
     expected = reference(encoder, ids, lengths)
     hidden = NativeEncoder(config, weights, precision="int8", threads=1).hidden_states(ids, lengths)
     others = np.arange(config.hidden_size) != 7
-    assert cosines(hidden[:, others], expected[:, others]).mean() > COSINES["int8"][1]
+    found = cosines(hidden[:, others], expected[:, others])
+    assert found.mean() > 0.999  # 0.992 where it is rounded with them
 
 
 def test_layers_stops_early() -> None:

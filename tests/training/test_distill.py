@@ -17,9 +17,10 @@ from embedkit.checkpoint.static import without_template
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, RecipeError, TrainingError
+from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.recipe import load_recipe
-from embedkit.training.comparison import compare_models
+from embedkit.training.comparison import TextEncoder, compare_models
 from embedkit.training.distill import Distillation, taught_texts
 from embedkit.training.distill_recipe import DistillRecipe
 from embedkit.training.evaluating import find_overlaps, load_evaluation_sets
@@ -107,6 +108,9 @@ def test_a_student_of_all_layers_starts_as_the_teacher(tiny_model: Path, tmp_pat
     """Copied whole, its cosine to the teacher is 1; cut to 8 axes, too, for the targets are cut alike."""
     for extra in ((), ("student.dimension=8",), ("student.prune_below=1",)):
         journey, _ = make_journey(tiny_model, tmp_path / "cache", "student.layers=[0,1]", *extra)
+        # Texts are cut to 32 tokens here: the positions behind are left out.
+        assert isinstance(journey.module.model, SentenceEncoder)
+        assert journey.module.model.encoder.config.max_tokens == 32
         with torch.no_grad():
             assert journey.evaluate(journey.module, alone())["cosine"] == pytest.approx(1, abs=1e-5)
 
@@ -309,6 +313,19 @@ def test_a_static_folder_is_read_strictly(static_model: Path) -> None:
         read_model_folder(static_model)
 
 
+class _Turned:
+    """An encoder whose vectors are another's, turned to some axes."""
+
+    def __init__(self, encoder: Encoder, axes: Floats) -> None:
+        self._encoder, self._axes = encoder, axes
+
+    def encode_queries(self, queries: Sequence[str]) -> Floats:
+        return self.encode_documents(queries)
+
+    def encode_documents(self, documents: Sequence[str]) -> Floats:
+        return self._encoder.encode_documents(documents) @ self._axes.T
+
+
 def test_student_and_teacher_are_compared(tiny_model: Path, static_model: Path, tmp_path: Path) -> None:
     pairs = write_rows(tmp_path / "dev.jsonl", rows_of("scored", 20))
     sets = load_evaluation_sets([str(pairs)])
@@ -323,6 +340,14 @@ def test_student_and_teacher_are_compared(tiny_model: Path, static_model: Path, 
         lambda texts, role: models["teacher"].encode(texts)
     )
     assert named["weights, MB"].student == (static_model / "model.safetensors").stat().st_size / 1e6
+    turned = np.linalg.qr(np.random.default_rng(0).normal(size=(models["teacher"].dimension,) * 2))[0].astype(
+        np.float32
+    )
+    same: dict[str, TextEncoder] = {"teacher": models["teacher"], "student": _Turned(models["teacher"], turned)}
+    (likeness, *_) = compare_models(
+        same, {"teacher": tiny_model, "student": tiny_model}, TEXTS[:20], [], axes=turned
+    )
+    assert likeness.student == pytest.approx(1, abs=1e-5)
     assert replace(rows[0], teacher=0.5, student=0.25).cells()[1:] == ("0.5000", "0.2500", "50.0%")
 
 

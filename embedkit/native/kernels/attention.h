@@ -6,8 +6,8 @@
  *   3. Powers of two of the scores less their row's maximum; the powers are left undivided by their sum.
  *   4. Their product with the values, divided by that sum.
  *
- * Besides what tile.h asks for, the including file defines `EXP2`, `LOAD_NUMBERS` and `STORE_NUMBERS` of sixteen numbers
- * and `pair_up`, which writes the values of PER_UNIT tokens as one row of units.
+ * Besides what tile.h asks for, the including file defines `EXP2` of sixteen floats; `STORE_NUMBERS`, which writes
+ * them; and `pair_up`, which writes the values of PER_UNIT tokens as one row of units.
  * Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1.
  */
 #include <math.h>
@@ -17,12 +17,12 @@
 
 /* Where the pieces of one head lie: T tokens, filled up to whole vectors of tokens. */
 struct head {
-    int64_t length, filled, size;   /* tokens; tokens rounded up to LANES; numbers of a query */
-    const input_t *queries;         /* T rows, `stride` numbers apart */
+    int64_t length, filled, size; /* tokens; tokens rounded up to LANES; numbers of a query */
+    const input_t *queries;       /* T rows, `stride` numbers apart */
     int64_t stride;
-    int32_t *keys, *values;         /* size / PER_UNIT rows of `filled` units; filled / PER_UNIT rows of `size` units */
-    float *scores;                  /* TILE_ROWS rows of `filled` */
-    input_t *powers;                /* the same */
+    int32_t *keys, *values; /* size / PER_UNIT rows of `filled` units; filled / PER_UNIT rows of `size` units */
+    float *scores;          /* TILE_ROWS rows of `filled` */
+    input_t *powers;        /* the same */
 };
 
 static void pack_keys(const struct head *h, const input_t *keys) {

@@ -10,15 +10,15 @@
 
 /* One thread's memory: rows of a chunk, each kind in its place. Zeroed once; what fills rows up stays zero for good. */
 struct workspace {
-    float *hidden;       /* (rows, D) the residual stream */
-    void *input;         /* (rows, D) what the next product reads: bf16 or bytes; fp32 reads `hidden` */
+    float *hidden;            /* (rows, D) the residual stream */
+    void *input;              /* (rows, D) what the next product reads: bf16 or bytes; fp32 reads `hidden` */
     struct unit *input_units; /* (rows,) of int8 */
-    void *qkv, *context; /* (rows, 3 panels or more) of a few heads, (rows, D), float or bf16 */
-    void *inner;         /* (rows, I) float or bf16 */
-    uint8_t *bytes;      /* (rows, I) of int8 */
-    struct unit *bytes_units;
-    int32_t *peaks;      /* (rows, 16) */
-    void *scratch;       /* of attention */
+    void *qkv, *context;      /* (rows, 3 panels or more) of a few heads, (rows, D), float or bf16 */
+    void *inner;              /* (rows, I) float or bf16 */
+    uint8_t *bytes;           /* (rows, I) of int8 */
+    struct unit *bytes_units; /* (rows,) */
+    int32_t *peaks;           /* (rows, 16) */
+    void *scratch;            /* of attention */
 };
 
 /* As many heads as a panel holds, from head `first` on. Packing orders the columns of qkv in the same way. */
@@ -89,7 +89,7 @@ static void multiply(const struct model *m, const struct linear *linear, const v
     else gemm_int8(linear, input, units, stride, rows, result);
 }
 
-/* Some sequences of a batch: sequence order[i] has the tokens starts[order[i]] to starts[order[i] + 1]. */
+/* `struct Batch` of library.py. Sequence order[i] has the tokens starts[order[i]] to starts[order[i] + 1]. */
 struct batch {
     const int64_t *input_ids, *token_types, *starts, *order;
     const int64_t *chunks; /* chunk c holds order[chunks[c]] .. order[chunks[c + 1]] */
@@ -97,7 +97,9 @@ struct batch {
     float *hidden_states;
 };
 
-static int64_t length_of(const struct batch *b, int64_t i) { return b->starts[b->order[i] + 1] - b->starts[b->order[i]]; }
+static int64_t length_of(const struct batch *b, int64_t i) {
+    return b->starts[b->order[i] + 1] - b->starts[b->order[i]];
+}
 
 static int64_t embed(const struct model *m, const struct batch *b, int64_t chunk, struct workspace *w) {
     int64_t row = 0;

@@ -9,7 +9,7 @@ typedef uint16_t output_t;
 #define START_OF(w, column) _mm512_loadu_ps((w)->bias + (column))
 #define STORE_OUTPUT(to, x) store_bf16(to, x)
 #define GELU_OF(x) gelu_fast(x)
-#define VALUE_OF(sum, unit, columns, c) ((void)(unit), (sum))
+#define VALUE_OF(sum, unit, columns, c) ((void)(unit), (void)(columns), (sum))
 
 INLINE __m512i units_of(const float *weights, int64_t rest, float inverse) {
     (void)inverse;

@@ -9,7 +9,7 @@ typedef float output_t;
 #define START_OF(w, column) _mm512_loadu_ps((w)->bias + (column))
 #define STORE_OUTPUT(to, x) _mm512_store_ps(to, x)
 #define GELU_OF(x) gelu_exact(x)
-#define VALUE_OF(sum, unit, columns, c) ((void)(unit), (sum))
+#define VALUE_OF(sum, unit, columns, c) ((void)(unit), (void)(columns), (sum))
 
 INLINE __m512i units_of(const float *weights, int64_t rest, float inverse) {
     (void)inverse;

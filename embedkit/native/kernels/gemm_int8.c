@@ -1,7 +1,7 @@
 /* Products in int8: four numbers a unit, summed in int32 by vpdpbusd.
  *
- * Weights are symmetric, w = scale[n] q with |q| <= 127, one scale a column. Inputs are of one scale a row and written as
- * unsigned bytes, as the instruction wants them, in one of two ways:
+ * Weights are symmetric, w = scale[n] q with |q| <= 127, one scale a column. Inputs are of one scale a row and written
+ * as unsigned bytes, as the instruction wants them, in one of two ways:
  *   centred:  x = row_scale (u - 128). The sums begin at -128 Σ q, which takes the 128 out again.
  *   shifted:  x = row_scale u - SHIFT, for what GELU gives, which is never below -0.17: all 255 steps are used. The
  *             constant SHIFT scale Σ q is taken out of the bias.

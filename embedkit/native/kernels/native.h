@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-/* Raised whenever a structure or the layout of packed weights changes, so that a file that was compiled from other sources
- * is refused; KERNELS_VERSION in library.py. */
+/* Raised whenever a structure or the layout of packed weights changes, so that a file that was compiled from other
+ * sources is refused; KERNELS_VERSION in library.py. */
 #define KERNELS_VERSION 1
 
 #define PANEL 64 /* columns that a tile of a product computes at once */
@@ -29,7 +29,8 @@ struct linear {
     int64_t rows_in, columns; /* K and N, unpadded */
 };
 
-/* The columns of `qkv` are in the order of `struct heads`: queries, keys and values of the first few heads, of the next. */
+/* The columns of `qkv` are in the order of `struct heads`: queries, keys, values of the first few heads, then of the
+ * next. */
 struct layer {
     struct linear qkv, out, up, down;
     const float *attention_norm_weight, *attention_norm_bias, *mlp_norm_weight, *mlp_norm_bias;
@@ -52,26 +53,27 @@ struct unit {
 
 /* What a product does with its result while it is still in registers. */
 enum sink {
-    STORE,       /* y, as float (fp32) or bf16 */
-    ADD,         /* residual += y */
-    ACTIVATE,    /* activation(y), as float or bf16; of int8 also the largest magnitude of each row */
+    STORE,    /* y, as float (fp32) or bf16 */
+    ADD,      /* residual += y */
+    ACTIVATE, /* activation(y), as float or bf16; of int8 also the largest magnitude of each row */
 };
 
 struct result {
     enum sink sink;
     enum activation activation;
-    void *to;           /* float or uint16_t, rows `stride` apart */
+    void *to; /* float or uint16_t, rows `stride` apart */
     int64_t stride;
-    int32_t *peaks;     /* LANES a row: bits of the largest magnitude seen in each lane; int8 with ACTIVATE */
+    int32_t *peaks; /* LANES a row: bits of the largest magnitude seen in each lane; int8 with ACTIVATE */
 };
 
 /* Products: `rows` rows of `input`, `stride` numbers apart, each in the precision's own type. */
 void gemm_fp32(const struct linear *w, const float *input, int64_t stride, int64_t rows, const struct result *result);
-void gemm_bf16(const struct linear *w, const uint16_t *input, int64_t stride, int64_t rows, const struct result *result);
+void gemm_bf16(const struct linear *w, const uint16_t *input, int64_t stride, int64_t rows,
+               const struct result *result);
 void gemm_int8(const struct linear *w, const uint8_t *input, const struct unit *row_units, int64_t stride, int64_t rows,
                const struct result *result);
 
-/* A few heads whose queries, keys and values are computed and used together. Each of the three is `width` numbers wide,
+/* A few heads whose queries, keys and values are computed and used together. Each of the three is `width` numbers,
  * `count` heads of `size` and what fills up a panel; a row has all three, one after another. */
 struct heads {
     int64_t count, size, width;

@@ -1,0 +1,109 @@
+"""Tokens per second of the native kernels beside torch, on tokens alone: no tokenizing, no pooling.
+
+    python benchmarks/native.py [--threads N] [--tokens 3000] [--rounds 5] [--output FILE.json]
+
+Sequences of one length each, cut from SciFact abstracts: 15 tokens (a sentence), 59 (a paragraph), 200 (an abstract).
+Both run the encoder of all-MiniLM-L6-v2 in turn; ratios are to torch in fp32. The share of the machine's rate counts the
+model's matrix products against torch's own product of that precision, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timing import data_folder, in_turn, minilm_folder, report
+
+from embedkit.checkpoint.folder import read_model_folder
+from embedkit.checkpoint.sentence_folder import load_model
+from embedkit.encoding.speed import matmul_gflops
+from embedkit.model.config import EncoderConfig
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.native import NativeEncoder, NativePrecision
+from embedkit.records import read_documents
+from embedkit.tokenization.tokenizer import Tokenizer
+
+LENGTHS = (15, 59, 200)
+PRECISIONS: tuple[NativePrecision, ...] = ("fp32", "bf16", "int8")
+
+
+def sequences(folder: Path, length: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut (B, length) ids, each between the tokenizer's special tokens, from abstracts one after another."""
+    documents = read_documents([str(data_folder() / "retrieval/scifact/corpus.jsonl.zst")])
+    texts = [document.text for document, _ in zip(documents, range(200), strict=False)]
+    batch = Tokenizer.load(folder).encode(texts)
+    first, last = batch.input_ids[0], batch.input_ids[batch.lengths[0] - 1]
+    words = batch.input_ids[(batch.input_ids != first) & (batch.input_ids != last)]
+    count = max(1, tokens // length)
+    inner = np.resize(words, (count, length - 2))
+    ids = np.concatenate([np.full((count, 1), first), inner, np.full((count, 1), last)], axis=1)
+    return ids.ravel(), np.full(count, length)
+
+
+def flops_of(config: EncoderConfig, length: int) -> float:
+    """Count the multiply-adds of a token's linear layers and attention, twice each."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * length)
+
+
+def with_torch(encoder: TransformerEncoder, ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+    with torch.inference_mode():
+        return encoder.forward_packed(torch.from_numpy(ids), lengths.tolist())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--tokens", type=int, default=3000, help="tokens of a call")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    folder = minilm_folder()
+    config = read_model_folder(folder).config
+    encoder = load_model(read_model_folder(folder)).encoder.eval()
+    weights = {name: weight.numpy() for name, weight in encoder.state_dict().items()}
+    half = load_model(read_model_folder(folder)).encoder.eval().bfloat16()
+    rates = {precision: matmul_gflops(precision) for precision in PRECISIONS}
+    native = {
+        precision: NativeEncoder(config, weights, precision=precision, threads=arguments.threads)
+        for precision in PRECISIONS
+    }
+    rows: list[dict[str, Any]] = []
+    for length in LENGTHS:
+        ids, lengths = sequences(folder, length, arguments.tokens)
+        tasks: dict[str, Callable[[], Any]] = {
+            "torch fp32": partial(with_torch, encoder, ids, lengths),
+            "torch bf16": partial(with_torch, half, ids, lengths),
+        }
+        for precision in PRECISIONS:
+            tasks[f"native {precision}"] = partial(native[precision].hidden_states, ids, lengths)
+        timings = in_turn(tasks, rounds=arguments.rounds)
+        for name, timing in timings.items():
+            rate = rates[name.split()[1]]  # type: ignore[index] # the second word of a task is a precision
+            speed = len(ids) / timing.best
+            gflops = speed * flops_of(config, length) / 1e9
+            rows.append(
+                {
+                    "length": length,
+                    "with": name,
+                    "tokens/s": round(speed),
+                    "ratio of best": round(timings["torch fp32"].best / timing.best, 2),
+                    "ratio of median": round(timings["torch fp32"].median / timing.median, 2),
+                    "GFLOP/s": round(gflops),
+                    "of the rate": f"{gflops / rate:.0%} of {rate:.0f}",
+                }
+            )
+    report(f"The encoder of all-MiniLM-L6-v2, {arguments.threads} threads", rows, output=arguments.output)
+
+
+if __name__ == "__main__":
+    main()
