@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from embedkit.encoding.backend import Float32
-from embedkit.encoding.encoder import Encoder, normalize
+from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.sentence_head import normalize
 from embedkit.encoding.torch_backend import TorchBackend
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.model.layers import runs_of

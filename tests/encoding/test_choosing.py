@@ -39,14 +39,14 @@ def _only_plain(config: object, precision: str) -> str | None:
 @pytest.mark.usefixtures("all_flags")
 def test_kernels_come_first_on_a_processor_that_has_them() -> None:
     for precision in ("fp32", "bf16", "int8"):
-        choice = choose_runtime(PLAIN, precision, "cpu")  # type: ignore[arg-type] # of the names
+        choice = choose_runtime(PLAIN, precision, "cpu")
         assert (choice.runtime, choice.precision, choice.reason) == ("native", precision, "")
 
 
 @pytest.mark.usefixtures("all_flags")
 def test_torch_computes_what_the_kernels_do_not_and_says_why() -> None:
     for precision in ("fp32", "bf16"):
-        choice = choose_runtime(MODERN, precision, "cpu")  # type: ignore[arg-type] # of the names
+        choice = choose_runtime(MODERN, precision, "cpu")
         assert choice.runtime == "torch"
         assert choice.reason == "not native: gated feed-forward layers are not written natively"
     assert choose_runtime(PLAIN, "fp32", "cuda").runtime == "torch"
@@ -122,7 +122,7 @@ def test_devices_without_looking_for_a_gpu_where_there_can_be_none(monkeypatch: 
 
     monkeypatch.setattr("embedkit.encoding.torch_backend.choose_device", choose_device)
     monkeypatch.setattr(choosing, "gpu_may_be_there", lambda: False)
-    assert [choose_device_type(name) for name in ("cpu", "auto")] == ["cpu", "cpu"]  # type: ignore[arg-type] # of the names
+    assert [choose_device_type(name) for name in ("cpu", "auto")] == ["cpu", "cpu"]
     assert asked == []
     monkeypatch.setattr(choosing, "gpu_may_be_there", lambda: True)
     assert choose_device_type("auto") == "cuda"

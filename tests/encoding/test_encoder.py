@@ -21,8 +21,8 @@ from embedkit.encoding.encoder import (
     Encoder,
     TextRefusedError,
     _next_window,
-    normalize,
 )
+from embedkit.encoding.sentence_head import normalize
 from embedkit.errors import CheckpointError
 from embedkit.model.config import SentenceConfig
 from tests.encoding.fakes import CountingBackend

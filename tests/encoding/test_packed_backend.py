@@ -62,7 +62,7 @@ def write_family(folder: Path, family: Family) -> Path:
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "modernbert"])
 def test_numpy_gives_the_vectors_of_torch(family: Family, tmp_path: Path) -> None:
     folder = write_family(tmp_path / "m", family)
-    numpy, exact = (Encoder.load(folder, device="cpu", backend=name) for name in ("numpy", "torch"))  # type: ignore[arg-type] # of the names
+    numpy, exact = (Encoder.load(folder, device="cpu", backend=name) for name in ("numpy", "torch"))
     assert repr(numpy.backend) == "numpy on cpu, fp32"
     np.testing.assert_allclose(
         numpy.encode(TEXTS, on_truncate="ok"), exact.encode(TEXTS, on_truncate="ok"), atol=TOLERANCE
@@ -111,13 +111,13 @@ def test_what_numpy_does_not_compute_is_refused_with_the_reason(tmp_path: Path) 
 def test_kernels_give_the_vectors_of_torch(shape: dict[str, object], tmp_path: Path) -> None:
     config = tiny_config(num_attention_heads=2, **shape)
     folder = write_tiny_model(tmp_path / "m", config=config, sentence=SENTENCE)
-    native, exact = (Encoder.load(folder, device="cpu", backend=name) for name in ("native", "torch"))  # type: ignore[arg-type] # of the names
+    native, exact = (Encoder.load(folder, device="cpu", backend=name) for name in ("native", "torch"))
     assert repr(native.backend) == "native on cpu, fp32"
     np.testing.assert_allclose(
         native.encode(TEXTS, on_truncate="ok"), exact.encode(TEXTS, on_truncate="ok"), atol=TOLERANCE
     )
-    prompted = [encoder.encode(TEXTS, prompt="a girl ", on_truncate="chunk") for encoder in (native, exact)]
-    np.testing.assert_allclose(*prompted, atol=TOLERANCE)
+    found, wanted = (each.encode(TEXTS, prompt="a girl ", on_truncate="chunk") for each in (native, exact))
+    np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=needs_kernels)])
@@ -138,7 +138,7 @@ def test_static_model_gives_the_vectors_of_torch(normalized: bool, tmp_path: Pat
     tokenizer = tiny_tokenizer()
     model = StaticEncoder(tokenizer.vocab_size, 16, normalize=normalized)
     write_model(tmp_path / "m", model, tokenizer, SentenceModules(), family=None)
-    plain, exact = (Encoder.load(tmp_path / "m", device="cpu", backend=name) for name in ("auto", "torch"))  # type: ignore[arg-type] # of the names
+    plain, exact = (Encoder.load(tmp_path / "m", device="cpu", backend=name) for name in ("auto", "torch"))
     assert isinstance(plain.backend, PackedBackend)
     np.testing.assert_allclose(plain.encode(TEXTS[2:]), exact.encode(TEXTS[2:]), atol=TOLERANCE)
 

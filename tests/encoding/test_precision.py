@@ -48,7 +48,7 @@ class Machine:
             stop = time.process_time() + seconds
             while time.process_time() < stop:
                 pass
-            rows = np.tile(np.float32([np.cos(angle), np.sin(angle)]), (4, 1))
+            rows = np.tile(np.array([np.cos(angle), np.sin(angle)], np.float32), (4, 1))
             rows[0] = [np.cos(2 * angle), np.sin(2 * angle)]
             return rows
 

@@ -93,5 +93,5 @@ def test_activations_are_those_of_torch_also_far_out() -> None:
 
 def test_a_zero_row_stays_zero() -> None:
     np.testing.assert_array_equal(
-        normalize(np.array([[3, 4], [0, 0]], np.float32)), np.float32([[0.6, 0.8], [0, 0]])
+        normalize(np.array([[3, 4], [0, 0]], np.float32)), np.array([[0.6, 0.8], [0, 0]], np.float32)
     )

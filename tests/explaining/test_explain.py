@@ -141,6 +141,8 @@ def test_what_is_no_transformer_is_refused(encoder: Encoder) -> None:
         ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
             return np.ones((len(batch), 32), np.float32)
 
+        hidden_states = forward
+
         def __repr__(self) -> str:
             return "a table"
 
