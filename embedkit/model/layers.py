@@ -52,7 +52,7 @@ def split_runs(packed: Tensor, runs: Sequence[Run]) -> Sequence[Tensor]:
 
     In one operation: the gradient of a split is one concatenation, that of a slice a whole tensor of zeros for every run.
     """
-    return packed.split([run.stop - run.start for run in runs])
+    return torch.split(packed, [run.stop - run.start for run in runs])
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
