@@ -343,7 +343,10 @@ def test_student_and_teacher_are_compared(tiny_model: Path, static_model: Path, 
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(models["teacher"].dimension,) * 2))[0].astype(
         np.float32
     )
-    same: dict[str, TextEncoder] = {"teacher": models["teacher"], "student": _Turned(models["teacher"], turned)}
+    same: dict[str, TextEncoder] = {
+        "teacher": models["teacher"],
+        "student": _Turned(models["teacher"], turned),
+    }
     (likeness, *_) = compare_models(
         same, {"teacher": tiny_model, "student": tiny_model}, TEXTS[:20], [], axes=turned
     )
