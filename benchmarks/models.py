@@ -36,7 +36,7 @@ SETS = {
     "WikiQA test": "wikiqa_test",
 }
 RERANKED = ("SciFact", "SQuAD dev")
-CANDIDATES = 50
+CANDIDATES = 20
 # What is known of all-MiniLM-L6-v2, and how near we must come: SciFact and STS-B as published (MTEB leaderboard), CACM
 # and CISI as measured with sentence-transformers on these files.
 KNOWN = {
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=[ENCODER, "all-MiniLM-L6-v2"])
     parser.add_argument("--data", type=Path, help="default: $EMBEDKIT_DATA, else ../shared/data")
     parser.add_argument("--rerank", default=RERANKER, help="a cross-encoder, or 'none'")
-    parser.add_argument("--rerank-queries", type=int, default=500, help="of each set, for reranking")
+    parser.add_argument("--rerank-queries", type=int, default=200, help="of each set, for reranking")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=1000, help="short texts to time; a quarter as many long")
     parser.add_argument("--cache-dir", type=Path)
