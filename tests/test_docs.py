@@ -25,7 +25,7 @@ def commands(page: Path) -> Iterator[str]:
     """Yield what the page shows of `embedkit …`, in blocks and within lines."""
     text = page.read_text(encoding="utf-8")
     for block in BLOCK.findall(text):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             found = re.search(r"(?:^|\$ |[|;&] *|which )(embedkit [^|;&)]*)", line.strip())
             if found:
                 yield found.group(1)
