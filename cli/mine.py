@@ -232,7 +232,7 @@ class _Tools:
 
     def searches(self, index: Index) -> tuple[list[Search], Score | None]:
         """Return the searches, and what the margins compare."""
-        from embedkit.training.mining import CosineMeasure
+        from embedkit.training.cosine_measure import CosineMeasure
 
         found: list[Search] = []
         score: Score | None = None

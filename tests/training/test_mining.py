@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from embedkit.errors import OutputError, TrainingError
 from embedkit.records import Hit
+from embedkit.training.cosine_measure import CosineMeasure
 from embedkit.training.examples import Examples, read_examples
-from embedkit.training.mining import CosineMeasure, MiningRecipe, MiningReport, audit, mine
+from embedkit.training.mining import MiningRecipe, MiningReport, audit, mine
 from tests.training.contrastive_runs import rows_of, write_rows
 
 WORLD = {"q": ["near", "right", "close", "far", "farther"], "r": ["right", "far"]}
