@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from embedkit.checkpoint.folder import PICKLED, WEIGHTS, new_folder
+from embedkit.checkpoint.folder import PICKLED, RUN_FOLDER, WEIGHTS, new_folder
 from embedkit.checkpoint.weights import save_tensors
 from embedkit.errors import CheckpointError
 
 KEPT = (".json", ".txt", ".md", ".model", ".safetensors")
-RUN = "training"  # the states of a training run, which lie beside the model that it made
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
@@ -54,7 +53,7 @@ def convert_folder(
     source = Path(source)
     if not source.is_dir():
         raise CheckpointError(f"{source}: there is no such model folder; check the path")
-    files = [path for path in sorted(source.rglob("*")) if path.relative_to(source).parts[0] != RUN]
+    files = [path for path in sorted(source.rglob("*")) if path.relative_to(source).parts[0] != RUN_FOLDER]
     pickled = [path for path in files if path.match(PICKLED) and not path.with_name(WEIGHTS).exists()]
     cast = [] if dtype is None else [path for path in files if path.suffix == ".safetensors"]
     if not pickled and not cast:

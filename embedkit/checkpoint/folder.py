@@ -26,6 +26,7 @@ from embedkit.models import find_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+RUN_FOLDER = "training"  # the states and log of a training run, beside the model that it made
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PICKLED = "pytorch_model*.bin"  # one file, or shards
 

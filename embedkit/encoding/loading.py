@@ -9,7 +9,7 @@ import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint
 from embedkit.encoding.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
-from embedkit.encoding.choosing import Choice, choose_device_type, choose_runtime
+from embedkit.encoding.choosing import CPU_TOKEN_BUDGET, Choice, choose_device_type, choose_runtime
 from embedkit.encoding.precision import settle
 from embedkit.encoding.sample import SAMPLE_TEXTS
 from embedkit.tokenization.batch import TokenBatch
@@ -65,7 +65,7 @@ def _load_sample(folder: ModelFolder, choice: Choice) -> Callable[[], Float32]:
     return lambda: np.concatenate([backend.forward(batch) for batch in batches])
 
 
-def sample_batches(batch: TokenBatch, *, token_budget: int = 2048) -> list[TokenBatch]:
+def sample_batches(batch: TokenBatch, *, token_budget: int = CPU_TOKEN_BUDGET) -> list[TokenBatch]:
     """Cut a batch into batches of about so many tokens, the longest sequences first."""
     order = np.argsort(-batch.lengths, kind="stable")
     order = order[batch.lengths[order] > 0]  # of some models a text has no tokens

@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.training.evaluating import Embed, EvaluationSet
+from embedkit.checkpoint.folder import RUN_FOLDER
+from embedkit.training.evaluating import Embed, EvaluationSet, row_cosines
 
 Floats = NDArray[np.float32]
 
@@ -65,8 +66,7 @@ def compare_models(
         speed[name] = len(held_out) / (time.perf_counter() - started)
     wanted = vectors["teacher"] if axes is None else vectors["teacher"] @ axes.T
     if wanted.shape == vectors["student"].shape:
-        lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(vectors["student"], axis=1)
-        cosines = np.einsum("ne,ne->n", wanted, vectors["student"]) / np.maximum(lengths, 1e-12)
+        cosines = row_cosines(wanted, vectors["student"])
         rows.append(Row("cosine to the teacher, held-out texts", 1.0, float(cosines.mean())))
     for each in evaluation:
         values = {name: each.measure(_embedder(model)) for name, model in models.items()}
@@ -81,7 +81,7 @@ def compare_models(
 def weight_bytes(folder: Path) -> int:
     """Add up the sizes of a model folder's weight files; those of a run beside them do not count."""
     files = (
-        path for path in folder.rglob("*.safetensors") if "training" not in path.relative_to(folder).parts
+        path for path in folder.rglob("*.safetensors") if RUN_FOLDER not in path.relative_to(folder).parts
     )
     return sum(path.stat().st_size for path in files)
 

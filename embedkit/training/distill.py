@@ -23,7 +23,7 @@ from embedkit.model.static import StaticEncoder
 from embedkit.recipe import as_table
 from embedkit.training.distill_recipe import DistillRecipe
 from embedkit.training.embedding import PackedEncoder, embed_texts, forward, micro_batches
-from embedkit.training.evaluating import EvaluationSet, evaluation_hashes
+from embedkit.training.evaluating import EvaluationSet, evaluation_hashes, row_cosines
 from embedkit.training.launch import Ranks, synchronized
 from embedkit.training.loop import Shares
 from embedkit.training.losses import embedding_mse
@@ -171,11 +171,9 @@ class Distillation:
         """Measure the cosine to the teacher on held-out texts, and the evaluation sets; the first decides what is best."""
         vectors = self.embed(module, self.held_out_texts, ranks)
         targets = self._taught.targets(self.held_out)
-        if self._recipe.loss == "mse":
-            loss = float(np.square(vectors - targets).mean())
-        else:
-            loss = 1 - float(row_cosines(vectors, targets).mean())
-        values = {"loss": loss, "cosine": float(row_cosines(vectors, targets).mean())}
+        cosine = float(row_cosines(vectors, targets).mean())
+        loss = float(np.square(vectors - targets).mean()) if self._recipe.loss == "mse" else 1 - cosine
+        values = {"loss": loss, "cosine": cosine}
         for each in self.evaluation:
             values[each.measure_name] = each.measure(
                 lambda texts, role: self.embed(module, texts, ranks, role)
@@ -201,10 +199,3 @@ class Distillation:
         student = self._student
         write_model(draft, student.model, student.tokenizer, student.modules, family=student.family)
         folder.publish(draft)
-
-
-def row_cosines(one: Floats, other: Floats) -> Floats:
-    """Return the cosine of each row with its partner: (N, E), (N, E) -> (N,)."""
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    result: Floats = np.einsum("ne,ne->n", one, other) / np.maximum(lengths, 1e-12)
-    return result

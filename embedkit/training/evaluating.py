@@ -119,6 +119,13 @@ def search(
     return run
 
 
+def row_cosines(one: Floats, other: Floats) -> Floats:
+    """Return the cosine of each row with its partner: (N, E), (N, E) -> (N,)."""
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    result: Floats = np.einsum("ne,ne->n", one, other) / np.maximum(lengths, 1e-12)
+    return result
+
+
 def unit(vectors: Floats) -> Floats:
     """Scale each row to unit length; a zero row stays zero."""
     result: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

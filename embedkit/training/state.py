@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from embedkit.checkpoint.folder import new_folder, sync
+from embedkit.checkpoint.folder import RUN_FOLDER, new_folder, sync
 from embedkit.errors import OutputError, TrainingError
 from embedkit.recipe import differences
 from embedkit.training.launch import placed, whole
@@ -51,7 +51,7 @@ class RunFolder:
 
     def __init__(self, output: str | Path) -> None:
         self.output = Path(output)
-        self.path = self.output / "training"
+        self.path = self.output / RUN_FOLDER
         self.states = self.path / "states"
         self.log_path = self.path / "log.jsonl"
         self.best_path = self.path / "best.safetensors"
