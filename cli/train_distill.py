@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +15,11 @@ from .options import DeviceName, PrecisionName
 if TYPE_CHECKING:
     from embedkit.encoding.backend import Float32
     from embedkit.encoding.encoder import Encoder
-    from embedkit.training.distill import Distillation
+    from embedkit.training.distill import Distillation, TaughtTexts
     from embedkit.training.distill_recipe import DistillRecipe
     from embedkit.training.launch import Ranks
+    from embedkit.training.student import Student
+    from embedkit.training.teacher import Embed, TeacherCache
 
 EXAMPLES = """\b
 Examples:
@@ -40,6 +43,15 @@ def train_distill(
             "--layers",
             metavar="I,J,…",
             help="Layers of the teacher that the student starts from, numbered from 0. Default: fresh ones.",
+            show_default=False,
+        ),
+    ] = None,
+    student: Annotated[
+        Path | None,
+        typer.Option(
+            "--student",
+            metavar="FOLDER",
+            help="Student of before to go on with, on new texts or for longer. Default: make one.",
             show_default=False,
         ),
     ] = None,
@@ -121,6 +133,7 @@ def train_distill(
 
     flags = {
         "run.steps": steps,
+        "student.folder": student and json.dumps(str(student)),
         "student.layers": None if layers is None else f"[{layers}]",
         "student.kind": "static" if static else None,
         "student.prune_below": prune_below,
@@ -171,10 +184,9 @@ def _journey(
     quiet: bool,
 ) -> Distillation:
     from embedkit.training.columns import parse_columns
-    from embedkit.training.distill import Distillation, taught_texts
+    from embedkit.training.distill import Distillation
     from embedkit.training.evaluating import find_overlaps, load_evaluation_sets
     from embedkit.training.examples import read_examples
-    from embedkit.training.student import make_student
     from embedkit.training.teacher import TeacherCache
 
     sets = load_evaluation_sets(evaluate)
@@ -197,21 +209,40 @@ def _journey(
             for filled in store.fill(texts, embed):
                 bar.update(filled.done / filled.total, f"{filled.done:,} of {filled.total:,} texts")
     ranks.wait()
-    taught = taught_texts(store, texts, recipe.student.dimension)
-    student = make_student(
-        recipe.student,
-        encoder.folder,
-        texts,
-        axes=taught.axes,
-        max_length=encoder.tokenizer.max_length,
-        seed=recipe.run.seed,
-        embed=embed,
-    )
+    student, taught = _student(recipe, encoder, store, texts, embed)
     if not quiet:
         console.note(
             f"student: {student.described}, {student.num_parameters:,} parameters, {student.tokenizer.vocab_size:,} tokens"
         )
     return Distillation(student, taught, recipe, teacher=fingerprint, evaluation=sets)
+
+
+def _student(
+    recipe: DistillRecipe, encoder: Encoder, store: TeacherCache, texts: Sequence[str], embed: Embed
+) -> tuple[Student, TaughtTexts]:
+    """Make the student or load it, and turn the teacher's vectors to what it is to give."""
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.training.distill import taught_texts
+    from embedkit.training.student import make_student
+    from embedkit.training.student_folder import load_student
+
+    wanted, max_length = recipe.student, encoder.tokenizer.max_length
+    if wanted.folder is not None:
+        loaded = load_student(wanted.folder, max_length=max_length, dropout=wanted.dropout)
+        before = Encoder.load(wanted.folder, device="cpu", max_seq_length=max_length)
+        aligned = taught_texts(store, texts, None, student=lambda some: before.encode(some, on_truncate="ok"))
+        return loaded, aligned
+    taught = taught_texts(store, texts, wanted.dimension)
+    made = make_student(
+        wanted,
+        encoder.folder,
+        texts,
+        axes=taught.axes,
+        max_length=max_length,
+        seed=recipe.run.seed,
+        embed=embed,
+    )
+    return made, taught
 
 
 def _compare(

@@ -6,7 +6,7 @@ Source: Reimers and Gurevych 2020, https://arxiv.org/abs/2004.09813, eq. 1, with
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,6 +29,7 @@ from embedkit.training.loop import Shares
 from embedkit.training.losses import embedding_mse
 from embedkit.training.state import RunFolder
 from embedkit.training.student import Student, principal_axes
+from embedkit.training.student_folder import ALIGNED_TEXTS, aligning_axes
 from embedkit.training.teacher import TeacherCache
 
 Ints = NDArray[np.int64]
@@ -56,21 +57,35 @@ class TaughtTexts:
         return found if self.axes is None else found @ self.axes.T
 
 
-def taught_texts(cache: TeacherCache, texts: Sequence[str], dimension: int | None) -> TaughtTexts:
-    """Look up the teacher's vectors of texts, and find the axes to cut them to where they are to be shorter.
+def taught_texts(
+    cache: TeacherCache,
+    texts: Sequence[str],
+    dimension: int | None,
+    *,
+    student: Callable[[Sequence[str]], Floats] | None = None,
+) -> TaughtTexts:
+    """Look up the teacher's vectors of texts, and find the axes that they are turned to.
+
+    These are the principal ones where vectors are to be shorter, or those of a `student` of before, given as what encodes texts.
 
     Raises:
         TrainingError: there are too few texts for so many axes, or more axes than dimensions.
     """
     rows, vectors = cache.rows(texts), cache.vectors()
     axes = None
-    if dimension is not None:
-        sample = np.random.default_rng(0).permutation(len(rows))[:PCA_SAMPLE]
-        axes = principal_axes(vectors[rows[np.sort(sample)]], dimension)
+    if student is not None:
+        some = _sample(len(rows), ALIGNED_TEXTS)
+        axes = aligning_axes(student([texts[number] for number in some]), vectors[rows[some]])
+    elif dimension is not None:
+        axes = principal_axes(vectors[rows[_sample(len(rows), PCA_SAMPLE)]], dimension)
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8") + b"\0")
     return TaughtTexts(texts, rows, vectors, axes, digest.hexdigest())
+
+
+def _sample(count: int, most: int) -> Ints:
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 class Distillation:

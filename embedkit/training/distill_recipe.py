@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from embedkit.training.recipes import ModelRecipe, OptimRecipe, RunRecipe
@@ -15,12 +15,14 @@ DistillLoss = Literal["cosine", "mse"]
 class StudentRecipe:
     """What the student is.
 
+    `folder` is a model that was distilled before, to go on with; else it is made here.
     `layers` are copied from the teacher, numbered from 0, with the `intermediate_size` strongest inner units of their feed-forward
     layers (default: all); without them the encoder is drawn fresh in the shape of `model`.
     `prune_below` leaves out the tokens that the texts use fewer times; 0 keeps all. `dimension` cuts the vectors by PCA.
     `dropout` is that of the student in training; a student that imitates vectors does better without.
     """
 
+    folder: str | None = None
     kind: StudentKind = "transformer"
     layers: tuple[int, ...] = ()
     intermediate_size: int | None = None
@@ -30,6 +32,10 @@ class StudentRecipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
 
     def __post_init__(self) -> None:
+        if self.folder is not None and replace(self, folder=None) != StudentRecipe(dropout=self.dropout):
+            raise ValueError(
+                f"folder is {self.folder!r}; that student has its shape, so only dropout can be set beside it"
+            )
         if self.prune_below < 0:
             raise ValueError(f"prune_below is {self.prune_below}; it must be at least 0")
         if not 0 <= self.dropout < 1:

@@ -125,7 +125,7 @@ def _from_layers(
         raise TrainingError(
             "student.layers: the teacher's layers share their weights (ALBERT); there are none to choose. Train from scratch"
         )
-    _check_length(max_length, teacher.config.max_tokens)
+    check_length(max_length, teacher.config.max_tokens)
     source = load_sentence_encoder(teacher)
     units: Sequence[Tensor] = ()
     if recipe.intermediate_size is not None:
@@ -194,7 +194,7 @@ def _fresh(
     recipe: StudentRecipe, teacher: ModelFolder, tokenizer: Tokenizer, width: int, max_length: int
 ) -> Student:
     config = recipe.model.config(vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.special_id("pad"))
-    _check_length(max_length, config.max_tokens)
+    check_length(max_length, config.max_tokens)
     dense: tuple[DenseConfig, ...] = ()
     if config.hidden_size != width:
         dense = (
@@ -230,7 +230,12 @@ def _static(
     return Student(model, plain, modules, None, "static, mean of token vectors")
 
 
-def _check_length(max_length: int, limit: int) -> None:
+def check_length(max_length: int, limit: int) -> None:
+    """Refuse texts that are longer than the student's positions reach.
+
+    Raises:
+        TrainingError: they are.
+    """
     if max_length > limit:
         raise TrainingError(
             f"data.max_length is {max_length}; the student's positions end at {limit} tokens. Lower it"

@@ -30,6 +30,7 @@ from embedkit.training.narrowing import contributions, strongest
 from embedkit.training.pruning import prune_vocabulary
 from embedkit.training.state import RunFolder
 from embedkit.training.student import make_student, principal_axes
+from embedkit.training.student_folder import aligning_axes, load_student
 from embedkit.training.teacher import Filled, TeacherCache
 from tests.tiny import tiny_tokenizer
 from tests.training.contrastive_runs import rows_of, write_rows
@@ -365,3 +366,48 @@ def test_texts_that_training_and_evaluation_share_are_counted(tmp_path: Path) ->
     assert (found.shared, found.total, found.example) == (2, 4, "A dog.")
     assert "2 of its 4 texts (50.0%) are in the training data too, such as 'A dog.'" in found.warning()
     assert find_overlaps(sets, ["nothing"]) == []
+
+
+def test_a_student_of_before_goes_on_from_where_it_stood(tiny_model: Path, tmp_path: Path) -> None:
+    made, _ = make_journey(tiny_model, tmp_path / "cache", "student.layers=[0]", "student.dimension=8")
+    made.save(RunFolder(tmp_path / "first"))
+    before = Encoder.load(tmp_path / "first", device="cpu", max_seq_length=32)
+    student = load_student(tmp_path / "first", max_length=32, dropout=0.25)
+    assert student.modules.max_seq_length == 32
+    store = TeacherCache(tmp_path / "cache", {"teacher": "tiny"}, 32)
+    taught = taught_texts(store, TEXTS, None, student=embed_with(before))
+    assert taught.axes is not None
+    assert taught.axes.shape == (8, 32)
+    np.testing.assert_allclose(taught.axes @ taught.axes.T, np.eye(8), atol=1e-5)
+    going_on = load_recipe(DistillRecipe, overrides=(*BASE, 'student.folder="first"'))
+    journey = Distillation(student, taught, going_on, teacher={"teacher": "tiny"})
+    # The first step's vectors are the old student's, but for dropout, which is off when it is measured.
+    ours = journey.embed(journey.module, TEXTS[:5], alone())
+    np.testing.assert_allclose(ours, embed_with(before)(TEXTS[:5]), atol=1e-5)
+    assert student.model.training
+    # The turn fits this student at least as well as the axes that it began with.
+    old = float(made.evaluate(made.module, alone())["cosine"])
+    assert float(journey.evaluate(journey.module, alone())["cosine"]) >= old - 1e-3
+    with pytest.raises(TrainingError, match=r"max_length is 99; .* positions end at \d+ tokens"):
+        load_student(tmp_path / "first", max_length=99, dropout=0.0)
+
+
+def test_the_turn_to_a_student_is_found_and_left_out_where_there_is_none() -> None:
+    rng = np.random.default_rng(0)
+    teacher = rng.standard_normal((400, 6)).astype(np.float32)
+    any_turn = np.linalg.qr(rng.standard_normal((6, 6)))[0].astype(np.float32)
+    for turn in (any_turn, principal_axes(teacher, 4)):
+        found = aligning_axes(teacher @ turn.T, teacher)
+        assert found is not None
+        np.testing.assert_allclose(found, turn, atol=1e-4)
+    noisy = teacher + 0.1 * rng.standard_normal((400, 6)).astype(np.float32)
+    assert aligning_axes(noisy, teacher) is None
+    with pytest.raises(TrainingError, match="the student gives vectors of 7 dimensions, the teacher of 6"):
+        aligning_axes(np.zeros((9, 7), np.float32), teacher[:9])
+    with pytest.raises(TrainingError, match="3 texts are too few to align vectors of 6 dimensions"):
+        aligning_axes(teacher[:3], teacher[:3])
+
+
+def test_a_student_of_before_brings_its_own_shape() -> None:
+    with pytest.raises(RecipeError, match="that student has its shape, so only dropout can be set beside it"):
+        load_recipe(DistillRecipe, overrides=(*BASE, 'student.folder="runs/a"', "student.layers=[0]"))
