@@ -22,6 +22,11 @@ class InputFormat(StrEnum):
     file = "file"
 
 
+class FusionName(StrEnum):
+    scores = "scores"
+    ranks = "ranks"
+
+
 class DeviceName(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -35,6 +40,15 @@ class PrecisionName(StrEnum):
     bf16 = "bf16"
     fp16 = "fp16"
     int8 = "int8"
+
+
+class BackendName(StrEnum):
+    auto = "auto"
+    native = "native"
+    numpy = "numpy"
+    torch = "torch"
+    onnx = "onnx"
+    openvino = "openvino"
 
 
 class OnTruncateName(StrEnum):
@@ -107,6 +121,13 @@ Precision = Annotated[
         help="Number format of weights and activations; auto: the fastest here that is as good as fp32 (measured once).",
     ),
 ]
+Backend = Annotated[
+    BackendName,
+    typer.Option(
+        "--backend",
+        help="What computes; auto: the fastest of native, numpy and torch that can. onnx and openvino are optional packages.",
+    ),
+]
 ForcePrecision = Annotated[
     bool,
     typer.Option("--force-precision", help="Take a half precision even where the processor emulates it."),
@@ -128,6 +149,36 @@ TruncateDim = Annotated[
         metavar="N",
         min=1,
         help="Keep the first N dimensions (Matryoshka models).",
+        show_default=False,
+    ),
+]
+FusionBy = Annotated[
+    FusionName,
+    typer.Option(
+        "--fusion",
+        help="What mode hybrid joins: the scores, each scaled to 0 … 1, or the ranks alone (reciprocal rank fusion).",
+    ),
+]
+RerankWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--rerank-weight",
+        metavar="W",
+        min=0.0,
+        max=1.0,
+        help="Part of the reranker's score in the order, the rest being the first stage's, each scaled to 0 … 1. "
+        "Default: what the reranker's folder says, else 1.",
+        show_default=False,
+    ),
+]
+MergeTokens = Annotated[
+    float | None,
+    typer.Option(
+        "--merge-tokens",
+        metavar="R",
+        min=0.0,
+        max=0.5,
+        help="Merge a share R of a long text's tokens in each layer (ToMe): faster, a little worse. 0.1 leaves half of them after six layers. An index keeps its R.",
         show_default=False,
     ),
 ]

@@ -89,6 +89,7 @@ def rerank(
         typer.Option("--documents", metavar="FILE", help="Texts of the run's documents.", show_default=False),
     ] = None,
     candidates: Candidates = None,
+    rerank_weight: options.RerankWeight = None,
     budget: Budget = None,
     top_k: Annotated[
         int | None,
@@ -150,7 +151,8 @@ def rerank(
 ) -> None:
     """Reorder candidates by a model that reads query and text together.
 
-    JSON lines come out as they went in, candidates in their new order, each with a `rerank_score` beside what it had. A
+    JSON lines come out as they went in, candidates in their new order, each with a `rerank_score` beside what it had, and where
+    the first stage has a say by --rerank-weight and its `score`, the `final_score` they are ordered by. A
     TREC run comes out as a TREC run, or as JSON lines with --json. Nothing is dropped.
     """
     if run is not None and not (queries and documents):
@@ -202,6 +204,7 @@ def rerank(
         requests if run is not None else _lines(inputs),
         candidates=candidates,
         budget_seconds=seconds,
+        weight=rerank_weight,
     )
     with console.progress_bar("rerank", quiet=quiet or sys.stdout.isatty()) as bar:
         for reply in tally.count(answers):
@@ -243,7 +246,7 @@ class _Tally:
     """What to say at the end: how much was scored, what was not, and where nothing could be."""
 
     def __init__(self, top_k: int | None) -> None:
-        self.queries = self.scored = self.beyond = self.empty = 0
+        self.queries = self.scored = self.beyond = self.empty = self.alone = 0
         self._top_k = top_k
 
     def count(self, answers: Iterable[Answer]) -> Iterator[Answer]:
@@ -253,6 +256,7 @@ class _Tally:
             self.scored += len(reply.scores)
             self.beyond += total - len(reply.scores)
             self.empty += total == 0
+            self.alone += bool(total) and reply.weight < 1 and not reply.blended
             yield reply
 
     def say(self, reranker: Reranker, name: str) -> None:
@@ -262,6 +266,10 @@ class _Tally:
         if self.beyond:
             console.note(
                 f"{self.beyond:,} candidates beyond --candidates or --budget follow in their old order"
+            )
+        if self.alone:
+            console.note(
+                f"note: in {self.alone:,} queries a candidate has no `score`, so the reranker alone decided their order"
             )
         if self.empty:
             console.note(f"note: {self.empty:,} queries had no candidates")

@@ -1,28 +1,26 @@
 """Retriever: query -> hits. Search by meaning, by words or both, fuse, rerank.
 
 1. dense: embed the queries, take the nearest vectors; text: BM25; hybrid: both.
-2. hybrid: fuse the two lists by reciprocal rank.
-3. With a reranker: score the best candidates together with the query, and order them by that.
+2. hybrid: fuse the two lists, by their scores or by ranks (`embedkit.fusion`).
+3. With a reranker: score the best candidates together with the query, and order them by that, or by both stages' scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from embedkit.fusion import Fusion, fuse
 from embedkit.records import Hit
 from embedkit.reranking.hits import rerank_hits
 from embedkit.reranking.reranker import Reranker
 
 Mode = Literal["dense", "text", "hybrid"]
 Embeddings = npt.NDArray[np.float32]
-
-# Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114, section 2: k = 60.
-RANK_CONSTANT = 60
 
 
 class SearchIndex(Protocol):
@@ -43,9 +41,10 @@ class SearchIndex(Protocol):
 class SearchOptions:
     """How to search.
 
-    `candidates` are fetched from each side for fusing and reranking; `rerank_budget_seconds` reranks as deep as fits. `group` gives one hit a document, its best passage.
-    `min_score` drops hits whose final score is lower; what a score is depends on the mode (a cosine, BM25, a sum of
-    reciprocal ranks or the reranker's).
+    `candidates` are fetched from each side for fusing and reranking; `rerank_budget_seconds` reranks as deep as fits. `rerank_weight`
+    is the part of its score in the order of hits (None: the reranker's own). `group` gives one hit a document, its best passage.
+    `min_score` drops hits whose final score is lower; what a score is depends on the mode: a cosine, BM25, the fused score or
+    the reranker's.
     """
 
     k: int = 10
@@ -54,6 +53,8 @@ class SearchOptions:
     candidates: int = 100
     dense_weight: float = 1.0
     text_weight: float = 1.0
+    fusion: Fusion = "scores"
+    rerank_weight: float | None = None
     group: bool = False
     min_score: float | None = None
     rerank_budget_seconds: float | None = None
@@ -61,9 +62,13 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
+        if self.fusion not in get_args(Fusion):
+            raise ValueError(f"fusion is {self.fusion!r}; it must be one of {', '.join(get_args(Fusion))}")
         for name in ("k", "candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.rerank_weight is not None and not 0 <= self.rerank_weight <= 1:
+            raise ValueError(f"rerank_weight is {self.rerank_weight}; it must be from 0 to 1")
         weights = (self.dense_weight, self.text_weight)
         if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
             raise ValueError(f"the weights are {weights}; they must be finite, not negative and not both 0")
@@ -107,7 +112,8 @@ class Retriever:
         for query, by_meaning, by_words in zip(queries, dense, text, strict=True):
             hits = by_meaning or by_words
             if options.mode == "hybrid":
-                hits = fuse([(by_meaning, options.dense_weight), (by_words, options.text_weight)])
+                weighted = [(by_meaning, options.dense_weight), (by_words, options.text_weight)]
+                hits = fuse(weighted, by=options.fusion)
                 hits = first_of_each_document(hits) if options.group else hits
             if self.reranker is not None:
                 reranked = rerank_hits(
@@ -115,6 +121,7 @@ class Retriever:
                     query,
                     hits,
                     candidates=options.candidates,
+                    weight=options.rerank_weight,
                     budget_seconds=options.rerank_budget_seconds,
                 )
                 hits = reranked.hits
@@ -123,34 +130,9 @@ class Retriever:
         return results
 
 
-def fuse(lists: Iterable[tuple[Sequence[Hit], float]]) -> list[Hit]:
-    """Fuse ranked lists: a hit's score is the sum over the lists of weight / (60 + rank), with ranks from 1.
-
-    Worked example: first in one list and second in another, weights 1: 1/61 + 1/62 = 0.0325.
-    Source: Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114.
-    """
-    fused: dict[tuple[str, int], Hit] = {}
-    for hits, weight in lists:
-        if not weight:
-            continue
-        for rank, hit in enumerate(hits, 1):
-            part = weight / (RANK_CONSTANT + rank)
-            known = fused.get((hit.doc_id, hit.passage))
-            if known is None:
-                fused[hit.doc_id, hit.passage] = replace(hit, score=part)
-            else:
-                scores = {**known.scores, **hit.scores}
-                fused[hit.doc_id, hit.passage] = replace(known, score=known.score + part, scores=scores)
-    return _ordered(fused.values())
-
-
 def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:
     """Keep the best hit of each document, in order."""
     best: dict[str, Hit] = {}
     for hit in hits:
         best.setdefault(hit.doc_id, hit)
     return list(best.values())
-
-
-def _ordered(hits: Iterable[Hit]) -> list[Hit]:
-    return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id, hit.passage))

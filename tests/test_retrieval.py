@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from embedkit.records import Hit
-from embedkit.retrieval import Retriever, SearchOptions, fuse
+from embedkit.retrieval import Retriever, SearchOptions
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -33,6 +33,8 @@ class ListedIndex:
 class LengthReranker:
     """Scores a text by its length."""
 
+    weight = 1.0
+
     def __init__(self) -> None:
         self.seen: list[str] = []
 
@@ -51,24 +53,6 @@ TEXT = [hit("b", 7.0, part="text"), hit("d", 6.0, part="text"), hit("a", 5.0, pa
 
 def embed(texts: Sequence[str]) -> Embeddings:
     return np.ones((len(texts), 2), np.float32)
-
-
-def test_reciprocal_ranks_are_added() -> None:
-    """a: 1/61 + 1/63, b: 1/62 + 1/61, c: 1/63, d: 1/62."""
-    fused = fuse([(DENSE, 1.0), (TEXT, 1.0)])
-    assert [h.doc_id for h in fused] == ["b", "a", "d", "c"]
-    np.testing.assert_allclose([h.score for h in fused], [1 / 62 + 1 / 61, 1 / 61 + 1 / 63, 1 / 62, 1 / 63])
-    assert fused[0].scores == {"dense": 0.8, "text": 7.0}
-
-
-def test_a_weight_of_zero_takes_a_side_out() -> None:
-    assert [h.doc_id for h in fuse([(DENSE, 1.0), (TEXT, 0.0)])] == ["a", "b", "c"]
-    assert [h.doc_id for h in fuse([(DENSE, 0.1), (TEXT, 10.0)])][:3] == ["b", "d", "a"]
-
-
-def test_equal_scores_come_in_the_order_of_id_and_passage() -> None:
-    fused = fuse([([hit("z", 1), hit("m", 0.5)], 1.0), ([hit("a", 1), hit("m", 0.5, passage=1)], 1.0)])
-    assert [(h.doc_id, h.passage) for h in fused] == [("a", 0), ("z", 0), ("m", 0), ("m", 1)]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +93,25 @@ def test_a_reranker_orders_the_candidates_with_their_titles() -> None:
     assert index.asked[0][1] == 3
 
 
+@pytest.mark.parametrize(("weight", "ids"), [(None, ["b", "c", "a"]), (0.0, ["a", "b", "c"]), (0.4, ["b", "a", "c"])])
+def test_the_first_stage_has_its_part_in_the_order_of_reranked_hits(weight: float | None, ids: list[str]) -> None:
+    """Lengths 1, 14, 6 scaled: 0, 1, 5/13; cosines scaled: 1, 1/2, 0. With .4: a .6, b .7, c .154."""
+    dense = [Hit("a", 0.9, "x"), Hit("b", 0.8, "longest of all"), Hit("c", 0.7, "longer")]
+    options = SearchOptions(rerank_weight=weight)
+    (found,) = Retriever(ListedIndex(dense, []), embed=embed, reranker=LengthReranker()).search(["q"], options)
+    assert [h.doc_id for h in found] == ids
+    if weight == 0.4:
+        np.testing.assert_allclose([h.score for h in found], [0.7, 0.6, 0.4 * 5 / 13])
+
+
+def test_hybrid_fuses_as_asked() -> None:
+    index = ListedIndex(DENSE, TEXT)
+    (by_ranks,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid", fusion="ranks"))
+    (by_scores,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid"))
+    assert by_ranks[0].score == pytest.approx(1 / 62 + 1 / 61)
+    assert by_scores[0].score == pytest.approx(0.75)
+
+
 def test_hits_below_the_minimum_are_dropped() -> None:
     (found,) = Retriever(ListedIndex(DENSE, TEXT), embed=embed).search(["q"], SearchOptions(min_score=0.8))
     assert [h.doc_id for h in found] == ["a", "b"]
@@ -130,6 +133,8 @@ def test_words_are_searched_without_an_encoder_and_meaning_is_not() -> None:
         ({"candidates": 0}, "candidates is 0"),
         ({"dense_weight": 0.0, "text_weight": 0.0}, "not both 0"),
         ({"text_weight": float("nan")}, "must be finite"),
+        ({"fusion": "best"}, "fusion is 'best'; it must be one of scores, ranks"),
+        ({"rerank_weight": 1.5}, r"rerank_weight is 1.5; it must be from 0 to 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
@@ -139,6 +144,8 @@ def test_options_out_of_range_are_refused(options: dict[str, object], message: s
 
 def test_a_reranker_with_too_few_scores_is_a_mistake() -> None:
     class Short:
+        weight = 1.0
+
         def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
             return np.zeros(1, np.float32)
 

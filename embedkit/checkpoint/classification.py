@@ -21,6 +21,7 @@ from embedkit.model.config import DenseActivation, EncoderConfig, HeadActivation
 from embedkit.models import find_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 
+OWN_KEY = "embedkit"  # what of config.json is ours alone; others pass over it
 _DROPOUT_KEYS: dict[str, str] = {"distilbert": "seq_classif_dropout", "albert": "classifier_dropout_prob"}
 _MODERN_ACTIVATIONS: dict[str, HeadActivation] = {
     "gelu": "gelu",
@@ -45,7 +46,8 @@ _ACTIVATION_CLASSES: dict[DenseActivation, str] = {
 class ClassifierFolder:
     """A cross-encoder on disk, read but for its weights.
 
-    `activation` turns logits into scores. `token_types` says whether the model is told the two texts apart.
+    `activation` turns logits into scores. `token_types` says whether the model is told the two texts apart. `rerank_weight` is what
+    part the model's score has in the order of reranked hits, beside the first stage's: from 0 to 1, the default.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class ClassifierFolder:
     activation: DenseActivation
     token_types: bool
     tokenizer: Tokenizer
+    rerank_weight: float = 1.0
 
     @property
     def name(self) -> str:
@@ -120,6 +123,7 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
         activation=_read_activation(path, content, texts, len(labels)),
         token_types=has_token_types(path, config),
         tokenizer=tokenizer,
+        rerank_weight=_rerank_weight(content, where),
     )
 
 
@@ -152,6 +156,16 @@ def _check_is_classifier(path: Path, content: Mapping[str, Any]) -> None:
             f"{path / 'modules.json'}: the modules are {', '.join(kinds)}; a cross-encoder with more than Transformer "
             "is not computed. Choose a …ForSequenceClassification model"
         )
+
+
+def _rerank_weight(content: Mapping[str, Any], where: str) -> float:
+    own = content.get(OWN_KEY, {})
+    weight = own.get("rerank_weight", 1.0) if isinstance(own, dict) else own
+    if not isinstance(weight, int | float) or not 0 <= weight <= 1:
+        raise CheckpointError(
+            f"{where}: {OWN_KEY}.rerank_weight is {weight!r}; it must be a number from 0 to 1. Correct it, or leave it out"
+        )
+    return float(weight)
 
 
 def _labels(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -234,6 +248,7 @@ def classifier_config(
     family: Family,
     labels: tuple[str, ...],
     activation: DenseActivation,
+    rerank_weight: float = 1.0,
 ) -> dict[str, Any]:
     """Turn a cross-encoder's shape into the content of a `config.json`.
 
@@ -251,6 +266,8 @@ def classifier_config(
         "sbert_ce_default_activation_function": name,
         "sentence_transformers": {"activation_fn": name},
     }
+    if rerank_weight != 1:
+        content[OWN_KEY] = {"rerank_weight": rerank_weight}
     if family == "modernbert":
         content |= {
             "classifier_pooling": head.pooling,

@@ -57,6 +57,7 @@ def save_classifier(
     family: Family,
     labels: tuple[str, ...] = ("LABEL_0",),
     activation: DenseActivation = "sigmoid",
+    rerank_weight: float = 1.0,
 ) -> None:
     """Write a folder that transformers and sentence-transformers' `CrossEncoder` load.
 
@@ -75,6 +76,7 @@ def write_classifier(
     family: Family,
     labels: tuple[str, ...] = ("LABEL_0",),
     activation: DenseActivation = "sigmoid",
+    rerank_weight: float = 1.0,
 ) -> None:
     """Write the model's files into an existing folder.
 
@@ -82,7 +84,9 @@ def write_classifier(
         ValueError: there are more or fewer labels than the head has.
     """
     config, head = model.encoder.config, model.config
-    content = classifier_config(config, head, family=family, labels=labels, activation=activation)
+    content = classifier_config(
+        config, head, family=family, labels=labels, activation=activation, rerank_weight=rerank_weight
+    )
     write_json(folder / "config.json", content)
     tensors = export_tensors(model.encoder, encoder_names(family, config), prefix=BASE_PREFIX[family])
     tensors |= export_tensors(model.head, head_names(family, config, head))

@@ -59,14 +59,19 @@ def search_all(retriever: Retriever, queries: Mapping[str, str], options: Search
 
 
 def rerank_all(
-    reranker: Reranker, queries: Mapping[str, str], found: Found, *, candidates: int
+    reranker: Reranker,
+    queries: Mapping[str, str],
+    found: Found,
+    *,
+    candidates: int,
+    weight: float | None = None,
 ) -> Iterator[Found]:
     """Rerank the first `candidates` hits of every query; yields what is done after each, the last has them all."""
     seconds, pairs = 0.0, 0
     hits: dict[str, Sequence[Hit]] = {}
     for query_id, before in found.hits.items():
         started = time.perf_counter()
-        reranked = rerank_hits(reranker, queries[query_id], before, candidates=candidates)
+        reranked = rerank_hits(reranker, queries[query_id], before, candidates=candidates, weight=weight)
         seconds += time.perf_counter() - started
         hits[query_id] = reranked.hits
         pairs += reranked.depth

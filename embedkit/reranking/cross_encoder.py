@@ -85,6 +85,7 @@ class CrossEncoder:
                 f"{folder.path}: there is no label {label!r}; its labels are {', '.join(folder.labels)}"
             )
         self.folder = folder
+        self.weight = folder.rerank_weight
         self.scorer, self.head = scorer, head
         self.choice = choice
         self.truncation: Truncation = truncation

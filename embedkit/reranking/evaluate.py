@@ -42,6 +42,7 @@ def evaluate_reranking(
     metrics: Sequence[Metric] = RERANKING_METRICS,
     candidates: int | None = None,
     budget_seconds: float | None = None,
+    weight: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> RerankingResult:
     """Rerank the queries of a run (`requests_of_run`) and measure both orders against judgements.
@@ -59,7 +60,9 @@ def evaluate_reranking(
         for request in requests
     }
     started = clock()
-    replies = list(answer(reranker, requests, candidates=candidates, budget_seconds=budget_seconds))
+    replies = list(
+        answer(reranker, requests, candidates=candidates, budget_seconds=budget_seconds, weight=weight)
+    )
     seconds = clock() - started
     after = {str(reply.request.row["query_id"]): reply.run_scores() for reply in replies}
     return RerankingResult(

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from embedkit.encoding.backend import Float32
+from embedkit.fusion import min_max
 from embedkit.records import Hit, titled_text
 from embedkit.reranking.reranker import Reranker
 
@@ -17,6 +19,7 @@ from embedkit.reranking.reranker import Reranker
 # depth that was reached and on nothing else.
 FIRST_CHUNK = 4
 LARGEST_CHUNK = 16
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,19 @@ def rerank_hits(
     hits: Sequence[Hit],
     *,
     candidates: int | None = None,
+    weight: float | None = None,
     budget_seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Reranked:
     """Score the first `candidates` hits together with the query and order them by that; ties keep their order.
 
-    `scores` of a scored hit gains "rerank", which is also its `score`. Hits beyond the depth follow in their old order with
+    `scores` of a scored hit gains "rerank", which is also its `score`. With a `weight` below 1 (None: the reranker's own) `score` is what
+    `blend` makes of both stages. Hits beyond the depth follow in their old order with
     scores of 1, 2, 3 … below the lowest, so that a higher score is better throughout. With a budget the first four are
     always scored, and no more are begun once they would end too late.
 
     Raises:
-        ValueError: the reranker does not give one finite score a text, or the budget is not above 0.
+        ValueError: the reranker does not give one finite score a text, the budget is not above 0, or the weight is out of range.
     """
     if budget_seconds is not None and not budget_seconds > 0:
         raise ValueError(f"budget_seconds is {budget_seconds}; it must be above 0")
@@ -65,15 +70,37 @@ def rerank_hits(
         scores = checked(reranker.score(query, texts), len(texts)) if texts else np.empty(0, np.float32)
     else:
         scores = score_within(reranker, query, texts, budget_seconds=budget_seconds, clock=clock)
-    return Reranked(ordered(hits, scores), len(scores))
+    weight = reranker.weight if weight is None else weight
+    return Reranked(ordered(hits, scores, weight=weight), len(scores))
 
 
-def ordered(hits: Sequence[Hit], scores: Float32) -> list[Hit]:
+def blend(first: Sequence[float], scores: Float32, weight: float) -> Floats:
+    """Join the scores of two stages for the texts of one query: (D,), (D,) -> (D,).
+
+    weight * reranker + (1 - weight) * first stage, each scaled to 0 … 1 (`min_max`); with weight 1 the reranker's as they are.
+
+    Worked example: .9, .8, .7 and logits 2, 4, 0 with weight .5: (1 + .5) / 2, (.5 + 1) / 2, 0 = .75, .75, 0.
+    Raises:
+        ValueError: the weight is not from 0 to 1.
+    Source: Lin, Nogueira and Yates 2021, https://arxiv.org/abs/2010.06467, section 3.2.2, interpolation of scores.
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(
+            f"the reranker's weight is {weight}; it must be from 0 (the first stage alone) to 1 (the reranker alone)"
+        )
+    if weight == 1:
+        return scores.astype(np.float64)
+    joined: Floats = weight * min_max(scores) + (1 - weight) * min_max(first)
+    return joined
+
+
+def ordered(hits: Sequence[Hit], scores: Float32, *, weight: float = 1.0) -> list[Hit]:
     """Order hits by the scores of the first of them; the rest follow, each 1 below the one before."""
     depth = len(scores)
+    final = blend([hit.score for hit in hits[:depth]], scores, weight)
     scored = [
-        replace(hit, score=score, scores={**hit.scores, "rerank": score})
-        for hit, score in zip(hits[:depth], scores.tolist(), strict=True)
+        replace(hit, score=joined, scores={**hit.scores, "rerank": score})
+        for hit, score, joined in zip(hits[:depth], scores.tolist(), final.tolist(), strict=True)
     ]
     scored.sort(key=lambda hit: -hit.score)
     if not depth:

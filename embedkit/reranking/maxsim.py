@@ -33,6 +33,7 @@ class MaxSim:
                 "Use a transformer model"
             )
         self.encoder = encoder
+        self.weight = 1.0
 
     def score(self, query: str, texts: Sequence[str]) -> Float32:
         """Score texts against one query: -> (K,) float32.

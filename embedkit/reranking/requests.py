@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from embedkit.encoding.backend import Float32
 from embedkit.errors import EvaluationError, RecordError
@@ -19,7 +21,7 @@ from embedkit.evaluation.trec import read_run
 from embedkit.formats import read_lines
 from embedkit.records import ReadOptions, read_documents, read_queries, titled_text
 from embedkit.reranking.cross_encoder import CrossEncoder
-from embedkit.reranking.hits import checked, score_within
+from embedkit.reranking.hits import blend, checked, score_within
 from embedkit.reranking.reranker import Reranker
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
@@ -39,20 +41,46 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A request with the scores of its first D candidates: (D,) float32."""
+    """A request with the scores of its first D candidates: (D,) float32.
+
+    With a `weight` below 1 their order is that of both stages' scores together (`blend`), where all D had a `score` before.
+    """
 
     request: Request
     scores: Float32
+    weight: float = 1.0
+
+    @property
+    def first_scores(self) -> list[float] | None:
+        """What the scored candidates had from the first stage; None where one of them had nothing."""
+        given = [row.get("score") for row in self.request.candidates[: len(self.scores)]]
+        numbers = [float(score) for score in given if isinstance(score, int | float) and math.isfinite(score)]
+        return numbers if len(numbers) == len(given) else None
+
+    @property
+    def blended(self) -> bool:
+        """Whether the first stage has a say in the order."""
+        return self.weight < 1 and self.first_scores is not None
+
+    @property
+    def final_scores(self) -> npt.NDArray[np.float64]:
+        """What the scored candidates are ordered by: (D,)."""
+        first = self.first_scores if self.weight < 1 else None
+        return self.scores.astype(np.float64) if first is None else blend(first, self.scores, self.weight)
 
     def row(self, top_k: int | None = None) -> dict[str, Any]:
         """Return the request's row with its candidates in their new order, each with its `rerank_score`.
 
-        Candidates beyond the depth follow in their old order; their `rerank_score` is null.
+        Where the first stage had a say each has its `final_score` too. Candidates beyond the depth follow in their old order; their `rerank_score` is null.
         """
         given = self.request.candidates
-        places = [*np.argsort(-self.scores, kind="stable").tolist(), *range(len(self.scores), len(given))]
-        scores: list[float | None] = [*self.scores.tolist(), *[None] * (len(given) - len(self.scores))]
-        listed = [dict(given[i]) | {"rerank_score": scores[i]} for i in places]
+        final = self.final_scores
+        places = [*np.argsort(-final, kind="stable").tolist(), *range(len(final), len(given))]
+        unscored = [None] * (len(given) - len(final))
+        columns: dict[str, list[float | None]] = {"rerank_score": [*self.scores.tolist(), *unscored]}
+        if self.blended:
+            columns["final_score"] = [*final.tolist(), *unscored]
+        listed = [dict(given[i]) | {name: values[i] for name, values in columns.items()} for i in places]
         return dict(self.request.row) | {self.request.key: listed[:top_k]}
 
     def run_scores(self) -> dict[str, float]:
@@ -62,12 +90,13 @@ class Answer:
         """
         scores: dict[str, float] = {}
         lowest, beyond = 0.0, 0
+        name = "final_score" if self.blended else "rerank_score"
         for row in self.row()[self.request.key]:
-            if row["rerank_score"] is None:
+            if row[name] is None:
                 beyond += 1
                 scores[row["id"]] = lowest - beyond
             else:
-                scores[row["id"]] = lowest = row["rerank_score"]
+                scores[row["id"]] = lowest = row[name]
         return scores
 
 
@@ -152,14 +181,17 @@ def answer(
     *,
     candidates: int | None = None,
     budget_seconds: float | None = None,
+    weight: float | None = None,
 ) -> Iterator[Answer]:
     """Score the first `candidates` texts of each request, or as many as the budget allows; answers in order.
 
+    `weight` is the part of the reranker's score in the order; None: the reranker's own.
     Without a budget a cross-encoder computes pairs of several requests together.
     """
+    weight = reranker.weight if weight is None else weight
     if isinstance(reranker, CrossEncoder) and budget_seconds is None:
         reranker.check_single()
-        yield from _answer_together(reranker, requests, candidates)
+        yield from _answer_together(reranker, requests, candidates, weight)
         return
     for request in requests:
         texts = request.texts[:candidates]
@@ -167,11 +199,11 @@ def answer(
             scores = checked(reranker.score(request.query, texts), len(texts))
         else:
             scores = score_within(reranker, request.query, texts, budget_seconds=budget_seconds)
-        yield Answer(request, scores)
+        yield Answer(request, scores, weight)
 
 
 def _answer_together(
-    model: CrossEncoder, requests: Iterable[Request], candidates: int | None
+    model: CrossEncoder, requests: Iterable[Request], candidates: int | None, weight: float
 ) -> Iterator[Answer]:
     waiting: deque[Request] = deque()
 
@@ -181,7 +213,7 @@ def _answer_together(
             yield request.query, request.texts[:candidates]
 
     for scores in model.score_groups(groups()):
-        yield Answer(waiting.popleft(), checked(scores, len(scores)))
+        yield Answer(waiting.popleft(), checked(scores, len(scores)), weight)
 
 
 def trec_lines(reply: Answer, *, top_k: int | None = None, tag: str = "embedkit") -> str:

@@ -301,6 +301,7 @@ class RerankerTraining:
                 family=self._family,
                 labels=labels,
                 activation="sigmoid" if self.loss == "bce" else "identity",
+                rerank_weight=self._recipe.rerank_weight,
             )
             if self.train.meaning == "binary" and self._recipe.run.strategy == "ddp":
                 self._calibrate(draft)

@@ -31,6 +31,7 @@ class RerankerRecipe:
     A step takes `batch_queries` queries, over all devices, each with up to `candidates` of its own texts and
     `random_negatives` texts of other queries. `loss` auto goes by the data. `exits` trains the head after these numbers of
     layers too, for scoring early. `held_out` is the share of queries kept for evaluation, at most `evaluate_queries`.
+    `rerank_weight` is written beside the weights: the part of the model's score in the order of hits, the rest being the first stage's.
     `max_seq_length` none takes the model's limit. `temperature` is that of the loss kl, `positive_weight` of bce.
     """
 
@@ -46,6 +47,7 @@ class RerankerRecipe:
     positive_weight: float = 1.0
     temperature: float = 1.0
     exits: tuple[int, ...] = ()
+    rerank_weight: float = 1.0
     held_out: float = 0.02
     evaluate_queries: int = 500
 
@@ -61,6 +63,8 @@ class RerankerRecipe:
         for name in ("positive_weight", "temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
+        if not 0 <= self.rerank_weight <= 1:
+            raise ValueError(f"rerank_weight is {self.rerank_weight}; it must be from 0 to 1")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; it must be above 0 and below 1")
         if any(layer < 1 for layer in self.exits):

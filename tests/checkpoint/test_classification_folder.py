@@ -201,3 +201,13 @@ def test_missing_folder_and_wrong_tokenizer(folder: Path, tmp_path: Path) -> Non
     edit(folder / "config.json", vocab_size=10)
     with pytest.raises(CheckpointError, match="tokens, the token table 10 rows"):
         read_classifier_folder(folder)
+
+
+def test_the_part_in_the_order_of_hits_is_kept(tmp_path: Path) -> None:
+    folder = write_tiny_cross_encoder(tmp_path / "m")
+    assert read_classifier_folder(folder).rerank_weight == 1
+    edit(folder / "config.json", embedkit={"rerank_weight": 0.25})
+    assert read_classifier_folder(folder).rerank_weight == 0.25
+    edit(folder / "config.json", embedkit={"rerank_weight": 2})
+    with pytest.raises(CheckpointError, match=r"embedkit.rerank_weight is 2; it must be a number from 0 to 1"):
+        read_classifier_folder(folder)

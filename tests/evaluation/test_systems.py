@@ -44,6 +44,8 @@ class Words:
 class Backwards:
     """A reranker that turns every list round."""
 
+    weight = 1.0
+
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.arange(len(texts), dtype=np.float32)
 

@@ -14,6 +14,8 @@ from embedkit.reranking.requests import Request
 
 
 class ByLength:
+    weight = 1.0
+
     def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return np.array([len(text) for text in texts], dtype=np.float32)
 

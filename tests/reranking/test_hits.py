@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.records import Hit
-from embedkit.reranking.hits import parse_budget, rerank_hits
+from embedkit.reranking.hits import blend, parse_budget, rerank_hits
 
 
 class ByNumber:
     """A reranker that reads the score off the text's last word, taking `seconds` a text on its own clock."""
+
+    weight = 1.0
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.now = seconds, 0.0
@@ -119,6 +121,8 @@ def test_ranking_under_a_budget_is_that_of_as_many_candidates() -> None:
 
 def test_scores_that_cannot_be_ranked_are_refused() -> None:
     class Broken:
+        weight = 1.0
+
         def __init__(self, scores: list[float]) -> None:
             self.scores = scores
 
@@ -142,3 +146,24 @@ def test_budgets_are_read_with_their_units(text: str, seconds: float) -> None:
 def test_other_budgets_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a time budget; wanted one such as 200ms or 1\.5s"):
         parse_budget(text)
+
+
+def test_blending_two_stages_by_hand() -> None:
+    """.9, .8, .7 and 2, 4, 0: scaled 1, 1/2, 0 and 1/2, 1, 0."""
+    scores = np.array([2, 4, 0], dtype=np.float32)
+    np.testing.assert_allclose(blend([0.9, 0.8, 0.7], scores, 0.5), [0.75, 0.75, 0])
+    np.testing.assert_allclose(blend([0.9, 0.8, 0.7], scores, 0.25), [0.875, 0.625, 0])
+    np.testing.assert_array_equal(blend([0.9, 0.8, 0.7], scores, 1), scores)
+    with pytest.raises(ValueError, match="the reranker's weight is -0.1; it must be from 0"):
+        blend([0.9], scores[:1], -0.1)
+
+
+def test_the_reranker_says_its_weight_and_hits_keep_both_scores() -> None:
+    class Unsure(ByNumber):
+        weight = 0.25
+
+    found = rerank_hits(Unsure(), "q", hits_of([1, 3, 2]), candidates=2)
+    assert [hit.doc_id for hit in found.hits] == ["d0", "d1", "d2"]
+    assert [hit.score for hit in found.hits] == pytest.approx([0.75, 0.25, -0.75])
+    assert found.hits[0].scores == {"dense": 0.9, "rerank": 1}
+    assert rerank_hits(Unsure(), "q", hits_of([1, 3]), weight=1.0).hits[0].doc_id == "d1"

@@ -21,6 +21,8 @@ from tests.tiny_cross_encoder import QUERY, TEXTS, write_tiny_cross_encoder
 class ByLength:
     """A reranker that likes long texts."""
 
+    weight = 1.0
+
     def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return np.array([len(text) for text in texts], dtype=np.float32)
 
@@ -159,3 +161,18 @@ def test_ids_missing_from_the_collection_are_all_counted_and_some_named(run_file
         requests_of_run(
             run_files / "run.trec", [str(run_files / "queries.jsonl")], [str(run_files / "corpus.jsonl")]
         )
+
+
+def test_the_first_stage_has_a_say_where_all_candidates_have_its_score() -> None:
+    """Scaled: first 1, .8, 0; lengths 0, .5, 1. With .5: .5, .65, .5; ties keep their order."""
+    given = [{"text": "a", "score": 0.9}, {"text": "bb", "score": 0.8}, {"text": "ccc", "score": 0.4}]
+    (reply,) = answer(ByLength(), requests({"query": "q", "candidates": given}), weight=0.5)
+    rows = reply.row()["candidates"]
+    assert [row["text"] for row in rows] == ["bb", "a", "ccc"]
+    assert [row["final_score"] for row in rows] == pytest.approx([0.65, 0.5, 0.5])
+    assert [row["rerank_score"] for row in rows] == [2.0, 1.0, 3.0]
+    del given[1]["score"]
+    (alone,) = answer(ByLength(), requests({"query": "q", "candidates": given}), weight=0.5)
+    assert not alone.blended
+    assert [row["text"] for row in alone.row()["candidates"]] == ["ccc", "bb", "a"]
+    assert "final_score" not in alone.row()["candidates"][0]
