@@ -97,6 +97,7 @@ def train_distill(
         typer.Option(
             "--cache",
             metavar="DIR",
+            envvar="EMBEDKIT_CACHE",
             help="Where the teacher's vectors lie. Default: ~/.cache/embedkit.",
             show_default=False,
         ),
@@ -183,6 +184,7 @@ def _journey(
     ranks: Ranks,
     quiet: bool,
 ) -> Distillation:
+    from embedkit.caching import cache_folder
     from embedkit.training.columns import parse_columns
     from embedkit.training.distill import Distillation
     from embedkit.training.evaluating import find_overlaps, load_evaluation_sets
@@ -199,7 +201,7 @@ def _journey(
         for overlap in find_overlaps(sets, texts):
             console.note(f"warning: {overlap.warning()}")
     fingerprint = encoder.fingerprint | {"precision": str(encoder.backend)}
-    store = TeacherCache(cache or Path("~/.cache/embedkit").expanduser(), fingerprint, encoder.dimension)
+    store = TeacherCache(cache_folder(cache), fingerprint, encoder.dimension)
 
     def embed(some: Sequence[str]) -> Float32:
         return encoder.encode(some, on_truncate="ok")

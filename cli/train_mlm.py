@@ -85,6 +85,7 @@ def train_mlm(
         typer.Option(
             "--cache",
             metavar="DIR",
+            envvar="EMBEDKIT_CACHE",
             help="Where token caches lie. Default: ~/.cache/embedkit.",
             show_default=False,
         ),
@@ -209,10 +210,10 @@ def _corpus(
     quiet: bool,
 ) -> Corpus:
     """Open the token cache of these inputs; rank 0 makes it where there is none."""
-    from embedkit.training.corpus import build_corpus, cache_folder, corpus_fingerprint, open_corpus
+    from embedkit.training.corpus import build_corpus, corpus_fingerprint, corpus_folder, open_corpus
 
     fingerprint = corpus_fingerprint(inputs, reading, tokenizer)
-    folder = cache_folder(cache, fingerprint)
+    folder = corpus_folder(cache, fingerprint)
     if ranks.first and not folder.exists():
         with console.progress_bar("tokenize", quiet=quiet) as bar:
             for progress in build_corpus(inputs, reading, tokenizer, folder, fingerprint):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.caching import cache_folder
 from embedkit.checkpoint.folder import canonical_json, new_folder
 from embedkit.errors import TrainingError
 from embedkit.records import STDIN, DocumentReader, ReadOptions
@@ -195,9 +195,6 @@ def open_corpus(folder: Path) -> Corpus:
     )
 
 
-def cache_folder(root: Path | None, fingerprint: str) -> Path:
-    """Return where the cache of a fingerprint lies: under `root`, or under the user's own cache folder."""
-    if root is None:
-        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        root = Path(home) / "embedkit"
-    return root / f"corpus-{fingerprint[:16]}"
+def corpus_folder(cache: Path | None, fingerprint: str) -> Path:
+    """Return where the tokens of a fingerprint lie in the cache."""
+    return cache_folder(cache) / f"corpus-{fingerprint[:16]}"

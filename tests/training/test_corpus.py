@@ -12,8 +12,8 @@ from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.corpus import (
     Corpus,
     build_corpus,
-    cache_folder,
     corpus_fingerprint,
+    corpus_folder,
     open_corpus,
     sentences_of,
 )
@@ -90,9 +90,9 @@ def test_a_damaged_cache_says_so(tmp_path: Path, texts: Path, tokenizer: Tokeniz
         open_corpus(folder)
 
 
-def test_the_cache_lies_under_the_users_own_folder_unless_named(
+def test_the_tokens_lie_in_the_cache_unless_a_place_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder(None, "ab" * 32) == tmp_path / "embedkit" / ("corpus-" + "ab" * 8)
-    assert cache_folder(tmp_path / "here", "ab" * 32).parent == tmp_path / "here"
+    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path))
+    assert corpus_folder(None, "ab" * 32) == tmp_path / ("corpus-" + "ab" * 8)
+    assert corpus_folder(tmp_path / "here", "ab" * 32).parent == tmp_path / "here"
