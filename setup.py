@@ -14,9 +14,10 @@ SOURCES = (
     "gemm_bf16.c",
     "gemm_fp32.c",
     "gemm_int8.c",
+    "merge.c",
     "rows.c",
 )
-HEADERS = ("attention.h", "gemm.h", "native.h", "rows.h", "simd.h", "tile.h")
+HEADERS = ("attention.h", "gemm.h", "merge.h", "native.h", "rows.h", "simd.h", "tile.h")
 
 kernels = Extension(
     "embedkit.native._kernels",

@@ -1,11 +1,12 @@
 """Speed of a cross-encoder on this CPU, beside sentence-transformers' `CrossEncoder` with the same model and pairs.
 
-    python benchmarks/rerank.py [--rounds 3] [--queries 8] [--precisions fp32 bf16 int8]
-                               [--backends native torch] [--output FILE.json]
+    python benchmarks/rerank.py [--rounds 3] [--queries 8] [--runs 20] [--precisions fp32 bf16 int8]
+                               [--backends native torch] [--layers 3] [--output FILE.json]
 
 The model is all-MiniLM-L6-v2's encoder with a random head (its scores mean nothing, its work is that of any MiniLM reranker).
 Pairs are SciFact claims with abstracts, the cited one and others drawn at random, up to 512 tokens. The second table is one
-query with 100 candidates cut to 128 tokens each: how long a user waits.
+query with 100 candidates, pairs cut to 128 tokens each: how long a user waits. In both all run in turn, and ratios are to
+sentence-transformers in the same table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -31,7 +31,8 @@ from embedkit.records import read_documents
 from embedkit.reranking.cross_encoder import CrossEncoder
 
 CANDIDATES = 100
-CANDIDATE_TOKENS = 128
+PAIR_TOKENS = 128
+PEER = "sentence-transformers"
 
 
 def write_reranker(target: Path) -> Path:
@@ -57,20 +58,22 @@ def scifact_pairs(data: Path, num_queries: int, per_query: int) -> tuple[list[st
     return queries, texts
 
 
+def load_peer(folder: Path, max_length: int) -> Any:  # Any: sentence-transformers' CrossEncoder
+    from sentence_transformers import CrossEncoder as Peer
+
+    return Peer(str(folder), device="cpu", max_length=max_length)
+
+
 def throughput(
     folder: Path, ours: dict[str, CrossEncoder], queries: list[str], texts: list[str], rounds: int
 ) -> list[dict[str, Any]]:
-    from sentence_transformers import CrossEncoder as Peer
-
-    peer = Peer(str(folder), device="cpu")
+    peer = load_peer(folder, 512)
     pairs = list(zip(queries, texts, strict=True))
-    tasks: dict[str, Callable[[], Any]] = {
-        "sentence-transformers": partial(peer.predict, pairs, show_progress_bar=False)
-    }
+    tasks: dict[str, Callable[[], Any]] = {PEER: partial(peer.predict, pairs, show_progress_bar=False)}
     for name, model in ours.items():
         tasks[f"embedkit {name}"] = partial(model.score_pairs, queries, texts)
     timings = in_turn(tasks, rounds=rounds)
-    base, reference = timings["sentence-transformers"], peer.predict(pairs, show_progress_bar=False)
+    base, reference = timings[PEER], peer.predict(pairs, show_progress_bar=False)
     rows = []
     for name, timing in timings.items():
         row: dict[str, Any] = {
@@ -79,7 +82,7 @@ def throughput(
             "ratio of best": round(base.best / timing.best, 2),
             "ratio of median": round(base.median / timing.median, 2),
         }
-        if name != "sentence-transformers":
+        if name != PEER:
             model = ours[name.removeprefix("embedkit ")]
             tokens = model.counts.tokens / model.counts.pairs * len(pairs)
             row["tokens/s"] = round(tokens / timing.best)
@@ -88,42 +91,55 @@ def throughput(
     return rows
 
 
-def load(folder: Path, how: tuple[str, str], **settings: Any) -> CrossEncoder | None:
-    """Load the model with a backend in a precision; None, and a word about it, where that is not to be had here."""
-    backend, precision = how
-    try:
-        return CrossEncoder.load(folder, device="cpu", backend=backend, precision=precision, **settings)  # type: ignore[arg-type] # named by the user
-    except DeviceError as exc:
-        print(f"left out: {exc}")
-        return None
+def load_all(
+    folder: Path,
+    hows: list[tuple[str, str]],
+    layers: list[int | None],
+    **settings: Any,  # Any: as `CrossEncoder.load` takes them
+) -> dict[str, CrossEncoder]:
+    """Load the model with each backend in each precision that is to be had here; the rest is named and left out."""
+    found = {}
+    for (backend, precision), count in product(hows, layers):
+        name = f"{backend} {precision}" + ("" if count is None else f", {count} layers")
+        try:
+            found[name] = CrossEncoder.load(
+                folder,
+                device="cpu",
+                backend=backend,  # type: ignore[arg-type] # named by the user
+                precision=precision,  # type: ignore[arg-type] # named by the user
+                layers=count,
+                **settings,
+            )
+        except DeviceError as exc:
+            print(f"left out: {exc}")
+    return found
 
 
 def latency(
-    folder: Path, hows: list[tuple[str, str]], texts: list[str], query: str, runs: int
+    folder: Path, ours: dict[str, CrossEncoder], texts: list[str], query: str, runs: int
 ) -> list[dict[str, Any]]:
-    rows = []
     candidates = (sorted(texts, key=len, reverse=True) * CANDIDATES)[:CANDIDATES]
-    for how in hows:
-        for layers in (None, 3):
-            model = load(folder, how, max_seq_length=CANDIDATE_TOKENS, layers=layers)
-            if model is None:
-                continue
-            model.score(query, candidates)
-            seconds = []
-            for _ in range(runs):
-                start = time.perf_counter()
-                model.score(query, candidates)
-                seconds.append(time.perf_counter() - start)
-            rows.append(
-                {
-                    "backend": how[0],
-                    "precision": how[1],
-                    "layers": layers or model.folder.config.num_hidden_layers,
-                    "tokens": model.counts.tokens // (runs + 1),
-                    "p50 s": round(float(np.percentile(seconds, 50)), 3),
-                    "p95 s": round(float(np.percentile(seconds, 95)), 3),
-                }
-            )
+    peer = load_peer(folder, PAIR_TOKENS)
+    pairs = [(query, text) for text in candidates]
+    tasks: dict[str, Callable[[], Any]] = {PEER: partial(peer.predict, pairs, show_progress_bar=False)}
+    for name, model in ours.items():
+        tasks[f"embedkit {name}"] = partial(model.score, query, candidates)
+    timings = in_turn(tasks, rounds=runs)
+    base = timings[PEER]
+    rows = []
+    for name, timing in timings.items():
+        row: dict[str, Any] = {
+            "with": name,
+            "p50 s": round(timing.median, 3),
+            "p95 s": round(float(np.percentile(timing.seconds, 95)), 3),
+            "best s": round(timing.best, 3),
+            "ratio of median": round(base.median / timing.median, 2),
+            "ratio of best": round(base.best / timing.best, 2),
+        }
+        if name != PEER:
+            model = ours[name.removeprefix("embedkit ")]
+            row["tokens"] = model.counts.tokens // (runs + 1)
+        rows.append(row)
     return rows
 
 
@@ -131,23 +147,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=20, help="runs of the second table")
+    parser.add_argument("--rounds", type=int, default=3, help="of the first table; 0 leaves it out")
+    parser.add_argument("--runs", type=int, default=20, help="of the second table; 0 leaves it out")
     parser.add_argument("--queries", type=int, default=8, help="claims, each with 16 abstracts")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
     parser.add_argument("--backends", nargs="+", default=["native", "torch"])
-    parser.add_argument("--output", type=Path, help="write the first table as JSON")
+    parser.add_argument(
+        "--layers", type=int, nargs="*", default=[], help="score after so many layers, too; second table"
+    )
+    parser.add_argument("--output", type=Path, help="write both tables as JSON: FILE and FILE-latency")
     arguments = parser.parse_args()
+    output: Path | None = arguments.output
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_reranker(Path(temporary) / "reranker")
         queries, texts = scifact_pairs(data_folder(), arguments.queries, 16)
         hows = list(product(arguments.backends, arguments.precisions))
-        loaded = {" ".join(how): load(folder, how, truncation="longest_first") for how in hows}
-        ours = {name: model for name, model in loaded.items() if model is not None}
-        rows = throughput(folder, ours, queries, texts, arguments.rounds)
-        report(f"{len(texts)} SciFact pairs", rows, output=arguments.output)
-        waits = latency(folder, hows, texts, queries[0], arguments.runs)
-        report(f"One query, {CANDIDATES} candidates of {CANDIDATE_TOKENS} tokens", waits, output=None)
+        if arguments.rounds:
+            ours = load_all(folder, hows, [None], truncation="longest_first")
+            rows = throughput(folder, ours, queries, texts, arguments.rounds)
+            report(f"{len(texts)} SciFact pairs", rows, output=output)
+        if arguments.runs:
+            ours = load_all(folder, hows, [None, *arguments.layers], max_seq_length=PAIR_TOKENS)
+            waits = latency(folder, ours, texts, queries[0], arguments.runs)
+            second = output and output.with_stem(output.stem + "-latency")
+            report(f"One query, {CANDIDATES} pairs of {PAIR_TOKENS} tokens", waits, output=second)
 
 
 if __name__ == "__main__":

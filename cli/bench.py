@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ import typer
 
 from . import console, options, which_model
 from .evaluate_output import AsMarkdown
-from .options import DeviceName, PrecisionName
+from .options import BackendName, DeviceName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -25,13 +24,6 @@ Examples:
   embedkit bench
   embedkit bench --model FOLDER --index my.index --precision fp32 --precision bf16 --plot speed.png --markdown
 """
-
-
-class BackendName(StrEnum):
-    auto = "auto"
-    native = "native"
-    numpy = "numpy"
-    torch = "torch"
 
 
 BENCHED = [PrecisionName.fp32, PrecisionName.bf16, PrecisionName.int8]
@@ -94,6 +86,7 @@ def bench(
         ),
     ] = None,
     device: options.Device = DeviceName.auto,
+    merge_tokens: options.MergeTokens = None,
     as_json: options.AsJson = False,
     as_markdown: AsMarkdown = False,
     quiet: options.Quiet = False,
@@ -109,7 +102,7 @@ def bench(
     drawing = load_extra("plot", purpose=f"drawing {plot}") if plot is not None else None
     chosen = which_model.or_default(model)
     encoding, encoder = _measure_encoding(
-        chosen, precision, backend, device, length, batch, seconds, quiet=quiet
+        chosen, precision, backend, device, length, batch, seconds, merge_tokens or 0.0, quiet=quiet
     )
     latencies = _measure_search(encoder, index, vectors, quiet=quiet)
     if as_json or (console.wants_json(as_json) and not as_markdown):
@@ -146,10 +139,11 @@ def _measure_encoding(
     lengths: list[int] | None,
     batches: list[int] | None,
     seconds: float,
+    merge_tokens: float,
     *,
     quiet: bool,
 ) -> tuple[list[_Encoding], Encoder]:
-    """Return the figures of each precision with each backend, and the encoder in fp32."""
+    """Return the figures of each precision with each backend, and the encoder in fp32, which merges nothing."""
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.precision import cosines
     from embedkit.encoding.sample import SAMPLE_TEXTS
@@ -164,14 +158,20 @@ def _measure_encoding(
     sizes = batches or [1, 32, 256]
     reference = exact.encode(SAMPLE_TEXTS, on_truncate="ok")
     measured: list[_Encoding] = []
+    refused: DeviceError | None = None
     for precision, backend in product(precisions or BENCHED, backends or [BackendName.auto]):
         try:
             encoder = Encoder.load(
-                model, device=device.value, precision=precision.value, backend=backend.value
+                model,
+                device=device.value,
+                precision=precision.value,
+                backend=backend.value,
+                merge_tokens=merge_tokens,
             )
-        except DeviceError:
-            if precisions is not None:
-                raise
+        except DeviceError as exc:
+            refused = exc
+            if precisions is not None or backends is not None:
+                console.note(f"left out: {exc}")
             continue  # not to be had here
         near = cosines(encoder.encode(SAMPLE_TEXTS, on_truncate="ok"), reference)
         several: list[Throughput] = []
@@ -182,6 +182,8 @@ def _measure_encoding(
                 bar.update(done, f"{each.length} tokens: {each.texts_per_second:,.0f} texts/s")
         runtime = repr(encoder.backend).partition(" ")[0]
         measured.append(_Encoding(encoder.precision, runtime, float(near.mean()), float(near.min()), several))
+    if not measured and refused is not None:
+        raise refused
     return measured, exact
 
 

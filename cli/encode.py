@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import computing, console, options, which_model
-from .options import DeviceName, OnTruncateName, PrecisionName
+from .options import BackendName, DeviceName, OnTruncateName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -63,9 +63,11 @@ def encode(
     ] = options.OnEmptyName.warn,
     device: options.Device = DeviceName.auto,
     precision: options.Precision = PrecisionName.auto,
+    backend: options.Backend = BackendName.auto,
     force_precision: options.ForcePrecision = False,
     max_seq_length: options.MaxSeqLength = None,
     truncate_dim: options.TruncateDim = None,
+    merge_tokens: options.MergeTokens = None,
     format: options.Format = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
@@ -101,8 +103,10 @@ def encode(
         device=device.value,
         precision=precision.value,
         force_precision=force_precision,
+        backend=backend.value,
         max_seq_length=max_seq_length,
         truncate_dim=truncate_dim,
+        merge_tokens=merge_tokens or 0.0,
     )
     computing.say(encoder.choice, quiet=quiet)
     if prompt_name is not None:

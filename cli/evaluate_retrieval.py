@@ -13,7 +13,7 @@ from embedkit.models import ENCODER, RERANKER, shipped
 
 from . import options, which_model
 from .evaluate_output import AsMarkdown, Metrics, Save, chosen_metrics, file_name, present
-from .options import DeviceName, PrecisionName
+from .options import DeviceName, FusionName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.evaluation.beir import RetrievalSet
@@ -130,6 +130,8 @@ def retrieval(
     ] = None,
     index: SomeIndex = None,
     rerank: Rerank = None,
+    rerank_weight: options.RerankWeight = None,
+    fusion: options.FusionBy = FusionName.scores,
     candidates: Candidates = 100,
     metric: Metrics = None,
     split: Split = "test",
@@ -139,6 +141,7 @@ def retrieval(
     cache_dir: CacheDir = None,
     device: options.Device = DeviceName.auto,
     precision: options.Precision = PrecisionName.auto,
+    merge_tokens: options.MergeTokens = None,
     as_json: options.AsJson = False,
     as_markdown: AsMarkdown = False,
     save: Save = None,
@@ -172,9 +175,12 @@ def retrieval(
             metrics=[parse_metric(name) for name in dict.fromkeys([*usual, *shown])],
             place=Place(cache_folder(cache_dir), index, _index_device(device), quiet),
             rerank=rerank or [],
+            rerank_weight=rerank_weight,
+            fusion=fusion.value,
             candidates=candidates,
             device=device,
             precision=precision,
+            merge_tokens=merge_tokens,
             quiet=quiet,
         )
     )
@@ -183,6 +189,7 @@ def retrieval(
 
 def reranking(
     rerank: Rerank = None,
+    rerank_weight: options.RerankWeight = None,
     folders: Folders = None,
     model: FirstModels = None,
     index: SomeIndex = None,
@@ -223,6 +230,7 @@ def reranking(
             metrics=[parse_metric(name) for name in shown],
             place=Place(cache_folder(cache_dir), index, _index_device(device), quiet),
             rerank=rerank or [str(shipped(RERANKER))],
+            rerank_weight=rerank_weight,
             candidates=candidates,
             device=device,
             precision=precision,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from indexes import Index
 
 Mode = Literal["dense", "text", "hybrid"]
+Fusion = Literal["scores", "ranks"]
 BM25 = "BM25"
 MAXSIM = "maxsim"
 
@@ -36,9 +37,12 @@ class Job:
     metrics: Sequence[Metric]
     place: Place
     rerank: Sequence[str] = ()
+    rerank_weight: float | None = None  # None: the reranker's own
+    fusion: Fusion = "scores"
     candidates: int = 100
     device: DeviceName
     precision: PrecisionName
+    merge_tokens: float | None = None  # None: none, or what the index has
     kind: Literal["retrieval", "reranking"] = "retrieval"
     quiet: bool = False
 
@@ -83,6 +87,8 @@ def measure(job: Job) -> list[Measured]:
             which_model.say(embedder.encoder.folder.name)
         if job.precision not in (PrecisionName.auto, PrecisionName.fp32) and name:
             name += f" {job.precision.value}"
+        if job.merge_tokens and name:
+            name += f" merging {job.merge_tokens:g}"
         for test in job.sets:
             found += _measure_set(job, test, name, embedder, rerankers, with_bm25=number == 0)
     order = {test.name: place for place, test in enumerate(job.sets)}
@@ -124,7 +130,8 @@ def _measure_system(
     if system.embedder is not None and system.mode != "text":
         prints = [digest(system.embedder.encoder.fingerprint)]
     depth = depth_of(job.metrics)
-    options = SearchOptions(k=depth, mode=system.mode, candidates=max(depth, job.candidates), group=True)
+    width = max(depth, job.candidates)
+    options = SearchOptions(k=depth, mode=system.mode, candidates=width, fusion=job.fusion, group=True)
     with console.progress_bar(f"{test.name}: {system.name}", quiet=job.quiet) as bar:
         bar.update(None, f"{len(test.queries):,} queries")
         found = search_all(Retriever(system.index, embed=system.embedder), test.queries, options)
@@ -132,7 +139,9 @@ def _measure_system(
         for folder, model in rerankers:
             reranker, print_of = _ready_reranker(model, system)
             reranked = found
-            for reranked in rerank_all(reranker, test.queries, found, candidates=job.candidates):
+            for reranked in rerank_all(
+                reranker, test.queries, found, candidates=job.candidates, weight=job.rerank_weight
+            ):
                 rate = reranked.reranked_pairs / reranked.rerank_seconds
                 bar.update(
                     len(reranked.hits) / len(test.queries),
@@ -159,20 +168,27 @@ def _short(folder: str) -> str:
     return folder if folder == MAXSIM else labels([folder])[0]
 
 
-def _load_embedder(folder: str | Path, job: Job) -> Embedder:
+def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -> Embedder:
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
 
-    encoder = Encoder.load(folder, device=job.device.value, precision=job.precision.value)
+    encoder = Encoder.load(
+        folder,
+        device=job.device.value,
+        precision=job.precision.value,
+        merge_tokens=merge_tokens if job.merge_tokens is None else job.merge_tokens,
+    )
     computing.say(encoder.choice, quiet=job.quiet)
     return Embedder(encoder, "query")
 
 
 def _embedder_of_index(path: Path, job: Job) -> Embedder:
+    from embedkit.encoding.merging import merging_of
     from indexes import Index
 
     with Index.open(path) as index:
-        return _load_embedder(which_model.of_index(index, None), job)
+        share = merging_of(index.settings.fingerprint)
+        return _load_embedder(which_model.of_index(index, None), job, merge_tokens=share)
 
 
 def _load_reranker(name: str, job: Job) -> CrossEncoder | None:

@@ -24,7 +24,7 @@ from .index_source import (
     Vectors,
     cutting_of,
 )
-from .options import DeviceName, PrecisionName
+from .options import BackendName, DeviceName, PrecisionName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,8 @@ def build(
     ] = MetricName.cosine,
     device: options.Device = DeviceName.auto,
     precision: options.Precision = PrecisionName.auto,
+    backend: options.Backend = BackendName.auto,
+    merge_tokens: options.MergeTokens = None,
     format: options.Format = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
@@ -69,7 +71,19 @@ def build(
     from indexes import Index, Settings
 
     source = Source(
-        inputs, model, vectors, ids, device, precision, text_unit, format, text_field, id_field, title_field
+        inputs,
+        model,
+        vectors,
+        ids,
+        device,
+        precision,
+        text_unit,
+        format,
+        text_field,
+        id_field,
+        title_field,
+        merge_tokens,
+        backend=backend,
     )
     exists = (index / "index.sqlite").is_file()
     if exists:
@@ -119,6 +133,7 @@ def add(
     commit_every: CommitEvery = 4096,
     device: options.Device = DeviceName.auto,
     precision: options.Precision = PrecisionName.auto,
+    backend: options.Backend = BackendName.auto,
     format: options.Format = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
@@ -130,7 +145,18 @@ def add(
     from indexes import Index
 
     source = Source(
-        inputs, model, vectors, ids, device, precision, text_unit, format, text_field, id_field, title_field
+        inputs,
+        model,
+        vectors,
+        ids,
+        device,
+        precision,
+        text_unit,
+        format,
+        text_field,
+        id_field,
+        title_field,
+        backend=backend,
     )
     with Index.open(index, writable=True) as opened:
         _fill(opened, source, None, None, sync=sync, commit_every=commit_every, as_json=as_json, quiet=quiet)

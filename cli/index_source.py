@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options, which_model
-from .options import DeviceName, PrecisionName
+from .options import BackendName, DeviceName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -120,6 +120,8 @@ class Source:
         text_field: str | None,
         id_field: str | None,
         title_field: str | None,
+        merge_tokens: float | None = None,
+        backend: BackendName = BackendName.auto,
     ) -> None:
         from embedkit.records import DocumentReader, ReadOptions
 
@@ -132,6 +134,8 @@ class Source:
         self.inputs = inputs or []
         self.model, self.vectors, self.ids = model, vectors, ids
         self.device, self.precision = device, precision
+        self.merge_tokens = merge_tokens
+        self.backend = backend
         read = ReadOptions(
             format=format.value if format else None,
             text_field=text_field,
@@ -143,15 +147,26 @@ class Source:
         self._encoder: Encoder | None = None
 
     def load_encoder(self, index: Index | None) -> Encoder:
-        """Load the model that was named, else the one that the index was built with; for a new index the default."""
+        """Load the model that was named, else the one that the index was built with; for a new index the default.
+
+        An index keeps the share of tokens that its encoder merges, unless another is asked for, which it refuses.
+        """
         from embedkit.encoding.encoder import Encoder
+        from embedkit.encoding.merging import merging_of
 
         if self._encoder is None:
             if index is None:
-                model = which_model.or_default(self.model)
+                model, share = which_model.or_default(self.model), 0.0
             else:
                 model = which_model.of_index(index, self.model)
-            self._encoder = Encoder.load(model, device=self.device.value, precision=self.precision.value)
+                share = merging_of(index.settings.fingerprint)
+            self._encoder = Encoder.load(
+                model,
+                device=self.device.value,
+                precision=self.precision.value,
+                backend=self.backend.value,
+                merge_tokens=share if self.merge_tokens is None else self.merge_tokens,
+            )
         return self._encoder
 
     def read_vectors(self) -> Any:  # Any: a memory-mapped (N, E) float array

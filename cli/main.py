@@ -24,7 +24,7 @@ COMMANDS = {
     "compare": "Compare two runs, saved results, models or modes, query by query.",
     "bench": "Measure encoding, search and cold start with your model on this machine.",
     "explain": "Show which words make the score of a document for a query.",
-    "model": "Look at model folders, check, convert and fetch them.",
+    "model": "Look at model folders, check, convert, export and fetch them.",
     "train": "Train tokenizers and models.",
     "recipes": "List, show and copy the training recipes that come with the package.",
     "mine": "Find documents that are near a query and are no answer to it: training on them teaches the most.",

@@ -1,4 +1,4 @@
-"""`embedkit model`: look at a model folder, check it, convert it, fetch one."""
+"""`embedkit model`: look at a model folder, check it, convert it, export it, fetch one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import typer
 
 from embedkit.models import ENCODER
 
-from . import console, options, which_model
+from . import console, model_export, options, which_model
 
 if TYPE_CHECKING:
     from embedkit.model.config import EncoderConfig
 
 app = typer.Typer(
-    name="model", help="Look at model folders, check, convert and fetch them.", no_args_is_help=True
+    name="model", help="Look at model folders, check, convert, export and fetch them.", no_args_is_help=True
 )
+app.command("export", epilog=model_export.EXAMPLES)(model_export.export)
 
 
 class StoredName(StrEnum):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +12,13 @@ import typer
 from embedkit.models import RERANKER
 
 from . import computing, console, options, which_model
-from .options import DeviceName, PrecisionName
+from .hits import explain_nothing, print_hits
+from .options import DeviceName, FusionName, PrecisionName
 from .rerank import budget_seconds
+from .search_many import search_many
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
-    from embedkit.records import Hit, Query
     from embedkit.reranking.reranker import Reranker
     from embedkit.retrieval import Retriever, SearchOptions
 
@@ -33,8 +32,6 @@ Examples:
 """
 
 MAXSIM = "maxsim"
-# Queries searched together: one product against all vectors instead of one each.
-BATCH_QUERIES = 256
 
 
 class ModeName(StrEnum):
@@ -89,6 +86,7 @@ def search(
     text_weight: Annotated[
         float, typer.Option("--text-weight", metavar="W", min=0.0, help="Weight of words in mode hybrid.")
     ] = 1.0,
+    fusion: options.FusionBy = FusionName.scores,
     rerank: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +97,7 @@ def search(
             show_default=False,
         ),
     ] = None,
+    rerank_weight: options.RerankWeight = None,
     rerank_budget: Annotated[
         str | None,
         typer.Option(
@@ -115,8 +114,9 @@ def search(
     """Search an index.
 
     On a terminal a query's hits come as a list with the matching words marked; with --json or into a pipe, as JSON lines.
-    A higher score is better: a cosine, BM25, a sum of reciprocal ranks, or the reranker's score.
+    A higher score is better: a cosine, BM25, of a hybrid search the mean of both scaled to 0 … 1, or the reranker's score.
     """
+    from embedkit.encoding.merging import merging_of
     from embedkit.errors import IndexMismatchError
     from embedkit.retrieval import Retriever, SearchOptions
     from indexes import Index
@@ -132,6 +132,8 @@ def search(
         mode=mode.value,
         where=where,
         candidates=candidates,
+        fusion=fusion.value,
+        rerank_weight=rerank_weight,
         dense_weight=dense_weight,
         text_weight=text_weight,
         group=group,
@@ -150,7 +152,13 @@ def search(
                     f"{index} was built from ready vectors: which encoder made them is not known. "
                     "Search it with --mode text, or build it with --model"
                 )
-            embedder = _load_embedder(which_model.of_index(opened, model), device, precision, few=few)
+            embedder = _load_embedder(
+                which_model.of_index(opened, model),
+                device,
+                precision,
+                few=few,
+                merge_tokens=merging_of(opened.settings.fingerprint),
+            )
             opened.check_encoder(embedder.encoder.fingerprint)
         reranker = None if rerank is None else _load_reranker(rerank, embedder, device, precision, few=few)
         which_model.say(
@@ -161,13 +169,13 @@ def search(
         retriever = Retriever(opened, embed=embedder, reranker=reranker)
         if query is not None:
             hits = retriever.search([query], wanted)[0]
-            _print_hits(query, hits, as_json=as_json)
+            print_hits(query, hits, as_json=as_json)
             if not hits:
-                _explain_nothing(wanted, len(opened))
+                explain_nothing(wanted, len(opened))
         elif queries is None and sys.stdin.isatty() and run is None:
             _converse(retriever, wanted, as_json=as_json)
         else:
-            _search_many(retriever, wanted, "-" if queries is None else str(queries), run)
+            search_many(retriever, wanted, "-" if queries is None else str(queries), run)
         if embedder is not None and embedder.truncated:
             limit = embedder.encoder.tokenizer.max_length
             console.note(
@@ -195,12 +203,14 @@ def _reranker_name(reranker: Reranker) -> str:
 
 
 def _load_embedder(
-    folder: str | Path, device: DeviceName, precision: PrecisionName, *, few: bool
+    folder: str | Path, device: DeviceName, precision: PrecisionName, *, few: bool, merge_tokens: float
 ) -> Embedder:
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
 
-    encoder = Encoder.load(folder, device=device.value, precision=precision.value, few=few)
+    encoder = Encoder.load(
+        folder, device=device.value, precision=precision.value, few=few, merge_tokens=merge_tokens
+    )
     return Embedder(encoder, "query")
 
 
@@ -217,82 +227,4 @@ def _converse(retriever: Retriever, wanted: SearchOptions, *, as_json: bool) -> 
             console.note("")
             return
         if query:
-            _print_hits(query, retriever.search([query], wanted)[0], as_json=as_json)
-
-
-def _search_many(retriever: Retriever, wanted: SearchOptions, source: str, run: Path | None) -> None:
-    from embedkit.records import read_queries
-
-    queries = read_queries([source])
-    if run is None:
-        for query, hits in _batches(retriever, wanted, queries):
-            for rank, hit in enumerate(hits, 1):
-                console.print_json({"query_id": query.query_id, **_as_json(hit, rank)})
-        return
-    from embedkit.evaluation.trec import write_run
-
-    found: dict[str, dict[str, float]] = {}
-    for query, hits in _batches(retriever, wanted, queries):
-        scores = found.setdefault(query.query_id, {})
-        for hit in hits:  # a run knows documents, not passages: the best passage counts
-            scores.setdefault(hit.doc_id, hit.score)
-    write_run(run, found)
-    console.note(f"{run}: {sum(map(len, found.values())):,} hits for {len(found):,} queries")
-
-
-def _batches(
-    retriever: Retriever, wanted: SearchOptions, queries: Iterator[Query]
-) -> Iterator[tuple[Query, list[Hit]]]:
-    while batch := list(islice(queries, BATCH_QUERIES)):
-        yield from zip(batch, retriever.search([query.text for query in batch], wanted), strict=True)
-
-
-def _as_json(hit: Hit, rank: int) -> dict[str, object]:
-    return {
-        "rank": rank,
-        "id": hit.doc_id,
-        "score": hit.score,
-        "title": hit.title,
-        "text": hit.text,
-        "passage": hit.passage,
-        "metadata": dict(hit.metadata),
-        "scores": dict(hit.scores),
-    }
-
-
-def _print_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
-    if console.wants_json(as_json):
-        for rank, hit in enumerate(hits, 1):
-            console.print_json(_as_json(hit, rank))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    from indexes import snippets
-
-    out = Console(highlight=False)
-    for rank, (hit, snippet) in enumerate(
-        zip(hits, snippets(query, [hit.text for hit in hits]), strict=True), 1
-    ):
-        place = hit.doc_id + (f" #{hit.passage}" if hit.passage else "")
-        head = Text(f"{rank:>2}  {hit.score:.4f}  ", style="bold")
-        head.append(hit.title or place, style="bold cyan")
-        if hit.title and hit.title != place:
-            head.append(f"  {place}", style="dim")
-        body = Text(snippet.text.replace("\n", " "))
-        for start, stop in snippet.spans:
-            body.stylize("bold yellow", start, stop)
-        out.print(head)
-        for line in body.wrap(out, max(20, out.width - 4)):
-            out.print(Text("    ").append_text(line))
-
-
-def _explain_nothing(wanted: SearchOptions, size: int) -> None:
-    if not size:
-        console.note("no hits: the index is empty")
-    elif wanted.where is not None:
-        console.note("no hits: the filter lets none of the matching documents pass")
-    elif wanted.min_score is not None:
-        console.note(f"no hits: none scores {wanted.min_score} or more")
-    else:
-        console.note("no hits: no document has a word of the query")
+            print_hits(query, retriever.search([query], wanted)[0], as_json=as_json)

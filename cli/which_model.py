@@ -50,10 +50,12 @@ def of_index(index: Index, named: str | None) -> str | Path:
 
 def _is_of(index: Index, model: str) -> bool:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
+    from embedkit.encoding.merging import merging_of, merging_part
     from embedkit.errors import CheckpointError, IndexMismatchError
 
+    merging = merging_part(merging_of(index.settings.fingerprint))
     try:
-        index.check_encoder(fingerprint(read_model_folder(model)))
+        index.check_encoder(fingerprint(read_model_folder(model)) | merging)
     except (CheckpointError, IndexMismatchError):
         return False
     return True

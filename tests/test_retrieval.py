@@ -93,12 +93,18 @@ def test_a_reranker_orders_the_candidates_with_their_titles() -> None:
     assert index.asked[0][1] == 3
 
 
-@pytest.mark.parametrize(("weight", "ids"), [(None, ["b", "c", "a"]), (0.0, ["a", "b", "c"]), (0.4, ["b", "a", "c"])])
-def test_the_first_stage_has_its_part_in_the_order_of_reranked_hits(weight: float | None, ids: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("weight", "ids"), [(None, ["b", "c", "a"]), (0.0, ["a", "b", "c"]), (0.4, ["b", "a", "c"])]
+)
+def test_the_first_stage_has_its_part_in_the_order_of_reranked_hits(
+    weight: float | None, ids: list[str]
+) -> None:
     """Lengths 1, 14, 6 scaled: 0, 1, 5/13; cosines scaled: 1, 1/2, 0. With .4: a .6, b .7, c .154."""
     dense = [Hit("a", 0.9, "x"), Hit("b", 0.8, "longest of all"), Hit("c", 0.7, "longer")]
     options = SearchOptions(rerank_weight=weight)
-    (found,) = Retriever(ListedIndex(dense, []), embed=embed, reranker=LengthReranker()).search(["q"], options)
+    (found,) = Retriever(ListedIndex(dense, []), embed=embed, reranker=LengthReranker()).search(
+        ["q"], options
+    )
     assert [h.doc_id for h in found] == ids
     if weight == 0.4:
         np.testing.assert_allclose([h.score for h in found], [0.7, 0.6, 0.4 * 5 / 13])

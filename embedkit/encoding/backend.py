@@ -12,8 +12,9 @@ from embedkit.tokenization.batch import TokenBatch
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 WantedPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]  # auto: see `embedkit.encoding.precision`
-Runtime = Literal["native", "numpy", "torch"]
-WantedRuntime = Literal["auto", "native", "numpy", "torch"]  # auto: see `embedkit.encoding.choosing`
+Runtime = Literal["native", "numpy", "torch", "onnx", "openvino"]
+# auto: see `embedkit.encoding.choosing`
+WantedRuntime = Literal["auto", "native", "numpy", "torch", "onnx", "openvino"]
 Float32 = NDArray[np.float32]
 
 

@@ -18,6 +18,7 @@ from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_fold
 from embedkit.encoding.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
 from embedkit.encoding.choosing import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.encoding.loading import choose, load_backend
+from embedkit.encoding.merging import check_share, merging_part
 from embedkit.encoding.sentence_head import normalize
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.tokenization.batch import TokenBatch
@@ -84,6 +85,7 @@ class Encoder:
         truncate_dim: int | None = None,
         token_budget: int = CPU_TOKEN_BUDGET,
         choice: Choice | None = None,
+        merge_tokens: float = 0.0,
     ) -> None:
         if truncate_dim is not None and not 1 <= truncate_dim <= folder.embedding_size:
             raise CheckpointError(
@@ -96,6 +98,7 @@ class Encoder:
         self.truncate_dim = truncate_dim
         self.token_budget = token_budget
         self.choice = choice
+        self.merge_tokens = merge_tokens
         self._computing = Lock()  # calls from several threads share the processor's cores one after another
 
     @classmethod
@@ -110,28 +113,39 @@ class Encoder:
         truncate_dim: int | None = None,
         backend: WantedRuntime = "auto",
         few: bool = False,
+        merge_tokens: float = 0.0,
     ) -> Encoder:
         """Load a model folder.
 
         `precision` "auto" takes the fastest that is as good as fp32 (see `embedkit.encoding.precision`). `truncate_dim` keeps
         the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and normalizes again where the
         model does. `few` says that a handful of short texts will come: what starts fastest computes them, in fp32 where the
-        precision is open. What was chosen stands in `choice`.
+        precision is open. What was chosen stands in `choice`. `merge_tokens` is the share of a long text's tokens that each
+        layer merges, a little quality for speed; see `embedkit.encoding.merging`.
 
         Raises:
             CheckpointError: the folder is not a sentence encoder that we can compute.
-            DeviceError: the device, or the precision with this model, is not to be had here.
+            DeviceError: the device, or the precision with this model, or merging, is not to be had here.
+            ValueError: `merge_tokens` is out of range.
         """
+        check_share(merge_tokens)
         read = read_model_folder(folder, max_seq_length=max_seq_length)
         choice = choose(
-            read, device=device, precision=precision, force=force_precision, backend=backend, few=few
+            read,
+            device=device,
+            precision=precision,
+            force=force_precision,
+            backend=backend,
+            few=few,
+            merge=merge_tokens > 0,
         )
         return cls(
             read,
-            load_backend(read, choice),
+            load_backend(read, choice, merge_tokens=merge_tokens),
             truncate_dim=truncate_dim,
             token_budget=token_budget(choice),
             choice=choice,
+            merge_tokens=merge_tokens,
         )
 
     @property
@@ -147,7 +161,7 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the vectors of a text, as plain JSON values; see `embedkit.checkpoint.folder.fingerprint`."""
-        return fingerprint(self.folder) | {"dimension": self.dimension}
+        return fingerprint(self.folder) | {"dimension": self.dimension} | merging_part(self.merge_tokens)
 
     def prompt(self, name: str | None) -> str:
         """Return the model's prompt of that name; None is the model's default prompt.

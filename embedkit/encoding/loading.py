@@ -23,17 +23,25 @@ def choose(
     force: bool = False,
     backend: WantedRuntime = "auto",
     few: bool = False,
+    merge: bool = False,
 ) -> Choice:
     """Choose what computes an encoder; see `embedkit.encoding.choosing` and `embedkit.encoding.precision`.
 
     Raises:
         DeviceError: the device, or the precision with this model, is not to be had here.
     """
-    kind = choose_device_type(device, few=few)
+    kind = choose_device_type(device, few=few or merge)  # what merges tokens computes on the CPU
 
     def each(wanted: Precision) -> Choice:
         return choose_runtime(
-            folder.config, wanted, kind, static=folder.static, few=few, wanted=backend, force=force
+            folder.config,
+            wanted,
+            kind,
+            static=folder.static,
+            few=few,
+            wanted=backend,
+            force=force,
+            merge=merge,
         )
 
     if precision == "auto" and (few or folder.static):
@@ -44,8 +52,8 @@ def choose(
     )
 
 
-def load_backend(folder: ModelFolder, choice: Choice) -> Backend:
-    """Load a folder's weights into what was chosen.
+def load_backend(folder: ModelFolder, choice: Choice, *, merge_tokens: float = 0.0) -> Backend:
+    """Load a folder's weights into what was chosen; it must merge tokens where `merge_tokens` is not 0.
 
     Raises:
         CheckpointError: the weights do not fit the folder's config.
@@ -54,9 +62,15 @@ def load_backend(folder: ModelFolder, choice: Choice) -> Backend:
         from embedkit.encoding.torch_backend import TorchBackend
 
         return TorchBackend.load(folder, device=choice.device, precision=choice.precision)
+    if choice.runtime == "onnx" or choice.runtime == "openvino":
+        from embedkit.encoding.graph_backend import GraphBackend
+
+        return GraphBackend.load(folder, runtime=choice.runtime, precision=choice.precision)
     from embedkit.encoding.packed_backend import PackedBackend
 
-    return PackedBackend.load(folder, runtime=choice.runtime, precision=choice.precision)
+    return PackedBackend.load(
+        folder, runtime=choice.runtime, precision=choice.precision, merge_tokens=merge_tokens
+    )
 
 
 def _load_sample(folder: ModelFolder, choice: Choice) -> Callable[[], Float32]:

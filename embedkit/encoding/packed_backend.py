@@ -27,6 +27,12 @@ class PackedEncoder(Protocol):
         """Return the token vectors of B sequences of N tokens in all, after so many layers: -> (N, D) float32."""
         ...
 
+    def first_states(
+        self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None = None, *, layers: int | None = None
+    ) -> Float32:
+        """Return those of the first tokens alone, for which the last layer is less work: -> (B, D) float32."""
+        ...
+
 
 class TokenTable:
     """A static model's token vectors: rows of a mapped table, whatever stands around them."""
@@ -38,6 +44,11 @@ class TokenTable:
         self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None = None, *, layers: int | None = None
     ) -> Float32:
         return self.weights.rows("tokens.weight", input_ids)
+
+    def first_states(
+        self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None = None, *, layers: int | None = None
+    ) -> Float32:
+        return self.weights.rows("tokens.weight", input_ids[np.cumsum(lengths) - lengths])
 
 
 class PackedBackend:
@@ -53,7 +64,9 @@ class PackedBackend:
         return f"{self.runtime} on cpu, {self.precision}"
 
     @classmethod
-    def load(cls, folder: ModelFolder, *, runtime: Runtime, precision: Precision) -> PackedBackend:
+    def load(
+        cls, folder: ModelFolder, *, runtime: Runtime, precision: Precision, merge_tokens: float = 0.0
+    ) -> PackedBackend:
         """Load a folder's weights for a runtime that can compute them; see `embedkit.encoding.choosing`.
 
         Raises:
@@ -65,10 +78,19 @@ class PackedBackend:
         if folder.static:
             encoder = TokenTable(weights.encoder)
         else:
-            encoder = load_encoder(folder.config, weights.encoder, runtime=runtime, precision=precision)
+            encoder = load_encoder(
+                folder.config,
+                weights.encoder,
+                runtime=runtime,
+                precision=precision,
+                merge_tokens=merge_tokens,
+            )
         return cls(encoder, head, runtime=runtime, precision=precision)
 
     def forward(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
+        if self.head.config.pooling == ("cls",) and not skip:
+            first = self.encoder.first_states(batch.input_ids, batch.lengths, batch.token_type_ids)
+            return self.head(first, np.ones(len(batch), np.int64))
         return self.head(self.hidden_states(batch), batch.lengths, skip=skip)
 
     def hidden_states(self, batch: TokenBatch) -> Float32:
@@ -76,12 +98,17 @@ class PackedBackend:
 
 
 def load_encoder(
-    config: EncoderConfig, weights: Weights, *, runtime: Runtime, precision: Precision
+    config: EncoderConfig,
+    weights: Weights,
+    *,
+    runtime: Runtime,
+    precision: Precision,
+    merge_tokens: float = 0.0,
 ) -> PackedEncoder:
     """Make the encoder of a runtime: `native` or `numpy`."""
     if runtime == "numpy":
-        return NumpyEncoder(config, weights)
+        return NumpyEncoder(config, weights, merge_tokens=merge_tokens)
     from embedkit.native import NativeEncoder
 
     assert precision != "fp16"  # chosen for torch alone
-    return NativeEncoder(config, weights, precision=precision)
+    return NativeEncoder(config, weights, precision=precision, merge_tokens=merge_tokens)

@@ -8,7 +8,7 @@ from types import ModuleType
 from embedkit.errors import MissingExtraError
 
 # Where the extra is named otherwise than its module here.
-_INSTALLED_BY = {"sentence_transformers": "parity"}
+_INSTALLED_BY = {"sentence_transformers": "parity", "onnxruntime": "onnx"}
 # extra (as in `pip install 'embedkit[extra]'`) -> the import name of its package
 EXTRAS = {
     "zstd": "zstandard",
@@ -18,6 +18,9 @@ EXTRAS = {
     "plot": "matplotlib",
     "tensorboard": "tensorboard",
     "sentence_transformers": "sentence_transformers",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
 }
 
 
@@ -32,9 +35,18 @@ def load_extra(extra: str, *, purpose: str) -> ModuleType:
     Raises:
         MissingExtraError: the package behind the extra is not installed.
     """
+    need_extra(extra, purpose=purpose)
+    return import_module(f"embedkit.extras.{extra}")
+
+
+def need_extra(extra: str, *, purpose: str) -> None:
+    """Say what to install for `purpose` where the package behind `extra` is not there; nothing is imported.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
     if not has_extra(extra):
         raise MissingExtraError(
             f"{purpose} needs the package {EXTRAS[extra]!r}, which is not installed. "
             f"Install it with: pip install 'embedkit[{_INSTALLED_BY.get(extra, extra)}]'"
         )
-    return import_module(f"embedkit.extras.{extra}")

@@ -18,6 +18,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.encoding.merging import check_share
 from embedkit.errors import DeviceError
 from embedkit.model.config import EncoderConfig
 from embedkit.native.library import (
@@ -64,11 +65,12 @@ class NativeEncoder:
     """Runs the encoder of a model of the BERT, RoBERTa or DistilBERT kind with the library's kernels.
 
     `weights` are float32 under this project's parameter names, as `TransformerEncoder.state_dict` gives them. Calls
-    from several threads wait for one another.
+    from several threads wait for one another. With `merge_tokens` so large a share of a sequence's tokens is merged into
+    others in each layer; see `embedkit.encoding.merging`.
 
     Raises:
         DeviceError: `why_not` has a reason.
-        ValueError: a weight is missing or of another shape, or `threads` is below 1.
+        ValueError: a weight is missing or of another shape, `threads` is below 1, or `merge_tokens` is out of range.
     """
 
     def __init__(
@@ -78,12 +80,15 @@ class NativeEncoder:
         *,
         precision: NativePrecision,
         threads: int | None = None,
+        merge_tokens: float = 0.0,
     ) -> None:
         if reason := why_not(config, precision):
             raise DeviceError(f"native {precision} cannot run this model: {reason}. Use the torch backend")
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
+        check_share(merge_tokens)
         self.config = config
+        self.merge_tokens = merge_tokens
         self.precision: NativePrecision = precision
         self.threads = threads or len(os.sched_getaffinity(0))
         self._model = PackedModel(config, weights, precision)
@@ -102,12 +107,42 @@ class NativeEncoder:
     ) -> Float32:
         """Encode packed sequences: one vector a token after `layers` layers, or after all.
 
+        Tokens that were merged have the same vector.
+
         Shapes:
             input_ids, token_type_ids: (N,) of B sequences one after another; lengths: (B,), N in all
             returns: (N, D)
         Raises:
             ValueError: lengths, ids or the number of layers are out of range, or do not fit together.
         """
+        return self._encode(input_ids, lengths, token_type_ids, layers, first_only=False)
+
+    def first_states(
+        self,
+        input_ids: Int64,
+        lengths: Int64,
+        token_type_ids: Int64 | None = None,
+        *,
+        layers: int | None = None,
+    ) -> Float32:
+        """Encode as `hidden_states` does, for the first token of each sequence alone: the same bits, but fewer products.
+
+        The last layer needs the keys and values of all tokens; its queries and all that follows are of first ones alone.
+
+        Shapes:
+            returns: (B, D)
+        """
+        return self._encode(input_ids, lengths, token_type_ids, layers, first_only=True)
+
+    def _encode(
+        self,
+        input_ids: Int64,
+        lengths: Int64,
+        token_type_ids: Int64 | None,
+        layers: int | None,
+        *,
+        first_only: bool,
+    ) -> Float32:
         input_ids = np.ascontiguousarray(input_ids, np.int64)
         lengths = np.ascontiguousarray(lengths, np.int64)
         types = None
@@ -115,10 +150,11 @@ class NativeEncoder:
             types = np.ascontiguousarray(token_type_ids, np.int64)
         layers = self.config.num_hidden_layers if layers is None else layers
         self._check(input_ids, lengths, types, layers)
-        hidden = np.empty((len(input_ids), self.config.hidden_size), np.float32)
+        rows = len(lengths) if first_only else len(input_ids)
+        hidden = np.empty((rows, self.config.hidden_size), np.float32)
         if len(input_ids):
             with self._lock:
-                self._run(input_ids, lengths, types, layers, hidden)
+                self._run(input_ids, lengths, types, layers, hidden, first_only=first_only)
         return hidden
 
     def _check(self, input_ids: Int64, lengths: Int64, types: Int64 | None, layers: int) -> None:
@@ -151,7 +187,14 @@ class NativeEncoder:
                 )
 
     def _run(
-        self, input_ids: Int64, lengths: Int64, types: Int64 | None, layers: int, hidden: Float32
+        self,
+        input_ids: Int64,
+        lengths: Int64,
+        types: Int64 | None,
+        layers: int,
+        hidden: Float32,
+        *,
+        first_only: bool,
     ) -> None:
         order = np.argsort(-lengths, kind="stable")
         chunks = cut(lengths[order], self.threads)
@@ -166,6 +209,8 @@ class NativeEncoder:
             chunks=chunks.ctypes.data,
             num_chunks=len(chunks) - 1,
             num_layers=layers,
+            first_only=first_only,
+            merged_share=self.merge_tokens,
             hidden_states=hidden.ctypes.data,
         )
         following = ctypes.c_longlong(0)

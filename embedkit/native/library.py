@@ -12,7 +12,7 @@ from embedkit.encoding.devices import cpu_flags
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 1  # of the structures below and of packed weights; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 2  # of the structures below and of packed weights; KERNELS_VERSION in kernels/native.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 # The kernels are compiled for all of these at once.
 CPU_FLAGS = ("avx2", "bmi2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
@@ -84,6 +84,8 @@ class Batch(ctypes.Structure):
         ("chunks", ctypes.c_void_p),
         ("num_chunks", ctypes.c_int64),
         ("num_layers", ctypes.c_int64),
+        ("first_only", ctypes.c_int64),
+        ("merged_share", ctypes.c_double),
         ("hidden_states", ctypes.c_void_p),
     )
 

@@ -13,12 +13,13 @@ from embedkit.checkpoint.arrays import ClassifierWeights, load_classifier_weight
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.encoding.activations import ACTIVATIONS
 from embedkit.encoding.backend import Device, Float32, Precision, WantedPrecision, WantedRuntime
-from embedkit.encoding.choosing import Choice, choose_device_type, choose_runtime
+from embedkit.encoding.choosing import GRAPH_PRECISIONS, Choice, choose_device_type, choose_runtime
 from embedkit.encoding.loading import sample_batches
 from embedkit.encoding.packed_backend import PackedEncoder, load_encoder
 from embedkit.encoding.precision import settle
 from embedkit.encoding.sample import SAMPLE_TEXTS
 from embedkit.encoding.sentence_head import SentenceHead
+from embedkit.errors import DeviceError
 from embedkit.model.config import EncoderConfig, HeadConfig, SentenceConfig
 from embedkit.tokenization.batch import TokenBatch
 
@@ -39,10 +40,10 @@ class PackedScorer:
         self._pool = SentenceHead(SentenceConfig(pooling=(head.pooling,)), ())
 
     def pooled(self, batch: TokenBatch, *, layers: int | None = None) -> Float32:
-        hidden = self.encoder.hidden_states(
-            batch.input_ids, batch.lengths, batch.token_type_ids, layers=layers
-        )
-        return self._pool(hidden, batch.lengths)
+        tokens = batch.input_ids, batch.lengths, batch.token_type_ids
+        if self._pool.config.pooling == ("cls",):
+            return self.encoder.first_states(*tokens, layers=layers)
+        return self._pool(self.encoder.hidden_states(*tokens, layers=layers), batch.lengths)
 
 
 class ScoringHead:
@@ -86,6 +87,10 @@ def choose(
     Raises:
         DeviceError: the device, or the precision with this model, is not to be had here.
     """
+    if backend in GRAPH_PRECISIONS:
+        raise DeviceError(
+            f"the {backend} backend computes sentence encoders only, no cross-encoder. Leave the choice to --backend auto"
+        )
     kind = choose_device_type(device)
 
     def each(wanted: Precision) -> Choice:

@@ -119,7 +119,9 @@ def test_a_precision_that_is_not_to_be_had_is_left_out_or_refused_where_it_was_a
     tiny_model: Path,
 ) -> None:
     few = ("-m", tiny_model, "--device", "cpu", "--seconds", "0")
-    measured, exact = _measure_encoding(tiny_model, None, None, DeviceName.cpu, [8], [1], 0.0, quiet=True)
+    measured, exact = _measure_encoding(
+        tiny_model, None, None, DeviceName.cpu, [8], [1], 0.0, 0.0, quiet=True
+    )
     assert "fp32" in {each.precision for each in measured}
     assert "int8" not in {each.precision for each in measured}  # the tiny model's heads are of 8
     assert exact.precision == "fp32"

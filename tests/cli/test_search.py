@@ -58,6 +58,32 @@ def test_queries_from_a_pipe_and_a_file_and_a_trec_run(index: Path, tmp_path: Pa
     assert [(row[0], row[3]) for row in rows] == [("q1", "1"), ("q1", "2"), ("q2", "1"), ("q2", "2")]
 
 
+def test_a_run_holds_what_the_hits_say_with_filters_too(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text(
+        '{"_id": "q1", "text": "horse"}\n{"_id": "q2", "text": "a song"}\n', encoding="utf-8"
+    )
+    for extra in (
+        (),
+        ("--where", "year > 2015"),
+        ("--min-score", "0.2"),
+        ("--mode", "hybrid", "--fusion", "ranks"),
+    ):
+        shown = hits(index, "--queries", tmp_path / "q.jsonl", *extra)
+        invoke("search", index, "--queries", tmp_path / "q.jsonl", "--run", tmp_path / "out.trec", *extra)
+        rows = [line.split() for line in (tmp_path / "out.trec").read_text(encoding="utf-8").splitlines()]
+        assert [(row[0], row[2]) for row in rows] == [(hit["query_id"], hit["id"]) for hit in shown], extra
+        assert [float(row[4]) for row in rows] == pytest.approx([hit["score"] for hit in shown])
+
+
+def test_the_first_stage_can_be_left_a_say(index: Path, tmp_path: Path) -> None:
+    model = write_tiny_cross_encoder(tmp_path / "reranker")
+    alone = [hit["id"] for hit in hits(index, "the dog")]
+    assert [hit["id"] for hit in hits(index, "the dog", "--rerank", model, "--rerank-weight", 0)] == alone
+    both = hits(index, "the dog", "--rerank", model, "--rerank-weight", 0.5)
+    assert [hit["score"] for hit in both] == sorted((hit["score"] for hit in both), reverse=True)  # type: ignore[type-var] # JSON
+    assert all(0 <= hit["score"] <= 1 for hit in both)  # type: ignore[operator] # JSON
+
+
 def test_reranking_orders_the_candidates_by_the_rerankers_scores(index: Path, tmp_path: Path) -> None:
     cross_encoder = write_tiny_cross_encoder(tmp_path / "reranker")
     for choice in (cross_encoder, "maxsim"):

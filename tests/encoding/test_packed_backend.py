@@ -132,6 +132,21 @@ def test_a_prompt_that_is_not_pooled(backend: WantedRuntime, pool_prompt: bool, 
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=needs_kernels)])
+@pytest.mark.parametrize("pool_prompt", [True, False])
+def test_pooling_that_reads_first_tokens_alone(
+    backend: WantedRuntime, pool_prompt: bool, tmp_path: Path
+) -> None:
+    """Of [CLS] the last layer is computed alone; a prompt that is not pooled moves the first token that counts."""
+    sentence = SentenceConfig(pooling=("cls",), normalize=True, pool_prompt=pool_prompt)
+    folder = write_tiny_model(tmp_path / "m", config=NATIVE, sentence=sentence)
+    found, wanted = (
+        Encoder.load(folder, device="cpu", backend=name).encode(TEXTS, prompt="the red ", on_truncate="ok")
+        for name in (backend, "torch")
+    )
+    np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("normalized", [True, False])
 def test_static_model_gives_the_vectors_of_torch(normalized: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -154,7 +154,7 @@ def test_blending_two_stages_by_hand() -> None:
     np.testing.assert_allclose(blend([0.9, 0.8, 0.7], scores, 0.5), [0.75, 0.75, 0])
     np.testing.assert_allclose(blend([0.9, 0.8, 0.7], scores, 0.25), [0.875, 0.625, 0])
     np.testing.assert_array_equal(blend([0.9, 0.8, 0.7], scores, 1), scores)
-    with pytest.raises(ValueError, match="the reranker's weight is -0.1; it must be from 0"):
+    with pytest.raises(ValueError, match=r"the reranker's weight is -0\.1; it must be from 0"):
         blend([0.9], scores[:1], -0.1)
 
 

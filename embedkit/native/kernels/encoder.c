@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "merge.h"
 #include "native.h"
 #include "rows.h"
 
@@ -19,6 +20,10 @@ struct workspace {
     struct unit *bytes_units; /* (rows,) */
     int32_t *peaks;           /* (rows, 16) */
     void *scratch;            /* of attention */
+    int64_t *lengths;         /* (rows,) of which there is one for each sequence: the rows that it has left */
+    void *first, *queries;    /* (rows, D) inputs and (rows, panel or more) queries of first tokens */
+    struct unit *first_units; /* (rows,) */
+    struct merging merging;
 };
 
 /* As many heads as a panel holds, from head `first` on. Packing orders the columns of qkv in the same way. */
@@ -38,6 +43,7 @@ static void *take(char **at, int64_t bytes) {
 /* Divide `memory`; with NULL, only count. */
 static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, int64_t length, char *memory) {
     int64_t number = m->precision == FP32 ? 4 : 2, hidden = padded(m->hidden), inner = padded(m->inner);
+    int64_t size = m->hidden / m->heads;
     char *at = memory;
     w->hidden = take(&at, rows * hidden * 4);
     w->input = take(&at, m->precision == FP32 ? 0 : rows * hidden * 2);
@@ -48,13 +54,21 @@ static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, 
     w->bytes = take(&at, m->precision == INT8 ? rows * inner : 0);
     w->bytes_units = take(&at, rows * (int64_t)sizeof(struct unit));
     w->peaks = take(&at, rows * 64);
-    w->scratch = take(&at, attention_scratch_bytes(length, m->hidden / m->heads));
+    w->scratch = take(&at, attention_scratch_bytes(length, size));
+    w->lengths = take(&at, rows * 8);
+    w->first = take(&at, rows * hidden * number);
+    w->queries = take(&at, rows * heads_of(m, 0).width * number);
+    w->first_units = take(&at, rows * (int64_t)sizeof(struct unit));
+    w->merging.sizes = take(&at, rows * 4);
+    w->merging.added = take(&at, rows * 4);
+    w->merging.owners = take(&at, rows * 4);
+    w->merging.scratch = take(&at, merge_scratch_bytes(length, hidden));
     return at - memory;
 }
 
 int64_t attention_scratch_bytes(int64_t length, int64_t head_size) {
     int64_t filled = (length + 15) / 16 * 16;
-    return filled * (head_size + head_size + 6 + 6) * 4;
+    return filled * (head_size + head_size + 6 + 6 + 1) * 4;
 }
 
 EXPORT int64_t embedkit_kernels_version(void) { return KERNELS_VERSION; }
@@ -94,17 +108,22 @@ struct batch {
     const int64_t *input_ids, *token_types, *starts, *order;
     const int64_t *chunks; /* chunk c holds order[chunks[c]] .. order[chunks[c + 1]] */
     int64_t num_chunks, num_layers;
-    float *hidden_states;
+    int64_t first_only;  /* the last layer is computed for the first token of each sequence alone */
+    double merged_share; /* of a sequence's rows, merged into others in each layer; 0: none */
+    float *hidden_states; /* (N, D), or (B, D) of first tokens */
 };
 
 static int64_t length_of(const struct batch *b, int64_t i) {
     return b->starts[b->order[i] + 1] - b->starts[b->order[i]];
 }
 
+static int64_t sequences_of(const struct batch *b, int64_t chunk) { return b->chunks[chunk + 1] - b->chunks[chunk]; }
+
 static int64_t embed(const struct model *m, const struct batch *b, int64_t chunk, struct workspace *w) {
-    int64_t row = 0;
+    int64_t row = 0, *left = w->lengths;
     for (int64_t i = b->chunks[chunk]; i < b->chunks[chunk + 1]; i++) {
-        int64_t start = b->starts[b->order[i]], length = length_of(b, i);
+        int64_t start = b->starts[b->order[i]], length = *left++ = length_of(b, i);
+        if (b->merged_share > 0) start_merging(&w->merging, row, length);
         for (int64_t t = 0; t < length; t++, row++) {
             int64_t type = b->token_types ? b->token_types[start + t] : 0;
             float *to = w->hidden + row * padded(m->hidden);
@@ -119,40 +138,89 @@ static int64_t embed(const struct model *m, const struct batch *b, int64_t chunk
     return row;
 }
 
-/* A few heads of a layer: their queries, keys and values for all rows, then attention in each sequence. */
-static void attend(const struct model *m, const struct layer *layer, const struct batch *b, int64_t chunk, int64_t rows,
-                   struct workspace *w) {
-    int64_t stride = padded(m->hidden), units = padded(m->hidden), row, column = 0;
-    int64_t number = m->precision == FP32 ? 4 : 2, weight = m->precision == INT8 ? 1 : number;
+/* The weights of some columns of queries, keys and values. */
+static struct linear columns_of(const struct model *m, const struct linear *qkv, int64_t first, int64_t count) {
+    struct linear part = *qkv;
+    int64_t number = m->precision == FP32 ? 4 : m->precision == BF16 ? 2 : 1;
+    part.columns = count;
+    part.weight = (const char *)part.weight + first * padded(m->hidden) * number;
+    part.bias += first;
+    if (m->precision == INT8) part.scale += first, part.start += first;
+    return part;
+}
+
+/* A few heads of a layer: their queries, keys and values for all rows, then attention in each sequence. With `first`
+ * queries and contexts are those of first tokens alone, one row a sequence. */
+static void attend(const struct model *m, const struct layer *layer, const struct batch *b, int64_t sequences,
+                   int64_t rows, int first, struct workspace *w) {
+    int64_t stride = padded(m->hidden), number = m->precision == FP32 ? 4 : 2, column = 0;
+    const void *input = m->precision == FP32 ? w->hidden : w->input;
     struct heads heads;
     for (int64_t head = 0; head < m->heads; head += heads.count, column += 3 * heads.width) {
         heads = heads_of(m, head);
-        struct linear part = layer->qkv;
-        part.columns = 3 * heads.width;
-        part.weight = (const char *)part.weight + column * units * weight;
-        part.bias += column;
-        if (m->precision == INT8) part.scale += column, part.start += column;
-        struct result qkv = {STORE, GELU, w->qkv, 3 * heads.width, NULL};
-        multiply(m, &part, m->precision == FP32 ? w->hidden : w->input, w->input_units, rows, &qkv);
-        row = 0;
-        for (int64_t i = b->chunks[chunk]; i < b->chunks[chunk + 1]; row += length_of(b, i), i++) {
-            const char *from = (const char *)w->qkv + row * 3 * heads.width * number;
-            char *to = (char *)w->context + (row * stride + head * heads.size) * number;
+        int64_t skipped = first ? heads.width : 0, row = 0;
+        struct linear part = columns_of(m, &layer->qkv, column + skipped, 3 * heads.width - skipped);
+        struct result qkv = {STORE, GELU, (char *)w->qkv + skipped * number, 3 * heads.width, NULL};
+        multiply(m, &part, input, w->input_units, rows, &qkv);
+        if (first) {
+            struct linear queries = columns_of(m, &layer->qkv, column, heads.width);
+            struct result result = {STORE, GELU, w->queries, heads.width, NULL};
+            multiply(m, &queries, w->first, w->first_units, sequences, &result);
+        }
+        for (int64_t i = 0; i < sequences; row += w->lengths[i], i++) {
+            struct sequence sequence = {w->lengths[i], first ? 1 : w->lengths[i], NULL};
+            if (b->merged_share > 0) sequence.added = w->merging.added + row;
+            char *from = (char *)w->qkv + row * 3 * heads.width * number;
+            char *to = (char *)w->context + ((first ? i : row) * stride + head * heads.size) * number;
+            if (first)
+                memcpy(from, (char *)w->queries + i * heads.width * number, (size_t)(heads.width * number));
             if (m->precision == FP32)
-                attention_fp32(&heads, length_of(b, i), (const float *)from, (float *)to, stride, w->scratch);
+                attention_fp32(&heads, &sequence, (const float *)from, (float *)to, stride, w->scratch);
             else
-                attention_bf16(&heads, length_of(b, i), (const uint16_t *)from, (uint16_t *)to, stride, w->scratch);
+                attention_bf16(&heads, &sequence, (const uint16_t *)from, (uint16_t *)to, stride, w->scratch);
         }
     }
 }
 
-static void run_layer(const struct model *m, const struct layer *layer, const struct batch *b, int64_t chunk,
-                      int64_t rows, struct workspace *w) {
-    int64_t hidden = padded(m->hidden), inner = padded(m->inner);
+/* Merge rows in every sequence; returns how many are left of all. */
+static int64_t merge(const struct model *m, const struct batch *b, int64_t chunk, struct workspace *w) {
+    int64_t row = 0, to = 0, token = 0, sequences = sequences_of(b, chunk);
+    for (int64_t i = 0; i < sequences; i++) {
+        int64_t length = w->lengths[i], tokens = length_of(b, b->chunks[chunk] + i);
+        w->lengths[i] = merge_sequence(&w->merging, w->hidden, padded(m->hidden), m->hidden / m->heads, row, length,
+                                       to, count_merges(length, b->merged_share), w->merging.owners + token, tokens);
+        row += length, to += w->lengths[i], token += tokens;
+    }
+    for (int64_t i = 0; i < to; i++) set_input(m, w, i);
+    return to;
+}
+
+/* Bring the rows of first tokens together: before attention what is multiplied, after it, as contexts lie, the rest. */
+static void gather_inputs(const struct model *m, int64_t sequences, struct workspace *w) {
+    int64_t row = 0, bytes = padded(m->hidden) * (m->precision == FP32 ? 4 : m->precision == BF16 ? 2 : 1);
+    const char *input = m->precision == FP32 ? (const char *)w->hidden : w->input;
+    for (int64_t i = 0; i < sequences; row += w->lengths[i], i++) {
+        memcpy((char *)w->first + i * bytes, input + row * bytes, (size_t)bytes);
+        w->first_units[i] = w->input_units[row];
+    }
+}
+
+static void gather_residuals(const struct model *m, int64_t sequences, struct workspace *w) {
+    int64_t row = w->lengths[0], stride = padded(m->hidden);
+    for (int64_t i = 1; i < sequences; row += w->lengths[i], i++)
+        memcpy(w->hidden + i * stride, w->hidden + row * stride, (size_t)stride * sizeof(float));
+}
+
+/* Run a layer; returns how many rows there are after it. */
+static int64_t run_layer(const struct model *m, const struct layer *layer, const struct batch *b, int64_t chunk,
+                         int64_t rows, int first, struct workspace *w) {
+    int64_t hidden = padded(m->hidden), inner = padded(m->inner), sequences = sequences_of(b, chunk);
     struct result residual = {ADD, GELU, w->hidden, hidden, NULL};
     struct result up = {ACTIVATE, (enum activation)m->activation, w->inner, inner, w->peaks};
     const void *input = m->precision == FP32 ? w->hidden : w->input, *context = w->context, *inside = w->inner;
-    attend(m, layer, b, chunk, rows, w);
+    if (first) gather_inputs(m, sequences, w);
+    attend(m, layer, b, sequences, rows, first, w);
+    if (first) gather_residuals(m, sequences, w), rows = sequences;
     if (m->precision == INT8) {
         for (int64_t row = 0; row < rows; row++)
             w->input_units[row] = bf16_to_bytes((uint8_t *)w->input + row * hidden,
@@ -161,6 +229,7 @@ static void run_layer(const struct model *m, const struct layer *layer, const st
     }
     multiply(m, &layer->out, context, w->input_units, rows, &residual);
     norm_rows(m, w, rows, layer->attention_norm_weight, layer->attention_norm_bias);
+    if (b->merged_share > 0 && !first) rows = merge(m, b, chunk, w);
     if (m->precision == INT8) memset(w->peaks, 0, (size_t)rows * 64);
     multiply(m, &layer->up, input, w->input_units, rows, &up);
     if (m->precision == INT8) {
@@ -171,14 +240,25 @@ static void run_layer(const struct model *m, const struct layer *layer, const st
     }
     multiply(m, &layer->down, inside, w->bytes_units, rows, &residual);
     norm_rows(m, w, rows, layer->mlp_norm_weight, layer->mlp_norm_bias);
+    return rows;
 }
 
+/* Write what was asked for: the rows as they lie where they are those of first tokens, else one for every token. */
 static void write_out(const struct model *m, const struct batch *b, int64_t chunk, const struct workspace *w) {
-    int64_t row = 0;
-    for (int64_t i = b->chunks[chunk]; i < b->chunks[chunk + 1]; i++)
-        for (int64_t t = 0; t < length_of(b, i); t++, row++)
-            memcpy(b->hidden_states + (b->starts[b->order[i]] + t) * m->hidden, w->hidden + row * padded(m->hidden),
-                   (size_t)m->hidden * sizeof(float));
+    int64_t row = 0, token = 0, stride = padded(m->hidden), sequences = sequences_of(b, chunk);
+    size_t bytes = (size_t)m->hidden * sizeof(float);
+    for (int64_t i = 0; i < sequences; row += w->lengths[i], i++) {
+        int64_t number = b->order[b->chunks[chunk] + i], length = length_of(b, b->chunks[chunk] + i);
+        float *to = b->hidden_states + (b->first_only ? number : b->starts[number]) * m->hidden;
+        if (b->first_only) {
+            memcpy(to, w->hidden + i * stride, bytes);
+            continue;
+        }
+        for (int64_t t = 0; t < length; t++, token++, to += m->hidden) {
+            int64_t own = b->merged_share > 0 ? w->merging.owners[token] : t;
+            memcpy(to, w->hidden + (row + own) * stride, bytes);
+        }
+    }
 }
 
 /* Encode chunks until there is none left; `next` is the number of the next one, shared by all threads. */
@@ -190,7 +270,10 @@ EXPORT void embedkit_run(const struct model *m, const struct batch *b, atomic_ll
         int64_t chunk = atomic_fetch_add(next, 1);
         if (chunk >= b->num_chunks) return;
         int64_t count = embed(m, b, chunk, &w);
-        for (int64_t i = 0; i < b->num_layers; i++) run_layer(m, m->layers + i, b, chunk, count, &w);
+        for (int64_t i = 0; i < b->num_layers; i++) {
+            int first = b->first_only && i == b->num_layers - 1;
+            count = run_layer(m, m->layers + i, b, chunk, count, first, &w);
+        }
         write_out(m, b, chunk, &w);
     }
 }

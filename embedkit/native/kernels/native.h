@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 1
+#define KERNELS_VERSION 2
 
 #define PANEL 64 /* columns that a tile of a product computes at once */
 #define EXPORT __attribute__((visibility("default")))
@@ -79,11 +79,18 @@ struct heads {
     int64_t count, size, width;
 };
 
-/* Attention of one sequence of `length` tokens within some heads; `context` is where the first of them writes. */
-void attention_fp32(const struct heads *heads, int64_t length, const float *qkv, float *context, int64_t stride,
-                    void *scratch);
-void attention_bf16(const struct heads *heads, int64_t length, const uint16_t *qkv, uint16_t *context, int64_t stride,
-                    void *scratch);
+/* One sequence of `length` rows, of which the first `queries` attend to all. `added`, or NULL, is what every score with
+ * a row begins with, before scores are divided by the square root of a head's size. */
+struct sequence {
+    int64_t length, queries;
+    const float *added;
+};
+
+/* Attention of one sequence within some heads; `context` is where the first of them writes. */
+void attention_fp32(const struct heads *heads, const struct sequence *sequence, const float *qkv, float *context,
+                    int64_t stride, void *scratch);
+void attention_bf16(const struct heads *heads, const struct sequence *sequence, const uint16_t *qkv, uint16_t *context,
+                    int64_t stride, void *scratch);
 int64_t attention_scratch_bytes(int64_t length, int64_t head_size);
 
 #endif
