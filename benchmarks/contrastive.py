@@ -1,22 +1,26 @@
-"""Contrastive training on this CPU beside sentence-transformers: the same start, rows, losses, optimizer and steps.
+"""Contrastive training on this CPU beside sentence-transformers: the same start, batches, losses, optimizer and steps.
 
     python benchmarks/contrastive.py [--steps 20] [--batch-size 32] [--model FOLDER] [--output FILE.json]
     python benchmarks/contrastive.py --large 4096 [--micro-tokens 4096]     # one step of a large batch through cached gradients
 
-Data are STS-B (CoSENT) and SQuAD 1.1 train (multiple negatives ranking), one data set a batch. Each side runs in a process of its own, which
-reports wall and processor seconds of the steps (the first two are not counted), its peak of memory, and in the end Spearman's
-correlation on STS-B dev. Theirs is `SentenceTransformerTrainer` with the same settings on the same rows; it draws its own order of batches.
+Data are STS-B (CoSENT) and SQuAD 1.1 train (multiple negatives ranking), one data set a batch. The batches of our run are
+written down, and `SentenceTransformerTrainer` gets the same rows in the same order with the same settings. Each side is a process
+of its own; they make every step in turn, so that a slow spell of the machine meets all alike. The first two steps are not counted. A
+ratio is the median over the steps of their processor seconds by ours. In the end comes Spearman's correlation on STS-B dev.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ from timing import data_folder, minilm_folder, report
 
 MAX_LENGTH = 128
 WARM_UP = 2  # steps that set things up
+SIDES = (("theirs", "fp32"), ("ours", "fp32"), ("ours", "bf16"))
+LARGE_SIDES = (("ours", "auto"),)
 
 
 def recipe_of(arguments: argparse.Namespace) -> Any:
@@ -37,13 +43,14 @@ def recipe_of(arguments: argparse.Namespace) -> Any:
         "run.save_every=1000000",
         f"data.batch_size={arguments.large or arguments.batch_size}",
         f"data.max_length={MAX_LENGTH if not arguments.large else 256}",
-        f"data.micro_tokens={arguments.micro_tokens}",
         "data.held_out=0.001",
         "data.evaluate_batches=1",
         "data.mixing=0.3",
         "optim.lr=2e-5",
         "optim.warmup_steps=2",
     ]
+    if arguments.micro_tokens:
+        overrides.append(f"data.micro_tokens={arguments.micro_tokens}")
     return load_recipe(ContrastiveRecipe, preset="contrastive", overrides=overrides)
 
 
@@ -66,51 +73,117 @@ def journey_of(arguments: argparse.Namespace, recipe: Any) -> Any:
     return Contrastive(folder, model, sets, recipe, origin="benchmark")
 
 
-def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
+def write_batches(arguments: argparse.Namespace) -> None:
+    """Write the batches of our run, a line a step: its loss, and the columns of its rows."""
+    journey = journey_of(arguments, recipe_of(arguments))
+    with Path(arguments.batches).open("w", encoding="utf-8") as file:
+        for step in range(arguments.steps):
+            each, entries = journey.entries(step)
+            rows, texts = entries.rows, each.examples.texts
+            columns = {name: [texts[n] for n in getattr(rows, name)] for name in ("first", "second")}
+            if rows.scores is not None:
+                columns["score"] = [float(score) for score in rows.scores]
+            file.write(json.dumps({"loss": each.loss, "columns": columns}) + "\n")
+
+
+class Turns:
+    """A side's end of the pipe: it waits for its turn before a step, and tells what the step took."""
+
+    def __init__(self) -> None:
+        # Libraries print to standard output; what we say goes to a copy of it.
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        self._started = (0.0, 0.0)
+
+    def wait(self) -> None:
+        if not sys.stdin.readline():
+            sys.exit("the benchmark ended")
+        self._started = (time.perf_counter(), time.process_time())
+
+    def made(self, **numbers: float) -> None:
+        wall, processor = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        self.say({"wall": wall, "cpu": processor, "peak GB": peak, **numbers})
+
+    def say(self, found: dict[str, Any]) -> None:
+        print(json.dumps(found), file=self._out, flush=True)
+
+
+def run_ours(arguments: argparse.Namespace, turns: Turns) -> None:
     from embedkit.encoding.encoder import Encoder
     from embedkit.training.loop import Step, train
     from embedkit.training.state import RunFolder
 
     recipe = recipe_of(arguments)
     journey = journey_of(arguments, recipe)
-    losses, clock = [], Clock()
     with tempfile.TemporaryDirectory() as folder:
-        for report_ in train(journey, recipe.run, recipe.optim, RunFolder(Path(folder) / "run")):
+        reports = train(journey, recipe.run, recipe.optim, RunFolder(Path(folder) / "run"))
+        turns.wait()
+        for report_ in reports:
             if isinstance(report_, Step):
-                losses.append(report_.loss)
-                clock.tick()
-        found = clock.numbers(arguments.steps)
+                turns.made(loss=report_.loss, tokens=report_.tokens)
+                turns.wait()
         encoder = Encoder.load(Path(folder) / "run", device="cpu")
-    return found | {"losses": losses, "stsb dev": None if arguments.large else spearman(encoder.encode)}
+    turns.say({} if arguments.large else {"stsb dev": spearman(encoder.encode)})
 
 
-def run_theirs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train with sentence-transformers' own trainer on the rows that our run draws, in batches of the same size."""
-    from datasets import Dataset, DatasetDict
+def run_theirs(arguments: argparse.Namespace, turns: Turns) -> None:
+    """Train with sentence-transformers' own trainer on the batches that were written down."""
+    from datasets import Dataset, DatasetDict  # type: ignore[import-untyped] # it has no types
     from sentence_transformers import (
         SentenceTransformer,
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
         losses,
     )
+    from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
     from transformers import TrainerCallback
 
-    recipe = recipe_of(arguments)
-    optim = recipe.optim
-    columns = rows_drawn(journey_of(arguments, recipe), arguments.steps)
+    lines = Path(arguments.batches).read_text(encoding="utf-8").splitlines()
+    order, columns = [], dict[str, dict[str, list[Any]]]()
+    for batch in map(json.loads, lines):
+        order.append(batch["loss"])
+        for name, values in batch["columns"].items():
+            columns.setdefault(batch["loss"], {}).setdefault(name, []).extend(values)
     model = SentenceTransformer(str(arguments.model), device="cpu")
     model.max_seq_length = MAX_LENGTH
+    tokens: list[int] = []
+    model[0].register_forward_pre_hook(
+        lambda _, inputs: tokens.append(int(inputs[0]["attention_mask"].sum()))
+    )
+
+    class AsWritten(MultiDatasetDefaultBatchSampler):  # type: ignore[misc] # their classes are untyped
+        """The rows of each data set lie one batch after another, behind those of the data sets before it."""
+
+        def __iter__(self) -> Iterator[list[int]]:
+            following, start = {}, 0
+            for loss, each in columns.items():
+                following[loss] = start
+                start += len(each["first"])
+            for loss in order:
+                first = following[loss]
+                following[loss] += arguments.batch_size
+                yield list(range(first, following[loss]))
+
+        def __len__(self) -> int:
+            return len(order)
+
+    class Turning(TrainerCallback):  # type: ignore[misc] # as above
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            turns.wait()
+
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                turns.made(loss=logs["loss"], tokens=sum(tokens))
+                tokens.clear()
+                turns.wait()
+
+    optim = recipe_of(arguments).optim
     functions = {"info_nce": losses.MultipleNegativesRankingLoss(model), "cosent": losses.CoSENTLoss(model)}
-    clock = Clock()
-
-    class Ticking(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.tick()
-
     with tempfile.TemporaryDirectory() as folder:
         settings = SentenceTransformerTrainingArguments(
             output_dir=folder,
-            max_steps=arguments.steps,
+            num_train_epochs=1,
             per_device_train_batch_size=arguments.batch_size,
             learning_rate=optim.lr,
             warmup_steps=optim.warmup_steps,
@@ -120,64 +193,67 @@ def run_theirs(arguments: argparse.Namespace) -> dict[str, Any]:
             adam_epsilon=optim.eps,
             weight_decay=optim.weight_decay,
             max_grad_norm=optim.max_grad_norm,
-            multi_dataset_batch_sampler="proportional",
+            multi_dataset_batch_sampler=AsWritten,
             logging_steps=1,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             use_cpu=True,
         )
-        trainer = SentenceTransformerTrainer(
+        SentenceTransformerTrainer(
             model=model,
             args=settings,
             train_dataset=DatasetDict({loss: Dataset.from_dict(rows) for loss, rows in columns.items()}),
             loss={loss: functions[loss] for loss in columns},
-            callbacks=[Ticking()],
-        )
-        trainer.train()
-    values = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+            callbacks=[Turning()],
+        ).train()
     model.eval()
-    return clock.numbers(arguments.steps) | {
-        "losses": values,
-        "stsb dev": spearman(lambda texts: model.encode(texts, show_progress_bar=False)),
-    }
+    turns.say({"stsb dev": spearman(lambda texts: model.encode(list(texts), show_progress_bar=False))})
 
 
-def rows_drawn(journey: Any, steps: int) -> dict[str, dict[str, list[Any]]]:
-    """Collect the rows of the journey's first batches: loss -> columns of a data set."""
-    found: dict[str, dict[str, list[Any]]] = {}
-    for step in range(steps):
-        each, entries = journey.entries(step)
-        rows, texts = entries.rows, each.examples.texts
-        columns = found.setdefault(each.loss, {})
-        for name, numbers in (("first", rows.first), ("second", rows.second)):
-            columns.setdefault(name, []).extend(texts[n] for n in numbers)
-        if rows.scores is not None:
-            columns.setdefault("score", []).extend(float(score) for score in rows.scores)
-    return found
-
-
-class Clock:
-    """Wall and processor time of the steps after the first few, and the peak of memory."""
-
-    def __init__(self) -> None:
-        self._ticks: list[tuple[float, float]] = []
-
-    def tick(self) -> None:
-        self._ticks.append((time.perf_counter(), time.process_time()))
-
-    def numbers(self, steps: int) -> dict[str, Any]:
-        first = min(WARM_UP, steps) - 1
-        wall, processor = (self._ticks[-1][i] - self._ticks[first][i] for i in (0, 1))
-        counted = max(1, steps - 1 - first)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        return {"wall s/step": wall / counted, "cpu s/step": processor / counted, "peak GB": peak}
-
-
-def spearman(encode: Any) -> float:
+def spearman(encode: Callable[[Sequence[str]], Any]) -> float:
     from embedkit.evaluation.similarity import evaluate_similarity, read_scored_pairs
 
     return evaluate_similarity(read_scored_pairs(data_folder() / "sts/stsb/dev.tsv"), encode).spearman
+
+
+class Side:
+    """The process of one side."""
+
+    def __init__(self, name: str, precision: str, batches: Path) -> None:
+        self.name = f"{name} {precision}"
+        command = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--precision", precision]
+        command += ["--batches", str(batches)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.steps: list[dict[str, float]] = []
+
+    def turn(self) -> dict[str, float]:
+        """Let it go on until it says something."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name}: the process ended, see above")
+        found: dict[str, float] = json.loads(line)
+        return found
+
+    def row(self, base: Side, final: dict[str, float]) -> dict[str, Any]:
+        """Sum up the counted steps, beside those of another side."""
+        counted = self.steps[WARM_UP:] or self.steps
+        theirs = base.steps[WARM_UP:] or base.steps
+        row: dict[str, Any] = {"with": self.name}
+        for what in ("wall", "cpu"):
+            row[f"{what} s/step"] = statistics.mean(step[what] for step in counted)
+        ratios = [other["cpu"] / step["cpu"] for other, step in zip(theirs, counted, strict=True)]
+        row |= {
+            "cpu ratio": statistics.median(ratios),
+            "slowest": min(ratios),
+            "peak GB": counted[-1]["peak GB"],
+        }
+        row |= {"tokens": sum(step["tokens"] for step in counted)}
+        return row | {"first loss": self.steps[0]["loss"], "last loss": self.steps[-1]["loss"], **final}
 
 
 def main() -> None:
@@ -187,39 +263,44 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--large", type=int, default=0, help="rows of one large batch, ours alone")
-    parser.add_argument("--micro-tokens", type=int, default=16_384)
+    parser.add_argument("--micro-tokens", type=int, default=None, help="default: the preset's")
     parser.add_argument("--model", type=Path, default=None, help="a model folder (default: all-MiniLM-L6-v2)")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--side", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=["ours", "theirs", "batches"], help=argparse.SUPPRESS)
     parser.add_argument("--precision", default="fp32", help=argparse.SUPPRESS)
+    parser.add_argument("--batches", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.model = arguments.model or minilm_folder()
     if arguments.large:
         arguments.steps = 1
-    if arguments.side:
-        print(json.dumps((run_ours if arguments.side == "ours" else run_theirs)(arguments)))
-        return
-    sides = [("theirs", "fp32"), ("ours", "fp32"), ("ours", "bf16")]
-    rows: list[dict[str, Any]] = []
-    base: dict[str, Any] | None = None
-    for side, precision in sides[1:2] if arguments.large else sides:
-        started = time.perf_counter()
-        command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--precision", precision]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            rows.append({"with": f"{side} {precision}", "losses": "failed, see above"})
-            continue
-        found = json.loads(done.stdout.splitlines()[-1])
-        base = base or found
-        losses = found.pop("losses")
-        rows.append(
-            {"with": f"{side} {precision}", **{k: v for k, v in found.items() if v is not None}}
-            | {
-                "cpu ratio": base["cpu s/step"] / found["cpu s/step"] if found["cpu s/step"] else "",
-                "first loss": losses[0],
-            }
-            | {"last loss": losses[-1], "whole run s": time.perf_counter() - started}
-        )
+    if arguments.side == "batches":
+        write_batches(arguments)
+    elif arguments.side:
+        (run_ours if arguments.side == "ours" else run_theirs)(arguments, Turns())
+    else:
+        compare(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        batches = Path(folder) / "batches.jsonl"
+        if not arguments.large:
+            command = [
+                sys.executable,
+                __file__,
+                *sys.argv[1:],
+                "--side",
+                "batches",
+                "--batches",
+                str(batches),
+            ]
+            subprocess.run(command, check=True)
+        sides = [Side(*side, batches) for side in (LARGE_SIDES if arguments.large else SIDES)]
+        for number in range(arguments.steps):
+            # Nobody always follows the same other, whose rows would lie in the caches.
+            for side in sides[number % len(sides) :] + sides[: number % len(sides)]:
+                side.steps.append(side.turn())
+        rows = [side.row(sides[0], side.turn()) for side in sides]
     report("Contrastive training", rows, output=arguments.output)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embedkit.model.config import EncoderConfig
+from embedkit.model.dropout import dropout
 from embedkit.model.layers import (
     AttentionBias,
     EncoderLayer,
@@ -50,7 +51,7 @@ class Embeddings(nn.Module):
             self.positions.weight.requires_grad_(False)
         self.token_types = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
         self.norm = layer_norm(config, size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = config.hidden_dropout_prob
         self.projection = None if config.embedding_size is None else nn.Linear(size, config.hidden_size)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
@@ -62,7 +63,7 @@ class Embeddings(nn.Module):
             )
         if self.positions is not None:
             embedded = embedded + self.positions(position_ids + self.position_offset)
-        embedded = self.dropout(self.norm(embedded))
+        embedded = dropout(self.norm(embedded), self.dropout if self.training else 0.0)
         return embedded if self.projection is None else self.projection(embedded)
 
 

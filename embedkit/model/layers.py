@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedkit.model.attention import attend_packed
 from embedkit.model.config import Activation, EncoderConfig
+from embedkit.model.dropout import dropout
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,6 @@ class AttentionBias:
     rotary: tuple[Tensor, Tensor] | None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropout: float) -> Tensor:
-    """Weigh the values by the softmax of the scaled scores: (count, H, T, d) -> (count, H, T, d).
-
-    torch's fused attention is the faster one but for its gradient on a CPU, which takes several times as long as that
-    of the plain products: sequences there are short, and their (T, T) scores small.
-    """
-    if query.device.type == "cpu" and query.requires_grad and mask is None:
-        scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
-        probabilities = F.dropout(scores.softmax(dim=-1), dropout)
-        return probabilities.to(value.dtype) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention with the three input projections in one product.
 
@@ -157,14 +146,39 @@ class SelfAttention(nn.Module):
             query, key = rotate(query, rotary), rotate(key, rotary)
         return query, key, value
 
+    def rotate_packed(
+        self, projected: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]
+    ) -> Tensor:
+        """Rotate the queries and keys among the projections (N, 3D)."""
+        pieces = []
+        for piece, run, bias in zip(split_runs(projected, runs), runs, biases, strict=True):
+            assert bias.rotary is not None
+            cos, sin = (table[:, None, None] for table in bias.rotary)  # (T, 1, 1, d)
+            wide = piece.view(run.count, run.length, 3, self.num_heads, self.head_size)
+            rotated = rotate(wide[:, :, :2], (cos, sin))
+            pieces.append(torch.cat((rotated, wide[:, :, 2:]), dim=2).view(len(piece), -1))
+        return torch.cat(pieces)
+
     def forward(self, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
         """Let every token attend within its sequence: (N, D) -> (N, D)."""
         projected = self.qkv(hidden)  # (N, 3D)
-        dropout = self.dropout if self.training else 0.0
+        probability = self.dropout if self.training else 0.0
+        # torch's fused attention is the faster one but for its gradient on a CPU, and for dropout there.
+        unmasked = all(bias.mask is None for bias in biases)
+        if unmasked and hidden.device.type == "cpu" and (projected.requires_grad or probability):
+            if any(bias.rotary is not None for bias in biases):
+                projected = self.rotate_packed(projected, runs, biases)
+            counts = [(run.count, run.length) for run in runs]
+            attended: Tensor = self.out(
+                attend_packed(projected, counts, num_heads=self.num_heads, dropout=probability)
+            )
+            return attended
         contexts = []
         for piece, run, bias in zip(split_runs(projected, runs), runs, biases, strict=True):
             query, key, value = self.project(piece, run, bias.rotary)
-            context = attend(query, key, value, bias.mask, dropout=dropout)
+            context = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias.mask, dropout_p=probability
+            )
             # (count, H, T, d) -> (count·T, D)
             contexts.append(context.transpose(1, 2).reshape(run.count * run.length, -1))
         out: Tensor = self.out(contexts[0] if len(contexts) == 1 else torch.cat(contexts))
@@ -221,15 +235,18 @@ class EncoderLayer(nn.Module):
         skip = config.norm_first and first
         self.attention_norm = nn.Identity() if skip else layer_norm(config, config.hidden_size)
         self.mlp_norm = layer_norm(config, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = config.hidden_dropout_prob
 
     def forward(self, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
+        probability = self.dropout if self.training else 0.0
         if self.norm_first:
-            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), runs, biases))
-            out: Tensor = hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
+            attended = self.attention(self.attention_norm(hidden), runs, biases)
+            hidden = dropout(attended, probability, residual=hidden)
+            out: Tensor = dropout(self.mlp(self.mlp_norm(hidden)), probability, residual=hidden)
         else:
-            hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, runs, biases)))
-            out = self.mlp_norm(hidden + self.dropout(self.mlp(hidden)))
+            attended = self.attention(hidden, runs, biases)
+            hidden = self.attention_norm(dropout(attended, probability, residual=hidden))
+            out = self.mlp_norm(dropout(self.mlp(hidden), probability, residual=hidden))
         return out
 
 

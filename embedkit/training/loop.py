@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from embedkit.errors import TrainingError
 from embedkit.training.launch import Ranks, alone, check_world, prepared, resolve_precision
+from embedkit.training.memory import keep_freed_memory
 from embedkit.training.optim import AveragedWeights, learning_rate, make_optimizer
+from embedkit.training.products import use_kernels
 from embedkit.training.recipes import OptimRecipe, RunRecipe
 from embedkit.training.state import (
     Position,
@@ -155,6 +157,10 @@ def train(
     needed = state_bytes(journey.module, keep_last=run.keep_last, averaged=run.ema_decay > 0)
     if ranks.first:
         folder.check(manifest, resume=resume, bytes_needed=needed)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
+        if precision == "fp32" and run.strategy == "ddp" and not run.compile:
+            use_kernels(journey.module)
     return _run(journey, run, optim, folder, ranks, manifest, resume, stop or Event())
 
 

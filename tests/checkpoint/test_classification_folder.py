@@ -209,5 +209,7 @@ def test_the_part_in_the_order_of_hits_is_kept(tmp_path: Path) -> None:
     edit(folder / "config.json", embedkit={"rerank_weight": 0.25})
     assert read_classifier_folder(folder).rerank_weight == 0.25
     edit(folder / "config.json", embedkit={"rerank_weight": 2})
-    with pytest.raises(CheckpointError, match=r"embedkit.rerank_weight is 2; it must be a number from 0 to 1"):
+    with pytest.raises(
+        CheckpointError, match=r"embedkit.rerank_weight is 2; it must be a number from 0 to 1"
+    ):
         read_classifier_folder(folder)

@@ -23,3 +23,15 @@ EXPORT void embedkit_pack_fp32(struct linear *w, const float *weights, void *to)
 void gemm_fp32(const struct linear *w, const float *input, int64_t stride, int64_t rows, const struct result *result) {
     gemm(w, input, NULL, stride, rows, result);
 }
+
+/* Rows of which the input stays in the second-level cache while all panels of weights pass. */
+#define CHUNK_ROWS 192
+
+/* The product alone, for training: K and N are multiples of PANEL, and rows lie one after another, here and there. */
+EXPORT void embedkit_multiply_fp32(const struct linear *w, const float *input, int64_t rows, float *to) {
+    for (int64_t row = 0; row < rows; row += CHUNK_ROWS) {
+        struct result result = {.sink = STORE, .to = to + row * w->columns, .stride = w->columns};
+        int64_t left = rows - row;
+        gemm(w, input + row * w->rows_in, NULL, w->rows_in, left < CHUNK_ROWS ? left : CHUNK_ROWS, &result);
+    }
+}

@@ -8,9 +8,9 @@
 
 #include <stdint.h>
 
-/* Raised whenever a structure or the layout of packed weights changes, so that a file that was compiled from other
+/* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 2
+#define KERNELS_VERSION 3
 
 #define PANEL 64 /* columns that a tile of a product computes at once */
 #define EXPORT __attribute__((visibility("default")))
