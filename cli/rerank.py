@@ -198,7 +198,7 @@ def rerank(
             _calibrate(reranker, calibrate, as_json)
             return
     computing.say(reranker.encoder.choice if isinstance(reranker, MaxSim) else reranker.choice, quiet=quiet)
-    tally = _Tally(top_k)
+    tally = _Tally(top_k, blend=rerank_weight is not None)
     answers = answer(
         reranker,
         requests if run is not None else _lines(inputs),
@@ -245,9 +245,10 @@ def _lines(name: str) -> Iterator[Request]:
 class _Tally:
     """What to say at the end: how much was scored, what was not, and where nothing could be."""
 
-    def __init__(self, top_k: int | None) -> None:
+    def __init__(self, top_k: int | None, *, blend: bool) -> None:
+        """`blend` says that the first stage's part was asked for, and not only what the model's folder says."""
         self.queries = self.scored = self.beyond = self.empty = self.alone = 0
-        self._top_k = top_k
+        self._top_k, self._blend = top_k, blend
 
     def count(self, answers: Iterable[Answer]) -> Iterator[Answer]:
         for reply in answers:
@@ -256,7 +257,9 @@ class _Tally:
             self.scored += len(reply.scores)
             self.beyond += total - len(reply.scores)
             self.empty += total == 0
-            self.alone += bool(total) and reply.weight < 1 and not reply.blended
+            # Candidates without any score are plain texts, which only the reranker can order.
+            expected = self._blend or any("score" in row for row in reply.request.candidates)
+            self.alone += bool(total) and expected and reply.weight < 1 and not reply.blended
             yield reply
 
     def say(self, reranker: Reranker, name: str) -> None:

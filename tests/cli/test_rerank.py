@@ -142,3 +142,18 @@ def test_missing_input_is_an_error(folder: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["rerank", str(tmp_path / "no.jsonl"), "-m", str(folder), "--device", "cpu"])
     assert isinstance(result.exception, RecordError)
     assert "no.jsonl: cannot be read (No such file or directory); check the path" in str(result.exception)
+
+
+def test_a_missing_first_score_is_told_where_it_was_to_count(folder: Path) -> None:
+    plain = lines({"query": QUERY, "candidates": list(TEXTS)})
+    scored = lines(
+        {"query": QUERY, "candidates": [{"text": "cat", "score": 0.5}, {"text": "dog", "score": 0.4}]}
+    )
+    partly = lines({"query": QUERY, "candidates": [{"text": "cat", "score": 0.5}, {"text": "dog"}]})
+    note = "note: in 1 queries a candidate has no `score`, so the reranker alone decided their order"
+    for given, told in ((plain, True), (scored, False), (partly, True)):
+        arguments = ["rerank", "-m", str(folder), "--rerank-weight", "0.5", "--device", "cpu"]
+        result = runner.invoke(app, arguments, input=given)
+        assert result.exit_code == 0, result.output
+        assert (note in result.stderr) is told
+        assert ("final_score" in result.stdout) is not told
