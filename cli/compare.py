@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedkit.evaluation.beir import RetrievalSet
     from embedkit.evaluation.compare import Comparison, QueryChange
     from embedkit.evaluation.metrics import Qrels, Run
+    from embedkit.retrieval import Mode
 
 EXAMPLES = """\b
 Examples:
@@ -182,7 +183,7 @@ def _search(
     from embedkit.evaluation.retrieval import STANDARD_METRICS
 
     from .evaluate_collections import Place
-    from .evaluate_systems import Job, Mode, measure
+    from .evaluate_systems import Job, measure
 
     is_words = side.lower() == "bm25"
     mode: Mode = "text" if is_words else "hybrid" if side.endswith(":hybrid") else "dense"

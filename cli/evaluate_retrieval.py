@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from embedkit.models import ENCODER, RERANKER, shipped
 
 from . import options, which_model
 from .evaluate_output import AsMarkdown, Metrics, Save, chosen_metrics, file_name, present
-from .options import DeviceName, FusionName, PrecisionName
+from .options import DeviceName, FusionName, ModeName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.evaluation.beir import RetrievalSet
@@ -31,12 +30,6 @@ Examples:
   embedkit evaluate reranking scifact                                 (of what BM25 finds)
   embedkit evaluate reranking scifact --model ENCODER --rerank FOLDER (of what the encoder finds)
 """
-
-
-class ModeName(StrEnum):
-    dense = "dense"
-    text = "text"
-    hybrid = "hybrid"
 
 
 Folders = Annotated[

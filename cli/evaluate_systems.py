@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from embedkit.evaluation.metrics import Metric
     from embedkit.evaluation.results import Evaluation
     from embedkit.evaluation.systems import Found
+    from embedkit.fusion import Fusion
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.reranking.reranker import Reranker
+    from embedkit.retrieval import Mode
     from indexes import Index
 
-Mode = Literal["dense", "text", "hybrid"]
-Fusion = Literal["scores", "ranks"]
 BM25 = "BM25"
 MAXSIM = "maxsim"
 

@@ -22,6 +22,12 @@ class InputFormat(StrEnum):
     file = "file"
 
 
+class ModeName(StrEnum):
+    dense = "dense"
+    text = "text"
+    hybrid = "hybrid"
+
+
 class FusionName(StrEnum):
     scores = "scores"
     ranks = "ranks"

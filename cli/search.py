@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from embedkit.models import RERANKER
 
 from . import computing, console, options, which_model
 from .hits import explain_nothing, print_hits
-from .options import DeviceName, FusionName, PrecisionName
+from .options import DeviceName, FusionName, ModeName, PrecisionName
 from .rerank import budget_seconds
 from .search_many import search_many
 
@@ -32,12 +31,6 @@ Examples:
 """
 
 MAXSIM = "maxsim"
-
-
-class ModeName(StrEnum):
-    dense = "dense"
-    text = "text"
-    hybrid = "hybrid"
 
 
 def search(

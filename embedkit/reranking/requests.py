@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,7 +51,7 @@ class Answer:
     scores: Float32
     weight: float = 1.0
 
-    @property
+    @cached_property
     def first_scores(self) -> list[float] | None:
         """What the scored candidates had from the first stage; None where one of them had nothing."""
         given = [row.get("score") for row in self.request.candidates[: len(self.scores)]]
