@@ -16,6 +16,7 @@ SOURCES = (
     "gemm_int8.c",
     "merge.c",
     "rows.c",
+    "search.c",
 )
 HEADERS = ("attention.h", "gemm.h", "merge.h", "native.h", "rows.h", "simd.h", "tile.h")
 

@@ -1,13 +1,15 @@
 """Exact search over the memory-mapped segments, in tiles, with a running top-k.
 
 1. Score a tile of rows against all queries: one matrix product, or for a lone query one pass over the codes.
-2. Keep what beats the worst of the best so far, while the next tile is being scored.
+2. Keep what beats the worst of the best so far, while the next tile is being scored. Where the kernels of embedkit.native
+   run, they do both, a cache's worth of rows at a time.
 3. Score the best few again, in double precision and row by row (`rescore`), so that a score depends on nothing but
    the query and the vector: not on the tile, the batch or the number of threads, which a BLAS lets show in the last bits.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from embedkit.native.search import StoredVectors, can_search
 
 from .segment import FloatArray, RowArray, Segment, decode
 from .settings import Metric
@@ -27,6 +31,8 @@ TILE_BYTES = 8 * 2**20  # of scores or decoded vectors at a time: what the cache
 QUERY_BLOCK = 1024  # a product of 1,000 queries with 2,000 rows is a tenth faster than of 256 with 8,000
 # Hamming distance alone orders too coarsely; this many times k are scored again by the int8 vectors.
 BINARY_OVERSAMPLING = 20
+# The kernels compute 64 columns at least: with fewer queries the BLAS, or faiss, has less to do.
+SCAN_QUERIES = 32
 _STRETCH = 256  # scores
 _LONE_ROWS = 512  # of which the differences from a query stay in the cache
 # For a lone query faiss is faster than numpy, by so many nanoseconds a number: over 100,000 rows of 384 dimensions it saves
@@ -152,6 +158,8 @@ def search_segments(
 
             segment.check(start, len(segment))
             best = best.merge(scan_codes(segment, scorer.metric, queries, k, start, allowed), k)
+        elif len(queries) >= SCAN_QUERIES and can_search():
+            best = _scan(segment, scorer, queries, best, start, allowed)
         else:
             best = _search_tiles(segment, scorer, queries, best, start, allowed)
         if release:
@@ -182,6 +190,41 @@ def tiles(segment: Segment, start: int, num_queries: int, fresh: bool) -> Iterat
         yield at, min(len(segment), at + size)
         at += size
         size = min(largest, 4 * size)
+
+
+def stored_vectors(segment: Segment, metric: Metric, start: int = 0) -> StoredVectors:
+    """Return a segment's vectors from a position on as the kernels take them."""
+    return StoredVectors(segment.codes[start:], segment.scales, squared=metric == "l2")
+
+
+def _scan(
+    segment: Segment, scorer: Scorer, queries: FloatArray, best: Candidates, start: int, allowed: Mask | None
+) -> Candidates:
+    k = best.rows.shape[1]
+    vectors = stored_vectors(segment, scorer.metric, start)
+    parts = []
+    for first in range(0, len(queries), QUERY_BLOCK):
+        part = slice(first, first + QUERY_BLOCK)
+        scores, positions = vectors.scan(
+            queries[part],
+            k,
+            floor=best.scores[part].min(axis=1),
+            allowed=None if allowed is None else np.ascontiguousarray(allowed),
+            threads=num_threads(),
+            check=lambda here, stop: segment.check(start + here, start + stop),
+        )
+        rows = np.where(positions >= 0, segment.rows[start + np.maximum(positions, 0)], -1)
+        parts.append(Candidates(best.scores[part], best.rows[part]).merge(Candidates(scores, rows), k))
+    return Candidates(
+        np.concatenate([part.scores for part in parts]), np.concatenate([part.rows for part in parts])
+    )
+
+
+def num_threads() -> int:
+    """Return how many threads a search may use: as many as OpenMP, which faiss uses, would take."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 
 
 def _search_tiles(

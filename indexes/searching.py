@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +16,7 @@ import numpy as np
 from embedkit.errors import IndexFileError
 
 from .database import ANN_CHUNK_BYTES, AnnInfo
-from .exact import Candidates, ahead
+from .exact import Candidates, num_threads
 from .segment import FloatArray, RowArray
 from .snapshot import Snapshot
 
@@ -28,12 +28,10 @@ _Made = TypeVar("_Made")
 # mostly rows it may not return: HNSW's effort grows as 1 / share, that of exact search with the rows. Measured on 100,000
 # vectors of 384 dimensions with a fifth allowed: 0.28 ms a query exactly, 1.2 ms through the graph.
 EXACT_WORTH = 5_000
-# Few enough that what is done with the last block, while faiss has nothing left to do, does not show.
-BLOCK_QUERIES = 128
 
 
 class AnnFile:
-    """The ANN file that a snapshot names, loaded when first searched. An open file stays, even once it is replaced."""
+    """The ANN file that a snapshot names, mapped when first searched. An open file stays, even once it is replaced."""
 
     def __init__(self, folder: Path, info: AnnInfo) -> None:
         self.path, self.info = folder / info.name, info
@@ -45,7 +43,7 @@ class AnnFile:
             os.close(self._fd)
             self._fd = -1
 
-    def check(self) -> None:
+    def check(self) -> mmap.mmap:
         """Compare the file with what the database says of it: a damaged graph would lead faiss out of its memory.
 
         Raises:
@@ -54,11 +52,12 @@ class AnnFile:
         size = os.fstat(self._fd).st_size
         if size != self.info.num_bytes:
             raise self._damaged(f"{size:,} bytes; the database says {self.info.num_bytes:,}")
-        for number, (checksum, expected) in enumerate(
-            zip(file_checksums(self._fd), self.info.checksums, strict=True)
-        ):
+        # The descriptor, not the name: another process may have replaced the file since.
+        data = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+        for number, (checksum, expected) in enumerate(zip(checksums(data), self.info.checksums, strict=True)):
             if checksum != expected:
                 raise self._damaged(f"the checksum of its block {number} does not match: bytes were changed")
+        return data
 
     def _damaged(self, what: str) -> IndexFileError:
         return IndexFileError(
@@ -69,16 +68,19 @@ class AnnFile:
         if self._index is None:
             from .ann import AnnIndex
 
-            self.check()
-            # The descriptor, not the name: another process may have replaced the file since.
-            self._index = AnnIndex.load(Path(f"/dev/fd/{self._fd}"), self.info.kind)  # type: ignore[arg-type]  # it was written from a Kind
+            self._index = AnnIndex.map(self.check(), self.info.kind)  # type: ignore[arg-type]  # it was written from a Kind
         return self._index
 
 
-def file_checksums(fd: int) -> list[int]:
-    """Return the CRC-32 of each ANN_CHUNK_BYTES of an open file."""
-    size = os.fstat(fd).st_size
-    return [zlib.crc32(os.pread(fd, ANN_CHUNK_BYTES, at)) for at in range(0, size, ANN_CHUNK_BYTES)]
+def checksums(data: mmap.mmap) -> list[int]:
+    """Return the CRC-32 of each ANN_CHUNK_BYTES of a mapped file."""
+    from concurrent.futures import (
+        ThreadPoolExecutor,
+    )  # takes 10 ms to import: not where there is no structure
+
+    with memoryview(data) as view, ThreadPoolExecutor(num_threads(), "checksums") as pool:
+        starts = range(0, len(view), ANN_CHUNK_BYTES)
+        return list(pool.map(lambda at: zlib.crc32(view[at : at + ANN_CHUNK_BYTES]), starts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +122,7 @@ def search_made(
 def search_rows(
     snapshot: Snapshot, ann: AnnFile | None, queries: FloatArray, k: int, asked: Asked
 ) -> Iterator[Candidates]:
-    """Yield the candidates for the best k of the prepared queries, in blocks, scored by the stored vectors.
-
-    While the caller has one block, faiss searches the next.
-    """
+    """Yield the candidates for the best k of the prepared queries, in blocks, scored by the stored vectors."""
     rows = asked.rows
     mask, matching = snapshot.restrict(rows)
     covered = 0 if ann is None else ann.info.rows
@@ -139,10 +138,15 @@ def search_rows(
         return
     if rows is None and (mask is not None or covered != snapshot.rows_up_to(ann.info.last_row)):
         mask = snapshot.present  # a compaction may have dropped rows that the structure still holds
-    near = partial(ann.load().search, k=k, knobs=asked.knobs or ann.info.knobs, mask=mask, share=share)
-    blocks = [queries[start : start + BLOCK_QUERIES] for start in range(0, len(queries), BLOCK_QUERIES)]
-    for block, found in zip(blocks, ahead(near, blocks), strict=True):
-        found = snapshot.rescore(block, snapshot.shortlist(block, found, k))
+    from .ann import search_blocks
+
+    structure = ann.load()
+
+    def search_block(block: FloatArray) -> Candidates:
+        found = structure.search(block, k, asked.knobs or ann.info.knobs, mask=mask, share=share)
+        return snapshot.rescore(block, snapshot.shortlist(block, found, k))
+
+    for block, found in search_blocks(search_block, queries):
         if ann.info.last_row < snapshot.next_row - 1:
             newer = snapshot.search_exact(block, k, rows=rows, first_row=ann.info.last_row + 1)
             found = found.merge(newer, found.rows.shape[1] + newer.rows.shape[1])

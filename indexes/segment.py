@@ -293,7 +293,8 @@ class Segment:
                     f"Run: embedkit index repair --index {self.path.parent.parent}"
                 )
             self._checked[shift + block] = True
-            self._unchecked -= 1
+        # Counted, not counted down: several threads may have checked the same block.
+        self._unchecked = len(self._checked) - int(np.count_nonzero(self._checked))
 
     def damaged_rows(self) -> RowArray:
         """Return the rows whose codes or bits do not match their checksums."""

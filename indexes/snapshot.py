@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.errors import IndexFileError
+from embedkit.native.search import can_search
 
 from .database import Database
-from .exact import BINARY_OVERSAMPLING, Candidates, Mask, Scorer, search_segments
+from .exact import BINARY_OVERSAMPLING, Candidates, Mask, Scorer, search_segments, stored_vectors
 from .segment import FloatArray, RowArray, Segment
 from .settings import Settings
 
@@ -120,23 +121,37 @@ class Snapshot:
             located.append((segment, at, positions))
         return located
 
+    def _placed(self, rows: RowArray) -> Iterator[tuple[Segment, RowArray]]:
+        """Yield each segment that holds some of the rows (Q, K), with their positions there, -1 for all others (Q, K)."""
+        there = np.flatnonzero(rows >= 0)
+        for segment, at, positions in self._locate(rows.ravel()[there]):
+            segment.check_positions(positions)
+            places = np.full(rows.size, -1, np.int64)
+            places[there[at]] = positions
+            yield segment, places.reshape(rows.shape)
+
     def rescore(self, queries: FloatArray, candidates: Candidates) -> Candidates:
         """Score candidates anew by the stored vectors, each pair alone, in double precision; best first."""
         rows = candidates.rows
         scores = np.full(rows.shape, -np.inf, np.float32)
+        if can_search():
+            for segment, places in self._placed(rows):
+                stored_vectors(segment, self.settings.metric).score_pairs(queries, places, scores)
+        else:
+            self._rescore(queries, rows, scores)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
+
+    def _rescore(self, queries: FloatArray, rows: RowArray, scores: FloatArray) -> None:
+        """Write the scores of rows (Q, K); those of -1 stay as they are."""
         step = max(1, _CACHED_PAIRS // max(1, rows.shape[1]))
         for first in range(0, len(queries), step):
             some, part = queries[first : first + step], rows[first : first + step]
             there = part >= 0
-            if there.all():
-                vectors = self.gather(part.ravel()).reshape(*part.shape, -1)  # (step, K, E)
-                scores[first : first + step] = self.scorer.pairs(some, vectors)
-            elif there.any():
-                vectors = np.zeros((*part.shape, self.settings.dimension), np.float32)
+            if there.any():
+                vectors = np.zeros((*part.shape, self.settings.dimension), np.float32)  # (step, K, E)
                 vectors[there] = self.gather(part[there])
-                scores[first : first + step] = np.where(there, self.scorer.pairs(some, vectors), -np.inf)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
+                np.copyto(scores[first : first + step], self.scorer.pairs(some, vectors), where=there)
 
     def shortlist(self, queries: FloatArray, candidates: Candidates, k: int) -> Candidates:
         """Keep, of many candidates, the best few by the stored vectors, in no order, for `rescore` to look at closely."""
@@ -145,14 +160,9 @@ class Snapshot:
             return candidates
         from .ann import score_in_place
 
-        there = np.flatnonzero(rows >= 0)
         scores = np.full(rows.shape, -np.inf, np.float32)
-        for segment, at, positions in self._locate(rows.ravel()[there]):
-            segment.check_positions(positions)
-            places = np.full(rows.size, -1, np.int64)
-            places[there[at]] = positions
-            found = score_in_place(segment, self.settings.metric, queries, places.reshape(rows.shape))
-            np.maximum(scores, found, out=scores)
+        for segment, places in self._placed(rows):
+            np.maximum(scores, score_in_place(segment, self.settings.metric, queries, places), out=scores)
         best = np.argpartition(-scores, width, axis=1)[:, :width]
         return Candidates(np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,7 +14,7 @@ from embedkit.errors import IndexFileError
 
 from .commit import ANN_PATTERN, writing
 from .database import AnnInfo
-from .searching import file_checksums
+from .searching import checksums
 from .segment import FloatArray, RowArray, sync_folder
 from .snapshot import Snapshot
 
@@ -82,18 +82,15 @@ def _build(index: Index, kind: Kind, seed: int) -> Iterator[AnnReport]:
         path.unlink(missing_ok=True)
         ann.save(path)
         sync_folder(index.path)
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        checksums, num_bytes = file_checksums(fd), os.fstat(fd).st_size
-    finally:
-        os.close(fd)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        of_blocks, num_bytes = checksums(data), len(data)
     info = AnnInfo(
         name=name,
         kind=kind,
         rows=total,
         last_row=snapshot.next_row - 1,
         num_bytes=num_bytes,
-        checksums=checksums,
+        checksums=of_blocks,
         knobs=DEFAULT_KNOBS[kind],
     )
     with index.database.transaction():

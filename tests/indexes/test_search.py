@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedkit.errors import IndexMismatchError
+from embedkit.native.search import can_search
 from embedkit.records import Document, Hit
 from indexes import Index, Settings, compact
 from indexes.exact import FAISS_SAVES
@@ -72,6 +72,18 @@ steps = st.lists(
 )
 
 
+@pytest.fixture(params=["kernels", "numpy"])
+def scoring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of scoring in turn: the kernels, for however few queries, and numpy, as where there are no kernels."""
+    if request.param == "kernels" and not can_search():
+        pytest.skip("the kernels do not run on this processor or were not compiled")
+    monkeypatch.setattr("indexes.exact.SCAN_QUERIES", 1)
+    monkeypatch.setattr("indexes.exact.can_search", lambda: request.param == "kernels")
+    monkeypatch.setattr("indexes.snapshot.can_search", lambda: request.param == "kernels")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("scoring")
 @pytest.mark.parametrize(("metric", "storage"), CASES)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -130,6 +142,7 @@ def test_search_equals_sorting_all_scores(
 @pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("num_queries", [1, 7])
+@pytest.mark.usefixtures("scoring")
 def test_search_over_many_tiles_equals_sorting_all_scores(
     tmp_path: Path, storage: Storage, metric: Metric, num_queries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,17 +157,16 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
         with monkeypatch.context() as without:
             without.setattr("indexes.exact.FAISS_SAVES", dict.fromkeys(FAISS_SAVES, 0.0))
             found = index.search(queries, k=20)
+            without.setattr("indexes.exact.num_threads", lambda: 3)
+            without.setattr("embedkit.native.search.RANGE_ROWS", 500)
+            assert index.search(queries, k=20) == found
         monkeypatch.setattr("indexes.exact.FAISS_START", 0)  # the codes scanned by faiss where they lie
         monkeypatch.setattr("indexes.exact.TILE_BYTES", 4096)
         monkeypatch.setattr("indexes.exact.QUERY_BLOCK", 3)
         assert index.search(queries, k=20) == found
         monkeypatch.setattr("indexes.ann.THREADS_WORTH", 0)
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(3)
-        try:
-            assert index.search(queries, k=20) == found
-        finally:
-            faiss.omp_set_num_threads(threads)
+        monkeypatch.setattr("indexes.ann.num_threads", lambda: 3)
+        assert index.search(queries, k=20) == found
         stored = as_stored(index, vectors)
     living = {f"d{n:05d}": stored[n] for n in range(5000) if n % 3}
     unit = (queries / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
@@ -164,6 +176,7 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in wanted], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("scoring")
 def test_equal_vectors_come_in_the_order_of_their_ids_however_many_they_are(tmp_path: Path) -> None:
     names = np.random.default_rng(0).permutation(500)
     with create(tmp_path / "i") as index:
@@ -188,6 +201,7 @@ def test_an_empty_index_has_no_hits(tmp_path: Path) -> None:
         assert index.search_text(["a"], k=3) == [[]]
 
 
+@pytest.mark.usefixtures("scoring")
 def test_a_score_does_not_depend_on_the_batch_it_was_asked_in(tmp_path: Path) -> None:
     queries = embed([f"query {number}" for number in range(9)])
     with create(tmp_path / "i", 300) as index:

@@ -1,0 +1,136 @@
+"""Scoring stored vectors with the kernels: the best of all rows for many queries, and single pairs in double precision."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.native.library import PANEL, Linear, load_library, why_not_here
+from embedkit.native.packing import aligned_bytes
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+RANGE_ROWS = 8192  # that a thread scans at a time
+_STORAGE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint8): 2}
+
+
+class _Stored(ctypes.Structure):
+    """`struct stored` of kernels/search.c."""
+
+    _fields_ = (
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("storage", ctypes.c_int64),
+        ("dimension", ctypes.c_int64),
+        ("squared", ctypes.c_int64),
+    )
+
+
+@cache
+def can_search() -> bool:
+    """Say whether the kernels can run here."""
+    return why_not_here("fp32") is None
+
+
+class StoredVectors:
+    """Vectors where an index keeps them. A score is the inner product, or with `squared` minus the squared distance.
+
+    Shapes:
+        codes: (N, E) float32, float16 or uint8; scales: (E,) float32, with uint8 alone, of which a code is worth
+            (code - 128) * scale
+    """
+
+    def __init__(self, codes: NDArray[Any], scales: Float32 | None, *, squared: bool) -> None:
+        self._codes, self._scales = codes, scales  # kept alive
+        self._structure = _Stored(
+            codes=codes.ctypes.data,
+            scales=None if scales is None else scales.ctypes.data,
+            storage=_STORAGE_CODES[codes.dtype],
+            dimension=codes.shape[1],
+            squared=squared,
+        )
+
+    def score_pairs(self, queries: Float32, positions: Int64, scores: Float32) -> None:
+        """Write the scores, summed in double precision: each depends on nothing but the query and the vector.
+
+        Shapes:
+            queries: (Q, E); positions: (Q, K), of which -1 leaves the score as it is; scores: (Q, K); all contiguous
+        """
+        load_library().embedkit_score_pairs(
+            ctypes.byref(self._structure),
+            queries.ctypes.data,
+            len(queries),
+            positions.ctypes.data,
+            positions.shape[1],
+            scores.ctypes.data,
+        )
+
+    def scan(
+        self,
+        queries: Float32,
+        k: int,
+        *,
+        floor: Float32,
+        allowed: NDArray[np.bool_] | None = None,
+        threads: int = 1,
+        check: Callable[[int, int], None] = lambda first, last: None,
+    ) -> tuple[Float32, Int64]:
+        """Return scores, good to six digits, and positions among which are the best k of each query.
+
+        `check` is told which positions, from the first to before the last, are about to be read.
+
+        Shapes:
+            queries: (Q, E) contiguous; floor: (Q,), what a score must be above; allowed: (N,), which may be returned
+            returns: (Q, k * threads) each, in no order; -inf and -1 where there are no more
+        """
+        count, dimension = queries.shape
+        width = -(-count // PANEL) * PANEL
+        panels = aligned_bytes(4 * width * -(-dimension // PANEL) * PANEL)
+        zeros, norms = np.zeros(width, np.float32), np.zeros(width, np.float32)
+        if self._structure.squared:
+            norms[:count] = np.einsum("qe,qe->q", queries, queries)
+        packed = Linear(weight=panels.ctypes.data, bias=zeros.ctypes.data, rows_in=dimension, columns=count)
+        library = load_library()
+        library.embedkit_pack_fp32(ctypes.byref(packed), queries.ctypes.data, panels.ctypes.data)
+        firsts = range(0, len(self._codes), RANGE_ROWS)
+        following = iter(firsts)
+
+        def work(_: int) -> tuple[Float32, Int64]:
+            least = np.full(width, np.inf, np.float32)
+            least[:count] = floor
+            scores, found = np.repeat(floor[:, None], k, axis=1), np.full((count, k), -1, np.int64)
+            memory = aligned_bytes(library.embedkit_scan_bytes(count, dimension))
+            for first in following:  # the next that no thread has taken
+                last = min(first + RANGE_ROWS, len(self._codes))
+                check(first, last)
+                library.embedkit_scan(
+                    ctypes.byref(self._structure),
+                    ctypes.byref(packed),
+                    norms.ctypes.data,
+                    first,
+                    last,
+                    None if allowed is None else allowed.ctypes.data,
+                    k,
+                    least.ctypes.data,
+                    scores.ctypes.data,
+                    found.ctypes.data,
+                    memory.ctypes.data,
+                )
+            scores[found < 0] = -np.inf
+            return scores, found
+
+        threads = min(threads, len(firsts))
+        if threads < 2:
+            return work(0)
+        with ThreadPoolExecutor(threads, "embedkit-search") as pool:
+            parts = list(pool.map(work, range(threads)))
+        return np.concatenate([scores for scores, _ in parts], axis=1), np.concatenate(
+            [found for _, found in parts], axis=1
+        )

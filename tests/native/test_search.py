@@ -1,0 +1,110 @@
+"""The kernels that score stored vectors, against sums in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from embedkit.native import search
+from embedkit.native.search import StoredVectors, can_search
+
+if not can_search():
+    pytest.skip("the kernels do not run on this processor or were not compiled", allow_module_level=True)
+
+DIMENSIONS = (1, 7, 16, 24, 64, 100, 384)
+TYPES = (np.float32, np.float16, np.uint8)
+
+
+def stored(rows: int, dimension: int, kind: type[Any]) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    rng = np.random.default_rng(dimension)
+    if kind is np.uint8:
+        codes = rng.integers(1, 256, (rows, dimension)).astype(np.uint8)
+        return codes, rng.random(dimension, dtype=np.float32) / np.float32(64)
+    return rng.standard_normal((rows, dimension)).astype(kind), None
+
+
+def values_of(codes: NDArray[Any], scales: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    plain = codes.astype(np.float32)
+    return (plain if scales is None else (plain - 128) * scales).astype(np.float64)
+
+
+def all_scores(
+    queries: NDArray[np.float32], values: NDArray[np.float64], squared: bool
+) -> NDArray[np.float64]:
+    if squared:
+        return np.asarray(-((queries[:, None].astype(np.float64) - values) ** 2).sum(axis=2))
+    return np.asarray(queries.astype(np.float64) @ values.T)
+
+
+CASES = [
+    pytest.param(kind, squared, dimension, id=f"{np.dtype(kind)}-{'l2' if squared else 'dot'}-{dimension}")
+    for kind in TYPES
+    for squared in (False, True)
+    for dimension in DIMENSIONS
+]
+
+
+@pytest.mark.parametrize(("kind", "squared", "dimension"), CASES)
+def test_pairs_are_the_double_sums_rounded_once(kind: type[Any], squared: bool, dimension: int) -> None:
+    codes, scales = stored(50, dimension, kind)
+    rng = np.random.default_rng(1)
+    queries = rng.standard_normal((5, dimension)).astype(np.float32)
+    positions = rng.integers(-1, 50, (5, 9))
+    scores = np.full((5, 9), -7, np.float32)
+    StoredVectors(codes, scales, squared=squared).score_pairs(queries, positions, scores)
+    exact = np.take_along_axis(all_scores(queries, values_of(codes, scales), squared), positions, axis=1)
+    expected = np.where(positions >= 0, exact, -7).astype(np.float32)
+    # A sum that cancels keeps the doubles' own error; else one rounding to float is all that may differ.
+    np.testing.assert_allclose(scores, expected, rtol=2e-7, atol=1e-13 * dimension)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("kind", "squared", "dimension"), CASES)
+def test_a_scan_finds_the_best_rows_that_are_allowed_above_the_floor(
+    kind: type[Any], squared: bool, dimension: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "RANGE_ROWS", 110)  # several ranges, each of more than one chunk and a rest
+    codes, scales = stored(501, dimension, kind)
+    rng = np.random.default_rng(2)
+    queries = rng.standard_normal((70, dimension)).astype(np.float32)
+    exact = all_scores(queries, values_of(codes, scales), squared)
+    k = 6
+    floor = np.full(70, -np.inf, np.float32)
+    floor[::2] = np.sort(exact, axis=1)[::2, -3] - 1e-4  # three are above it, or what ties with them
+    for allowed in (None, rng.random(501) < 0.3):
+        seen: list[tuple[int, int]] = []
+        scores, found = StoredVectors(codes, scales, squared=squared).scan(
+            queries,
+            k,
+            floor=floor,
+            allowed=allowed,
+            threads=threads,
+            check=lambda first, last: seen.append((first, last)),  # noqa: B023  # called at once
+        )
+        assert sorted(seen) == [(0, 110), (110, 220), (220, 330), (330, 440), (440, 501)]
+        assert scores.shape == found.shape == (70, k * threads)
+        for query in range(70):
+            there = found[query][found[query] >= 0]
+            assert len(set(there.tolist())) == len(there)
+            assert allowed is None or allowed[there].all()
+            of_found = scores[query][found[query] >= 0]
+            np.testing.assert_allclose(of_found, exact[query][there], rtol=1e-5, atol=1e-4)
+            assert (of_found > floor[query]).all()
+            permitted = exact[query] if allowed is None else exact[query][allowed]
+            wanted = np.sort(permitted[permitted > floor[query] + 2e-4])[::-1][:k]
+            np.testing.assert_allclose(np.sort(of_found)[::-1][: len(wanted)], wanted, rtol=1e-5, atol=1e-4)
+        assert (scores[found < 0] == -np.inf).all()
+
+
+def test_a_scan_for_more_rows_than_there_are_returns_all() -> None:
+    codes, _ = stored(20, 24, np.float32)
+    queries = np.random.default_rng(3).standard_normal((2, 24)).astype(np.float32)
+    scores, found = StoredVectors(codes, None, squared=False).scan(
+        queries, 50, floor=np.full(2, -np.inf, np.float32)
+    )
+    for query in range(2):
+        assert sorted(found[query].tolist()) == [-1] * 30 + list(range(20))
+        assert np.isinf(scores[query]).sum() == 30
