@@ -30,6 +30,12 @@ class SearchIndex(Protocol):
         """Return up to k hits for each of (Q, E) queries, best first."""
         ...
 
+    def search_ids(
+        self, queries: Embeddings, *, k: int, where: str | None, group: bool
+    ) -> list[list[tuple[str, float]]]:
+        """Return (doc_id, score) of what `search` returns."""
+        ...
+
     def search_text(
         self, queries: Sequence[str], *, k: int, where: str | None, group: bool
     ) -> list[list[Hit]]:
@@ -103,9 +109,9 @@ class Retriever:
         dense: list[list[Hit]] = [[] for _ in queries]
         text: list[list[Hit]] = [[] for _ in queries]
         if options.mode != "text":
-            if self.embed is None:
-                raise ValueError(f"a search in mode {options.mode!r} needs `embed`")
-            dense = self.index.search(self.embed(queries), k=width, where=options.where, group=group)
+            dense = self.index.search(
+                self._embed(queries, options.mode), k=width, where=options.where, group=group
+            )
         if options.mode != "dense":
             text = self.index.search_text(queries, k=width, where=options.where, group=group)
         results = []
@@ -128,6 +134,28 @@ class Retriever:
             kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
             results.append(kept[: options.k])
         return results
+
+    def search_ids(
+        self, queries: Sequence[str], options: SearchOptions | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Return (doc_id, score) of what `search` returns; much faster where all of it comes from the vectors.
+
+        Raises:
+            ValueError: a dense search without `embed`.
+        """
+        options = options if options is not None else SearchOptions()
+        if not queries or options.mode != "dense" or self.reranker is not None:
+            return [[(hit.doc_id, hit.score) for hit in hits] for hits in self.search(queries, options)]
+        found = self.index.search_ids(
+            self._embed(queries, options.mode), k=options.k, where=options.where, group=options.group
+        )
+        least = options.min_score
+        return [[named for named in some if least is None or named[1] >= least] for some in found]
+
+    def _embed(self, queries: Sequence[str], mode: Mode) -> Embeddings:
+        if self.embed is None:
+            raise ValueError(f"a search in mode {mode!r} needs `embed`")
+        return self.embed(queries)
 
 
 def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:

@@ -23,6 +23,12 @@ class ListedIndex:
         self.asked.append(("dense", k, where, group))
         return [self.dense[:k] for _ in queries]
 
+    def search_ids(
+        self, queries: Embeddings, *, k: int, where: str | None, group: bool
+    ) -> list[list[tuple[str, float]]]:
+        found = self.search(queries, k=k, where=where, group=group)
+        return [[(hit.doc_id, hit.score) for hit in hits] for hits in found]
+
     def search_text(
         self, queries: Sequence[str], *, k: int, where: str | None, group: bool
     ) -> list[list[Hit]]:
@@ -121,6 +127,29 @@ def test_hybrid_fuses_as_asked() -> None:
 def test_hits_below_the_minimum_are_dropped() -> None:
     (found,) = Retriever(ListedIndex(DENSE, TEXT), embed=embed).search(["q"], SearchOptions(min_score=0.8))
     assert [h.doc_id for h in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SearchOptions(k=2),
+        SearchOptions(min_score=0.8),
+        SearchOptions(mode="text"),
+        SearchOptions(mode="hybrid", group=True),
+    ],
+)
+@pytest.mark.parametrize("reranker", [None, LengthReranker()])
+def test_search_ids_returns_the_ids_and_scores_of_search(
+    options: SearchOptions, reranker: LengthReranker | None
+) -> None:
+    index = ListedIndex(DENSE, TEXT)
+    retriever = Retriever(index, embed=embed, reranker=reranker)
+    hits = retriever.search(["p", "q"], options)
+    asked = list(index.asked)
+    index.asked.clear()
+    assert retriever.search_ids(["p", "q"], options) == [[(h.doc_id, h.score) for h in some] for some in hits]
+    assert index.asked == asked
+    assert retriever.search_ids([], options) == []
 
 
 def test_words_are_searched_without_an_encoder_and_meaning_is_not() -> None:

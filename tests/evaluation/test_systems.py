@@ -29,6 +29,11 @@ class Words:
     def __init__(self) -> None:
         self.asked = 0
 
+    def search_ids(
+        self, queries: NDArray[np.float32], *, k: int, where: str | None, group: bool
+    ) -> list[list[tuple[str, float]]]:
+        raise AssertionError("nothing is searched by meaning here")
+
     def search_text(
         self, queries: Sequence[str], *, k: int, where: str | None, group: bool
     ) -> list[list[Hit]]:
