@@ -167,6 +167,7 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
             "output": output,
             "model": encoder.folder.name,
             **computing.as_json(encoder.choice),
+            **({"merge_tokens": encoder.merge_tokens} if encoder.merge_tokens else {}),
             "dimension": encoder.dimension,
             "texts": report.texts,
             "tokens": report.tokens,

@@ -59,7 +59,8 @@ def test_encode_merges_in_long_texts_alone(model: Path, corpus: Path, tmp_path: 
     found = {}
     for share in ("0", "0.2"):
         output = tmp_path / f"{share}.npy"
-        rows_of("encode", corpus, "-m", model, "-o", output, "--merge-tokens", share, "--quiet")
+        (said,) = rows_of("encode", corpus, "-m", model, "-o", output, "--merge-tokens", share, "--quiet")
+        assert said.get("merge_tokens", 0) == float(share)
         found[share] = np.load(output)
     cosines = (found["0"] * found["0.2"]).sum(axis=1)
     assert 0.9 < cosines[0] < 1 - 1e-6
