@@ -19,9 +19,10 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
-from .exact import Candidates, Mask, keep_best, num_threads
+from .candidates import Candidates, Mask, num_threads
 from .segment import FloatArray, RowArray, Segment
 from .settings import Metric
+from .tiles import keep_best
 
 faiss: Any = _faiss  # Any: its stubs lack much of what it has
 Kind = Literal["flat", "hnsw", "ivf-flat", "ivf-pq"]

@@ -11,7 +11,7 @@ import torch
 
 from embedkit.errors import DeviceError
 
-from .exact import Candidates, Mask
+from .candidates import Candidates, Mask
 from .segment import FloatArray, Segment
 from .snapshot import MARGIN, Snapshot
 

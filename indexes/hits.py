@@ -11,9 +11,9 @@ import numpy as np
 from embedkit.errors import IndexFileError
 from embedkit.records import Hit
 
+from .candidates import Candidates
 from .database import Database, reading
 from .documents import StoredPassage, read_passages
-from .exact import Candidates
 from .filters import Filter
 from .segment import RowArray
 from .snapshot import Snapshot

@@ -15,8 +15,8 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 
+from .candidates import Candidates, num_threads
 from .database import ANN_CHUNK_BYTES, AnnInfo
-from .exact import Candidates, num_threads
 from .segment import FloatArray, RowArray
 from .snapshot import Snapshot
 

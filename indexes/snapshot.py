@@ -12,8 +12,9 @@ import numpy as np
 from embedkit.errors import IndexFileError
 from embedkit.native.search import can_search
 
+from .candidates import Candidates, Mask, Scorer
 from .database import Database
-from .exact import BINARY_OVERSAMPLING, Candidates, Mask, Scorer, search_segments, stored_vectors
+from .exact import BINARY_OVERSAMPLING, search_segments, stored_vectors
 from .segment import FloatArray, RowArray, Segment
 from .settings import Settings
 

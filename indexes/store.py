@@ -14,10 +14,10 @@ import numpy as np
 from embedkit.errors import IndexFileError
 from embedkit.records import Document, Hit
 
+from .candidates import Candidates
 from .commit import WHOLE, Addition, Change, Writer, database_path, new_folder, prepare_vectors
 from .database import Database, reading
 from .documents import Passage, content_hash, duplicate_id, find_documents, metadata_json
-from .exact import Candidates
 from .filters import compile_filter
 from .hits import Names, make_hits, name_hits, text_hits
 from .lock import WriterLock

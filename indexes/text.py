@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .candidates import Candidates
 from .database import Database
-from .exact import Candidates
 from .filters import Filter, Value
 
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)

@@ -9,7 +9,7 @@ from embedkit.errors import IndexFileError
 from embedkit.records import Document, Hit
 from indexes import Index, Settings, build_ann, compact, stats, tune, verify
 from indexes.ann import Kind
-from indexes.exact import Candidates
+from indexes.candidates import Candidates
 from indexes.segment import FloatArray, Storage
 from indexes.settings import Metric
 

@@ -161,8 +161,9 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
             without.setattr("embedkit.native.search.RANGE_ROWS", 500)
             assert index.search(queries, k=20) == found
         monkeypatch.setattr("indexes.exact.FAISS_START", 0)  # the codes scanned by faiss where they lie
-        monkeypatch.setattr("indexes.exact.TILE_BYTES", 4096)
-        monkeypatch.setattr("indexes.exact.QUERY_BLOCK", 3)
+        monkeypatch.setattr("indexes.tiles.TILE_BYTES", 4096)
+        monkeypatch.setattr("indexes.tiles.QUERY_BLOCK", 3)
+        monkeypatch.setattr("indexes.exact.SCAN_BLOCK", 3)
         assert index.search(queries, k=20) == found
         monkeypatch.setattr("indexes.ann.THREADS_WORTH", 0)
         monkeypatch.setattr("indexes.ann.num_threads", lambda: 3)
