@@ -22,10 +22,8 @@ from .tiles import search_tiles
 
 # Hamming distance alone orders too coarsely; this many times k are scored again by the int8 vectors.
 BINARY_OVERSAMPLING = 20
-# The kernels compute 64 columns at least: with fewer queries the BLAS, or faiss, has less to do.
-SCAN_QUERIES = 32
 SCAN_BLOCK = 1024  # queries at a time: packed, 1.5 MB of 384 dimensions
-# For a lone query faiss is faster than numpy, by so many nanoseconds a number: over 100,000 rows of 384 dimensions it saves
+# Without the kernels faiss is the fastest for a lone query, faster than numpy by so many nanoseconds a number: over 100,000 rows of 384 dimensions it saves
 # 2 ms (fp32), 88 (fp16) or 27 (int8). Importing it takes longer than that.
 FAISS_SAVES = {"float32": 0.05, "float16": 2.3, "int8": 0.7, "binary": 0.0}
 FAISS_START = 100e6  # nanoseconds
@@ -48,7 +46,8 @@ def search_segments(
     `release` gives each segment's memory back after its turn.
     """
     best = Candidates.none(len(queries), k)
-    scan = len(queries) <= 2 and _worth_faiss(segments)
+    kernels = can_search()
+    scan = not kernels and len(queries) <= 2 and _worth_faiss(segments)
     for segment in segments:
         start = int(np.searchsorted(segment.rows, first_row)) if first_row else 0
         if start == len(segment):
@@ -58,13 +57,13 @@ def search_segments(
             continue
         if segment.storage == "binary":
             best = best.merge(_search_bits(segment, queries, k, start, allowed), k)
+        elif kernels:
+            best = _search_blocks(segment, scorer, queries, best, start, allowed)
         elif scan:
             from .ann import scan_codes
 
             segment.check(start, len(segment))
             best = best.merge(scan_codes(segment, scorer.metric, queries, k, start, allowed), k)
-        elif len(queries) >= SCAN_QUERIES and can_search():
-            best = _search_blocks(segment, scorer, queries, best, start, allowed)
         else:
             best = search_tiles(segment, scorer, queries, best, start, allowed)
         if release:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -18,6 +17,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 RANGE_ROWS = 8192  # that a thread scans at a time
+FEW_QUERIES = 32  # and in kernels/search.c
+THREADS_WORTH = 20_000_000  # numbers, which one thread reads in 4 ms
 _STORAGE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint8): 2}
 
 
@@ -91,14 +92,17 @@ class StoredVectors:
             returns: (Q, k * threads) each, in no order; -inf and -1 where there are no more
         """
         count, dimension = queries.shape
-        width = -(-count // PANEL) * PANEL
-        panels = aligned_bytes(4 * width * -(-dimension // PANEL) * PANEL)
+        width, wide = -(-count // PANEL) * PANEL, -(-dimension // PANEL) * PANEL
+        library = load_library()
         zeros, norms = np.zeros(width, np.float32), np.zeros(width, np.float32)
         if self._structure.squared:
             norms[:count] = np.einsum("qe,qe->q", queries, queries)
-        packed = Linear(weight=panels.ctypes.data, bias=zeros.ctypes.data, rows_in=dimension, columns=count)
-        library = load_library()
-        library.embedkit_pack_fp32(ctypes.byref(packed), queries.ctypes.data, panels.ctypes.data)
+        weights = aligned_bytes(4 * width * wide)
+        packed = Linear(weight=weights.ctypes.data, bias=zeros.ctypes.data, rows_in=dimension, columns=count)
+        if count < FEW_QUERIES:
+            weights.view(np.float32).reshape(width, wide)[:count, :dimension] = queries
+        else:
+            library.embedkit_pack_fp32(ctypes.byref(packed), queries.ctypes.data, weights.ctypes.data)
         firsts = range(0, len(self._codes), RANGE_ROWS)
         following = iter(firsts)
 
@@ -126,11 +130,12 @@ class StoredVectors:
             scores[found < 0] = -np.inf
             return scores, found
 
-        threads = min(threads, len(firsts))
-        if threads < 2:
+        if threads < 2 or len(self._codes) * dimension * max(1, count // 8) < THREADS_WORTH:
             return work(0)
+        from concurrent.futures import ThreadPoolExecutor  # takes 10 ms to import
+
         with ThreadPoolExecutor(threads, "embedkit-search") as pool:
-            parts = list(pool.map(work, range(threads)))
+            parts = list(pool.map(work, range(min(threads, len(firsts)))))
         return np.concatenate([scores for scores, _ in parts], axis=1), np.concatenate(
             [found for _, found in parts], axis=1
         )

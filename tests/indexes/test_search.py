@@ -74,10 +74,9 @@ steps = st.lists(
 
 @pytest.fixture(params=["kernels", "numpy"])
 def scoring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of scoring in turn: the kernels, for however few queries, and numpy, as where there are no kernels."""
+    """Both ways of scoring in turn: the kernels, and numpy or faiss, as where there are no kernels."""
     if request.param == "kernels" and not can_search():
         pytest.skip("the kernels do not run on this processor or were not compiled")
-    monkeypatch.setattr("indexes.exact.SCAN_QUERIES", 1)
     monkeypatch.setattr("indexes.exact.can_search", lambda: request.param == "kernels")
     monkeypatch.setattr("indexes.snapshot.can_search", lambda: request.param == "kernels")
     return str(request.param)

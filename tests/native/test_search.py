@@ -61,18 +61,25 @@ def test_pairs_are_the_double_sums_rounded_once(kind: type[Any], squared: bool, 
     np.testing.assert_allclose(scores, expected, rtol=2e-7, atol=1e-13 * dimension)
 
 
+@pytest.mark.parametrize("num_queries", [1, 6, 70])  # few are multiplied one by one
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("kind", "squared", "dimension"), CASES)
 def test_a_scan_finds_the_best_rows_that_are_allowed_above_the_floor(
-    kind: type[Any], squared: bool, dimension: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    kind: type[Any],
+    squared: bool,
+    dimension: int,
+    threads: int,
+    num_queries: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(search, "THREADS_WORTH", 0)
     monkeypatch.setattr(search, "RANGE_ROWS", 110)  # several ranges, each of more than one chunk and a rest
     codes, scales = stored(501, dimension, kind)
     rng = np.random.default_rng(2)
-    queries = rng.standard_normal((70, dimension)).astype(np.float32)
+    queries = rng.standard_normal((num_queries, dimension)).astype(np.float32)
     exact = all_scores(queries, values_of(codes, scales), squared)
     k = 6
-    floor = np.full(70, -np.inf, np.float32)
+    floor = np.full(num_queries, -np.inf, np.float32)
     floor[::2] = np.sort(exact, axis=1)[::2, -3] - 1e-4  # three are above it, or what ties with them
     for allowed in (None, rng.random(501) < 0.3):
         seen: list[tuple[int, int]] = []
@@ -85,8 +92,8 @@ def test_a_scan_finds_the_best_rows_that_are_allowed_above_the_floor(
             check=lambda first, last: seen.append((first, last)),  # noqa: B023  # called at once
         )
         assert sorted(seen) == [(0, 110), (110, 220), (220, 330), (330, 440), (440, 501)]
-        assert scores.shape == found.shape == (70, k * threads)
-        for query in range(70):
+        assert scores.shape == found.shape == (num_queries, k * threads)
+        for query in range(num_queries):
             there = found[query][found[query] >= 0]
             assert len(set(there.tolist())) == len(there)
             assert allowed is None or allowed[there].all()

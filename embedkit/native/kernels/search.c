@@ -133,10 +133,57 @@ INLINE void decode_row(const enum storage storage, const int squared, const stru
     *norm = squared ? _mm512_reduce_add_ps(squares) : 0.0f;
 }
 
+/* Queries of which a panel of a product would mostly be empty. */
+#define FEW_QUERIES 32 /* and in search.py */
+#define TOGETHER 4
+
+/* Multiply a row with `count` queries, and with itself where `squared`, as it is decoded. A lone query has two sums, which
+ * take turns, so that an addition need not wait for the one before. */
+INLINE void multiply_row(const enum storage storage, const int squared, const int count, const struct stored *v,
+                         const char *row, const float *queries, int64_t width, float *products, float *norm) {
+    __m512 sum[2][TOGETHER], squares = _mm512_setzero_ps();
+    const int turns = count == 1 ? 2 : 1;
+#pragma GCC unroll 4
+    for (int j = 0; j < count; j++) sum[0][j] = sum[1][j] = _mm512_setzero_ps();
+    for (int64_t at = 0; at < v->dimension; at += turns * LANES) {
+#pragma GCC unroll 2
+        for (int turn = 0; turn < turns; turn++) {
+            int64_t here = at + turn * LANES;
+            __mmask16 mask = first_lanes(v->dimension - here);
+            __m512 x = load_numbers(storage, row, here, v->scales, mask);
+#pragma GCC unroll 4
+            for (int j = 0; j < count; j++) {
+                __m512 query = _mm512_maskz_loadu_ps(mask, queries + j * width + here);
+                sum[turn][j] = _mm512_fmadd_ps(x, query, sum[turn][j]);
+            }
+            if (squared) squares = _mm512_fmadd_ps(x, x, squares);
+        }
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < count; j++) products[j] = _mm512_reduce_add_ps(_mm512_add_ps(sum[0][j], sum[1][j]));
+    if (squared) *norm = _mm512_reduce_add_ps(squares);
+}
+
+/* Multiply rows with few queries, which lie `width` numbers apart. */
+INLINE void multiply_few(const enum storage storage, const int squared, const struct stored *v, const int64_t *rows,
+                         int64_t count, const struct linear *queries, int64_t width, int64_t stride, float *products,
+                         float *norms) {
+    for (int64_t r = 0; r < count; r++, products += stride) {
+        const char *row = row_of(v, rows[r]);
+        const float *query = queries->weight;
+        int64_t q = 0;
+        for (; q + TOGETHER <= queries->columns; q += TOGETHER, query += TOGETHER * width)
+            multiply_row(storage, squared, TOGETHER, v, row, query, width, products + q, norms + r);
+        for (; q < queries->columns; q++, query += width)
+            multiply_row(storage, squared, 1, v, row, query, width, products + q, norms + r);
+    }
+}
+
 /* Find the best of rows `first` to `last` - 1, those that `allowed` (by row, or NULL) lets pass, for each query.
  *
- * `queries` are packed as the weights of a product; `norms` (Q,) their squared lengths, 0 where v->squared is; `least`
- * (Q,) the worst score of each heap, both filled up with infinity to padded(Q). `scores` and `found` are the heaps (Q, K).
+ * `queries` are packed as the weights of a product or, if they are fewer than FEW_QUERIES, lie as rows of padded(E).
+ * `norms` (Q,) are their squared lengths where v->squared is, `least` (Q,) the worst score of each heap; both are filled up
+ * to padded(Q), the latter with infinity. `scores` and `found` are the heaps (Q, K).
  */
 INLINE void scan(const enum storage storage, const int squared, const struct stored *v, const struct linear *queries,
                  const float *norms, int64_t first, int64_t last, const uint8_t *allowed, int64_t k, float *least,
@@ -145,8 +192,10 @@ INLINE void scan(const enum storage storage, const int squared, const struct sto
     int64_t width = padded(v->dimension), stride = padded(queries->columns);
     divide(&m, queries->columns, v->dimension, memory);
     memset(m.vectors, 0, SCAN_ROWS * width * 4);
+    memset(m.products, 0, SCAN_ROWS * stride * 4);
     struct result result = {.sink = STORE, .to = m.products, .stride = stride};
-    const int in_place = storage == FLOATS && !squared && !allowed && width == v->dimension;
+    const int few = queries->columns < FEW_QUERIES;
+    const int in_place = few || (storage == FLOATS && !squared && !allowed && width == v->dimension);
     for (int64_t row = first; row < last;) {
         int64_t rows[SCAN_ROWS], count = 0;
         float row_norms[SCAN_ROWS];
@@ -157,9 +206,12 @@ INLINE void scan(const enum storage storage, const int squared, const struct sto
                 decode_row(storage, squared, v, row_of(v, row), m.vectors + count * width, row_norms + count);
             rows[count++] = row;
         }
-        gemm_fp32(queries, vectors, width, count, &result);
+        if (few)
+            multiply_few(storage, squared, v, rows, count, queries, width, stride, m.products, row_norms);
+        else
+            gemm_fp32(queries, vectors, width, count, &result);
         for (int64_t r = 0; r < count; r++) {
-            for (int64_t column = 0; column < stride; column += LANES) {
+            for (int64_t column = 0; column < queries->columns; column += LANES) {
                 __m512 x = _mm512_load_ps(m.products + r * stride + column);
                 if (squared) {
                     __m512 lengths = _mm512_add_ps(_mm512_loadu_ps(norms + column), _mm512_set1_ps(row_norms[r]));
