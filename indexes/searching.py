@@ -15,7 +15,7 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 
-from .candidates import Candidates, num_threads
+from .candidates import Candidates, Mask, num_threads
 from .database import ANN_CHUNK_BYTES, AnnInfo
 from .segment import FloatArray, RowArray
 from .snapshot import Snapshot
@@ -138,19 +138,32 @@ def search_rows(
         return
     if rows is None and (mask is not None or covered != snapshot.rows_up_to(ann.info.last_row)):
         mask = snapshot.present  # a compaction may have dropped rows that the structure still holds
-    from .ann import search_blocks
-
-    structure = ann.load()
-
-    def search_block(block: FloatArray) -> Candidates:
-        found = structure.search(block, k, asked.knobs or ann.info.knobs, mask=mask, share=share)
-        return snapshot.rescore(block, snapshot.shortlist(block, found, k))
-
-    for block, found in search_blocks(search_block, queries):
+    knobs = asked.knobs or ann.info.knobs
+    for block, found in search_structure(snapshot, ann.load(), queries, k, knobs, mask=mask, share=share):
         if ann.info.last_row < snapshot.next_row - 1:
             newer = snapshot.search_exact(block, k, rows=rows, first_row=ann.info.last_row + 1)
             found = found.merge(newer, found.rows.shape[1] + newer.rows.shape[1])
         yield _completed(snapshot, block, found, min(k, matching), rows)
+
+
+def search_structure(
+    snapshot: Snapshot,
+    structure: AnnIndex,
+    queries: FloatArray,
+    k: int,
+    knobs: Knobs,
+    *,
+    mask: Mask | None,
+    share: float = 1.0,
+) -> Iterator[tuple[FloatArray, Candidates]]:
+    """Yield the queries in blocks, each with what the structure finds, scored by the stored vectors."""
+    from .ann import search_blocks
+
+    def search(block: FloatArray) -> Candidates:
+        found = structure.search(block, k, knobs, mask=mask, share=share)
+        return snapshot.rescore(block, snapshot.shortlist(block, found, k))
+
+    return search_blocks(search, queries)
 
 
 def _completed(

@@ -12,12 +12,12 @@ import numpy as np
 from embedkit.errors import IndexFileError
 
 from .commit import prepare_vectors
+from .searching import AnnFile, search_structure
 from .segment import FloatArray, RowArray
 from .structure import sample_vectors
 
 if TYPE_CHECKING:
     from .ann import AnnIndex, Knobs
-    from .searching import AnnFile
     from .store import Index
 
 _EF_SEARCH = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -143,9 +143,10 @@ def _measure(
     k = truth.shape[1]
     mask = None if index.snapshot.alive is None else index.snapshot.present
     started = perf_counter()
-    found = structure.search(queries, k + 1, knobs, mask=mask)
-    found = index.snapshot.rescore(queries, index.snapshot.shortlist(queries, found, k + 1))
+    found = [
+        some.rows for _, some in search_structure(index.snapshot, structure, queries, k + 1, knobs, mask=mask)
+    ]
     seconds = perf_counter() - started
-    rows = _without_own(found.rows, own, k)
+    rows = _without_own(np.concatenate(found), own, k)
     hits = [len(np.intersect1d(a, b)) for a, b in zip(rows, truth, strict=True)]
     return TunePoint(dict(knobs), float(np.mean(hits)) / k, len(queries) / seconds)
