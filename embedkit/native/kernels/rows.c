@@ -51,21 +51,17 @@ INLINE void store_bytes(uint8_t *to, const __m512 x[4]) {
     _mm512_store_si512(to, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
 }
 
-/* Write x · factor + offset of a row, and of what fills it up, as bytes. */
-INLINE void floats_to_bytes(uint8_t *to, const float *row, int64_t size, __m512 factor, __m512 offset) {
+/* Write x · factor + offset of a row of floats or, with `halves`, of bf16, and of what fills it up, as bytes. */
+INLINE void numbers_to_bytes(const int halves, uint8_t *to, const void *row, int64_t size, __m512 factor,
+                             __m512 offset) {
     for (int64_t i = 0; i < padded(size); i += 4 * LANES) {
         __m512 x[4];
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) x[j] = _mm512_fmadd_ps(_mm512_load_ps(row + i + j * LANES), factor, offset);
-        store_bytes(to + i, x);
-    }
-}
-
-INLINE void halves_to_bytes(uint8_t *to, const uint16_t *row, int64_t size, __m512 factor, __m512 offset) {
-    for (int64_t i = 0; i < padded(size); i += 4 * LANES) {
-        __m512 x[4];
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) x[j] = _mm512_fmadd_ps(load_bf16(row + i + j * LANES), factor, offset);
+        for (int j = 0; j < 4; j++) {
+            int64_t at = i + j * LANES;
+            x[j] = halves ? load_bf16((const uint16_t *)row + at) : _mm512_load_ps((const float *)row + at);
+            x[j] = _mm512_fmadd_ps(x[j], factor, offset);
+        }
         store_bytes(to + i, x);
     }
 }
@@ -101,7 +97,7 @@ struct unit row_to_bytes(uint8_t *to, const float *row, int64_t size) {
         peak = second;
     }
     __m512 factor = steps_of(peak, 127.0f);
-    floats_to_bytes(to, row, size, factor, _mm512_set1_ps(128.0f));
+    numbers_to_bytes(0, to, row, size, factor, _mm512_set1_ps(128.0f));
     if (unit.outlier != 0.0f) to[unit.column] = 128;
     return unit;
 }
@@ -111,7 +107,7 @@ struct unit bf16_to_bytes(uint8_t *to, const uint16_t *row, int64_t size) {
     for (int64_t i = 0; i < size; i += LANES) peaks = _mm512_max_epi32(peaks, magnitude(load_bf16(row + i)));
     float peak = as_float(_mm512_reduce_max_epi32(peaks));
     __m512 factor = steps_of(peak, 127.0f);
-    halves_to_bytes(to, row, size, factor, _mm512_set1_ps(128.0f));
+    numbers_to_bytes(1, to, row, size, factor, _mm512_set1_ps(128.0f));
     struct unit unit = {peak / 127.0f, 0.0f, 0};
     return unit;
 }
@@ -119,7 +115,7 @@ struct unit bf16_to_bytes(uint8_t *to, const uint16_t *row, int64_t size) {
 struct unit bf16_to_shifted_bytes(uint8_t *to, const uint16_t *row, int64_t size, const int32_t *peaks) {
     float peak = as_float(_mm512_reduce_max_epi32(_mm512_load_si512(peaks))) + SHIFT;
     __m512 factor = _mm512_set1_ps(255.0f / peak), shift = _mm512_set1_ps(SHIFT * (255.0f / peak));
-    halves_to_bytes(to, row, size, factor, shift);
+    numbers_to_bytes(1, to, row, size, factor, shift);
     struct unit unit = {peak / 255.0f, 0.0f, 0};
     return unit;
 }
