@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,19 +138,25 @@ def test_a_full_disk_is_said_and_made_good(
 def test_an_interrupted_job_prints_the_line_that_goes_on(
     corpus: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    long_corpus = tmp_path / "corpus.txt"  # so long that the job is not over before the signal comes
-    long_corpus.write_text(5 * corpus.read_text(encoding="utf-8"), encoding="utf-8")
+    # The job reads from a pipe that does not end, so that it is not over before the signal comes.
+    pipe = tmp_path / "corpus.txt"
+    os.mkfifo(pipe)
     (tmp_path / "out").mkdir()
     output = tmp_path / "out" / "v.npy"
-    arguments = command(long_corpus, tiny_model, output)
+    arguments = command(pipe, tiny_model, output)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for_commit(process, output)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    with pipe.open("wb") as writing:
+        writing.write(corpus.read_bytes())
+        writing.flush()
+        wait_for_commit(process, output)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "go on with the same command:\n  embedkit encode " in stderr
     assert stderr.splitlines()[-1].strip() == "embedkit " + " ".join(arguments[3:])
     assert "Traceback" not in stderr
-    encode(long_corpus, tiny_model, output)
-    encode(long_corpus, tiny_model, tmp_path / "uninterrupted.npy")
+    pipe.unlink()
+    shutil.copy(corpus, pipe)
+    encode(pipe, tiny_model, output)
+    encode(pipe, tiny_model, tmp_path / "uninterrupted.npy")
     assert_same(output, tmp_path / "uninterrupted.npy")
