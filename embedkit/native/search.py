@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from embedkit.native.library import PANEL, Linear, load_library, why_not_here
@@ -51,8 +52,8 @@ class StoredVectors:
     def __init__(self, codes: NDArray[Any], scales: Float32 | None, *, squared: bool) -> None:
         self._codes, self._scales = codes, scales  # kept alive
         self._structure = _Stored(
-            codes=codes.ctypes.data,
-            scales=None if scales is None else scales.ctypes.data,
+            codes=_address(codes, codes.dtype),
+            scales=None if scales is None else _address(scales, np.float32),
             storage=_STORAGE_CODES[codes.dtype],
             dimension=codes.shape[1],
             squared=squared,
@@ -66,11 +67,11 @@ class StoredVectors:
         """
         load_library().embedkit_score_pairs(
             ctypes.byref(self._structure),
-            queries.ctypes.data,
+            self._queries(queries),
             len(queries),
-            positions.ctypes.data,
+            _address(positions, np.int64, len(queries), positions.shape[1]),
             positions.shape[1],
-            scores.ctypes.data,
+            _address(scores, np.float32, *positions.shape),
         )
 
     def scan(
@@ -91,7 +92,7 @@ class StoredVectors:
             queries: (Q, E) contiguous; floor: (Q,), what a score must be above; allowed: (N,), which may be returned
             returns: (Q, k * threads) each, in no order; -inf and -1 where there are no more
         """
-        count, dimension = queries.shape
+        address, (count, dimension) = self._queries(queries), queries.shape
         width, wide = -(-count // PANEL) * PANEL, -(-dimension // PANEL) * PANEL
         library = load_library()
         zeros, norms = np.zeros(width, np.float32), np.zeros(width, np.float32)
@@ -102,7 +103,7 @@ class StoredVectors:
         if count < FEW_QUERIES:
             weights.view(np.float32).reshape(width, wide)[:count, :dimension] = queries
         else:
-            library.embedkit_pack_fp32(ctypes.byref(packed), queries.ctypes.data, weights.ctypes.data)
+            library.embedkit_pack_fp32(ctypes.byref(packed), address, weights.ctypes.data)
         firsts = range(0, len(self._codes), RANGE_ROWS)
         following = iter(firsts)
 
@@ -120,7 +121,7 @@ class StoredVectors:
                     norms.ctypes.data,
                     first,
                     last,
-                    None if allowed is None else allowed.ctypes.data,
+                    None if allowed is None else _address(allowed, np.bool_, len(self._codes)),
                     k,
                     least.ctypes.data,
                     scores.ctypes.data,
@@ -139,3 +140,15 @@ class StoredVectors:
         return np.concatenate([scores for scores, _ in parts], axis=1), np.concatenate(
             [found for _, found in parts], axis=1
         )
+
+    def _queries(self, queries: Float32) -> int:
+        return _address(queries, np.float32, len(queries), self._codes.shape[1])
+
+
+def _address(array: NDArray[Any], kind: npt.DTypeLike, *shape: int) -> int:
+    """Return where an array's numbers lie, which is all that a kernel learns of them."""
+    if array.dtype != kind or not array.flags.c_contiguous or (shape and array.shape != shape):
+        raise ValueError(
+            f"an array of {array.dtype} and {array.shape} does not fit: {kind} and {shape}, contiguous"
+        )
+    return int(array.ctypes.data)

@@ -115,3 +115,20 @@ def test_a_scan_for_more_rows_than_there_are_returns_all() -> None:
     for query in range(2):
         assert sorted(found[query].tolist()) == [-1] * 30 + list(range(20))
         assert np.isinf(scores[query]).sum() == 30
+
+
+def test_arrays_that_do_not_fit_are_refused_before_a_kernel_reads_beyond_them() -> None:
+    codes, _ = stored(20, 24, np.float32)
+    vectors = StoredVectors(codes, None, squared=False)
+    queries = np.ones((2, 24), np.float32)
+    positions, scores = np.zeros((2, 3), np.int64), np.zeros((2, 3), np.float32)
+    wrongs: list[NDArray[Any]] = [queries[:, :8].copy(), queries.astype(np.float64), queries[:, ::-1]]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="does not fit"):
+            vectors.score_pairs(wrong, positions, scores)
+        with pytest.raises(ValueError, match="does not fit"):
+            vectors.scan(wrong, 3, floor=np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match="does not fit"):
+        vectors.score_pairs(queries, positions, scores[:1])
+    with pytest.raises(ValueError, match="does not fit"):
+        vectors.scan(queries, 3, floor=np.zeros(2, np.float32), allowed=np.ones(19, np.bool_))

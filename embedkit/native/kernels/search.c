@@ -104,7 +104,7 @@ static void replace_worst(float *scores, int64_t *rows, int64_t k, float score, 
 
 #define SCAN_ROWS 96 /* of which the products, and the rows themselves, stay in the second-level cache */
 
-/* What a scan needs beside its results: products, decoded rows and what is taken off them. */
+/* What a scan needs beside its results: products, and rows that cannot be used where they lie. */
 struct scan_memory {
     float *products; /* (SCAN_ROWS, Q) */
     float *vectors;  /* (SCAN_ROWS, E) */
@@ -133,8 +133,7 @@ INLINE void decode_row(const enum storage storage, const int squared, const stru
     *norm = squared ? _mm512_reduce_add_ps(squares) : 0.0f;
 }
 
-/* Queries of which a panel of a product would mostly be empty. */
-#define FEW_QUERIES 32 /* and in search.py */
+#define FEW_QUERIES 32 /* as in search.py: with fewer, a product's panel of 64 columns is mostly empty */
 #define TOGETHER 4
 
 /* Multiply a row with `count` queries, and with itself where `squared`, as it is decoded. A lone query has two sums, which
