@@ -101,8 +101,13 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
+    path.touch()
+    mode = (
+        path.stat().st_mode
+    )  # as the umask has it; safetensors 0.8 leaves a file that its owner alone can read
     try:
         save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for this line
+        path.chmod(mode)
     except SafetensorError as exc:
         raise OSError(str(exc)) from exc
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import shutil
@@ -17,7 +18,7 @@ from embedkit.checkpoint.converting import convert_folder
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import FAMILIES, Family
 from embedkit.checkpoint.st_modules import SentenceModules
-from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
+from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder, save_tensors
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseConfig, SentenceConfig
@@ -254,3 +255,13 @@ def test_pickled_shards_become_one_file_with_equal_weights(tmp_path: Path, tiny_
     assert sorted(converted) == names
     assert all(torch.equal(converted[name], tensors[name]) for name in names)
     assert not list((tmp_path / "new").glob("pytorch_model*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the modes of POSIX")
+def test_weights_are_as_readable_as_any_other_file(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        save_tensors({"a": torch.zeros(2)}, tmp_path / "model.safetensors")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o640
