@@ -25,7 +25,8 @@ from embedkit.checkpoint.sentence_folder import load_model
 from embedkit.encoding.speed import matmul_gflops
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder
-from embedkit.native import NativeEncoder, NativePrecision
+from embedkit.native.encoder import NativeEncoder
+from embedkit.native.library import NativePrecision
 from embedkit.records import read_documents
 from embedkit.tokenization.tokenizer import Tokenizer
 

@@ -31,7 +31,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     from embedkit.encoding.speed import matmul_gflops
     from embedkit.extras import EXTRAS, has_extra
     from embedkit.model.config import EncoderConfig
-    from embedkit.native import why_not
+    from embedkit.native.encoder import why_not
 
     cache = cache_folder()
     flags = cpu_flags()

@@ -161,7 +161,7 @@ def _why_not(
         return _why_not_graph(runtime, precision)
     if precision == "fp16":
         return "it computes in fp32, bf16 and int8"
-    from embedkit.native import why_not
+    from embedkit.native.encoder import why_not
 
     return why_not(config, precision)
 

@@ -108,7 +108,7 @@ def load_encoder(
     """Make the encoder of a runtime: `native` or `numpy`."""
     if runtime == "numpy":
         return NumpyEncoder(config, weights, merge_tokens=merge_tokens)
-    from embedkit.native import NativeEncoder
+    from embedkit.native.encoder import NativeEncoder
 
     assert precision != "fp16"  # chosen for torch alone
     return NativeEncoder(config, weights, precision=precision, merge_tokens=merge_tokens)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from embedkit.model.config import EncoderConfig
-from embedkit.native import why_not
+from embedkit.native.encoder import why_not
 
 
 def test_the_doctor_tells_this_machine() -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from embedkit.errors import IndexMismatchError
-from embedkit.native import why_not as native_why_not
+from embedkit.native.encoder import why_not as native_why_not
 from tests.judged import write_judged_set
 from tests.tiny import tiny_config, write_tiny_model
 

@@ -26,7 +26,7 @@ from embedkit.model.config import DenseConfig, EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
-from embedkit.native import why_not as native_why_not
+from embedkit.native.encoder import why_not as native_why_not
 from embedkit.reranking.cross_encoder import CrossEncoder
 from tests.tiny import FAMILY_SHAPES, tiny_config, tiny_tokenizer, write_tiny_model
 from tests.tiny_cross_encoder import QUERY, write_tiny_cross_encoder

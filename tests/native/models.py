@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder
-from embedkit.native import NativePrecision, why_not
+from embedkit.native.encoder import why_not
+from embedkit.native.library import NativePrecision
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]

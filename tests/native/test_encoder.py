@@ -15,8 +15,9 @@ import pytest
 
 from embedkit.errors import DeviceError
 from embedkit.model.config import EncoderConfig
-from embedkit.native import NativeEncoder, NativePrecision, library, why_not
-from embedkit.native.encoder import CHUNK_TOKENS, cut
+from embedkit.native import library
+from embedkit.native.encoder import CHUNK_TOKENS, NativeEncoder, cut, why_not
+from embedkit.native.library import NativePrecision
 from tests.native.models import (
     BERT,
     FAMILIES,

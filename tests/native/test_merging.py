@@ -9,7 +9,8 @@ from embedkit.checkpoint.arrays import StoredArray, Weights
 from embedkit.encoding.merging import FEWEST_TOKENS
 from embedkit.encoding.numpy_encoder import NumpyEncoder
 from embedkit.model.config import EncoderConfig
-from embedkit.native import NativeEncoder, NativePrecision
+from embedkit.native.encoder import NativeEncoder
+from embedkit.native.library import NativePrecision
 from tests.native.models import (
     BERT,
     FAMILIES,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from embedkit.native import NativeEncoder, NativePrecision
+from embedkit.native.encoder import NativeEncoder
+from embedkit.native.library import NativePrecision
 from tests.native.models import (
     BERT,
     FAMILIES,
