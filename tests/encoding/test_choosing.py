@@ -22,13 +22,13 @@ MODERN = tiny_config(**FAMILY_SHAPES["modernbert"])
 @pytest.fixture
 def all_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that multiplies bf16 and has the kernels, whatever this one is."""
-    monkeypatch.setattr("embedkit.native.why_not", _only_plain)
+    monkeypatch.setattr("embedkit.native.encoder.why_not", _only_plain)
     monkeypatch.setattr(choosing, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
 
 
 @pytest.fixture
 def no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedkit.native.why_not", lambda config, precision: "this processor has no avx512f")
+    monkeypatch.setattr("embedkit.native.encoder.why_not", lambda config, precision: "this processor has no avx512f")
     monkeypatch.setattr(choosing, "cpu_flags", lambda: frozenset({"avx2"}))
 
 
