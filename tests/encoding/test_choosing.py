@@ -28,7 +28,9 @@ def all_flags(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedkit.native.encoder.why_not", lambda config, precision: "this processor has no avx512f")
+    monkeypatch.setattr(
+        "embedkit.native.encoder.why_not", lambda config, precision: "this processor has no avx512f"
+    )
     monkeypatch.setattr(choosing, "cpu_flags", lambda: frozenset({"avx2"}))
 
 

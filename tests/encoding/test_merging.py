@@ -102,7 +102,9 @@ def test_a_share_out_of_range_is_refused(tiny_model: Path) -> None:
 
 
 def test_what_merges_no_tokens_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedkit.native.encoder.why_not", lambda config, precision: "this processor has no avx512f")
+    monkeypatch.setattr(
+        "embedkit.native.encoder.why_not", lambda config, precision: "this processor has no avx512f"
+    )
     plain = tiny_config()
     with pytest.raises(DeviceError, match=r"the torch backend does not compute .*: it merges no tokens"):
         choose_runtime(plain, "fp32", "cpu", wanted="torch", merge=True)
