@@ -150,7 +150,7 @@ def test_an_interrupted_job_prints_the_line_that_goes_on(
         writing.flush()
         wait_for_commit(process, output)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "go on with the same command:\n  embedkit encode " in stderr
     assert stderr.splitlines()[-1].strip() == "embedkit " + " ".join(arguments[3:])
