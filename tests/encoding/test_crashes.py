@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -145,18 +146,26 @@ def test_an_interrupted_job_prints_the_line_that_goes_on(
     output = tmp_path / "out" / "v.npy"
     arguments = command(pipe, tiny_model, output)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with pipe.open("wb") as writing:
-        writing.write(corpus.read_bytes())
-        writing.flush()
-        wait_for_commit(process, output)
-        process.send_signal(signal.SIGINT)
+    read = []
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), pipe.open("wb", buffering=0) as writing:
+            while True:
+                read.append(corpus.read_bytes())
+                writing.write(read[-1])
+
+    feeding = Thread(target=feed, daemon=True)
+    feeding.start()
+    wait_for_commit(process, output)
+    process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
+    feeding.join()
     assert process.returncode == 130, stderr
     assert "go on with the same command:\n  embedkit encode " in stderr
     assert stderr.splitlines()[-1].strip() == "embedkit " + " ".join(arguments[3:])
     assert "Traceback" not in stderr
     pipe.unlink()
-    shutil.copy(corpus, pipe)
+    pipe.write_bytes(b"".join(read))
     encode(pipe, tiny_model, output)
     encode(pipe, tiny_model, tmp_path / "uninterrupted.npy")
     assert_same(output, tmp_path / "uninterrupted.npy")
