@@ -99,7 +99,9 @@ def test_killed_jobs_go_on_to_the_same_bits(
 
 
 def command(corpus: Path, model: Path, output: Path) -> list[str]:
-    program = [sys.executable, "-c", "from cli.main import run; run()"]
+    # A job in the background of a shell script is told to ignore SIGINT, and so is all that it starts.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program = [sys.executable, "-c", heed + "from cli.main import run; run()"]
     return [
         *program,
         "encode",
