@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from contextlib import suppress
@@ -27,7 +26,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     import torch
 
     from embedkit.caching import cache_folder
-    from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name
+    from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name, num_cores
     from embedkit.encoding.speed import matmul_gflops
     from embedkit.extras import EXTRAS, has_extra
     from embedkit.model.config import EncoderConfig
@@ -43,7 +42,7 @@ def doctor(as_json: options.AsJson = False) -> None:
         "extras": [name for name in EXTRAS if has_extra(name)],
         "cpu": cpu_name(),
         "cpu_features": sorted(flags & {*BF16_FLAGS, *FP16_FLAGS, *INT8_FLAGS, "avx2", "avx512f"}),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": num_cores(),
         "torch_threads": torch.get_num_threads(),
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "mps": torch.backends.mps.is_available(),

@@ -19,7 +19,9 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
-from .candidates import Candidates, Mask, num_threads
+from embedkit.native.search import num_threads
+
+from .candidates import Candidates, Mask
 from .segment import FloatArray, RowArray, Segment
 from .settings import Metric
 from .tiles import keep_best

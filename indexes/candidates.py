@@ -1,8 +1,7 @@
-"""What every search works with: candidates, what a score is, and how many threads there are."""
+"""What every search works with: candidates, and what a score is."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,10 +98,3 @@ class Scorer:
         # The norms of the stored vectors are not known; those of the best are within reach of the scores.
         norms = np.einsum("qe,qe->q", queries, queries)
         return np.asarray(1e-5 * np.maximum(np.maximum(norms, np.abs(best)), 1e-30), np.float32)
-
-
-def num_threads() -> int:
-    """Return how many threads a search may use: as many as OpenMP, which faiss uses, would take."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores, int(asked))) if asked.isdigit() else cores

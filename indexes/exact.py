@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embedkit.native.search import StoredVectors, can_search
+from embedkit.native.search import StoredVectors, can_search, num_threads
 
-from .candidates import Candidates, Mask, Scorer, num_threads
+from .candidates import Candidates, Mask, Scorer
 from .segment import FloatArray, Segment
 from .settings import Metric
 from .tiles import search_tiles
@@ -23,8 +23,8 @@ from .tiles import search_tiles
 # Hamming distance alone orders too coarsely; this many times k are scored again by the int8 vectors.
 BINARY_OVERSAMPLING = 20
 SCAN_BLOCK = 1024  # queries at a time: packed, 1.5 MB of 384 dimensions
-# Without the kernels faiss is the fastest for a lone query, faster than numpy by so many nanoseconds a number: over 100,000 rows of 384 dimensions it saves
-# 2 ms (fp32), 88 (fp16) or 27 (int8). Importing it takes longer than that.
+# Without the kernels faiss is the fastest for a lone query, faster than numpy by so many nanoseconds a number: over 100,000
+# rows of 384 dimensions it saves 2 ms (fp32), 88 (fp16) or 27 (int8). Importing it takes longer than that.
 FAISS_SAVES = {"float32": 0.05, "float16": 2.3, "int8": 0.7, "binary": 0.0}
 FAISS_START = 100e6  # nanoseconds
 _lost = 0.0  # nanoseconds that this process has spent for want of faiss
@@ -98,7 +98,7 @@ def _search_blocks(
         scores, positions = vectors.scan(
             queries[part],
             k,
-            floor=best.scores[part].min(axis=1),
+            floor=best.scores[part, -1],
             allowed=None if allowed is None else np.ascontiguousarray(allowed),
             threads=num_threads(),
             check=lambda here, stop: segment.check(start + here, start + stop),

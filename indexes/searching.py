@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from embedkit.errors import IndexFileError
+from embedkit.native.search import num_threads
 
-from .candidates import Candidates, Mask, num_threads
+from .candidates import Candidates, Mask
 from .database import ANN_CHUNK_BYTES, AnnInfo
 from .segment import FloatArray, RowArray
 from .snapshot import Snapshot
@@ -74,9 +75,8 @@ class AnnFile:
 
 def checksums(data: mmap.mmap) -> list[int]:
     """Return the CRC-32 of each ANN_CHUNK_BYTES of a mapped file."""
-    from concurrent.futures import (
-        ThreadPoolExecutor,
-    )  # takes 10 ms to import: not where there is no structure
+    # It takes 10 ms to import: not where there is no structure.
+    from concurrent.futures import ThreadPoolExecutor
 
     with memoryview(data) as view, ThreadPoolExecutor(num_threads(), "checksums") as pool:
         starts = range(0, len(view), ANN_CHUNK_BYTES)

@@ -101,10 +101,9 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
+    # As the umask has it: safetensors 0.8 leaves a file that its owner alone can read.
     path.touch()
-    mode = (
-        path.stat().st_mode
-    )  # as the umask has it; safetensors 0.8 leaves a file that its owner alone can read
+    mode = path.stat().st_mode
     try:
         save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for this line
         path.chmod(mode)

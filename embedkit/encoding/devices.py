@@ -23,6 +23,11 @@ def gpu_may_be_there() -> bool:
     return not hidden and any(Path(name).exists() for name in _GPU_FILES)
 
 
+def num_cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_flags() -> frozenset[str]:
     """Return the processor's feature flags as Linux names them; empty where it does not tell."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from embedkit.checkpoint.arrays import load_sentence_weights
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.encoding.backend import Float32, Precision
+from embedkit.encoding.devices import num_cores
 from embedkit.encoding.exporting import Graph, GraphRuntime, cached_graph, load_graph, run_padded
 from embedkit.encoding.sentence_head import SentenceHead
 from embedkit.tokenization.batch import TokenBatch
@@ -47,7 +47,7 @@ class GraphBackend:
         Raises:
             As `embedkit.encoding.exporting.export_model`.
         """
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = num_cores()
         graph = load_graph(cached_graph(folder, runtime), runtime, precision=precision, threads=threads)
         return cls(graph, folder, runtime=runtime, precision=precision, threads=threads)
 

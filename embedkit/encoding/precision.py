@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from embedkit.caching import keep_note, read_note
 from embedkit.checkpoint.folder import canonical_json
 from embedkit.encoding.backend import Float32, Precision, WantedPrecision
 from embedkit.encoding.choosing import Choice, Finding
-from embedkit.encoding.devices import cpu_flags, cpu_name
+from embedkit.encoding.devices import cpu_flags, cpu_name, num_cores
 from embedkit.errors import DeviceError
 
 # `auto` takes no precision whose mean cosine to fp32 is lower.
@@ -115,10 +114,9 @@ def _digest(choices: Mapping[Precision, Choice], model: Mapping[str, Any]) -> st
     """Name what a measurement is about: the model, this machine, and what computes each precision."""
     from embedkit.native.library import find_library
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     about = {
         "model": model,
-        "machine": [cpu_name(), sorted(cpu_flags()), cores],
+        "machine": [cpu_name(), sorted(cpu_flags()), num_cores()],
         "choices": {precision: [choice.runtime, choice.device] for precision, choice in choices.items()},
         "embedkit": [version("embedkit"), _state_of(find_library())],
     }

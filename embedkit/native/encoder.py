@@ -10,7 +10,6 @@ Every row is computed the same way whatever stands beside it, so neither batches
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -18,6 +17,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.encoding.devices import num_cores
 from embedkit.encoding.merging import check_share
 from embedkit.errors import DeviceError
 from embedkit.model.config import EncoderConfig
@@ -90,7 +90,7 @@ class NativeEncoder:
         self.config = config
         self.merge_tokens = merge_tokens
         self.precision: NativePrecision = precision
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or num_cores()
         self._model = PackedModel(config, weights, precision)
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(self.threads, "embedkit-native") if self.threads > 1 else None

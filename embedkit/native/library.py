@@ -12,7 +12,7 @@ from embedkit.encoding.devices import cpu_flags
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 4  # of the structures below and of packed weights; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 5  # of the structures below and of packed weights; KERNELS_VERSION in kernels/native.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 # The kernels are compiled for all of these at once.
 CPU_FLAGS = ("avx2", "bmi2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
@@ -148,7 +148,17 @@ def load_library() -> ctypes.CDLL:
     library.embedkit_scan_bytes.restype = number
     library.embedkit_scan_bytes.argtypes = (number, number)
     library.embedkit_scan.restype = None
-    library.embedkit_scan.argtypes = (*(pointer,) * 3, number, number, pointer, number, *(pointer,) * 4)
+    library.embedkit_scan.argtypes = (
+        pointer,
+        pointer,
+        number,
+        pointer,
+        number,
+        number,
+        pointer,
+        number,
+        *(pointer,) * 4,
+    )
     library.embedkit_pack_int8.restype = None
     library.embedkit_pack_int8.argtypes = (
         ctypes.POINTER(Linear),

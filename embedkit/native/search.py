@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -11,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from embedkit.native.library import PANEL, Linear, load_library, why_not_here
-from embedkit.native.packing import aligned_bytes
+from embedkit.encoding.devices import num_cores
+from embedkit.native.library import Linear, load_library, why_not_here
+from embedkit.native.packing import aligned_bytes, padded
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 RANGE_ROWS = 8192  # that a thread scans at a time
-FEW_QUERIES = 32  # and in kernels/search.c
+FEW_QUERIES = 32  # with fewer, a product's panel of 64 columns is mostly empty
 THREADS_WORTH = 20_000_000  # numbers, which one thread reads in 4 ms
 _STORAGE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint8): 2}
 
@@ -39,6 +41,12 @@ class _Stored(ctypes.Structure):
 def can_search() -> bool:
     """Say whether the kernels can run here."""
     return why_not_here("fp32") is None
+
+
+def num_threads() -> int:
+    """Return how many threads a search may use: as many as OpenMP, which faiss uses, would take."""
+    cores, asked = num_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 
 
 class StoredVectors:
@@ -93,14 +101,15 @@ class StoredVectors:
             returns: (Q, k * threads) each, in no order; -inf and -1 where there are no more
         """
         address, (count, dimension) = self._queries(queries), queries.shape
-        width, wide = -(-count // PANEL) * PANEL, -(-dimension // PANEL) * PANEL
+        width, wide = padded(count), padded(dimension)
         library = load_library()
         zeros, norms = np.zeros(width, np.float32), np.zeros(width, np.float32)
         if self._structure.squared:
             norms[:count] = np.einsum("qe,qe->q", queries, queries)
         weights = aligned_bytes(4 * width * wide)
         packed = Linear(weight=weights.ctypes.data, bias=zeros.ctypes.data, rows_in=dimension, columns=count)
-        if count < FEW_QUERIES:
+        few = count < FEW_QUERIES
+        if few:
             weights.view(np.float32).reshape(width, wide)[:count, :dimension] = queries
         else:
             library.embedkit_pack_fp32(ctypes.byref(packed), address, weights.ctypes.data)
@@ -118,6 +127,7 @@ class StoredVectors:
                 library.embedkit_scan(
                     ctypes.byref(self._structure),
                     ctypes.byref(packed),
+                    few,
                     norms.ctypes.data,
                     first,
                     last,

@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 4
+#define KERNELS_VERSION 5
 
 #define PANEL 64 /* columns that a tile of a product computes at once */
 #define EXPORT __attribute__((visibility("default")))
