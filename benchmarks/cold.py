@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from timing import minilm_folder, report
 
+from embedkit.data.records import read_documents
 from embedkit.encoding.encoder import Encoder
-from embedkit.records import read_documents
 
 QUERY = "energy from the wind"
 EMBEDKIT = [sys.executable, "-c", "from cli.main import run; run()"]

@@ -34,7 +34,7 @@ LARGE_SIDES = (("ours", "auto"),)
 
 def recipe_of(arguments: argparse.Namespace) -> Any:
     from embedkit.recipe import load_recipe
-    from embedkit.training.contrastive_recipe import ContrastiveRecipe
+    from embedkit.training.contrastive.recipe import ContrastiveRecipe
 
     overrides = [
         f"run.steps={arguments.steps}",
@@ -57,8 +57,8 @@ def recipe_of(arguments: argparse.Namespace) -> Any:
 def journey_of(arguments: argparse.Namespace, recipe: Any) -> Any:
     from embedkit.checkpoint.folder import read_model_folder
     from embedkit.checkpoint.weights import load_sentence_encoder
-    from embedkit.training.contrastive import Contrastive
-    from embedkit.training.contrastive_data import make_data_set, read_data_set
+    from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
+    from embedkit.training.contrastive.training import Contrastive
 
     data = data_folder()
     sources = [str(data / "retrieval/squad_v11_train")]
@@ -111,8 +111,8 @@ class Turns:
 
 def run_ours(arguments: argparse.Namespace, turns: Turns) -> None:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.training.loop import Step, train
-    from embedkit.training.state import RunFolder
+    from embedkit.training.engine.loop import Step, train
+    from embedkit.training.engine.run_folder import RunFolder
 
     recipe = recipe_of(arguments)
     journey = journey_of(arguments, recipe)

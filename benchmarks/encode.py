@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from timing import data_folder, in_turn, minilm_folder, report
 
+from embedkit.data.records import read_documents
 from embedkit.encoding.encoder import Encoder
-from embedkit.encoding.speed import matmul_gflops
 from embedkit.errors import DeviceError, MissingExtraError
-from embedkit.records import read_documents
+from embedkit.inference.torch_runtime.peak import matmul_gflops
 
 NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 

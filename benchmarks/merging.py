@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from timing import data_folder, in_turn, minilm_folder, report
 
+from embedkit.data.beir import RetrievalSet, load_retrieval_set
+from embedkit.data.records import read_documents, titled_text
 from embedkit.encoding.encoder import Encoder
-from embedkit.encoding.precision import cosines
-from embedkit.evaluation.beir import RetrievalSet, load_retrieval_set
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.extras import load_extra
-from embedkit.records import read_documents, titled_text
+from embedkit.inference.precision import cosines
 
 DEPTH = 100
 Float32 = NDArray[np.float32]

@@ -23,8 +23,8 @@ from typing import Any
 from encode import texts_by_kind
 from timing import data_folder, in_turn, minilm_folder, surroundings
 
-from embedkit.encoding.devices import BF16_FLAGS, cpu_flags
 from embedkit.encoding.encoder import Encoder
+from embedkit.machine import BF16_FLAGS, cpu_flags
 from embedkit.models import ENCODER, RERANKER, find_model
 
 PAIRS = {"STS-B test": "sts/stsb/test.tsv", "SICK dev": "sts/sick/dev.tsv"}
@@ -88,7 +88,7 @@ def quality(data: Path, models: dict[str, Path], cache: Sequence[str]) -> Figure
 
 def sampled(folder: Path, num_queries: int, place: Path) -> Path:
     """Make a test set of some of the queries, drawn with a fixed seed, over the whole collection of another."""
-    from embedkit.evaluation.beir import load_retrieval_set
+    from embedkit.data.beir import load_retrieval_set
 
     test = load_retrieval_set(folder)
     assert test.corpus is not None

@@ -22,12 +22,12 @@ from timing import data_folder, in_turn, minilm_folder, report
 
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.sentence_folder import load_model
-from embedkit.encoding.speed import matmul_gflops
+from embedkit.data.records import read_documents
+from embedkit.inference.torch_runtime.peak import matmul_gflops
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.native.encoder import NativeEncoder
 from embedkit.native.library import NativePrecision
-from embedkit.records import read_documents
 from embedkit.tokenization.tokenizer import Tokenizer
 
 LENGTHS = (15, 59, 200)

@@ -23,17 +23,17 @@ from timing import data_folder, report
 
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.pretraining import load_pretraining, write_pretraining
+from embedkit.data.records import ReadOptions, read_documents
 from embedkit.recipe import load_recipe
-from embedkit.records import ReadOptions, read_documents
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.tokenization.train import texts_of, train_tokenizer
-from embedkit.training.corpus import Corpus, build_corpus, open_corpus
-from embedkit.training.launch import alone
-from embedkit.training.loop import Step, train
-from embedkit.training.masked_batches import BatchMaker
-from embedkit.training.pretrain import Pretraining, fresh_model
-from embedkit.training.recipes import PretrainRecipe
-from embedkit.training.state import RunFolder
+from embedkit.training.engine.loop import Step, train
+from embedkit.training.engine.ranks import alone
+from embedkit.training.engine.recipes import PretrainRecipe
+from embedkit.training.engine.run_folder import RunFolder
+from embedkit.training.pretraining.corpus import Corpus, build_corpus, open_corpus
+from embedkit.training.pretraining.masked_batches import BatchMaker
+from embedkit.training.pretraining.mlm import Pretraining, fresh_model
 
 UNMEASURED = 3  # the first steps set up libraries and memory
 

@@ -34,8 +34,8 @@ import search_peers
 from timing import in_turn, report
 
 from indexes import Index, Settings, build_ann, compact, tune
-from indexes.documents import read_documents
-from indexes.structure import stream_vectors
+from indexes.maintenance.ann_build import stream_vectors
+from indexes.storage.documents import read_documents
 
 K = 10
 NUM_QUERIES = 1000

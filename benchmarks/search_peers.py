@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from indexes.ann import HNSW_EF_CONSTRUCTION, HNSW_LINKS
+from indexes.search.ann import HNSW_EF_CONSTRUCTION, HNSW_LINKS
 
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 

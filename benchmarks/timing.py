@@ -66,7 +66,7 @@ def minilm_folder() -> Path:
 
 def surroundings() -> dict[str, str]:
     """Say what a result was measured with."""
-    from embedkit.encoding.devices import cpu_name
+    from embedkit.machine import cpu_name
 
     packages = ("torch", "sentence-transformers", "faiss-cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

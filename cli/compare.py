@@ -9,15 +9,15 @@ import typer
 
 from embedkit.models import SHIPPED
 
-from . import console, options
-from .evaluate_retrieval import CacheDir, Split
-from .options import DeviceName, PrecisionName
+from .evaluate.retrieval import CacheDir, Split
+from .shared import console, options
+from .shared.options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
-    from embedkit.evaluation.beir import RetrievalSet
+    from embedkit.data.beir import RetrievalSet
     from embedkit.evaluation.compare import Comparison, QueryChange
     from embedkit.evaluation.metrics import Qrels, Run
-    from embedkit.retrieval import Mode
+    from embedkit.retrieval.retriever import Mode
 
 EXAMPLES = """\b
 Examples:
@@ -70,11 +70,11 @@ def compare(
     Prints the difference of the means with a paired randomisation test and a bootstrap interval, and the queries that got
     worse and better with the top hits of both.
     """
-    from embedkit.evaluation.beir import load_retrieval_set
+    from embedkit.data.beir import load_retrieval_set
     from embedkit.evaluation.compare import add_texts, wanted_documents
     from embedkit.evaluation.compare_html import render_html
-    from embedkit.evaluation.files import write_text
     from embedkit.evaluation.metrics import parse_metric
+    from embedkit.storage.files import write_text
 
     wanted = parse_metric(metric)
     if set_ is not None and qrels is not None:
@@ -105,7 +105,7 @@ def _compare_saved(a: Path, b: Path, metric: str, seed: int) -> Comparison:
     from embedkit.errors import EvaluationError
     from embedkit.evaluation.compare import compare_values
     from embedkit.evaluation.results import load_evaluation
-    from embedkit.evaluation.systems import labels
+    from embedkit.pipelines.systems import labels
 
     first, second = load_evaluation(a), load_evaluation(b)
     for path, result in ((a, first), (b, second)):
@@ -140,8 +140,8 @@ def _runs(
     quiet: bool,
 ) -> tuple[Qrels, tuple[Run, Run], tuple[str, str]]:
     """Return the judgements, and the run and the name of each side."""
-    from embedkit.evaluation.systems import labels
-    from embedkit.evaluation.trec import read_qrels, read_run
+    from embedkit.data.trec import read_qrels, read_run
+    from embedkit.pipelines.systems import labels
 
     if test is not None:
         judgements = test.qrels
@@ -179,11 +179,11 @@ def _search(
     quiet: bool,
 ) -> tuple[Run, str]:
     """Search the set as `evaluate retrieval` does."""
-    from embedkit.evaluation.cache import cache_folder
     from embedkit.evaluation.retrieval import STANDARD_METRICS
+    from embedkit.pipelines.collection_cache import cache_folder
 
-    from .evaluate_collections import Place
-    from .evaluate_systems import Job, measure
+    from .evaluate.collections import Place
+    from .evaluate.systems import Job, measure
 
     is_words = side.lower() == "bm25"
     mode: Mode = "text" if is_words else "hybrid" if side.endswith(":hybrid") else "dense"
@@ -203,7 +203,7 @@ def _search(
 
 def _texts(test: RetrievalSet, wanted: set[str]) -> dict[str, str]:
     """Look up the shown documents."""
-    from embedkit.records import read_documents, titled_text
+    from embedkit.data.records import read_documents, titled_text
 
     found: dict[str, str] = {}
     for document in read_documents([str(test.corpus)]):

@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import console, options
+from .shared import console, options
 
 if TYPE_CHECKING:
-    from embedkit.encoding.backend import Precision, Runtime
+    from embedkit.inference.backend import Precision, Runtime
 
 PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cpu", "typer", "rich")
 
@@ -25,12 +25,12 @@ def doctor(as_json: options.AsJson = False) -> None:
     """
     import torch
 
-    from embedkit.caching import cache_folder
-    from embedkit.encoding.devices import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name, num_cores
-    from embedkit.encoding.speed import matmul_gflops
     from embedkit.extras import EXTRAS, has_extra
+    from embedkit.inference.torch_runtime.peak import matmul_gflops
+    from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name, num_cores
     from embedkit.model.config import EncoderConfig
     from embedkit.native.encoder import why_not
+    from embedkit.storage.cache import cache_folder
 
     cache = cache_folder()
     flags = cpu_flags()
@@ -65,9 +65,9 @@ def _backends() -> dict[Precision, Runtime]:
     """Return what computes BERT base on this processor, by precision; those that nothing computes are left out."""
     from typing import get_args
 
-    from embedkit.encoding.backend import Precision
-    from embedkit.encoding.choosing import choose_runtime
     from embedkit.errors import DeviceError
+    from embedkit.inference.backend import Precision
+    from embedkit.inference.choice import choose_runtime
     from embedkit.model.config import EncoderConfig
 
     found: dict[Precision, Runtime] = {}

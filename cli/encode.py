@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import computing, console, options, which_model
-from .options import BackendName, DeviceName, OnTruncateName, PrecisionName
+from .shared import computing, console, options
+from .shared import models as which_model
+from .shared.options import BackendName, DeviceName, OnTruncateName, PrecisionName
 
 if TYPE_CHECKING:
+    from embedkit.data.records import DocumentReader
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress
-    from embedkit.records import DocumentReader
 
 EXAMPLES = """\b
 Examples:
@@ -81,10 +82,10 @@ def encode(
     A title is put before its text. Memory does not grow with the input. Stopped at any moment, the same command goes on
     where it was and ends with the same bits.
     """
+    from embedkit.data.records import DocumentReader, ReadOptions
     from embedkit.encoding.draft import check_output
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions
-    from embedkit.records import DocumentReader, ReadOptions
 
     if prompt is not None and prompt_name is not None:
         raise typer.BadParameter("--prompt and --prompt-name exclude each other")

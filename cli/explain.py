@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import console, options, which_model
-from .options import DeviceName
+from .shared import console, options
+from .shared import models as which_model
+from .shared.options import DeviceName
 
 if TYPE_CHECKING:
     from embedkit.explaining.explain import ExplainedText, Explanation
@@ -50,10 +51,10 @@ def explain(
     each token of the query, and the tokens that each layer attends to most. The page holds all cosines and attention maps.
     """
     from embedkit.encoding.encoder import Encoder
-    from embedkit.evaluation.files import write_text
     from embedkit.explaining.explain import explain as compute
     from embedkit.explaining.page import render_html
     from embedkit.explaining.views import as_dict
+    from embedkit.storage.files import write_text
 
     if index is None:
         text, folder = document, which_model.or_default(model)
@@ -73,10 +74,10 @@ def explain(
 
 def _look_up(path: Path, doc_id: str, model: str | None) -> tuple[str, str | Path]:
     """Return the text of a document, title first, and the index's model."""
+    from embedkit.data.records import titled_text
     from embedkit.errors import RecordError
-    from embedkit.records import titled_text
     from indexes import Index
-    from indexes.documents import find_documents, read_documents
+    from indexes.storage.documents import find_documents, read_documents
 
     with Index.open(path) as index:
         found = find_documents(index.database, [doc_id])

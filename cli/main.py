@@ -77,7 +77,7 @@ def load_command(name: str) -> Any:  # Any: typer keeps its own copy of click, w
     if hasattr(module, "app"):
         alone.add_typer(module.app, name=name)
     else:
-        from .options import RerankCommand
+        from .shared.options import RerankCommand
 
         kind = RerankCommand if name in WITH_RERANKER else None
         function = getattr(module, name.replace("-", "_"))

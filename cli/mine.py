@@ -11,14 +11,15 @@ import typer
 
 from embedkit.models import RERANKER
 
-from . import computing, console, options, which_model
-from .options import DeviceName, PrecisionName
+from .shared import computing, console, options
+from .shared import models as which_model
+from .shared.options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
+    from embedkit.data.records import Document
     from embedkit.encoding.encoder import Encoder
-    from embedkit.records import Document
-    from embedkit.training.examples import Examples
-    from embedkit.training.mining import Score, Search
+    from embedkit.training.mining.mining import Score, Search
+    from embedkit.training.rows.examples import Examples
     from indexes import Index
 
 EXAMPLES = """\b
@@ -118,10 +119,10 @@ def mine(
     What scores too near the positive is left out, for it is likely an answer, too; the report says how much that was, and shows
     where a row's positive looks wrong. The index of the corpus is kept at OUTPUT.index and used again.
     """
-    from embedkit.training.columns import parse_columns
-    from embedkit.training.examples import read_examples
-    from embedkit.training.mining import MiningRecipe, audit
-    from embedkit.training.mining import mine as mine_rows
+    from embedkit.training.mining.mining import MiningRecipe, audit
+    from embedkit.training.mining.mining import mine as mine_rows
+    from embedkit.training.rows.columns import parse_columns
+    from embedkit.training.rows.examples import read_examples
 
     first, dash, last = ranks.partition("-")
     if not dash or not first.isdigit() or not last.isdigit():
@@ -206,7 +207,7 @@ class _Tools:
         """Open the index of the corpus, and bring it up to date: what is in it already is not encoded again."""
         import numpy as np
 
-        from embedkit.records import read_documents
+        from embedkit.data.records import read_documents
         from indexes import Index, Settings
         from indexes import build as build_index
 
@@ -232,7 +233,7 @@ class _Tools:
 
     def searches(self, index: Index) -> tuple[list[Search], Score | None]:
         """Return the searches, and what the margins compare."""
-        from embedkit.training.cosine_measure import CosineMeasure
+        from embedkit.training.mining.cosine import CosineMeasure
 
         found: list[Search] = []
         score: Score | None = None
@@ -261,7 +262,7 @@ class _Tools:
 def _positives(rows: Examples) -> Iterator[Document]:
     import numpy as np
 
-    from embedkit.records import Document
+    from embedkit.data.records import Document
 
     assert rows.second is not None
     for number in np.unique(rows.second).tolist():

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import computing, console, options, which_model
-from .options import DeviceName, PrecisionName
+from .shared import computing, console, options
+from .shared import models as which_model
+from .shared.options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ def pairs(
 
     The full similarity matrix is never built. Equal texts are pairs of cosine 1.
     """
-    from embedkit.records import ReadOptions
+    from embedkit.data.records import ReadOptions
 
     if sum(choice is not None for choice in (dedup, communities, cluster)) > 1:
         raise typer.BadParameter("--dedup, --communities and --cluster exclude each other")
@@ -118,6 +119,7 @@ def _from_files(
 ) -> _Collection:
     import numpy as np
 
+    from embedkit.data.records import DocumentReader, ReadOptions
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import (
         EncodeOptions,
@@ -126,7 +128,6 @@ def _from_files(
         document_text,
         encode_stream,
     )
-    from embedkit.records import DocumentReader, ReadOptions
 
     assert isinstance(read, ReadOptions)
     reader = DocumentReader(inputs, read)
@@ -157,7 +158,7 @@ def _from_index(path: Path) -> _Collection:
     import numpy as np
 
     from indexes import Index
-    from indexes.exchange import living_texts
+    from indexes.maintenance.exchange import living_texts
 
     with Index.open(path) as index:
         ids, texts, vectors = living_texts(index)

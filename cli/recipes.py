@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import console, options
+from .shared import console, options
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -71,8 +71,8 @@ def copy(
 ) -> None:
     """Copy a recipe, to change it and train with --recipe FILE."""
     from embedkit.errors import OutputError
-    from embedkit.evaluation.files import write_text
     from embedkit.recipe import about_preset, preset_text
+    from embedkit.storage.files import write_text
 
     text = preset_text(name)
     target = file if file is not None else Path(f"{name}.toml")

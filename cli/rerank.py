@@ -12,13 +12,13 @@ import typer
 
 from embedkit.models import ENCODER, RERANKER, SHIPPED, shipped
 
-from . import computing, console, options
-from .options import DeviceName, PrecisionName
+from .shared import computing, console, options
+from .shared.options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.reranking.requests import Answer, Request
-    from embedkit.reranking.reranker import Reranker
+    from embedkit.retrieval.reranker import Reranker
 
 EXAMPLES = """\b
 Examples:
@@ -220,7 +220,7 @@ def rerank(
 
 def budget_seconds(budget: str | None) -> float | None:
     """Turn the value of --budget into seconds, or end with wrong usage."""
-    from embedkit.reranking.hits import parse_budget
+    from embedkit.retrieval.reranking import parse_budget
 
     try:
         return None if budget is None else parse_budget(budget)

@@ -9,10 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embedkit.encoding.encoder import Encoder
-    from embedkit.encoding.job import EncodeOptions, EncodeProgress, encode_to_file
-    from embedkit.errors import EmbedkitError
-    from embedkit.records import (
+    from embedkit.data.records import (
         Document,
         DocumentReader,
         Hit,
@@ -21,12 +18,15 @@ if TYPE_CHECKING:
         read_documents,
         read_queries,
     )
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.job import EncodeOptions, EncodeProgress, encode_to_file
+    from embedkit.errors import EmbedkitError
 
 _HOMES = {
     "encoding.encoder": ("Encoder",),
     "encoding.job": ("EncodeOptions", "EncodeProgress", "encode_to_file"),
     "errors": ("EmbedkitError",),
-    "records": (
+    "data.records": (
         "Document",
         "DocumentReader",
         "Hit",

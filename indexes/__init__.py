@@ -9,25 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .building import BuildReport, build
-    from .compacting import CompactReport, compact
-    from .counting import Stats, stats
-    from .documents import Passage
-    from .exchange import Exported, build_vectors, export_faiss, export_npy, export_records, merge_indexes
-    from .pairs import Cluster, Pair, cluster, duplicates, similar_pairs
-    from .repairing import Repair, repair
-    from .settings import Settings
+    from .maintenance.ann_build import AnnReport, build_ann
+    from .maintenance.build import BuildReport, build
+    from .maintenance.compact import CompactReport, compact
+    from .maintenance.exchange import (
+        Exported,
+        build_vectors,
+        export_faiss,
+        export_npy,
+        export_records,
+        merge_indexes,
+    )
+    from .maintenance.pairs import Cluster, Pair, cluster, duplicates, similar_pairs
+    from .maintenance.repair import Repair, repair
+    from .maintenance.stats import Stats, stats
+    from .maintenance.tune import TunePoint, TuneReport, tune
+    from .maintenance.verify import Finding, verify
+    from .search.text import Snippet, snippets
+    from .storage.documents import Passage
+    from .storage.settings import Settings
     from .store import Deleted, Index
-    from .structure import AnnReport, build_ann
-    from .text import Snippet, snippets
-    from .tuning import TunePoint, TuneReport, tune
-    from .verifying import Finding, verify
 
 _HOMES = {
-    "building": ("BuildReport", "build"),
-    "compacting": ("CompactReport", "compact"),
-    "documents": ("Passage",),
-    "exchange": (
+    "maintenance.build": ("BuildReport", "build"),
+    "maintenance.compact": ("CompactReport", "compact"),
+    "storage.documents": ("Passage",),
+    "maintenance.exchange": (
         "Exported",
         "build_vectors",
         "export_faiss",
@@ -35,15 +42,15 @@ _HOMES = {
         "export_records",
         "merge_indexes",
     ),
-    "pairs": ("Cluster", "Pair", "cluster", "duplicates", "similar_pairs"),
-    "repairing": ("Repair", "repair"),
-    "settings": ("Settings",),
-    "counting": ("Stats", "stats"),
+    "maintenance.pairs": ("Cluster", "Pair", "cluster", "duplicates", "similar_pairs"),
+    "maintenance.repair": ("Repair", "repair"),
+    "storage.settings": ("Settings",),
+    "maintenance.stats": ("Stats", "stats"),
     "store": ("Deleted", "Index"),
-    "structure": ("AnnReport", "build_ann"),
-    "text": ("Snippet", "snippets"),
-    "tuning": ("TunePoint", "TuneReport", "tune"),
-    "verifying": ("Finding", "verify"),
+    "maintenance.ann_build": ("AnnReport", "build_ann"),
+    "search.text": ("Snippet", "snippets"),
+    "maintenance.tune": ("TunePoint", "TuneReport", "tune"),
+    "maintenance.verify": ("Finding", "verify"),
 }
 __all__ = [
     "AnnReport",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .segment import FloatArray, RowArray
-from .settings import Metric
+from .storage.segment import FloatArray, RowArray
+from .storage.settings import Metric
 
 Mask = npt.NDArray[np.bool_]  # by row number: may the row be returned?
 

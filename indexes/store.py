@@ -11,21 +11,21 @@ from typing import Self
 
 import numpy as np
 
+from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError
-from embedkit.records import Document, Hit
 
 from .candidates import Candidates
-from .commit import WHOLE, Addition, Change, Writer, database_path, new_folder, prepare_vectors
-from .database import Database, reading
-from .documents import Passage, content_hash, duplicate_id, find_documents, metadata_json
-from .filters import compile_filter
-from .hits import Names, make_hits, name_hits, text_hits
-from .lock import WriterLock
-from .searching import AnnFile, Asked, search_made
-from .segment import FloatArray, RowArray
-from .settings import Fingerprint, Settings
-from .snapshot import Snapshot
-from .text import filtered_documents, filtered_rows
+from .search.filters import compile_filter
+from .search.hits import Names, make_hits, name_hits, text_hits
+from .search.search import AnnFile, Asked, search_made
+from .search.snapshot import Snapshot
+from .search.text import filtered_documents, filtered_rows
+from .storage.commit import WHOLE, Addition, Change, Writer, database_path, new_folder, prepare_vectors
+from .storage.database import Database, reading
+from .storage.documents import Passage, content_hash, duplicate_id, find_documents, metadata_json
+from .storage.lock import WriterLock
+from .storage.segment import FloatArray, RowArray
+from .storage.settings import Fingerprint, Settings
 
 # Small commits make small segments; beyond this many the newest are merged.
 MAX_SEGMENTS = 16
@@ -244,7 +244,7 @@ class Index:
         """Merge the newest segments where they have become many, and see the new state."""
         self.refresh()
         if len(self.snapshot.segments) > MAX_SEGMENTS:
-            from .compacting import merge_newest
+            from .maintenance.compact import merge_newest
 
             merge_newest(self)
             self.refresh()

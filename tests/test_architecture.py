@@ -107,7 +107,7 @@ def test_the_sources_were_found() -> None:
     assert any(
         found.path == "cli/main.py" and found.module == "embedkit.errors.EmbedkitError" for found in IMPORTS
     )
-    assert any(found.relative and found.module == "cli.options" for found in IMPORTS)
+    assert any(found.relative and found.module == "cli.shared.options" for found in IMPORTS)
 
 
 @pytest.mark.parametrize("module", PLACES)
@@ -119,11 +119,13 @@ def test_a_module_is_imported_only_where_it_may_be(module: str) -> None:
 
 
 def test_indexes_know_of_embedkit_only_errors_records_and_a_kernel_and_of_torch_nothing() -> None:
-    allowed = ("embedkit.errors", "embedkit.records", "embedkit.native.search")
+    allowed = ("embedkit.errors", "embedkit.data.records", "embedkit.native.search")
     assert offending("indexes/", "embedkit", allowed=allowed) == []
-    assert [line for line in offending("indexes/", "torch") if not line.startswith("indexes/gpu.py")] == []
+    assert [
+        line for line in offending("indexes/", "torch") if not line.startswith("indexes/search/gpu.py")
+    ] == []
     # gpu.py itself is loaded by nobody before it is needed
-    assert [found for found in IMPORTS if within(found.module, "indexes.gpu") and found.at_load] == []
+    assert [found for found in IMPORTS if within(found.module, "indexes.search.gpu") and found.at_load] == []
 
 
 def test_the_model_knows_tensors_only() -> None:
@@ -142,7 +144,9 @@ def test_training_and_encoding_never_import_each_other() -> None:
 def test_checkpoints_alone_read_and_write_tensors() -> None:
     for found in IMPORTS:
         if within(found.module, "safetensors"):
-            assert found.path.startswith(("embedkit/checkpoint/", "embedkit/training/state.py")), str(found)
+            assert found.path.startswith(
+                ("embedkit/checkpoint/", "embedkit/training/engine/run_folder.py")
+            ), str(found)
 
 
 def test_what_all_rooms_share_needs_the_standard_library_only() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from embedkit.data.records import read_documents
 from embedkit.errors import MissingExtraError
 from embedkit.extras import EXTRAS, has_extra, load_extra
-from embedkit.records import read_documents
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

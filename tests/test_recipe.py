@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embedkit.errors import RecipeError
 from embedkit.recipe import as_table, build, differences, load_recipe, merged, preset_names, read_preset
-from embedkit.training.recipes import PretrainRecipe
+from embedkit.training.engine.recipes import PretrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True)

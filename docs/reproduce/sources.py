@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from embedkit.data.formats import format_of, json_rows, open_compressed, separated_rows
 from embedkit.errors import RecordError
-from embedkit.formats import format_of, json_rows, open_compressed, separated_rows
 
 MAX_LINE_BYTES = 64 * 2**20
 MAX_WORDS = 250

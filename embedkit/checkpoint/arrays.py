@@ -17,12 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from embedkit.checkpoint.folder import ModelFolder, weight_files
-from embedkit.checkpoint.names import (
-    dense_names,
-    encoder_names,
-    head_names,
-    stripped_names,
-)
+from embedkit.checkpoint.names import dense_names, encoder_names, head_names, stripped_names
 from embedkit.checkpoint.static import TABLE
 from embedkit.checkpoint.weight_checks import (
     FLOATS,

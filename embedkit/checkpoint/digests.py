@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from embedkit.caching import keep_note, read_note
+from embedkit.storage.cache import keep_note, read_note
 
 # A file may be changed again within one tick of its file system's clock: what is younger is not remembered.
 SETTLED_SECONDS = 2.0

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from embedkit.encoding.backend import Float32
 from embedkit.encoding.encoder import Encoder
+from embedkit.inference.backend import Float32
 
 
 class Embedder:

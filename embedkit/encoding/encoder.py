@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
-from embedkit.encoding.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
-from embedkit.encoding.choosing import CPU_TOKEN_BUDGET, Choice, token_budget
-from embedkit.encoding.loading import choose, load_backend
-from embedkit.encoding.merging import check_share, merging_part
-from embedkit.encoding.sentence_head import normalize
 from embedkit.errors import CheckpointError, RecordError
+from embedkit.inference.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
+from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
+from embedkit.inference.loading import choose, load_backend
+from embedkit.inference.numpy_runtime.sentence_head import normalize
+from embedkit.inference.token_merging import check_share, merging_part
 from embedkit.tokenization.batch import TokenBatch
 
 logger = logging.getLogger(__name__)
@@ -117,11 +117,11 @@ class Encoder:
     ) -> Encoder:
         """Load a model folder.
 
-        `precision` "auto" takes the fastest that is as good as fp32 (see `embedkit.encoding.precision`). `truncate_dim` keeps
+        `precision` "auto" takes the fastest that is as good as fp32 (see `embedkit.inference.precision`). `truncate_dim` keeps
         the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and normalizes again where the
         model does. `few` says that a handful of short texts will come: what starts fastest computes them, in fp32 where the
         precision is open. What was chosen stands in `choice`. `merge_tokens` is the share of a long text's tokens that each
-        layer merges, a little quality for speed; see `embedkit.encoding.merging`.
+        layer merges, a little quality for speed; see `embedkit.inference.token_merging`.
 
         Raises:
             CheckpointError: the folder is not a sentence encoder that we can compute.

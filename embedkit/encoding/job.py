@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.data.records import Document, titled_text
 from embedkit.encoding.draft import Draft
 from embedkit.encoding.encoder import EncodedWindow, Encoder, OnTruncate, TextRefusedError
 from embedkit.errors import OutputError, RecordError
-from embedkit.records import Document, titled_text
 
 
 @dataclass(frozen=True, kw_only=True)

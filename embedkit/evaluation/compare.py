@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from embedkit.data.beir import name_some
 from embedkit.errors import EvaluationError
-from embedkit.evaluation.beir import name_some
 from embedkit.evaluation.metrics import Metric, Qrels, Run, ranking
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.significance import (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.evaluation.files import file_hash, write_text
+from embedkit.storage.files import file_hash, write_text
 
 FORMAT = "embedkit evaluation"
 VERSION = 1

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedkit.data.beir import name_some
 from embedkit.errors import EvaluationError
-from embedkit.evaluation.beir import name_some
 from embedkit.evaluation.metrics import Metric, Qrels, Run, metric_value, standing
 
 STANDARD_METRICS = (

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.data.one_file import open_rows
+from embedkit.data.records import refuse_surrogates
 from embedkit.errors import EvaluationError, RecordError
 from embedkit.evaluation.agreement import average_precision, best_accuracy, best_f1, pearson, spearman
-from embedkit.one_file import open_rows
-from embedkit.records import refuse_surrogates
 
 Floats = NDArray[np.float64]
 Embed: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]  # N texts -> (N, E)

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from embedkit.encoding.backend import Float32
 from embedkit.encoding.encoder import Encoder
-from embedkit.encoding.sentence_head import normalize
-from embedkit.encoding.torch_backend import TorchBackend
 from embedkit.errors import CheckpointError, RecordError
+from embedkit.inference.backend import Float32
+from embedkit.inference.numpy_runtime.sentence_head import normalize
+from embedkit.inference.torch_runtime.backend import TorchBackend
 from embedkit.model.layers import runs_of
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.batch import TokenBatch

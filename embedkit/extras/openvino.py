@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.encoding.devices import BF16_FLAGS, cpu_flags
 from embedkit.errors import CheckpointError
+from embedkit.machine import BF16_FLAGS, cpu_flags
 
 # Importing it would report to its maker, through this package, and keep an id in the home folder; without the package it does
 # neither. Nothing of embedkit goes to the network unasked.
@@ -26,7 +26,7 @@ finally:
         sys.modules["openvino_telemetry"] = _reporter
 
 if TYPE_CHECKING:
-    from embedkit.encoding.backend import Float32, Precision
+    from embedkit.inference.backend import Float32, Precision
 
 # Activations get one scale for so many neighbouring numbers of a row.
 GROUP_SIZE = 128

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tensorboard.summary import Writer
 
-from embedkit.training.loop import Evaluated, Report, Step
+from embedkit.training.engine.loop import Evaluated, Report, Step
 
 
 class Board:

@@ -17,16 +17,11 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.encoding.devices import num_cores
-from embedkit.encoding.merging import check_share
 from embedkit.errors import DeviceError
+from embedkit.inference.token_merging import check_share
+from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
-from embedkit.native.library import (
-    Batch,
-    NativePrecision,
-    load_library,
-    why_not_here,
-)
+from embedkit.native.library import Batch, NativePrecision, load_library, why_not_here
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
 
 Int64 = NDArray[np.int64]
@@ -66,7 +61,7 @@ class NativeEncoder:
 
     `weights` are float32 under this project's parameter names, as `TransformerEncoder.state_dict` gives them. Calls
     from several threads wait for one another. With `merge_tokens` so large a share of a sequence's tokens is merged into
-    others in each layer; see `embedkit.encoding.merging`.
+    others in each layer; see `embedkit.inference.token_merging`.
 
     Raises:
         DeviceError: `why_not` has a reason.

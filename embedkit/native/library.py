@@ -8,7 +8,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Literal
 
-from embedkit.encoding.devices import cpu_flags
+from embedkit.machine import cpu_flags
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from embedkit.encoding.devices import num_cores
+from embedkit.machine import num_cores
 from embedkit.native.library import Linear, load_library, why_not_here
 from embedkit.native.packing import aligned_bytes, padded
 

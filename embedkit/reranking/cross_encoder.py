@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.checkpoint.classification import ClassifierFolder, read_classifier_folder
-from embedkit.encoding.activations import ACTIVATIONS
-from embedkit.encoding.backend import Device, Float32, WantedPrecision, WantedRuntime
-from embedkit.encoding.choosing import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.errors import CheckpointError
+from embedkit.inference.backend import Device, Float32, WantedPrecision, WantedRuntime
+from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
+from embedkit.inference.classifier import Scorer, ScoringHead, choose, load_scorer
+from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.reranking.calibration import Calibration, read_calibration
-from embedkit.reranking.scorers import Scorer, ScoringHead, choose, load_scorer
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.tokenizer import Truncation
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from embedkit.encoding.backend import Float32
 from embedkit.encoding.encoder import Encoder
-from embedkit.encoding.sentence_head import normalize
 from embedkit.errors import CheckpointError
+from embedkit.inference.backend import Float32
+from embedkit.inference.numpy_runtime.sentence_head import normalize
 
 
 class MaxSim:

@@ -14,16 +14,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.encoding.backend import Float32
+from embedkit.data.beir import name_some
+from embedkit.data.formats import read_lines
+from embedkit.data.records import ReadOptions, read_documents, read_queries, titled_text
+from embedkit.data.trec import read_run
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.evaluation.beir import name_some
 from embedkit.evaluation.metrics import ranking
-from embedkit.evaluation.trec import read_run
-from embedkit.formats import read_lines
-from embedkit.records import ReadOptions, read_documents, read_queries, titled_text
+from embedkit.inference.backend import Float32
 from embedkit.reranking.cross_encoder import CrossEncoder
-from embedkit.reranking.hits import blend, checked, score_within
-from embedkit.reranking.reranker import Reranker
+from embedkit.retrieval.reranker import Reranker
+from embedkit.retrieval.reranking import blend, checked, score_within
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 CANDIDATE_KEYS = ("candidates", "hits")

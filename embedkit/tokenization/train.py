@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from embedkit.data.records import Document
 from embedkit.errors import TrainingError
-from embedkit.records import Document
 from embedkit.tokenization.tokenizer import Tokenizer
 
 Algorithm = Literal["wordpiece", "bpe", "unigram"]

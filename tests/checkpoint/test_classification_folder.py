@@ -18,7 +18,7 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, OutputError, TrainingError
 from embedkit.model.static import StaticEncoder
 from embedkit.reranking.maxsim import MaxSim
-from embedkit.training.reranker_start import start_from
+from embedkit.training.reranker.start import start_from
 from tests.tiny import tiny_tokenizer
 from tests.tiny_cross_encoder import tiny_classifier, write_tiny_cross_encoder
 

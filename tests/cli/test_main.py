@@ -53,7 +53,7 @@ def test_overall_help_lists_all_commands_and_loads_none_of_them() -> None:
         "sys.argv = ['embedkit', '--help']\n"
         "try: cli.main.run()\n"
         "except SystemExit: pass\n"
-        "sys.exit(sorted(set(sys.modules) & {'cli.search', 'cli.options', 'numpy', 'rich', 'pydantic', 'tokenizers'}))\n"
+        "sys.exit(sorted(set(sys.modules) & {'cli.search', 'cli.shared.options', 'numpy', 'rich', 'pydantic', 'tokenizers'}))\n"
     )
     quiet = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert quiet.stderr == "[]\n"

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.cli.test_index import invoke
+from tests.cli.index.test_index import invoke
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from cli import recipes
 from cli.main import app
 from embedkit.errors import OutputError, RecipeError
 from embedkit.recipe import About, load_recipe, preset_names
-from embedkit.training.contrastive_recipe import ContrastiveRecipe
-from embedkit.training.distill_recipe import DistillRecipe
-from embedkit.training.recipes import PretrainRecipe
-from embedkit.training.reranker_recipe import RerankerRecipe
+from embedkit.training.contrastive.recipe import ContrastiveRecipe
+from embedkit.training.distillation.recipe import DistillRecipe
+from embedkit.training.engine.recipes import PretrainRecipe
+from embedkit.training.reranker.recipe import RerankerRecipe
 
 KINDS: dict[str, type[Any]] = {  # Any: recipes of four kinds
     "mlm": PretrainRecipe,

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.data.trec import read_run
 from embedkit.errors import CheckpointError, EvaluationError, RecordError
-from embedkit.evaluation.trec import read_run
 from embedkit.reranking.cross_encoder import CrossEncoder
 from tests.tiny_cross_encoder import LONG, QUERY, TEXTS, write_tiny_cross_encoder
 

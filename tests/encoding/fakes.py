@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from embedkit.encoding.backend import Float32
+from embedkit.inference.backend import Float32
 from embedkit.tokenization.batch import TokenBatch
 
 

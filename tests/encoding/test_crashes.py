@@ -17,15 +17,15 @@ from threading import Thread
 
 import pytest
 
+from embedkit.data.records import read_documents
 from embedkit.encoding.draft import ids_path, partial_path
 from embedkit.encoding.encoder import WINDOW_TEXTS, Encoder
 from embedkit.encoding.job import encode_to_file
-from embedkit.records import read_documents
 
 COUNT = 3 * WINDOW_TEXTS + 100
 # Its children start within milliseconds, with torch loaded once.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["embedkit.encoding.torch_backend"])
+FORKSERVER.set_forkserver_preload(["embedkit.inference.torch_runtime.backend"])
 
 
 @pytest.fixture(scope="module")

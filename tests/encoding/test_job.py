@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from embedkit.checkpoint.folder import read_model_folder
+from embedkit.data.records import Document
 from embedkit.encoding.draft import ids_path, npy_header, partial_path
 from embedkit.encoding.encoder import WINDOW_TEXTS, Encoder
 from embedkit.encoding.job import EncodeOptions, EncodeProgress, document_text, encode_to_file
 from embedkit.errors import OutputError, RecordError
-from embedkit.records import Document
 from tests.encoding.fakes import CountingBackend
 from tests.tiny import write_tiny_model
 

@@ -6,13 +6,7 @@ import math
 import pytest
 
 from embedkit.errors import EvaluationError
-from embedkit.evaluation.compare import (
-    TopHit,
-    add_texts,
-    compare_runs,
-    compare_values,
-    wanted_documents,
-)
+from embedkit.evaluation.compare import TopHit, add_texts, compare_runs, compare_values, wanted_documents
 from embedkit.evaluation.metrics import Metric
 
 A = {"q1": 0.5, "q2": 1.0, "q3": 0.25, "q4": 0.1 + 0.2}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from embedkit.records import Document
+from embedkit.data.records import Document
 from indexes import Index, Settings
-from indexes.segment import FloatArray
+from indexes.storage.segment import FloatArray
 
 DIMENSION = 16
 

@@ -6,12 +6,11 @@ Run it once when the format changes, never again for the same version.
 import shutil
 from pathlib import Path
 
-from embedkit.records import Document
+from embedkit.data.records import Document
 from indexes import Index, Passage, Settings, build_ann
-from indexes.database import FORMAT_VERSION
-from indexes.segment import STORAGES
-
-from .fakes import DIMENSION, embed
+from indexes.storage.database import FORMAT_VERSION
+from indexes.storage.segment import STORAGES
+from tests.indexes.fakes import DIMENSION, embed
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TEXTS = ["The first note.", "Второй, в Unicode: naïve 日本", "The third. It has two passages."]

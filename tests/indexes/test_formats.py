@@ -7,10 +7,9 @@ import pytest
 
 from embedkit.errors import IndexFileError
 from indexes import Index, verify
-from indexes.segment import Segment, SegmentInfo
-
-from .fakes import DIMENSION, embed
-from .make_format_fixture import FIXTURES, TEXTS
+from indexes.storage.segment import Segment, SegmentInfo
+from tests.indexes.fakes import DIMENSION, embed
+from tests.indexes.make_format_fixture import FIXTURES, TEXTS
 
 FOLDERS = sorted(path.name for path in FIXTURES.iterdir())
 

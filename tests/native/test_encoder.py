@@ -18,14 +18,7 @@ from embedkit.model.config import EncoderConfig
 from embedkit.native import library
 from embedkit.native.encoder import CHUNK_TOKENS, NativeEncoder, cut, why_not
 from embedkit.native.library import NativePrecision
-from tests.native.models import (
-    BERT,
-    FAMILIES,
-    PRECISIONS,
-    random_model,
-    random_tokens,
-    skip_unless_native,
-)
+from tests.native.models import BERT, FAMILIES, PRECISIONS, random_model, random_tokens, skip_unless_native
 
 
 def make(

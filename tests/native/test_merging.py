@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from embedkit.checkpoint.arrays import StoredArray, Weights
-from embedkit.encoding.merging import FEWEST_TOKENS
-from embedkit.encoding.numpy_encoder import NumpyEncoder
+from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
+from embedkit.inference.token_merging import FEWEST_TOKENS
 from embedkit.model.config import EncoderConfig
 from embedkit.native.encoder import NativeEncoder
 from embedkit.native.library import NativePrecision

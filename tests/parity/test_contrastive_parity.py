@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from embedkit.encoding.encoder import Encoder
-from embedkit.training.launch import alone
-from embedkit.training.loop import seeded
+from embedkit.training.engine.loop import seeded
+from embedkit.training.engine.ranks import alone
 from tests.tiny import write_tiny_model
 from tests.training.contrastive_runs import make_journey, make_recipe, rows_of, write_rows
 

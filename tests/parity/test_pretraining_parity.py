@@ -15,7 +15,7 @@ from embedkit.checkpoint.weights import load_sentence_encoder, read_tensors
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
 from embedkit.model.pretraining import PretrainingModel
-from embedkit.training.pretrain import pretraining_loss
+from embedkit.training.pretraining.mlm import pretraining_loss
 from tests.tiny import tiny_config, tiny_tokenizer
 
 pytestmark = pytest.mark.parity

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from embedkit.data.trec import read_run
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.evaluation.trec import read_run
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.reranking.requests import Request, answer, read_requests, requests_of_run, trec_lines
 from tests.tiny_cross_encoder import QUERY, TEXTS, write_tiny_cross_encoder

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from embedkit.data.records import Document
 from embedkit.errors import TrainingError
-from embedkit.records import Document
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.tokenization.train import Algorithm, smallest_vocabulary, texts_of, train_tokenizer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embedkit.tokenization.tokenizer import Tokenizer
-from embedkit.training.corpus import Corpus
+from embedkit.training.pretraining.corpus import Corpus
 from tests.training.corpora import make_corpus, make_tokenizer, write_texts
 
 

@@ -19,13 +19,13 @@ from typing import Any
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.recipe import load_recipe
-from embedkit.training.contrastive import Contrastive, load_guide
-from embedkit.training.contrastive_data import make_data_set, read_data_set
-from embedkit.training.contrastive_recipe import ContrastiveRecipe
-from embedkit.training.evaluating import load_evaluation_sets
-from embedkit.training.launch import launched
-from embedkit.training.loop import Step, train
-from embedkit.training.state import RunFolder
+from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
+from embedkit.training.contrastive.recipe import ContrastiveRecipe
+from embedkit.training.contrastive.training import Contrastive, load_guide
+from embedkit.training.engine.evaluation_sets import load_evaluation_sets
+from embedkit.training.engine.loop import Step, train
+from embedkit.training.engine.ranks import launched
+from embedkit.training.engine.run_folder import RunFolder
 
 ANIMALS = ("dog", "cat", "horse", "girl", "boy", "man", "woman")
 DEEDS = ("plays", "runs", "sleeps", "eats", "sings", "walks", "reads", "writes")

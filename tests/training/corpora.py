@@ -6,13 +6,13 @@ import json
 import random
 from pathlib import Path
 
+from embedkit.data.records import ReadOptions
 from embedkit.recipe import load_recipe
-from embedkit.records import ReadOptions
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.tokenization.train import train_tokenizer
-from embedkit.training.corpus import Corpus, build_corpus, corpus_fingerprint, open_corpus
-from embedkit.training.pretrain import Pretraining, fresh_model
-from embedkit.training.recipes import PretrainRecipe
+from embedkit.training.engine.recipes import PretrainRecipe
+from embedkit.training.pretraining.corpus import Corpus, build_corpus, corpus_fingerprint, open_corpus
+from embedkit.training.pretraining.mlm import Pretraining, fresh_model
 
 ANIMALS = ("cat", "dog", "horse", "bird", "fish", "mouse", "sheep", "goat")
 DEEDS = ("eats", "sees", "likes", "follows", "hears", "finds")

@@ -1,0 +1,270 @@
+"""`embedkit bench`: how fast this machine is with this model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..evaluate.output import AsMarkdown
+from ..shared import console, options
+from ..shared import models as which_model
+from ..shared.options import BackendName, DeviceName, PrecisionName
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.throughput import Throughput
+
+    from .search import Latency
+
+EXAMPLES = """\b
+Examples:
+  embedkit bench
+  embedkit bench --model FOLDER --index my.index --precision fp32 --precision bf16 --plot speed.png --markdown
+"""
+
+
+BENCHED = [PrecisionName.fp32, PrecisionName.bf16, PrecisionName.int8]
+
+
+def bench(
+    model: options.SomeModel = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="FOLDER",
+            help="Measure the search of this index. Default: one that is made for it.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        list[PrecisionName] | None,
+        typer.Option(
+            "--precision",
+            help="Repeat for more. Default: fp32, bf16 and int8, where they are to be had.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        list[BackendName] | None,
+        typer.Option(
+            "--backend",
+            help="What computes; repeat for more. Default: what every other command would take.",
+            show_default=False,
+        ),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--length",
+            metavar="N",
+            min=3,
+            help="Tokens of a text; repeat for more.",
+            show_default="16 64 256",
+        ),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch", metavar="N", min=1, help="Texts in a call; repeat for more.", show_default="1 32 256"
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", min=0.0, help="Time for each measurement of encoding.")
+    ] = 1.0,
+    vectors: Annotated[
+        int, typer.Option("--vectors", metavar="N", min=1000, help="Size of the index that is made.")
+    ] = 10_000,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw texts/s by length (.png, .svg, .pdf).", show_default=False
+        ),
+    ] = None,
+    device: options.Device = DeviceName.auto,
+    merge_tokens: options.MergeTokens = None,
+    as_json: options.AsJson = False,
+    as_markdown: AsMarkdown = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure encoding, search and cold start with your model on this machine.
+
+    Times are medians (p50), and p95 for single queries. Other work on the machine slows what is measured here.
+    """
+    from embedkit.extras import load_extra
+
+    if as_json and as_markdown:
+        raise typer.BadParameter("--json and --markdown exclude each other")
+    drawing = load_extra("plot", purpose=f"drawing {plot}") if plot is not None else None
+    chosen = which_model.or_default(model)
+    encoding, encoder = _measure_encoding(
+        chosen, precision, backend, device, length, batch, seconds, merge_tokens or 0.0, quiet=quiet
+    )
+    latencies = _measure_search(encoder, index, vectors, quiet=quiet)
+    if as_json or (console.wants_json(as_json) and not as_markdown):
+        _print_json(encoding, latencies, encoder.folder.name)
+    else:
+        which_model.say(encoder.folder.name)
+        _print_tables(encoding, latencies, as_markdown=as_markdown)
+    if drawing is not None and plot is not None:
+        lines = [
+            (f"{each.backend} {each.precision}, batch {size}", *_points(each.found, size))
+            for each in encoding
+            for size in dict.fromkeys(found.batch for found in each.found)
+        ]
+        drawing.save_lines(lines, plot, x_label="tokens in a text", y_label="texts/s")
+        console.note(f"wrote {plot}")
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """What was measured of one backend in one precision; the cosines are to the vectors of fp32."""
+
+    precision: str
+    backend: str
+    cosine: float
+    worst_cosine: float
+    found: list[Throughput]
+
+
+def _measure_encoding(
+    model: str | Path,
+    precisions: list[PrecisionName] | None,
+    backends: list[BackendName] | None,
+    device: DeviceName,
+    lengths: list[int] | None,
+    batches: list[int] | None,
+    seconds: float,
+    merge_tokens: float,
+    *,
+    quiet: bool,
+) -> tuple[list[_Encoding], Encoder]:
+    """Return the figures of each precision with each backend, and the encoder in fp32, which merges nothing."""
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.throughput import measure_encoding
+    from embedkit.errors import DeviceError
+    from embedkit.inference.precision import cosines
+    from embedkit.inference.sample import SAMPLE_TEXTS
+
+    exact = Encoder.load(model, device=device.value)
+    longest = exact.tokenizer.max_length
+    if lengths is not None and max(lengths) > longest:
+        raise typer.BadParameter(f"--length is {max(lengths)}; the model reads {longest} tokens")
+    wanted = lengths or [size for size in (16, 64, 256) if size <= longest] or [longest]
+    sizes = batches or [1, 32, 256]
+    reference = exact.encode(SAMPLE_TEXTS, on_truncate="ok")
+    measured: list[_Encoding] = []
+    refused: DeviceError | None = None
+    for precision, backend in product(precisions or BENCHED, backends or [BackendName.auto]):
+        try:
+            encoder = Encoder.load(
+                model,
+                device=device.value,
+                precision=precision.value,
+                backend=backend.value,
+                merge_tokens=merge_tokens,
+            )
+        except DeviceError as exc:
+            refused = exc
+            if precisions is not None or backends is not None:
+                console.note(f"left out: {exc}")
+            continue  # not to be had here
+        near = cosines(encoder.encode(SAMPLE_TEXTS, on_truncate="ok"), reference)
+        several: list[Throughput] = []
+        with console.progress_bar(f"encode {encoder.backend!r}", quiet=quiet) as bar:
+            for each in measure_encoding(encoder, lengths=wanted, batches=sizes, seconds=seconds):
+                several.append(each)
+                done = len(several) / (len(wanted) * len(sizes))
+                bar.update(done, f"{each.length} tokens: {each.texts_per_second:,.0f} texts/s")
+        runtime = repr(encoder.backend).partition(" ")[0]
+        measured.append(_Encoding(encoder.precision, runtime, float(near.mean()), float(near.min()), several))
+    if not measured and refused is not None:
+        raise refused
+    return measured, exact
+
+
+def _measure_search(encoder: Encoder, index: Path | None, vectors: int, *, quiet: bool) -> list[Latency]:
+    from .search import measure_index, measure_made
+
+    found = []
+    with console.progress_bar("search and start", quiet=quiet) as bar:
+        for each in measure_made(encoder, vectors) if index is None else measure_index(encoder, index):
+            found.append(each)
+            bar.update(None, f"{each.what}: {each.p50:,.1f} ms")
+    return found
+
+
+def _points(several: list[Throughput], batch: int) -> tuple[list[int], list[float]]:
+    """Return lengths and texts/s of one batch size."""
+    chosen = [found for found in several if found.batch == batch]
+    return [found.length for found in chosen], [found.texts_per_second for found in chosen]
+
+
+def _print_json(encoding: list[_Encoding], latencies: list[Latency], model: str) -> None:
+    from embedkit.evaluation.results import collect_provenance
+    from embedkit.machine import cpu_name
+
+    provenance = collect_provenance(command=console.command_words(), data=[])
+    shared = {
+        "model": model,
+        "cpu": cpu_name(),
+        "created": provenance.created,
+        "versions": provenance.versions,
+    }
+    for measured in encoding:
+        for found in measured.found:
+            console.print_json(
+                {
+                    "what": "encode",
+                    "precision": measured.precision,
+                    "backend": measured.backend,
+                    "cosine_to_fp32": measured.cosine,
+                    "worst_cosine_to_fp32": measured.worst_cosine,
+                    "tokens": found.length,
+                    "batch": found.batch,
+                    "ms": round(1000 * found.seconds, 3),
+                    "texts_per_second": round(found.texts_per_second, 1),
+                    "tokens_per_second": round(found.tokens_per_second, 1),
+                    **shared,
+                }
+            )
+    for each in latencies:
+        console.print_json(
+            {"what": each.what, "p50_ms": round(each.p50, 3), "p95_ms": round(each.p95, 3), **shared}
+        )
+
+
+def _print_tables(encoding: list[_Encoding], latencies: list[Latency], *, as_markdown: bool) -> None:
+    from embedkit.evaluation.results import Table, to_markdown
+
+    rates = (
+        ("precision", "backend", "cosine to fp32", "tokens", "batch", "ms a call", "texts/s", "tokens/s"),
+        tuple(
+            (
+                measured.precision,
+                measured.backend,
+                f"{measured.cosine:.5f}",
+                str(found.length),
+                str(found.batch),
+                f"{1000 * found.seconds:,.1f}",
+                f"{found.texts_per_second:,.0f}",
+                f"{found.tokens_per_second:,.0f}",
+            )
+            for measured in encoding
+            for found in measured.found
+        ),
+    )
+    waiting = (
+        ("what", "p50 ms", "p95 ms"),
+        tuple((each.what, f"{each.p50:,.2f}", f"{each.p95:,.2f}") for each in latencies),
+    )
+    for header, cells in (rates, waiting):
+        if as_markdown:
+            typer.echo(to_markdown(Table(header, cells, frozenset())))
+        else:
+            console.print_table(header, cells)

@@ -1,0 +1,279 @@
+"""`embedkit index`: build, change, check and measure an index."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..shared import console, options
+from . import build as index_build
+
+if TYPE_CHECKING:
+    from indexes import Index
+
+BUILD_EXAMPLES = """\b
+Examples:
+  embedkit index build docs/ --index docs.index --model FOLDER
+  embedkit index build 'corpus/*.jsonl.zst' --index my.index -m FOLDER --kind hnsw --target-recall 0.95
+  embedkit index build --vectors x.npy --ids ids.txt --index my.index
+"""
+
+app = typer.Typer(name="index", help="Build, change, check and measure an index.", no_args_is_help=True)
+app.command("build", epilog=BUILD_EXAMPLES)(index_build.build)
+app.command("add")(index_build.add)
+
+IndexPath = options.IndexPath
+
+
+class ExportFormat(StrEnum):
+    faiss = "faiss"
+    npy = "npy"
+    parquet = "parquet"
+
+
+def _open(path: Path, *, writable: bool = False) -> Index:
+    from indexes import Index
+
+    return Index.open(path, writable=writable)
+
+
+@app.command("delete")
+def delete(
+    index: IndexPath,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID",
+            help="Ids of documents, or - to read them from standard input, one a line.",
+            show_default=False,
+        ),
+    ] = None,
+    where: options.Where = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Delete documents by id or by their metadata. Their space is freed by `index compact`."""
+    wanted = [line.rstrip("\n") for line in sys.stdin] if ids == ["-"] else list(ids or [])
+    if not wanted and where is None:
+        raise typer.BadParameter("name ids, - for standard input, or --where FILTER")
+    with _open(index, writable=True) as opened:
+        deleted = opened.delete(wanted, where=where)
+    if as_json:
+        console.print_json({"deleted": deleted.documents, "missing": list(deleted.missing)})
+        return
+    console.note(f"{deleted.documents:,} documents deleted from {index}")
+    if deleted.missing:
+        some = ", ".join(repr(doc_id) for doc_id in deleted.missing[:5])
+        console.note(f"warning: {len(deleted.missing):,} of the ids are not there: {some}")
+
+
+@app.command("compact")
+def compact(index: IndexPath, as_json: options.AsJson = False, quiet: options.Quiet = False) -> None:
+    """Write the living vectors anew and free the space of deleted ones. Readers go on meanwhile."""
+    from indexes import compact as compact_index
+
+    with _open(index, writable=True) as opened, console.progress_bar("compact", quiet=quiet) as bar:
+        report = None
+        for report in compact_index(opened):
+            bar.update(report.rows_done / max(report.rows_total, 1), f"{report.rows_done:,} vectors")
+    if report is None:
+        console.note(f"{index}: nothing to compact")
+    elif as_json:
+        console.print_json(
+            {
+                "dropped": report.dropped,
+                "bytes_before": report.bytes_before,
+                "bytes_after": report.bytes_after,
+            }
+        )
+    else:
+        console.note(
+            f"{index}: {report.dropped:,} deleted vectors dropped, "
+            f"{report.bytes_before / 1e6:,.1f} MB -> {report.bytes_after / 1e6:,.1f} MB"
+        )
+
+
+@app.command("verify")
+def verify(index: IndexPath, as_json: options.AsJson = False) -> None:
+    """Check everything: checksums, counts, the database, ids against rows. Exit code 1 where something is damaged."""
+    from indexes import verify as verify_index
+
+    findings = list(verify_index(index))
+    for finding in findings:
+        if as_json:
+            console.print_json({"place": finding.place, "problem": finding.problem, "advice": finding.advice})
+        else:
+            typer.echo(f"{finding.place}: {finding.problem}. {finding.advice}")
+    if findings:
+        raise typer.Exit(1)
+    console.note(f"{index}: no damage found")
+
+
+@app.command("repair")
+def repair(index: IndexPath, as_json: options.AsJson = False) -> None:
+    """Rebuild what can be derived, drop what cannot be read, and name the documents that were lost."""
+    from indexes import repair as repair_index
+
+    count = 0
+    for step in repair_index(index):
+        count += 1
+        if as_json:
+            console.print_json({"place": step.place, "done": step.done, "lost": list(step.lost)})
+            continue
+        typer.echo(f"{step.place}: {step.done}")
+        for doc_id in step.lost:
+            typer.echo(f"  lost: {doc_id}")
+    if not count:
+        console.note(f"{index}: nothing to repair")
+
+
+@app.command("stats")
+def stats(
+    index: IndexPath,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw the measured recall against speed as a PNG.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Tell what an index holds: documents, vectors, bytes, kind, recall, encoder."""
+    from indexes import stats as index_stats
+
+    with _open(index) as opened:
+        found = index_stats(opened)
+    if plot is not None:
+        from embedkit.errors import IndexFileError
+        from embedkit.extras import load_extra
+
+        if not found.curve:
+            raise IndexFileError(
+                f"{index}: no recall has been measured. Measure it with: embedkit index tune --index {index}"
+            )
+        recalls = [point["recall"] for point in found.curve]
+        speeds = [point["queries_per_second"] for point in found.curve]
+        draw = load_extra("plot", purpose="drawing a curve").save_lines
+        draw(
+            [(found.kind, recalls, speeds)],
+            plot,
+            x_label="recall@10",
+            y_label="queries a second, in one batch",
+        )
+        console.note(f"{plot}: drawn")
+    if console.wants_json(as_json):
+        console.print_json(dataclasses.asdict(found))
+        return
+    fields = dataclasses.asdict(found.settings) | {
+        field.name: getattr(found, field.name)
+        for field in dataclasses.fields(found)
+        if field.name not in ("settings", "curve")
+    }
+    console.print_table(("field", "value"), [(name, _cell(value)) for name, value in fields.items()])
+    if found.curve:
+        rows = [
+            (
+                _cell(point["knobs"]),
+                f"{point['recall']:.4f}",
+                f"{point['queries_per_second']:,.0f}",
+                "chosen" if point["knobs"] == found.knobs else "",
+            )
+            for point in found.curve
+        ]
+        console.print_table(("setting", "recall@10", "queries/s", ""), rows)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+@app.command("tune")
+def tune(
+    index: IndexPath,
+    target_recall: Annotated[
+        float, typer.Option("--target-recall", metavar="R", min=0.01, max=1.0, help="Recall@10 to reach.")
+    ] = 0.95,
+    num_queries: Annotated[
+        int, typer.Option("--num-queries", metavar="N", min=10, help="Stored vectors drawn as queries.")
+    ] = 200,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure recall@10 against exact search over the settings of an approximate index, and keep the fastest that reaches the target."""
+    with _open(index, writable=True) as opened:
+        index_build.tune_index(opened, target_recall, num_queries=num_queries, as_json=as_json, quiet=quiet)
+
+
+@app.command("export")
+def export(
+    index: IndexPath,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write; ids go beside vectors.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[
+        ExportFormat | None,
+        typer.Option("--format", help="Default: by the ending of the file.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the vectors as a plain .faiss index or .npy with ids beside, or everything as .parquet."""
+    from indexes import export_faiss, export_npy, export_records
+
+    kind = format.value if format is not None else output.suffix.lstrip(".")
+    with _open(index) as opened:
+        if kind == "faiss":
+            export_faiss(opened, output)
+        elif kind == "npy":
+            export_npy(opened, output)
+        elif kind == "parquet":
+            from embedkit.extras import load_extra
+
+            load_extra("parquet", purpose="writing Parquet").write_rows(export_records(opened), output)
+        else:
+            raise typer.BadParameter(f"the ending of {output} is none of .faiss .npy .parquet; say --format")
+        console.note(f"{output}: {len(opened):,} vectors written")
+
+
+@app.command("merge")
+def merge(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Index whose documents are taken over.")],
+    index: IndexPath,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Where both have a document differently, take that of SOURCE.")
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Take over all documents of another index that the same encoder made."""
+    from indexes import merge_indexes
+
+    with (
+        _open(index, writable=True) as target,
+        _open(source) as taken,
+        console.progress_bar("merge", quiet=quiet) as bar,
+    ):
+        report = None
+        for report in merge_indexes(target, taken, replace=replace):
+            bar.update(report.fraction, f"{report.read:,} documents")
+    if report is not None:
+        console.note(
+            f"{index}: {report.added:,} documents added, {report.updated:,} replaced, {report.unchanged:,} unchanged"
+        )

@@ -1,0 +1,220 @@
+"""`embedkit model`: look at a model folder, check it, convert it, export it, fetch one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedkit.models import ENCODER
+
+from ..shared import console, options
+from ..shared import models as which_model
+from . import export as model_export
+
+if TYPE_CHECKING:
+    from embedkit.model.config import EncoderConfig
+
+app = typer.Typer(
+    name="model", help="Look at model folders, check, convert, export and fetch them.", no_args_is_help=True
+)
+app.command("export", epilog=model_export.EXAMPLES)(model_export.export)
+
+
+class StoredName(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder.")]
+AnyModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help=f"Model folder, or a shipped model's name. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
+        show_default=False,
+    ),
+]
+NewFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="NEW_FOLDER", help="Where to write; must not exist yet.", show_default=False
+    ),
+]
+
+
+@app.command("info")
+def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
+    """Say what a folder holds: family, sizes, pooling or labels, prompts, limits, fingerprint."""
+    from embedkit.checkpoint.classification import is_classifier
+    from embedkit.models import find_model
+
+    folder = find_model(which_model.or_default(model))
+    content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
+    if console.wants_json(as_json):
+        console.print_json(content)
+    else:
+        console.print_table(("field", "value"), [(key, _cell(value)) for key, value in content.items()])
+
+
+def _encoder(folder: Path) -> dict[str, object]:
+    from embedkit.checkpoint.folder import all_weight_files, fingerprint, read_model_folder
+
+    read = read_model_folder(folder)
+    modules = read.modules
+    content = _shape(read.name, folder, read.family, read.config) | {
+        "max_seq_length": read.tokenizer.max_length,
+        "pooling": "+".join(modules.sentence.pooling),
+        "dense": [
+            f"{dense.in_features} -> {dense.out_features} {dense.activation}"
+            for dense in modules.sentence.dense
+        ],
+        "normalize": modules.sentence.normalize,
+        "dimension": read.embedding_size,
+        "similarity": modules.similarity,
+        "prompts": dict(modules.prompts),
+        "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
+        "weights": fingerprint(read)["weights"],
+    }
+    if read.static:  # a table of token vectors has none of these
+        none = ("layers", "attention_heads", "intermediate_size", "positions", "max_seq_length")
+        content = {key: value for key, value in content.items() if key not in none} | {"family": "static"}
+    return content
+
+
+def _classifier(folder: Path) -> dict[str, object]:
+    from embedkit.checkpoint.classification import read_classifier_folder
+    from embedkit.checkpoint.folder import weight_files
+
+    read = read_classifier_folder(folder)
+    return _shape(read.name, folder, f"{read.family} cross-encoder", read.config) | {
+        "max_seq_length": read.tokenizer.max_length,
+        "labels": list(read.labels),
+        "activation": read.activation,
+        "token_types": read.token_types,
+        "weights_bytes": sum(file.stat().st_size for file in weight_files(folder)),
+        "weights": read.fingerprint["weights"],
+    }
+
+
+def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[str, object]:
+    return {
+        "model": name,
+        "folder": str(folder),
+        "family": family,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "vocabulary": config.vocab_size,
+        "positions": config.max_tokens,
+    }
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value) if value not in ([], {}) else "-"
+
+
+@app.command("check")
+def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
+    """Load a model, encode a few odd texts, and compare with sentence-transformers where that is installed.
+
+    Exit code 1 where the vectors are not finite, or differ by more than 1e-4.
+    """
+    import numpy as np
+
+    from embedkit.checkpoint.compare import CHECK_TEXTS, compare_vectors
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.errors import CheckpointError
+    from embedkit.extras import has_extra, load_extra
+    from embedkit.models import find_model
+
+    folder = find_model(which_model.or_default(model))
+    ours = Encoder.load(folder, device="cpu").encode(CHECK_TEXTS, on_truncate="ok")
+    if not np.isfinite(ours).all():
+        raise CheckpointError(
+            f"{folder}: {int((~np.isfinite(ours)).sum())} of {ours.size} values are not finite"
+        )
+    if not has_extra("sentence_transformers"):
+        console.note("sentence-transformers is not installed: nothing to compare with")
+        content: dict[str, object] = {"folder": str(folder), "texts": len(CHECK_TEXTS), "finite": True}
+    else:
+        theirs = load_extra("sentence_transformers", purpose="comparing vectors").encode(folder, CHECK_TEXTS)
+        agreement = compare_vectors(ours, theirs)
+        content = {
+            "folder": str(folder),
+            "texts": agreement.texts,
+            "finite": True,
+            "largest_difference": agreement.largest_difference,
+            "lowest_cosine": agreement.lowest_cosine,
+        }
+    if console.wants_json(as_json):
+        console.print_json(content)
+    else:
+        console.print_table(("check", "value"), [(key, str(value)) for key, value in content.items()])
+    difference = content.get("largest_difference", 0.0)
+    if isinstance(difference, float) and difference > 1e-4:
+        raise CheckpointError(
+            f"{folder}: vectors differ from sentence-transformers' by {difference:.2g}; wanted 1e-4 at most"
+        )
+
+
+@app.command("convert")
+def convert(
+    folder: Folder,
+    output: NewFolder,
+    dtype: Annotated[
+        StoredName | None,
+        typer.Option(
+            "--dtype",
+            help="Store all weights so: fp16 takes half the room of fp32. Default: as they are.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Copy a folder with its weights in safetensors: pickled ones turned without running any code in them.
+
+    What a training run left beside the model is not copied.
+    """
+    import torch
+
+    from embedkit.checkpoint.converting import convert_folder
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    converted = convert_folder(folder, output, dtype=None if dtype is None else dtypes[dtype.value])
+    console.note(f"{output}: {len(converted)} file(s) converted ({', '.join(converted)})")
+
+
+@app.command("download")
+def download(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name on the Hugging Face hub, such as owner/model.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where to put it. Default: the name's last part.",
+            show_default=False,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit.", show_default=False)
+    ] = None,
+) -> None:
+    """Fetch a model from the Hugging Face hub: the only command that goes to the network. Code is never fetched."""
+    from embedkit.checkpoint.folder import new_folder
+    from embedkit.extras import load_extra
+
+    hub = load_extra("hub", purpose="fetching a model")
+    target = output if output is not None else Path(name.rpartition("/")[2])
+    with new_folder(target) as draft:
+        hub.download(name, draft, revision=revision)
+    console.note(f"{target}: fetched; look at it with: embedkit model info {target}")

@@ -1,0 +1,48 @@
+"""Many queries at once: JSON lines, or a TREC run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..shared import console
+from .hits import hit_row
+
+if TYPE_CHECKING:
+    from embedkit.data.records import Query
+    from embedkit.retrieval.retriever import Retriever, SearchOptions
+
+# Queries searched together: one product against all vectors instead of one each. What is printed at once is waited for,
+# a reranked query longest.
+RUN_QUERIES, PRINTED_QUERIES, RERANKED_QUERIES = 1024, 256, 16
+
+
+def search_many(retriever: Retriever, wanted: SearchOptions, source: str, run: Path | None) -> None:
+    from embedkit.data.records import read_queries
+
+    queries = read_queries([source])
+    if run is None:
+        for batch in _batches(queries, PRINTED_QUERIES if retriever.reranker is None else RERANKED_QUERIES):
+            found = retriever.search([query.text for query in batch], wanted)
+            for query, hits in zip(batch, found, strict=True):
+                for rank, hit in enumerate(hits, 1):
+                    console.print_json({"query_id": query.query_id, **hit_row(hit, rank)})
+        return
+    from embedkit.data.trec import write_run
+
+    scores: dict[str, dict[str, float]] = {}
+    for batch in _batches(queries, RUN_QUERIES):
+        named = retriever.search_ids([query.text for query in batch], wanted)
+        for query, best in zip(batch, named, strict=True):
+            of_query = scores.setdefault(query.query_id, {})
+            for doc_id, score in best:  # a run knows documents, not passages: the best passage counts
+                of_query.setdefault(doc_id, score)
+    write_run(run, scores)
+    console.note(f"{run}: {sum(map(len, scores.values())):,} hits for {len(scores):,} queries")
+
+
+def _batches(queries: Iterator[Query], size: int) -> Iterator[list[Query]]:
+    while batch := list(islice(queries, size)):
+        yield batch

@@ -1,0 +1,1 @@
+"""What several commands share: console output, options, and which model they take."""

@@ -1,0 +1,48 @@
+"""What a command says of how its model is computed: which backend and precision, and what was measured of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import console
+
+if TYPE_CHECKING:
+    from embedkit.inference.choice import Choice
+
+
+def say(choice: Choice | None, *, quiet: bool = False, what: str = "") -> None:
+    """Say on standard error which precision was taken, where that was measured; `what` names the model's part."""
+    if choice is None or choice.finding is None or quiet:
+        return
+    exact, chosen = choice.findings[0], choice.finding
+    if chosen.precision != "fp32":
+        found = (
+            f"{chosen.texts_per_second / exact.texts_per_second:.1f} × as fast as fp32, "
+            f"cosine to it {chosen.mean_cosine:.5f}, at worst {chosen.worst_cosine:.5f}"
+        )
+    else:
+        fastest = max(choice.findings, key=lambda each: each.texts_per_second)
+        found = "the fastest here"
+        if fastest.precision != "fp32":
+            ratio = fastest.texts_per_second / exact.texts_per_second
+            found = f"{fastest.precision} would be {ratio:.1f} × as fast at a mean cosine of {fastest.mean_cosine:.5f}"
+    console.note(
+        f"{what}{' ' if what else ''}precision {chosen.precision}: {found} (measured on sample texts)"
+    )
+
+
+def as_json(choice: Choice | None) -> dict[str, object]:
+    """Return what a summary in JSON says of it."""
+    if choice is None:
+        return {}
+    content: dict[str, object] = {
+        "backend": choice.runtime,
+        "device": choice.device,
+        "precision": choice.precision,
+    }
+    if choice.reason:
+        content["backend_reason"] = choice.reason
+    if choice.finding is not None:
+        content["cosine_to_fp32"] = choice.finding.mean_cosine
+        content["worst_cosine_to_fp32"] = choice.finding.worst_cosine
+    return content

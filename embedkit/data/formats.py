@@ -1,0 +1,216 @@
+"""The file formats that records are read from: bytes in, numbered lines and rows out.
+
+Nothing here knows what a document is; `embedkit.data.records` makes them of the rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from embedkit.errors import RecordError
+from embedkit.extras import load_extra
+
+Format = Literal["txt", "jsonl", "csv", "tsv", "parquet", "file"]
+Row = tuple[int, Mapping[str, Any]]  # line number, fields
+
+LINE_SUFFIXES: dict[str, Format] = {
+    ".txt": "txt",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+WHOLE_FILE_SUFFIXES = (".md", ".markdown", ".rst", ".html", ".htm")
+COMPRESSED_SUFFIXES = (".gz", ".zst")
+# What reading a compressed stream that is cut short or damaged raises, depending on where the damage lies.
+_DAMAGED = (OSError, EOFError, zlib.error)
+
+
+def known_endings() -> str:
+    return " ".join((*LINE_SUFFIXES, *WHOLE_FILE_SUFFIXES)) + " (each also with .gz or .zst)"
+
+
+def plain_suffix(path: str | Path) -> str:
+    """Return the lower-case ending that tells the format, with .gz and .zst taken off."""
+    path = Path(path)
+    if path.suffix.lower() in COMPRESSED_SUFFIXES:
+        path = path.with_suffix("")
+    return path.suffix.lower()
+
+
+def format_of(path: str | Path) -> Format | None:
+    """Tell the format by a file's ending, or None where the ending is not known."""
+    suffix = plain_suffix(path)
+    return "file" if suffix in WHOLE_FILE_SUFFIXES else LINE_SUFFIXES.get(suffix)
+
+
+def open_compressed(stream: BinaryIO, source: str) -> BinaryIO:
+    """Put the decompressor before a stream that its name's ending asks for."""
+    ending = Path(source).suffix.lower()
+    if ending == ".gz":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+    if ending == ".zst":
+        zstd = load_extra("zstd", purpose=f"reading {source}")
+        return cast("BinaryIO", zstd.open_reader(stream))
+    return stream
+
+
+def sniff(stream: BinaryIO, max_line_bytes: int) -> tuple[BinaryIO, Format]:
+    """Tell JSON lines from plain text by the first line of a pipe, without losing it."""
+    first = stream.readline(max_line_bytes + 1)
+    try:
+        form: Format = "jsonl" if isinstance(json.loads(first), dict) else "txt"
+    except (ValueError, RecursionError):
+        form = "txt"
+    return cast("BinaryIO", _Pushback(first, stream)), form
+
+
+class _Pushback:
+    """A binary stream with its first line put back in front."""
+
+    def __init__(self, first: bytes, rest: BinaryIO) -> None:
+        self._first = io.BytesIO(first)
+        self._rest = rest
+
+    def readline(self, size: int) -> bytes:
+        return self._first.readline(size) or self._rest.readline(size)
+
+    def read(self, size: int) -> bytes:
+        first = self._first.read(size)
+        return first + self._rest.read(size - len(first))
+
+
+def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text without its line end), refusing lines that are too long or not UTF-8."""
+    number = 0
+    while True:
+        try:
+            raw = stream.readline(max_line_bytes + 1)
+        except _DAMAGED as exc:
+            raise RecordError(_damaged(f"{source}:{number + 1}", exc)) from exc
+        if not raw:
+            return
+        number += 1
+        if len(raw) > max_line_bytes:
+            raise RecordError(
+                f"{source}:{number}: the line is longer than {max_line_bytes:,} bytes, which one text may have. "
+                "Split it into lines, or raise the limit with --max-line-bytes"
+            )
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield number, raw.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as exc:
+            raise RecordError(
+                f"{source}:{number}: byte 0x{raw[exc.start]:02x} at column {exc.start + 1} is not UTF-8. "
+                "Convert the file, for example with: iconv -f latin1 -t utf-8"
+            ) from exc
+
+
+def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> str:
+    """Read a whole file as one text; it may have as many bytes as four lines."""
+    limit = 4 * max_line_bytes
+    try:
+        raw = stream.read(limit + 1)
+    except _DAMAGED as exc:
+        raise RecordError(_damaged(source, exc)) from exc
+    if len(raw) > limit:
+        raise RecordError(
+            f"{source}: the file is larger than {limit:,} bytes, which one document may have. "
+            "Split it, or raise the limit with --max-line-bytes"
+        )
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise RecordError(
+            f"{source}: byte 0x{raw[exc.start]:02x} at offset {exc.start} is not UTF-8. "
+            "Convert the file, for example with: iconv -f latin1 -t utf-8"
+        ) from exc
+
+
+def _damaged(where: str, exc: Exception) -> str:
+    return f"{where}: cannot be read ({exc}). The file is cut short or damaged; make or fetch it again"
+
+
+def json_rows(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Row]:
+    """Read JSON lines; blank ones are passed over."""
+    for number, line in read_lines(stream, source, max_line_bytes):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            start = line if len(line) <= 60 else line[:60] + "…"
+            raise RecordError(
+                f"{source}:{number}: not JSON ({exc}); the line starts {start!r}. Each line must be one JSON object"
+            ) from exc
+        if not isinstance(row, dict):
+            raise RecordError(
+                f"{source}:{number}: a JSON {type(row).__name__}; each line must be one JSON object. Write it as "
+                '{"text": …}, or pass --format txt to take lines as they are'
+            )
+        yield number, row
+
+
+def separated_rows(
+    stream: BinaryIO, source: str, max_line_bytes: int, form: Literal["csv", "tsv"]
+) -> Iterator[Row]:
+    """Read rows under a header, each with the number of its first line; blank lines are passed over."""
+    lines = read_lines(stream, source, max_line_bytes)
+    numbered: Iterator[tuple[int, list[str]]]
+    if form == "tsv":  # tabs only, no quoting: what the field's data sets use
+        numbered = ((number, line.split("\t")) for number, line in lines)
+    else:
+        numbered = _csv_rows(lines, source, max_line_bytes)
+    first = next(numbered, None)
+    if first is None:
+        return
+    header = first[1]
+    if len(set(header)) != len(header):
+        raise RecordError(
+            f"{source}:1: a column name stands twice in the header: {', '.join(header)}. Rename one"
+        )
+    for number, cells in numbered:
+        if cells == [] or (cells == [""] and len(header) > 1):
+            continue
+        if len(cells) != len(header):
+            raise RecordError(
+                f"{source}:{number}: {len(cells)} columns where the header has {len(header)} ({', '.join(header)}). "
+                "Check the separators and quotes of this line"
+            )
+        yield number, dict(zip(header, cells, strict=True))
+
+
+def _csv_rows(
+    lines: Iterable[tuple[int, str]], source: str, max_line_bytes: int
+) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(max_line_bytes)
+    reader = csv.reader((line + "\n" for _, line in lines), strict=True)
+    while True:
+        start = reader.line_num + 1  # a row with line ends in its quotes stands on several lines
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            raise RecordError(f"{source}:{start}: not CSV ({exc}). Check the quotes of this line") from exc
+        yield start, cells
+
+
+def parquet_rows(stream: BinaryIO, source: str) -> Iterator[Row]:
+    """Read the rows of a Parquet file, numbered from 1."""
+    parquet = load_extra("parquet", purpose=f"reading {source}")
+    try:
+        yield from enumerate(parquet.read_rows(stream), 1)
+    except (*_DAMAGED, ValueError) as exc:
+        raise RecordError(
+            f"{source}: cannot be read as Parquet ({exc}). Make or fetch the file again; it cannot come from a pipe"
+        ) from exc

@@ -1,0 +1,1 @@
+"""Exported graphs, computed by ONNX Runtime or OpenVINO."""

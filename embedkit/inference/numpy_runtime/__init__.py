@@ -1,0 +1,1 @@
+"""Computing without torch: numpy, and the C kernels behind the same interface."""

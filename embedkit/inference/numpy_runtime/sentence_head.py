@@ -1,0 +1,89 @@
+"""From token vectors to sentence vectors with numpy, in fp32: pooling, dense layers, normalization.
+
+The same arithmetic as `embedkit.model.pooling` and `embedkit.model.sentence`, for backends without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.inference.backend import Float32
+from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
+from embedkit.model.config import PoolingMode, SentenceConfig
+
+
+class SentenceHead:
+    """Turns the token vectors of packed sequences into sentence vectors: (N, D) -> (B, E)."""
+
+    def __init__(self, config: SentenceConfig, dense: Sequence[Mapping[str, Float32]]) -> None:
+        """`dense` holds the weights of each dense layer, `0.weight` and perhaps `0.bias`."""
+        self.config = config
+        self.dense = [(layer["0.weight"], layer.get("0.bias")) for layer in dense]
+
+    def __call__(self, hidden: Float32, lengths: NDArray[np.int64], *, skip: int = 0) -> Float32:
+        """Pool, without the first `skip` tokens of each sequence, and go through the layers.
+
+        Shapes:
+            hidden: (N, D), N = sum(lengths); lengths: (B,)
+            returns: (B, E)
+        """
+        modes = self.config.pooling
+        size = hidden.shape[1]
+        pooled = np.empty((len(lengths), size * len(modes)), np.float32)
+        for first, count, start, length in runs(lengths):
+            tokens = hidden[start : start + count * length].reshape(count, length, size)
+            for number, mode in enumerate(modes):
+                pooled[first : first + count, number * size : (number + 1) * size] = pool(
+                    tokens, mode, skip=skip
+                )
+        for (weight, bias), dense in zip(self.dense, self.config.dense, strict=True):
+            pooled = pooled @ weight.T
+            if bias is not None:
+                pooled += bias
+            pooled = ACTIVATIONS[dense.activation](pooled)
+        return normalize(pooled) if self.config.normalize else pooled
+
+
+def runs(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
+    """Group neighbouring sequences of equal length: yields first sequence, how many, first token, length."""
+    starts = np.flatnonzero(np.diff(lengths, prepend=-1))
+    counts = np.diff(starts, append=len(lengths))
+    token = 0
+    for first, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        length = int(lengths[first])
+        yield first, count, token, length
+        token += count * length
+
+
+def pool(tokens: Float32, mode: PoolingMode, *, skip: int = 0) -> Float32:
+    """Reduce the token vectors of sequences of one length to one each: (count, T, D) -> (count, D).
+
+    What the modes do, `embedkit.model.pooling.pool` says. A sequence of which nothing is left counts as it does there.
+    """
+    length = tokens.shape[1]
+    own = tokens[:, skip:]
+    if mode == "cls":
+        return tokens[:, skip if skip < length else 0]
+    if mode == "last":
+        return tokens[:, -1]
+    if mode == "max":
+        largest: Float32 = own.max(axis=1, initial=-np.inf)
+        return largest
+    weights = np.ones(own.shape[1], np.float32)
+    if mode == "weighted_mean":
+        weights = np.arange(1 + skip, 1 + length, dtype=np.float32)
+    total = max(float(weights.sum()), 1.0)
+    weights /= np.float32(total**0.5 if mode == "mean_sqrt_len" else total)
+    result: Float32 = np.matmul(weights, own)  # (T) @ (count, T, D)
+    return result
+
+
+def normalize(embeddings: Float32) -> Float32:
+    """Scale each row to unit length; a zero row stays zero, and one that is not finite becomes NaN."""
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        result: Float32 = embeddings / np.maximum(norms, 1e-12)
+    return result

@@ -1,0 +1,1 @@
+"""Computing with torch, on a CPU or a GPU."""

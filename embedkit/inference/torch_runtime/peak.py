@@ -1,0 +1,34 @@
+"""How fast this machine multiplies: the limit that encoding is measured against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from embedkit.inference.backend import Precision
+from embedkit.inference.torch_runtime.backend import DTYPES
+
+
+def matmul_gflops(precision: Precision, *, rows: int = 2048, size: int = 768, repeats: int = 8) -> float:
+    """Measure a (rows, size) × (size, 4·size) product on the CPU, the best of several, in GFLOP/s (int8: in GOP/s).
+
+    The shape is that of BERT base's widest layer over one batch of tokens.
+    """
+    multiply: Callable[[], torch.Tensor]
+    if precision == "int8":
+        bytes_left = torch.randint(-127, 128, (rows, size), dtype=torch.int8)
+        bytes_right = torch.randint(-127, 128, (4 * size, size), dtype=torch.int8)
+        multiply = partial(torch._int_mm, bytes_left, bytes_right.T)
+    else:
+        left = torch.randn(rows, size).to(DTYPES[precision])
+        right = torch.randn(4 * size, size).to(DTYPES[precision])
+        multiply = partial(torch.nn.functional.linear, left, right)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        multiply()
+        best = min(best, time.perf_counter() - start)
+    return 2 * rows * size * 4 * size / best / 1e9

@@ -1,0 +1,1 @@
+"""What needs models and indexes together."""

@@ -1,0 +1,166 @@
+"""Retriever: query -> hits. Search by meaning, by words or both, fuse, rerank.
+
+1. dense: embed the queries, take the nearest vectors; text: BM25; hybrid: both.
+2. hybrid: fuse the two lists, by their scores or by ranks (`embedkit.retrieval.fusion`).
+3. With a reranker: score the best candidates together with the query, and order them by that, or by both stages' scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.data.records import Hit
+from embedkit.retrieval.fusion import Fusion, fuse
+from embedkit.retrieval.reranker import Reranker
+from embedkit.retrieval.reranking import rerank_hits
+
+Mode = Literal["dense", "text", "hybrid"]
+Embeddings = npt.NDArray[np.float32]
+
+
+class SearchIndex(Protocol):
+    """What a retriever needs of an index."""
+
+    def search(self, queries: Embeddings, *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
+        """Return up to k hits for each of (Q, E) queries, best first."""
+        ...
+
+    def search_ids(
+        self, queries: Embeddings, *, k: int, where: str | None, group: bool
+    ) -> list[list[tuple[str, float]]]:
+        """Return (doc_id, score) of what `search` returns."""
+        ...
+
+    def search_text(
+        self, queries: Sequence[str], *, k: int, where: str | None, group: bool
+    ) -> list[list[Hit]]:
+        """Return up to k hits for each query by its words, best first."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How to search.
+
+    `candidates` are fetched from each side for fusing and reranking; `rerank_budget_seconds` reranks as deep as fits. `rerank_weight`
+    is the part of its score in the order of hits (None: the reranker's own). `group` gives one hit a document, its best passage.
+    `min_score` drops hits whose final score is lower; what a score is depends on the mode: a cosine, BM25, the fused score or
+    the reranker's.
+    """
+
+    k: int = 10
+    mode: Mode = "dense"
+    where: str | None = None
+    candidates: int = 100
+    dense_weight: float = 1.0
+    text_weight: float = 1.0
+    fusion: Fusion = "scores"
+    rerank_weight: float | None = None
+    group: bool = False
+    min_score: float | None = None
+    rerank_budget_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
+        if self.fusion not in get_args(Fusion):
+            raise ValueError(f"fusion is {self.fusion!r}; it must be one of {', '.join(get_args(Fusion))}")
+        for name in ("k", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.rerank_weight is not None and not 0 <= self.rerank_weight <= 1:
+            raise ValueError(f"rerank_weight is {self.rerank_weight}; it must be from 0 to 1")
+        weights = (self.dense_weight, self.text_weight)
+        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+            raise ValueError(f"the weights are {weights}; they must be finite, not negative and not both 0")
+
+
+class Retriever:
+    """Searches an index with what embeds its queries and, where there is one, a reranker."""
+
+    def __init__(
+        self,
+        index: SearchIndex,
+        *,
+        embed: Callable[[Sequence[str]], Embeddings] | None = None,
+        reranker: Reranker | None = None,
+    ) -> None:
+        """`embed` turns Q queries into (Q, E) float32; it is not needed where all searches are by words."""
+        self.index, self.embed, self.reranker = index, embed, reranker
+
+    def search(self, queries: Sequence[str], options: SearchOptions | None = None) -> list[list[Hit]]:
+        """Return up to k hits for each query, best first, ties by id and passage.
+
+        Raises:
+            ValueError: a dense search without `embed`.
+        """
+        options = options if options is not None else SearchOptions()
+        if not queries:
+            return []
+        alone = options.mode != "hybrid" and self.reranker is None
+        width = options.k if alone else max(options.k, options.candidates)
+        # Fused passages are grouped after the fusion: the two sides may favour different passages of a document.
+        group = options.group and options.mode != "hybrid"
+        dense: list[list[Hit]] = [[] for _ in queries]
+        text: list[list[Hit]] = [[] for _ in queries]
+        if options.mode != "text":
+            dense = self.index.search(
+                self._embed(queries, options.mode), k=width, where=options.where, group=group
+            )
+        if options.mode != "dense":
+            text = self.index.search_text(queries, k=width, where=options.where, group=group)
+        results = []
+        for query, by_meaning, by_words in zip(queries, dense, text, strict=True):
+            hits = by_meaning or by_words
+            if options.mode == "hybrid":
+                weighted = [(by_meaning, options.dense_weight), (by_words, options.text_weight)]
+                hits = fuse(weighted, by=options.fusion)
+                hits = first_of_each_document(hits) if options.group else hits
+            if self.reranker is not None:
+                reranked = rerank_hits(
+                    self.reranker,
+                    query,
+                    hits,
+                    candidates=options.candidates,
+                    weight=options.rerank_weight,
+                    budget_seconds=options.rerank_budget_seconds,
+                )
+                hits = reranked.hits
+            kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
+            results.append(kept[: options.k])
+        return results
+
+    def search_ids(
+        self, queries: Sequence[str], options: SearchOptions | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Return (doc_id, score) of what `search` returns; much faster where all of it comes from the vectors.
+
+        Raises:
+            ValueError: a dense search without `embed`.
+        """
+        options = options if options is not None else SearchOptions()
+        if not queries or options.mode != "dense" or self.reranker is not None:
+            return [[(hit.doc_id, hit.score) for hit in hits] for hits in self.search(queries, options)]
+        found = self.index.search_ids(
+            self._embed(queries, options.mode), k=options.k, where=options.where, group=options.group
+        )
+        least = options.min_score
+        return [[named for named in some if least is None or named[1] >= least] for some in found]
+
+    def _embed(self, queries: Sequence[str], mode: Mode) -> Embeddings:
+        if self.embed is None:
+            raise ValueError(f"a search in mode {mode!r} needs `embed`")
+        return self.embed(queries)
+
+
+def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:
+    """Keep the best hit of each document, in order."""
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        best.setdefault(hit.doc_id, hit)
+    return list(best.values())

@@ -1,0 +1,1 @@
+"""Distilling a sentence encoder into a smaller one."""

@@ -1,0 +1,100 @@
+"""What `embedkit train distill` needs to know besides the teacher and the texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from embedkit.training.engine.recipes import ModelRecipe, OptimRecipe, RunRecipe
+
+StudentKind = Literal["transformer", "static"]
+DistillLoss = Literal["cosine", "mse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentRecipe:
+    """What the student is.
+
+    `folder` is a model that was distilled before, to go on with; else it is made here.
+    `layers` are copied from the teacher, numbered from 0, with the `intermediate_size` strongest inner units of their feed-forward
+    layers (default: all); without them the encoder is drawn fresh in the shape of `model`.
+    `prune_below` leaves out the tokens that the texts use fewer times; 0 keeps all. `dimension` cuts the vectors by PCA.
+    `dropout` is that of the student in training; a student that imitates vectors does better without.
+    """
+
+    folder: str | None = None
+    kind: StudentKind = "transformer"
+    layers: tuple[int, ...] = ()
+    intermediate_size: int | None = None
+    prune_below: int = 0
+    dimension: int | None = None
+    dropout: float = 0.0
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+
+    def __post_init__(self) -> None:
+        if self.folder is not None and replace(self, folder=None) != StudentRecipe(dropout=self.dropout):
+            raise ValueError(
+                f"folder is {self.folder!r}; that student has its shape, so only dropout can be set beside it"
+            )
+        if self.prune_below < 0:
+            raise ValueError(f"prune_below is {self.prune_below}; it must be at least 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        if self.intermediate_size is not None and (self.intermediate_size < 1 or not self.layers):
+            raise ValueError(
+                f"intermediate_size is {self.intermediate_size}; it must be at least 1, and goes with layers of the teacher"
+            )
+        if self.kind == "static" and self.layers:
+            raise ValueError(f"layers are {self.layers}; a static student has none. Leave one of the two out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillDataRecipe:
+    """How texts become batches.
+
+    A batch is `batch_size` texts, cut to `max_length` tokens, which go through the student in parts of at most `micro_tokens`.
+    `held_out` is the share of texts kept for evaluation, at most `evaluate_texts` of them.
+    """
+
+    batch_size: int = 128
+    max_length: int = 256
+    micro_tokens: int = 8192
+    held_out: float = 0.01
+    evaluate_texts: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "micro_tokens", "evaluate_texts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.max_length < 8:
+            raise ValueError(f"max_length is {self.max_length}; it must be at least 8")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}; it must be above 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRecipe:
+    """Everything about a distillation. `loss` cosine is 1 - cos, for vectors that are compared by cosine; mse for others."""
+
+    run: RunRecipe
+    student: StudentRecipe = field(default_factory=StudentRecipe)
+    data: DistillDataRecipe = field(default_factory=DistillDataRecipe)
+    loss: DistillLoss = "cosine"
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+
+    def __post_init__(self) -> None:
+        check_run(self.run)
+
+
+def check_run(run: RunRecipe) -> None:
+    """Refuse settings of the loop that sentence encoders are not trained with.
+
+    Raises:
+        ValueError: batches are to be accumulated, or weights sharded.
+    """
+    if run.accumulate != 1:
+        raise ValueError(
+            f"run.accumulate is {run.accumulate}; batches are cut into parts by data.micro_tokens instead"
+        )
+    if run.strategy != "ddp":
+        raise ValueError(f"run.strategy is {run.strategy!r}; sentence encoders are trained with 'ddp'")

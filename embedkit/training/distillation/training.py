@@ -1,0 +1,216 @@
+"""Distillation: a student learns to give the teacher's vectors, whose cost is paid once (`embedkit.training.distillation.teacher`).
+
+Source: Reimers and Gurevych 2020, https://arxiv.org/abs/2004.09813, eq. 1, with one language; Hinton et al. 2015.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from embedkit.checkpoint.sentence_folder import write_model
+from embedkit.errors import TrainingError
+from embedkit.model.static import StaticEncoder
+from embedkit.recipe import as_table
+from embedkit.training.distillation.recipe import DistillRecipe
+from embedkit.training.distillation.student import Student, principal_axes
+from embedkit.training.distillation.student_folder import ALIGNED_TEXTS, aligning_axes
+from embedkit.training.distillation.teacher import TeacherCache
+from embedkit.training.engine.evaluation_sets import EvaluationSet, evaluation_hashes, row_cosines
+from embedkit.training.engine.loop import Shares
+from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward, micro_batches
+from embedkit.training.engine.ranks import Ranks, synchronized
+from embedkit.training.engine.run_folder import RunFolder
+from embedkit.training.losses import embedding_mse
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+PCA_SAMPLE = 50_000  # vectors that the principal axes are found from
+
+
+@dataclass(frozen=True)
+class TaughtTexts:
+    """Texts with the row of each one's vector in the teacher's cache.
+
+    Shapes:
+        rows: (N,); vectors: (rows of the cache, E), memory-mapped; axes: (E', E) where vectors are cut
+    """
+
+    texts: Sequence[str]
+    rows: Ints
+    vectors: Floats
+    axes: Floats | None
+    fingerprint: str
+
+    def targets(self, numbers: Ints) -> Floats:
+        """Return the vectors that the student is to give: (B, E')."""
+        found = np.asarray(self.vectors[self.rows[numbers]], dtype=np.float32)
+        return found if self.axes is None else found @ self.axes.T
+
+
+def taught_texts(
+    cache: TeacherCache,
+    texts: Sequence[str],
+    dimension: int | None,
+    *,
+    student: Callable[[Sequence[str]], Floats] | None = None,
+) -> TaughtTexts:
+    """Look up the teacher's vectors of texts, and find the axes that they are turned to.
+
+    These are the principal ones where vectors are to be shorter, or those of a `student` of before, given as what encodes texts.
+
+    Raises:
+        TrainingError: there are too few texts for so many axes, or more axes than dimensions.
+    """
+    rows, vectors = cache.rows(texts), cache.vectors()
+    axes = None
+    if student is not None:
+        some = _sample(len(rows), ALIGNED_TEXTS)
+        axes = aligning_axes(student([texts[number] for number in some]), vectors[rows[some]])
+    elif dimension is not None:
+        axes = principal_axes(vectors[rows[_sample(len(rows), PCA_SAMPLE)]], dimension)
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8") + b"\0")
+    return TaughtTexts(texts, rows, vectors, axes, digest.hexdigest())
+
+
+def _sample(count: int, most: int) -> Ints:
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+class Distillation:
+    """The journey of `embedkit train distill`."""
+
+    def __init__(
+        self,
+        student: Student,
+        taught: TaughtTexts,
+        recipe: DistillRecipe,
+        *,
+        teacher: Mapping[str, Any],  # Any: whatever JSON holds
+        evaluation: Sequence[EvaluationSet] = (),
+    ) -> None:
+        self._student, self._taught, self._recipe = student, taught, recipe
+        self._teacher, self.evaluation = teacher, evaluation
+        self._module = PackedEncoder(student.model)
+        # Which texts are held out depends on their number alone, so that more steps or another seed keep them out too.
+        order = np.random.default_rng(0).permutation(len(taught.texts))
+        count = min(max(2, round(recipe.data.held_out * len(order))), recipe.data.evaluate_texts)
+        self.held_out, self.train_texts = order[:count], order[count:]
+        if not len(self.train_texts):
+            raise TrainingError(
+                f"{len(order)} texts, of which {count} are held out, leave none to train on; give more texts"
+            )
+        self._epoch = lru_cache(maxsize=2)(self._shuffle)
+
+    @property
+    def module(self) -> PackedEncoder:
+        return self._module
+
+    @property
+    def described(self) -> str:
+        return self._student.described
+
+    @property
+    def axes(self) -> Floats | None:
+        """What the teacher's vectors are turned and cut to: (E', E), or None where they are taken as they are."""
+        return self._taught.axes
+
+    @property
+    def held_out_texts(self) -> list[str]:
+        return [self._taught.texts[number] for number in self.held_out]
+
+    def manifest(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
+        data = {
+            "texts": self._taught.fingerprint,
+            "teacher": dict(self._teacher),
+            "evaluation": evaluation_hashes(self.evaluation),
+        }
+        return {"recipe": as_table(self._recipe), "data": data}
+
+    def _shuffle(self, epoch: int) -> Ints:
+        rng = np.random.default_rng([self._recipe.run.seed, epoch, 1])
+        return self.train_texts[rng.permutation(len(self.train_texts))]
+
+    def batch(self, step: int) -> Ints:
+        """Return the numbers of the texts of a step, over all devices: a window of an endless stream of shuffled epochs."""
+        size, epoch_size = self._recipe.data.batch_size, len(self.train_texts)
+        places = np.arange(step * size, (step + 1) * size)
+        found = [
+            self._epoch(int(e))[places[places // epoch_size == e] % epoch_size]
+            for e in np.unique(places // epoch_size)
+        ]
+        return np.concatenate(found)
+
+    def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
+        whole = self.batch(step)
+        mine = whole[ranks.rank :: ranks.world]
+        batch = self._student.tokenizer.encode([self._taught.texts[number] for number in mine])
+        targets = torch.from_numpy(self._taught.targets(mine)).to(ranks.device)
+        parts = list(micro_batches(batch.lengths, self._recipe.data.micro_tokens))
+        total = torch.zeros((), device=ranks.device)
+        for number, rows in enumerate(parts):
+            with synchronized(module, last=number == len(parts) - 1):
+                vectors = forward(module, batch.take(rows), ranks, self._recipe.run.precision)
+                share = self._loss(vectors, targets[torch.from_numpy(rows)]) * (len(rows) / len(whole))
+                torch.autograd.backward(share * ranks.world)
+            total += share.detach()
+        return Shares({"loss": total}, int(batch.lengths.sum()), 3 * self._flops(batch.lengths))
+
+    def _loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
+        if self._recipe.loss == "mse":
+            return embedding_mse(vectors, targets)
+        return (1 - F.cosine_similarity(vectors, targets)).mean()
+
+    def _flops(self, lengths: Ints) -> float:
+        """Count the multiplications and additions of a forward pass: products of weights and of attention."""
+        model = self._student.model
+        if isinstance(model, StaticEncoder):
+            return 0.0  # additions only
+        layers = list(model.encoder.layers)
+        per_token = 2 * sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1)
+        attention = 4 * model.encoder.config.hidden_size * len(layers) * float((lengths**2).sum())
+        return per_token * float(lengths.sum()) + attention
+
+    def evaluate(self, module: nn.Module, ranks: Ranks) -> Mapping[str, float]:
+        """Measure the cosine to the teacher on held-out texts, and the evaluation sets; the first decides what is best."""
+        vectors = self.embed(module, self.held_out_texts, ranks)
+        targets = self._taught.targets(self.held_out)
+        cosine = float(row_cosines(vectors, targets).mean())
+        loss = float(np.square(vectors - targets).mean()) if self._recipe.loss == "mse" else 1 - cosine
+        values = {"loss": loss, "cosine": cosine}
+        for each in self.evaluation:
+            values[each.measure_name] = each.measure(
+                lambda texts, role: self.embed(module, texts, ranks, role)
+            )
+        return values
+
+    def embed(self, module: nn.Module, texts: Sequence[str], ranks: Ranks, role: str | None = None) -> Floats:
+        """Encode texts as the finished model would, in fp32."""
+        prompts = self._student.modules.prompts
+        prompt = prompts.get(role, "") if role else ""
+        return embed_texts(
+            module,
+            self._student.tokenizer,
+            texts,
+            ranks,
+            precision="fp32",
+            budget=self._recipe.data.micro_tokens,
+            prompt=prompt,
+        )
+
+    def save(self, folder: RunFolder) -> None:
+        draft = folder.path / "model.draft"
+        student = self._student
+        write_model(draft, student.model, student.tokenizer, student.modules, family=student.family)
+        folder.publish(draft)

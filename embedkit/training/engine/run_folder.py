@@ -1,0 +1,257 @@
+"""The folder of a training run: what it is, how far it is, and everything needed to go on from there.
+
+OUTPUT/                 in the end the model itself
+  training/
+    run.json            the resolved recipe, hashes of the data, versions; a resumed run must agree with it
+    log.jsonl           one JSON object a report
+    best.safetensors    the weights with the lowest held-out loss so far
+    states/00000400/    after 400 steps: weights, optimizer moments, running mean of weights, state.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from embedkit.checkpoint.folder import RUN_FOLDER, new_folder, sync
+from embedkit.errors import OutputError, TrainingError
+from embedkit.recipe import differences
+from embedkit.training.engine.optim import AveragedWeights
+from embedkit.training.engine.ranks import placed, whole
+
+FORMAT = 1
+Json = Mapping[str, Any]  # Any: whatever JSON holds
+# What may change when a run is resumed, since no weight depends on it.
+FREE_KEYS = ("recipe.run.keep_last", "recipe.run.save_every", "versions.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a run is: steps done, tokens seen, and the best held-out loss with its step."""
+
+    step: int = 0
+    tokens: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+
+
+class RunFolder:
+    """The files of one run; a writer of each is atomic, so that a kill at any moment leaves a run that can be resumed."""
+
+    def __init__(self, output: str | Path) -> None:
+        self.output = Path(output)
+        self.path = self.output / RUN_FOLDER
+        self.states = self.path / "states"
+        self.log_path = self.path / "log.jsonl"
+        self.best_path = self.path / "best.safetensors"
+
+    def check(self, manifest: Json, *, resume: bool, bytes_needed: int) -> None:
+        """Refuse a run that cannot start here.
+
+        Raises:
+            OutputError: a new run where one is already, or the disk has less room than its checkpoints take.
+            TrainingError: a run to resume that is not there, or differs from this one in recipe or data.
+        """
+        self.check_place(resume=resume)
+        if resume:
+            self._check_same(manifest)
+        existing = next(
+            path for path in (self.output.absolute(), *self.output.absolute().parents) if path.exists()
+        )
+        free = shutil.disk_usage(existing).free
+        if free < bytes_needed:
+            raise OutputError(
+                f"{self.output}: {free / 1e6:,.0f} MB are free there; the checkpoints of this run take {bytes_needed / 1e6:,.0f} MB. "
+                "Free some space, choose another --output, or keep fewer with --set run.keep_last=1"
+            )
+
+    def check_place(self, *, resume: bool) -> None:
+        """Refuse an output folder that is in use, or a run to resume that is not there; quick, before any work.
+
+        Raises:
+            OutputError, TrainingError: as `check`.
+        """
+        if resume and not (self.path / "run.json").is_file():
+            raise TrainingError(
+                f"{self.output}: there is no run to resume (no training/run.json). Start one without --resume"
+            )
+        if not resume and self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
+            hint = "Go on with it by --resume, or choose" if self.path.exists() else "Choose"
+            raise OutputError(f"{self.output}: already exists and is not empty. {hint} another --output")
+
+    def _check_same(self, manifest: Json) -> None:
+        old = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        new = json.loads(json.dumps(manifest))
+        lines = [line for line in differences(old, new) if not line.startswith(FREE_KEYS)]
+        if lines:
+            listed = "\n".join(f"  {line}" for line in lines)
+            raise TrainingError(
+                f"{self.output}: the run was started with another recipe or other data:\n{listed}\n"
+                "Resume it as it was, or start a new run with another --output"
+            )
+
+    def begin(self, manifest: Json) -> None:
+        """Write `run.json` of a new run."""
+        self.states.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "run.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+    def log(self, entry: Json) -> None:
+        with self.log_path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+    def trim_log(self, step: int) -> None:
+        """Take out what was logged after `step`, and a line that a kill cut short: those steps are done again."""
+        if not self.log_path.exists():
+            return
+        kept = []
+        for line in self.log_path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line).get("step", 0) <= step:
+                    kept.append(line + "\n")
+            except ValueError:
+                break
+        write_atomically(self.log_path, "".join(kept))
+
+    def saved_steps(self) -> list[int]:
+        """List the steps that a state is kept of, in order."""
+        if not self.states.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.states.iterdir() if path.name.isdigit())
+
+    def write_state(
+        self, position: Position, groups: Mapping[str, dict[str, Tensor]], keep_last: int
+    ) -> Path:
+        """Write a state and remove the oldest; `groups` become one safetensors file each."""
+        target = self.states / f"{position.step:08d}"
+        if not target.exists():
+            with new_folder(target) as folder:
+                for name, tensors in groups.items():
+                    save_file(tensors, folder / f"{name}.safetensors")
+                content = {"format": FORMAT, **position.__dict__}
+                (folder / "state.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for old in self.saved_steps()[:-keep_last]:
+            shutil.rmtree(self.states / f"{old:08d}")
+        return target
+
+    def read_state(self, step: int) -> tuple[Position, dict[str, dict[str, Tensor]]]:
+        """Read a state.
+
+        Raises:
+            TrainingError: it is damaged or of another format.
+        """
+        folder = self.states / f"{step:08d}"
+        try:
+            content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise ValueError("of another format")
+            position = Position(**content)
+            groups = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
+            others = ", ".join(map(str, (s for s in self.saved_steps() if s != step))) or "none"
+            raise TrainingError(
+                f"{folder}: the state cannot be read ({exc}). Remove the folder to go on from an earlier one; there: {others}"
+            ) from exc
+        return position, groups
+
+    def write_best(self, weights: dict[str, Tensor]) -> None:
+        draft = self.best_path.with_suffix(".draft")
+        save_file(weights, draft)
+        sync(draft)
+        draft.replace(self.best_path)
+
+    def read_best(self) -> dict[str, Tensor]:
+        return load_file(self.best_path)
+
+    def publish(self, draft: Path) -> None:
+        """Move a finished model's files beside the run, config.json last: before it there is no model."""
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == "config.json"):
+            target = self.output / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+        sync(self.output)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that a reader sees the old one or the new one, whole."""
+    draft = path.with_name(path.name + ".draft")
+    with draft.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+
+
+def state_bytes(module: nn.Module, *, keep_last: int, averaged: bool) -> int:
+    """Estimate what the states of a run take at most: those kept, one being written, the best and the model itself."""
+    weights = sum(p.numel() for p in module.parameters()) * 4
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad) * 4
+    return (keep_last + 1) * (weights + trained * (3 if averaged else 2)) + 3 * weights
+
+
+def gather_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, averaged: AveragedWeights | None
+) -> dict[str, dict[str, Tensor]]:
+    """Collect everything that changes from step to step, whole, on the CPU; every rank must call it."""
+    moments: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            moments[f"{name}|{key}"] = whole(value).clone()
+    groups = {"weights": gather_weights(module), "optimizer": moments}
+    if averaged is not None:
+        groups["averaged"] = {name: whole(mean).clone() for name, mean in averaged.means.items()}
+    return groups
+
+
+def gather_weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: whole(tensor).clone().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def restore_state(
+    groups: Mapping[str, dict[str, Tensor]],
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedWeights | None,
+) -> None:
+    """Put back what `gather_state` collected."""
+    restore_weights(groups["weights"], module)
+    for name, parameter in module.named_parameters():
+        own = {
+            key.partition("|")[2]: value
+            for key, value in groups["optimizer"].items()
+            if key.partition("|")[0] == name
+        }
+        if own:
+            optimizer.state[parameter] = {
+                key: placed(value, parameter) if value.ndim else value.to(parameter.device)
+                for key, value in own.items()
+            }
+    if averaged is not None:
+        for name, mean in averaged.means.items():
+            mean.copy_(placed(groups["averaged"][name], mean))
+
+
+def unsharded(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a module whole weights, also where its own are spread over the ranks: from then on one rank alone can use it."""
+    restore_weights(weights, module)
+    for name, parameter in list(module.named_parameters()):
+        if isinstance(parameter, DTensor):
+            owner, _, leaf = name.rpartition(".")
+            module.get_submodule(owner).register_parameter(leaf, nn.Parameter(weights[name]))
+
+
+@torch.no_grad()
+def restore_weights(weights: Mapping[str, Tensor], module: nn.Module) -> None:
+    for name, own in module.state_dict().items():
+        own.copy_(placed(weights[name], own))

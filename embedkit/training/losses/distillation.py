@@ -1,0 +1,90 @@
+"""Losses that teach with another model's embeddings or scores; those over scores serve encoders and rerankers alike."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embedkit.training.losses.shapes import check_bool, check_positive, check_shape
+
+
+def embedding_mse(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    """Mean squared error between the student's embeddings and the teacher's.
+
+    Shapes:
+        embeddings, teacher_embeddings: (N, E)
+        returns: () mean over rows and dimensions
+    Raises:
+        ValueError: the shapes differ, as with a teacher of another dimension.
+    Source: Reimers and Gurevych 2020, https://arxiv.org/abs/2004.09813, eq. 1.
+    """
+    check_shape("embedding_mse: embeddings", embeddings, ("N", "E"), "one embedding a row")
+    check_shape(
+        "embedding_mse: teacher_embeddings",
+        teacher_embeddings,
+        tuple(embeddings.shape),
+        "as the student's; project a teacher of another dimension first (PCA), or give the student a dense layer",
+    )
+    return F.mse_loss(embeddings, teacher_embeddings.detach().to(embeddings.dtype))
+
+
+def margin_mse(positive_scores: Tensor, negative_scores: Tensor, teacher_margins: Tensor) -> Tensor:
+    """Mean squared error between the student's and the teacher's margins, score of positive minus score of negative.
+
+    Shapes:
+        positive_scores: (B,)
+        negative_scores, teacher_margins: (B, N)
+        returns: () mean over margins, in squared units of the scores
+    Raises:
+        ValueError: the shapes do not fit together.
+    Source: Hofstätter et al. 2020, https://arxiv.org/abs/2010.02666, the Margin-MSE loss.
+    """
+    check_shape("margin_mse: positive_scores", positive_scores, ("B",), "one positive a query")
+    wanted = (len(positive_scores), "N")
+    check_shape("margin_mse: negative_scores", negative_scores, wanted, "one row of negatives a query")
+    shape = tuple(negative_scores.shape)
+    check_shape("margin_mse: teacher_margins", teacher_margins, shape, "one margin for each negative")
+    margins = positive_scores.unsqueeze(1) - negative_scores
+    return F.mse_loss(margins, teacher_margins.detach().to(margins.dtype))
+
+
+def kl_distillation(
+    scores: Tensor, teacher_scores: Tensor, *, temperature: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
+    """Kullback-Leibler divergence of the student's softmax over candidates from the teacher's.
+
+    It is multiplied by the temperature squared, so that its gradient keeps its size as the temperature grows.
+
+    Shapes:
+        scores, teacher_scores: (B, N), N >= 2
+        mask: (B, N) bool, True for a real candidate; each row has at least one
+        returns: () mean over queries, in nats (times temperature squared)
+    Raises:
+        ValueError: the shapes do not fit, there is only one candidate, or the temperature is not above 0.
+        TypeError: the mask is not bool.
+    Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2.
+    """
+    check_shape("kl_distillation: scores", scores, ("B", "N"), "one row of candidates a query")
+    shape = tuple(scores.shape)
+    check_shape(
+        "kl_distillation: teacher_scores", teacher_scores, shape, "one for each of the student's scores"
+    )
+    check_positive("kl_distillation: temperature", temperature)
+    if shape[1] < 2:
+        raise ValueError(
+            "kl_distillation: 1 candidate a query; the softmax over a single one is always 1, so give at least 2"
+        )
+    targets = teacher_scores.detach().to(scores.dtype) / temperature
+    student = scores / temperature
+    if mask is not None:
+        check_shape("kl_distillation: mask", mask, shape, "one for each score")
+        check_bool("kl_distillation: mask", mask, "a real candidate")
+        targets = targets.masked_fill(~mask, -torch.inf)
+        student = student.masked_fill(~mask, -torch.inf)
+    log_p = targets.log_softmax(dim=1)
+    log_q = student.log_softmax(dim=1)
+    terms = log_p.exp() * (log_p - log_q)  # (B, N)
+    if mask is not None:
+        terms = terms.masked_fill(~mask, 0.0)
+    return terms.sum() / len(scores) * temperature**2

@@ -1,0 +1,48 @@
+"""Model cards: the README.md of a trained model, with its recipe, data and results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedkit.training.distillation.comparison import Row
+
+Json = Mapping[str, Any]  # Any: whatever JSON holds
+
+
+def distillation_card(manifest: Json, rows: Sequence[Row], described: str) -> str:
+    """Write the card of a student."""
+    table = ["| measure | teacher | student | share |", "|---|---:|---:|---:|"]
+    table += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+    intro = f"A sentence encoder distilled with `embedkit train distill`. Student: {described}."
+    return _card("Distilled sentence encoder", intro, "\n".join(table), manifest)
+
+
+def contrastive_card(manifest: Json, sets: Sequence[str], results: Mapping[str, float]) -> str:
+    """Write the card of a model that was fine-tuned on pairs and the like."""
+    table = ["| measure | value |", "|---|---:|"]
+    table += [f"| {name} | {value:.4f} |" for name, value in results.items()]
+    intro = "A sentence encoder fine-tuned with `embedkit train contrastive` on:\n\n" + "\n".join(
+        f"- {line}" for line in sets
+    )
+    return _card("Sentence encoder", intro, "\n".join(table), manifest)
+
+
+def best_results(log: Path) -> dict[str, float]:
+    """Return what the best evaluation of a run measured, by its log; "loss" is what decided."""
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    best = [entry for entry in entries if entry["kind"] == "evaluated" and entry["best"]]
+    return {name: float(value) for name, value in best[-1]["values"].items()} if best else {}
+
+
+def _card(title: str, intro: str, results: str, manifest: Json) -> str:
+    recipe = json.dumps(manifest["recipe"], indent=2, ensure_ascii=False)
+    data = json.dumps(manifest["data"], indent=2, ensure_ascii=False)
+    return (
+        "---\npipeline_tag: sentence-similarity\ntags:\n- sentence-transformers\n- embedkit\n---\n\n"
+        f"# {title}\n\n{intro}\n\n## Results\n\n{results}\n\n"
+        "## Use\n\n```sh\nembedkit encode texts.txt --model FOLDER --output vectors.npy\n```\n\n"
+        f"## Recipe\n\n```json\n{recipe}\n```\n\n## Data\n\nHashes of what it was trained on and started from:\n\n```json\n{data}\n```\n"
+    )

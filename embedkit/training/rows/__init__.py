@@ -1,0 +1,1 @@
+"""Training rows: reading them, their columns, and drawing batches from several sets."""

@@ -1,0 +1,1 @@
+"""Building, compacting, checking, repairing, measuring and exchanging an index."""

@@ -1,0 +1,291 @@
+"""build(): read, cut, embed, commit, resume.
+
+1. A thread reads documents and hashes them, a few hundred ahead of what follows.
+2. What the index holds with the same hash is passed over; that alone makes the same command resume after a kill.
+3. Other threads embed the new and changed passages as they come, while this one commits the batch before.
+Memory: two batches of `commit_every` passages and their vectors, and `_READ_AHEAD` chunks of documents.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+
+from embedkit.data.records import Document, titled_text
+
+from ..storage.commit import WHOLE, Addition, Change, Update, prepare_vectors
+from ..storage.documents import (
+    Passage,
+    begin_run,
+    content_hash,
+    duplicate_id,
+    find_documents,
+    find_duplicate,
+    metadata_json,
+    vanished_documents,
+)
+from ..storage.segment import FloatArray
+from ..store import Index
+
+_T = TypeVar("_T")
+Embed = Callable[[Sequence[str]], FloatArray]  # N texts -> (N, E) float32
+Split = Callable[
+    [str, str], Sequence[tuple[int, int]]
+]  # title, text -> start and stop of each passage, in characters
+
+_CHUNK_DOCUMENTS = 256
+_READ_AHEAD = 4
+_MAX_READ = 65_536
+# Texts embedded between two reports: a second or so on a processor.
+_SLICE_TEXTS = 1024
+# Slices in the embedder's hands: while it computes one it can cut the texts of the next into tokens.
+_EMBEDDERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """How far a build is. `read` counts documents; `empty` ones hold no text, so no search can find them."""
+
+    read: int = 0
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    empty: int = 0
+    passages: int = 0  # embedded and committed in this run
+    embedded: int = 0  # passages embedded so far, of which the last batch may not be committed
+    fraction: float | None = None  # of the input's bytes read, where it is known
+    seconds: float = 0.0
+    finished: bool = False
+
+
+@dataclass
+class _Batch:
+    """What the next commit holds, while it is gathered and embedded."""
+
+    additions: list[Addition] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
+    replaced: list[int] = field(default_factory=list)
+    fields: set[str] = field(default_factory=set)
+    texts: list[str] = field(default_factory=list)
+    futures: list[Future[FloatArray]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def build(
+    index: Index,
+    documents: Iterable[Document],
+    *,
+    embed: Embed,
+    split: Split | None = None,
+    sync_sources: Sequence[str] | None = None,
+    commit_every: int = 4096,
+    fraction: Callable[[], float | None] = lambda: None,
+) -> Iterator[BuildReport]:
+    """Bring an index up to date with documents; yields a report after each embedded slice and each commit.
+
+    `split` cuts a text into passages; without it each document is one. With `sync_sources` (the files and folders that
+    the documents were read from) those documents of these sources that did not come again are deleted at the end.
+    `commit_every` counts passages; `fraction` tells how much of the input has been read. `embed` is called from two
+    threads: for the texts that come next it need not compute anything before those before are done.
+
+    Raises (while iterating):
+        RecordError: a document cannot be read, or an id stands twice; what was committed before stays.
+        IndexMismatchError: the vectors do not fit the index.
+        IndexFileError: the disk is full or cannot be written; what was committed stays.
+    """
+    index.need_writer()
+    if commit_every < 1:
+        raise ValueError(f"commit_every is {commit_every}; it must be at least 1")
+    return _Build(index, embed, split, commit_every, fraction).run(documents, sync_sources)
+
+
+class _Build:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        index: Index,
+        embed: Embed,
+        split: Split | None,
+        commit_every: int,
+        fraction: Callable[[], float | None],
+    ) -> None:
+        self.index, self.embed, self.split = index, embed, split
+        self.commit_every, self.fraction = commit_every, fraction
+        self.report = BuildReport()
+        self.started = perf_counter()
+        self.noted = 0  # documents whose ids are noted
+
+    def run(self, documents: Iterable[Document], sync_sources: Sequence[str] | None) -> Iterator[BuildReport]:
+        begin_run(self.index.database)
+        pending: _Batch | None = None
+        with ThreadPoolExecutor(_EMBEDDERS, thread_name_prefix="embed") as pool:
+            try:
+                for batch in self._batches(documents, pool):
+                    self._submit(batch, pool, 1)
+                    if pending is not None:
+                        yield from self._finish(pending)
+                    pending = batch
+                if pending is not None:
+                    yield from self._finish(pending)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if sync_sources is not None:
+            self._delete_vanished(sync_sources)
+        self.index.settle()
+        yield self._now(finished=True, fraction=1.0)
+
+    def _now(self, **changes: float | None) -> BuildReport:
+        changes = {"fraction": self.fraction(), "seconds": perf_counter() - self.started, **changes}
+        self.report = replace(self.report, **changes)  # type: ignore[arg-type]  # the names are the report's own
+        return self.report
+
+    def _submit(self, batch: _Batch, pool: ThreadPoolExecutor, least: int) -> None:
+        """Hand the batch's texts to the embedder, slice by slice, as long as there are `least` of them or more."""
+        while len(batch.texts) - (start := len(batch.futures) * _SLICE_TEXTS) >= least:
+            batch.futures.append(pool.submit(self.embed, batch.texts[start : start + _SLICE_TEXTS]))
+
+    def _batches(self, documents: Iterable[Document], pool: ThreadPoolExecutor) -> Iterator[_Batch]:
+        """Sort documents into batches of about `commit_every` passages; one document is never cut in two."""
+        batch = _Batch()
+        for chunk in read_ahead(_chunks(documents, min(_CHUNK_DOCUMENTS, self.commit_every))):
+            places = [(document.doc_id, document.where) for document, _, _ in chunk]
+            duplicate = find_duplicate(self.index.database, self.noted, places)
+            self.noted += len(places)
+            if duplicate is not None:
+                raise duplicate_id(*duplicate)
+            known = find_documents(self.index.database, [document.doc_id for document, _, _ in chunk])
+            for document, metadata, digest in chunk:
+                self._place(batch, document, metadata, digest, known.get(document.doc_id))
+                self._submit(batch, pool, _SLICE_TEXTS)  # at once: the first texts need not wait for the last
+                # Unchanged documents make no work, but a pass over many of them must show some progress.
+                work = max(len(batch.texts), len(batch.updates), len(batch.additions))
+                if work >= self.commit_every or batch.counts["read"] >= _MAX_READ:
+                    yield batch
+                    batch = _Batch()
+        yield batch
+
+    def _place(
+        self,
+        batch: _Batch,
+        document: Document,
+        metadata: str,
+        digest: bytes,
+        known: tuple[int, bytes, str] | None,
+    ) -> None:
+        """Decide what a document is: new, changed in its words, changed in its metadata, or as it was."""
+        batch.counts["read"] += 1
+        if known is not None and known[1:] == (digest, document.source):
+            batch.counts["unchanged"] += 1
+            return
+        batch.fields.update(document.metadata)
+        if known is not None and known[1][:16] == digest[:16]:  # the words are the same: no new vectors
+            batch.updates.append(Update(known[0], metadata, digest, document.source))
+            batch.counts["updated" if known[1] != digest else "unchanged"] += 1
+            return
+        if known is not None:
+            batch.replaced.append(known[0])
+        batch.counts["added" if known is None else "updated"] += 1
+        self._cut(Addition(document, metadata, digest), batch)
+
+    def _cut(self, addition: Addition, batch: _Batch) -> None:
+        document = addition.document
+        passages: Sequence[Passage] = WHOLE
+        if not titled_text(document.title, document.text):
+            passages = ()
+            batch.counts["empty"] += 1
+        elif self.split is not None:
+            spans = self.split(document.title, document.text)
+            if len(spans) > 1:  # one passage is the whole text, white space around it and all
+                passages = [Passage(start, stop) for start, stop in spans]
+        batch.additions.append(replace(addition, passages=passages))
+        for passage in passages:
+            part = document.text if passage.stop == -1 else document.text[passage.start : passage.stop]
+            batch.texts.append(titled_text(document.title, part))
+
+    def _finish(self, batch: _Batch) -> Iterator[BuildReport]:
+        """Wait for a batch's vectors and commit it."""
+        vectors = np.empty((len(batch.texts), self.index.settings.dimension), np.float32)
+        at = 0
+        names = [repr(addition.document.doc_id) for addition in batch.additions for _ in addition.passages]
+        for future in batch.futures:
+            found = future.result()
+            part = prepare_vectors(found, self.index.settings, names[at : at + _SLICE_TEXTS])
+            vectors[at : at + len(part)] = part
+            at += len(part)
+            yield self._now(embedded=self.report.embedded + len(part))
+        if batch.additions or batch.updates:
+            change = Change(batch.additions, batch.updates, batch.replaced, frozenset(batch.fields))
+            self.index.need_writer().commit(change, vectors)
+            self.index.settle()
+        counts = {name: getattr(self.report, name) + count for name, count in batch.counts.items()}
+        yield self._now(**counts, passages=self.report.passages + len(batch.texts))
+
+    def _delete_vanished(self, sources: Sequence[str]) -> None:
+        vanished = vanished_documents(self.index.database, sources)
+        for start in range(0, len(vanished), self.commit_every):
+            keys = vanished[start : start + self.commit_every]
+            empty = np.empty((0, self.index.settings.dimension), np.float32)
+            self.index.need_writer().commit(Change(deleted_keys=keys), empty)
+            self._now(deleted=self.report.deleted + len(keys))
+
+
+def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[tuple[Document, str, bytes]]]:
+    chunk = []
+    for document in documents:
+        metadata = metadata_json(document.metadata)
+        digest = content_hash(document.doc_id, document.title, document.text, metadata)
+        chunk.append((document, metadata, digest))
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def read_ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """Draw items in a thread, a few ahead; what it raises is raised here, in its place."""
+    line: queue.Queue[tuple[str, _T | BaseException | None]] = queue.Queue(_READ_AHEAD)
+    stopped = threading.Event()
+
+    def put(kind: str, value: _T | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                line.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def read() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if stopped.is_set():
+                    return
+            put("end", None)
+        except BaseException as exc:
+            put("error", exc)
+
+    thread = threading.Thread(target=read, name="read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = line.get()
+            if kind == "end":
+                return
+            if isinstance(value, BaseException):
+                raise value
+            yield value  # type: ignore[misc]  # an item, since it is no error and not the end
+    finally:
+        stopped.set()
+        thread.join()

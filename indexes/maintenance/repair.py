@@ -1,0 +1,241 @@
+"""repair(): rebuild what can be derived, and take out, by name, what cannot.
+
+A document that lost its vector or its words is deleted, so that the next build of the same input embeds it again.
+1. A database that SQLite cannot read in full is copied into a new one, from both ends up to the damage.
+2. Segments: blocks with wrong checksums are left out of a new file; a segment that cannot be read goes.
+3. Documents, passages and rows that do not fit together go; what is left in the segments gets tombstones.
+4. The text index is built again from the documents, the ANN structure from the segments.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from embedkit.data.records import titled_text
+from embedkit.errors import IndexFileError
+
+from ..search.search import AnnFile
+from ..search.snapshot import SEGMENT_FOLDER
+from ..storage.commit import SEGMENT_PATTERN, database_path
+from ..storage.database import FORMAT_VERSION, Database, checked
+from ..storage.lock import WriterLock
+from ..storage.segment import RowArray, Segment, write_segment
+from ..storage.settings import Settings
+from ..store import Index
+from .ann_build import build_ann
+from .verify import damaged_documents, database_problems, passage_keys
+
+if TYPE_CHECKING:
+    from ..search.ann import Kind
+
+# Everything that is not derived; the text index is made anew.
+_TABLES = ("meta", "documents", "passages", "segments", "tombstones", "fields")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One thing put right. `lost` are the ids of documents that the next build must bring again."""
+
+    place: str
+    done: str
+    lost: Sequence[str] = ()
+
+
+def repair(path: str | Path) -> Iterator[Repair]:
+    """Put an index right as far as can be, yielding each thing done; nothing where nothing was wrong.
+
+    Raises:
+        IndexFileError: there is no index, another process writes to it, or its settings cannot be read.
+    """
+    folder = Path(path)
+    if not database_path(folder).is_file():
+        raise IndexFileError(
+            f"{folder}: there is no index here to repair. Make one with: embedkit index build INPUT --index {folder}"
+        )
+    return _repair(folder, WriterLock(folder))
+
+
+def _repair(folder: Path, lock: WriterLock) -> Iterator[Repair]:
+    try:
+        yield from _repair_database(folder)
+        database = Database(database_path(folder), writable=True)
+        try:
+            yield from _repair_content(folder, database)
+        finally:
+            database.close()
+    finally:
+        lock.release()
+    yield from _repair_ann(folder)
+
+
+def _repair_database(folder: Path) -> Iterator[Repair]:
+    path = database_path(folder)
+    try:
+        with closing(Database(path)) as database:
+            problems = list(database_problems(database))
+    except IndexFileError as exc:
+        problems = [str(exc)]
+    if not problems:
+        return
+    rows: dict[str, list[tuple[Any, ...]]] = {}  # Any: SQLite's values
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        for table in _TABLES:
+            rows[table] = _readable_rows(old, table)
+    meta = dict(cast("list[tuple[str, Any]]", rows["meta"]))
+    version = meta.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise IndexFileError(
+            f"{folder}: index format version {version}; this embedkit repairs up to {FORMAT_VERSION}. Update embedkit"
+        )
+    settings = str(meta.get("settings", "")).partition(" ")[2]
+    if meta.get("settings") != checked(settings):
+        raise IndexFileError(
+            f"{path}: the settings cannot be read, and nothing else says what the vectors are. Build the index anew"
+        )
+
+    def fill(connection: sqlite3.Connection) -> None:
+        kept = {**meta, "format_version": FORMAT_VERSION}
+        kept.pop("ann", None)
+        connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", kept.items())
+        connection.execute(
+            "UPDATE meta SET value = max(value, ?) WHERE name = 'next_row'",
+            (1 + max((first + count for _, first, count, *_ in rows["segments"]), default=0),),
+        )
+        for table in _TABLES[1:]:
+            marks = ", ".join("?" * len(rows[table][0])) if rows[table] else ""
+            for row in rows[table]:
+                try:
+                    connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+                except (sqlite3.DatabaseError, UnicodeEncodeError):
+                    continue  # a value that is not what the column holds: the row is lost with it
+
+    for suffix in ("-wal", "-shm"):  # the old file's log would be taken for the new one's
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    Database.create(path, settings, fill=fill)
+    yield Repair(path.name, f"copied what could be read into a new database ({problems[0]})")
+
+
+def _readable_rows(
+    connection: sqlite3.Connection, table: str
+) -> list[tuple[Any, ...]]:  # Any: SQLite's values
+    """Read a table from both ends, each up to where it cannot be read further."""
+    found: dict[tuple[Any, ...], None] = {}  # Any: SQLite's values
+    key = {"meta": "name", "segments": "name", "fields": "name"}.get(table, "rowid")
+    for direction in ("ASC", "DESC"):
+        try:
+            for row in connection.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY {key} {direction}"):
+                found.setdefault(row)
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            continue
+    return list(found)
+
+
+def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
+    settings = Settings.from_json(database.checked_meta("settings") or "")
+    sound: dict[int, int] = {}  # row -> key, of the vectors that can be read
+    for info in database.segments():
+        where = f"{SEGMENT_FOLDER}/{info.name}"
+        try:
+            segment = Segment(folder / where, info, settings.storage, settings.dimension)
+        except (IndexFileError, FileNotFoundError) as exc:
+            with database.transaction():
+                database.remove_segments([info.name])
+            yield Repair(where, f"removed a segment of {info.rows} vectors that cannot be read ({exc})")
+            continue
+        bad = segment.damaged_rows()
+        if len(bad):
+            _rewrite(folder, database, segment, bad)
+            yield Repair(where, f"removed {len(bad)} vectors whose checksums do not match")
+        good = np.isin(segment.rows, bad, invert=True)
+        sound.update(zip(segment.rows[good].tolist(), segment.keys[good].tolist(), strict=True))
+    lost = _misfits(database, sound)
+    before = [database.meta("tombstone_sum"), database.count("tombstones")]
+    with database.transaction():
+        _remove(database, lost, sound)
+        database.rebuild_text_index()
+    if lost:
+        yield Repair(
+            database_path(folder).name,
+            f"deleted {len(lost)} documents that lost their words or vectors; build again from the same input",
+            tuple(sorted(lost)),
+        )
+    elif before != [database.meta("tombstone_sum"), database.count("tombstones")]:
+        yield Repair(database_path(folder).name, "wrote the tombstones anew")
+    yield Repair(database_path(folder).name, "built the text index anew")
+
+
+def _rewrite(folder: Path, database: Database, segment: Segment, bad: RowArray) -> None:
+    """Put a segment's rows, but for the bad ones, into a new file."""
+    keep = np.flatnonzero(np.isin(segment.rows, bad, invert=True))
+    name = SEGMENT_PATTERN.format(database.meta("next_file"))
+    path = folder / SEGMENT_FOLDER / name
+    path.unlink(missing_ok=True)
+    info = None
+    if len(keep):
+        info = write_segment(
+            path,
+            [segment.codes[keep]],
+            storage=segment.storage,
+            rows=segment.rows[keep],
+            keys=segment.keys[keep],
+            dimension=segment.dimension,
+            scales=segment.scales,
+        )
+    with database.transaction():
+        database.next_file_name(SEGMENT_PATTERN)
+        database.remove_segments([segment.info.name])
+        if info is not None:
+            database.add_segment(info)
+
+
+def _misfits(database: Database, sound: dict[int, int]) -> set[str]:
+    """Return the ids of documents that are damaged or lack one of their vectors."""
+    expected = passage_keys(database)
+    bad_rows = [row for row, key in expected.items() if sound.get(row) != key]
+    found = database.execute(
+        "SELECT DISTINCT doc_id FROM passages JOIN documents USING (doc_key) "
+        "WHERE row IN (SELECT value FROM json_each(?))",
+        (json.dumps(bad_rows),),
+    )
+    lost = {doc_id for (doc_id,) in found} | set(damaged_documents(database))
+    # A document whose passages were lost with a part of the table has a hole in their numbers, or none at all.
+    holes = database.execute(
+        "SELECT doc_id, title, text, count(row) FROM documents LEFT JOIN passages USING (doc_key) "
+        "GROUP BY doc_key HAVING count(row) = 0 OR max(number) + 1 != count(row)"
+    )
+    return lost | {doc_id for doc_id, title, text, count in holes if count or titled_text(title, text)}
+
+
+def _remove(database: Database, lost: set[str], sound: dict[int, int]) -> None:
+    """Delete documents without asking the text index, and give every row without a passage a tombstone."""
+    database.execute(
+        "DELETE FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(lost)),)
+    )
+    database.execute("DELETE FROM passages WHERE doc_key NOT IN (SELECT doc_key FROM documents)")
+    living = set(database.rows("SELECT row FROM passages").tolist())
+    database.execute("DELETE FROM tombstones")
+    database.executemany("INSERT INTO tombstones VALUES (?)", [(row,) for row in sorted(set(sound) - living)])
+    database.set_tombstone_sum()
+
+
+def _repair_ann(folder: Path) -> Iterator[Repair]:
+    with Index.open(folder, writable=True) as index:
+        info = index.database.ann()
+        if info is None:
+            return
+        try:
+            AnnFile(folder, info).check()
+        except (FileNotFoundError, IndexFileError) as exc:
+            kind = cast("Kind", info.kind if index.snapshot.num_rows else "flat")
+            for _ in build_ann(index, kind):
+                pass
+            yield Repair(info.name, f"built the {info.kind} structure anew ({exc}); tune it again")

@@ -1,0 +1,1 @@
+"""Finding the hits of a query in one snapshot of an index."""

@@ -1,0 +1,223 @@
+"""What one reader sees: the segments, the rows that are alive and the ANN structure of one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from embedkit.errors import IndexFileError
+from embedkit.native.search import can_search
+
+from ..candidates import Candidates, Mask, Scorer
+from ..storage.database import Database
+from ..storage.segment import FloatArray, RowArray, Segment
+from ..storage.settings import Settings
+from .exact import BINARY_OVERSAMPLING, search_segments, stored_vectors
+
+SEGMENT_FOLDER = "segments"
+# As many more than k are fetched, so that ties at the border can be put in order by id.
+MARGIN = 8
+_CACHED_PAIRS = 1024  # scored again at a time: their vectors, 1.5 MB of 384 dimensions, stay in the cache
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The vectors of one commit. `alive` is by row number, None where every row is."""
+
+    settings: Settings
+    segments: Sequence[Segment]
+    alive: Mask | None
+    num_rows: int  # alive
+    next_row: int
+
+    @classmethod
+    def take(
+        cls, folder: Path, database: Database, settings: Settings, known: Sequence[Segment] = ()
+    ) -> Snapshot:
+        """Map the segments that the database names; `known` are mapped already.
+
+        Raises:
+            FileNotFoundError: a segment went away, since a compaction was committed meanwhile.
+            IndexFileError: a segment or the tombstones are damaged.
+        """
+        mapped = {segment.info.name: segment for segment in known}
+        segments = [
+            mapped.get(info.name)
+            or Segment(folder / SEGMENT_FOLDER / info.name, info, settings.storage, settings.dimension)
+            for info in database.segments()
+        ]
+        tombstones = database.tombstones()
+        next_row = database.meta("next_row")
+        num_rows = sum(map(len, segments)) - len(tombstones)
+        alive: Mask | None = None
+        if len(tombstones):
+            alive = np.ones(next_row, bool)
+            alive[tombstones] = False
+        return cls(settings, segments, alive, num_rows, next_row)
+
+    @property
+    def scorer(self) -> Scorer:
+        return Scorer(self.settings.metric)
+
+    def restrict(self, rows: RowArray | None) -> tuple[Mask | None, int]:
+        """Return the mask of the rows of a filter (None: no filter) that are alive, and how many they are."""
+        if rows is None:
+            return self.alive, self.num_rows
+        mask = np.zeros(self.next_row, bool)
+        mask[rows] = True
+        return mask, len(rows)
+
+    def rows_up_to(self, last_row: int) -> int:
+        """Count the rows up to a number, deleted ones that a segment still holds among them."""
+        return sum(int(np.searchsorted(segment.rows, last_row, side="right")) for segment in self.segments)
+
+    @cached_property
+    def present(self) -> Mask:
+        """Return the mask of the rows that are alive and in a segment."""
+        mask = np.zeros(self.next_row, bool)
+        for segment in self.segments:
+            mask[segment.rows] = True
+        return mask if self.alive is None else mask & self.alive
+
+    def gather(self, rows: RowArray) -> FloatArray:
+        """Return the vectors of rows as (len(rows), E) float32.
+
+        Raises:
+            IndexFileError: no segment holds a row, or the bytes of one were changed.
+        """
+        located = self._locate(rows)
+        if len(located) == 1:
+            return located[0][0].gather(located[0][2])
+        vectors = np.empty((len(rows), self.settings.dimension), np.float32)
+        for segment, at, positions in located:
+            vectors[at] = segment.gather(positions)
+        return vectors
+
+    def keys(self, rows: RowArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+        keys = np.empty(len(rows), np.uint64)
+        for segment, at, positions in self._locate(rows):
+            keys[at] = segment.keys[positions]
+        return keys
+
+    def _locate(self, rows: RowArray) -> list[tuple[Segment, RowArray, RowArray]]:
+        """Return (segment, indices into rows, positions in the segment) for each segment that holds some."""
+        firsts = np.asarray([segment.info.first_row for segment in self.segments], np.int64)
+        which = np.searchsorted(firsts, rows, side="right") - 1
+        located = []
+        for number in (np.flatnonzero(np.bincount(which + 1)) - 1).tolist():
+            at = np.flatnonzero(which == number)
+            segment = self.segments[max(number, 0)]
+            positions = segment.positions(rows[at])
+            found = segment.rows[positions]
+            if number < 0 or not np.array_equal(found, rows[at]):
+                missing = rows[at][found != rows[at]]
+                raise IndexFileError(
+                    f"{segment.path.parent.parent}: no segment holds row {missing[0]}, which the database names. "
+                    f"Run: embedkit index repair --index {segment.path.parent.parent}"
+                )
+            located.append((segment, at, positions))
+        return located
+
+    def _placed(self, rows: RowArray) -> Iterator[tuple[Segment, RowArray]]:
+        """Yield each segment that holds some of the rows (Q, K), with their positions there, -1 for all others (Q, K)."""
+        there = np.flatnonzero(rows >= 0)
+        for segment, at, positions in self._locate(rows.ravel()[there]):
+            segment.check_positions(positions)
+            places = np.full(rows.size, -1, np.int64)
+            places[there[at]] = positions
+            yield segment, places.reshape(rows.shape)
+
+    def rescore(self, queries: FloatArray, candidates: Candidates) -> Candidates:
+        """Score candidates anew by the stored vectors, each pair alone, in double precision; best first."""
+        rows = candidates.rows
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        if can_search():
+            for segment, places in self._placed(rows):
+                stored_vectors(segment, self.settings.metric).score_pairs(queries, places, scores)
+        else:
+            self._rescore(queries, rows, scores)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
+
+    def _rescore(self, queries: FloatArray, rows: RowArray, scores: FloatArray) -> None:
+        """Write the scores of rows (Q, K); those of -1 stay as they are."""
+        step = max(1, _CACHED_PAIRS // max(1, rows.shape[1]))
+        for first in range(0, len(queries), step):
+            some, part = queries[first : first + step], rows[first : first + step]
+            there = part >= 0
+            if there.any():
+                vectors = np.zeros((*part.shape, self.settings.dimension), np.float32)  # (step, K, E)
+                vectors[there] = self.gather(part[there])
+                np.copyto(scores[first : first + step], self.scorer.pairs(some, vectors), where=there)
+
+    def shortlist(self, queries: FloatArray, candidates: Candidates, k: int) -> Candidates:
+        """Keep, of many candidates, the best few by the stored vectors, in no order, for `rescore` to look at closely."""
+        rows, width = candidates.rows, k + MARGIN
+        if self.settings.storage != "float32" or rows.shape[1] <= 2 * width:
+            return candidates
+        from .ann import score_in_place
+
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for segment, places in self._placed(rows):
+            np.maximum(scores, score_in_place(segment, self.settings.metric, queries, places), out=scores)
+        best = np.argpartition(-scores, width, axis=1)[:, :width]
+        return Candidates(np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1))
+
+    def search_exact(
+        self,
+        queries: FloatArray,
+        k: int,
+        *,
+        rows: RowArray | None = None,
+        first_row: int = 0,
+        release: bool = False,
+    ) -> Candidates:
+        """Return at least the best k of each query and all that tie with the last of them.
+
+        `rows` are those that a filter lets pass; `release` keeps the files out of this process's memory.
+        """
+        mask, matching = self.restrict(rows)
+        if self.settings.storage == "binary":
+            width = min(matching, max(200, BINARY_OVERSAMPLING * k))
+            nearest = search_segments(
+                self.segments, self.scorer, queries, width, mask=mask, first_row=first_row, release=release
+            )
+            return self.rescore(queries, nearest)
+        return self._search_exact(queries, k, min(matching, k + MARGIN), mask, matching, first_row, release)
+
+    def _search_exact(
+        self,
+        queries: FloatArray,
+        k: int,
+        fetch: int,
+        mask: Mask | None,
+        matching: int,
+        first_row: int,
+        release: bool,
+    ) -> Candidates:
+        if not fetch:
+            return Candidates.none(len(queries), 0)
+        found = search_segments(
+            self.segments, self.scorer, queries, fetch, mask=mask, first_row=first_row, release=release
+        )
+        worst = found.scores[:, -1]
+        found = self.rescore(queries, found)
+        kth = found.scores[:, min(k, fetch) - 1]
+        tied = np.flatnonzero(
+            (worst > -np.inf) & (worst >= kth - self.scorer.error(queries, found.scores[:, 0]))
+        )
+        if fetch == matching or not len(tied):
+            return found
+        # More rows than were fetched may tie at the border: take four times as many for those queries.
+        wider = self._search_exact(
+            queries[tied], k, min(matching, 4 * fetch), mask, matching, first_row, release
+        )
+        scores, rows = wider.scores, wider.rows
+        padded = Candidates.none(len(queries), scores.shape[1])
+        padded.scores[:, :fetch], padded.rows[:, :fetch] = found.scores, found.rows
+        padded.scores[tied], padded.rows[tied] = scores, rows
+        return padded

@@ -1,0 +1,1 @@
+"""The index on disk: segments, the database, commits and the lock."""

@@ -1,0 +1,236 @@
+"""How an index changes: segment file, fsync, then one transaction that names it with its documents.
+
+Whatever happens before the transaction's end leaves a file that no transaction names; the next writer removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from embedkit.data.records import Document
+from embedkit.errors import IndexFileError, IndexMismatchError
+
+from ..search.snapshot import SEGMENT_FOLDER
+from .database import DATABASE_NAME, Database
+from .documents import (
+    Passage,
+    add_fields,
+    delete_documents,
+    insert_document,
+    insert_passages,
+    passage_key,
+    update_document,
+)
+from .lock import LOCK_NAME
+from .segment import FloatArray, SegmentInfo, calibrate, encode, write_segment
+from .settings import Settings
+
+ANN_PATTERN = "ann-{:06d}.faiss"
+SEGMENT_PATTERN = "{:06d}.vectors"
+WHOLE = (Passage(0, -1),)  # the passage that is all of its text
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A document that goes in, with one vector for each of its passages."""
+
+    document: Document
+    metadata: str
+    digest: bytes
+    passages: Sequence[Passage] = WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What changes of a document without a new vector: its metadata, or where it was read."""
+
+    doc_key: int
+    metadata: str
+    digest: bytes
+    source: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one commit does."""
+
+    additions: Sequence[Addition] = ()
+    updates: Sequence[Update] = ()
+    deleted_keys: Sequence[int] = ()  # documents that go, those that an addition replaces among them
+    fields: frozenset[str] = field(default_factory=frozenset)  # names of metadata that now occur
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system raises about a write into an IndexFileError that says what to do."""
+    try:
+        yield
+    except OSError as exc:
+        if isinstance(exc, FileNotFoundError):
+            raise
+        advice = "Check the permissions of the folder and the disk"
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "Make room and run the same command again; nothing that was committed is lost"
+        raise IndexFileError(f"{folder}: cannot be written ({exc.strerror}). {advice}") from exc
+
+
+def prepare_vectors(vectors: FloatArray, settings: Settings, names: Sequence[str]) -> FloatArray:
+    """Check (N, E) vectors and, for cosine, bring them to unit length. `names` says what each is in a message.
+
+    Raises:
+        IndexMismatchError: a wrong shape, a vector that is not finite, or one without a direction.
+    """
+    wanted = (len(names), settings.dimension)
+    if vectors.shape != wanted:
+        raise IndexMismatchError(
+            f"vectors have shape {vectors.shape}; {len(names)} texts in an index of dimension {settings.dimension} "
+            f"need {wanted}. Use the model that the index was built with"
+        )
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise IndexMismatchError(
+            f"the vector of {names[at]} (number {at + 1} of {len(names)}) holds NaN or infinity; "
+            "an index takes finite numbers. Check the model that made it"
+        )
+    if settings.metric == "cosine" and len(vectors):
+        norms = np.sqrt(np.einsum("ne,ne->n", vectors, vectors, dtype=np.float64))
+        if not norms.all():
+            at = int(np.argmin(norms))
+            raise IndexMismatchError(
+                f"the vector of {names[at]} (number {at + 1} of {len(names)}) is all zeros; "
+                "cosine needs a direction. Leave it out, or build the index with --metric dot"
+            )
+        vectors = (vectors / norms[:, None]).astype(np.float32)
+    if settings.storage == "float16" and len(vectors) and np.abs(vectors).max() > 65504:
+        at = int(np.argmax(np.abs(vectors).max(axis=1)))
+        raise IndexMismatchError(
+            f"the vector of {names[at]} holds {np.abs(vectors[at]).max():g}; float16 reaches 65504. "
+            "Build the index with --storage float32"
+        )
+    return vectors
+
+
+class Writer:
+    """Applies changes to an index whose lock this process holds."""
+
+    def __init__(self, folder: Path, database: Database, settings: Settings) -> None:
+        self.folder, self.database, self.settings = folder, database, settings
+        with writing(folder):
+            (folder / SEGMENT_FOLDER).mkdir(exist_ok=True)
+            self.remove_orphans()
+
+    def remove_orphans(self) -> list[str]:
+        """Remove the files that no transaction names: what a kill or a compaction left behind."""
+        named = {f"{SEGMENT_FOLDER}/{info.name}" for info in self.database.segments()}
+        ann = self.database.ann()
+        if ann is not None:
+            named.add(ann.name)
+        found = [*(self.folder / SEGMENT_FOLDER).iterdir(), *self.folder.glob("ann-*.faiss*")]
+        orphans = [path for path in found if path.relative_to(self.folder).as_posix() not in named]
+        for path in orphans:
+            path.unlink()
+        return [path.name for path in orphans]
+
+    def commit(self, change: Change, vectors: FloatArray) -> None:
+        """Apply a change; vectors (N, E) are those of its passages, in order, already prepared.
+
+        Raises:
+            IndexFileError: the disk is full or cannot be written; the index is as it was before.
+        """
+        database = self.database
+        first_row = row = int(database.meta("next_row"))
+        name = SEGMENT_PATTERN.format(database.meta("next_file"))
+        keys = [
+            passage_key(addition.digest, number, passage.start, passage.stop)
+            for addition in change.additions
+            for number, passage in enumerate(addition.passages)
+        ]
+        if len(keys) != len(vectors):
+            raise ValueError(f"{len(vectors)} vectors for {len(keys)} passages")
+        scales = self._scales(vectors)
+        info = None if not keys else self._write(name, first_row, keys, vectors, scales)
+        with database.transaction():
+            if change.deleted_keys:
+                delete_documents(database, change.deleted_keys)
+            for update in change.updates:
+                update_document(database, update.doc_key, update.metadata, update.digest, update.source)
+            passages = []
+            for addition in change.additions:
+                doc_key = insert_document(database, addition.document, addition.metadata, addition.digest)
+                for number, passage in enumerate(addition.passages):
+                    passages.append((row, doc_key, number, passage.start, passage.stop))
+                    row += 1
+            add_fields(database, change.fields)
+            if info is not None:
+                insert_passages(database, passages, first_row)
+                database.add_segment(info)
+                database.set_meta("next_row", row)
+                database.next_file_name(SEGMENT_PATTERN)
+                if scales is not None and database.meta("scales") is None:
+                    database.set_meta("scales", scales.astype("<f4").tobytes())
+
+    def _scales(self, vectors: FloatArray) -> FloatArray | None:
+        """Return the steps of int8, chosen when the first vectors come."""
+        if self.settings.storage not in ("int8", "binary") or not len(vectors):
+            return None
+        stored = self.database.meta("scales")
+        return calibrate(vectors) if stored is None else np.frombuffer(stored, "<f4")
+
+    def _write(
+        self, name: str, first_row: int, keys: list[int], vectors: FloatArray, scales: FloatArray | None
+    ) -> SegmentInfo:
+        path = self.folder / SEGMENT_FOLDER / name
+        with writing(self.folder):
+            path.unlink(missing_ok=True)  # the name is unused, so a file there is what a failed commit left
+            try:
+                return write_segment(
+                    path,
+                    [encode(vectors, self.settings.storage, scales)],
+                    storage=self.settings.storage,
+                    rows=np.arange(first_row, first_row + len(keys), dtype=np.int64),
+                    keys=np.asarray(keys, np.uint64),
+                    dimension=self.settings.dimension,
+                    scales=scales,
+                )
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+
+
+def new_folder(folder: Path) -> Path:
+    """Make the folder for a new index, or find it empty.
+
+    Raises:
+        IndexFileError: something is there already, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A creation that was killed leaves no more than these.
+        others = sorted(
+            child.name
+            for child in folder.iterdir()
+            if child.name not in (LOCK_NAME, SEGMENT_FOLDER) and ".new" not in child.name
+        )
+    except OSError as exc:
+        raise IndexFileError(
+            f"{folder}: cannot be made ({exc.strerror}). Check the path and the permissions"
+        ) from exc
+    if database_path(folder).exists():
+        raise IndexFileError(f"{folder}: there is an index already. Add to it, or choose another folder")
+    if others:
+        raise IndexFileError(
+            f"{folder}: the folder holds {others[0]!r}; an index wants an empty folder. Choose another"
+        )
+    return folder
+
+
+def database_path(folder: Path) -> Path:
+    return folder / DATABASE_NAME

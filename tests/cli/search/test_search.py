@@ -1,0 +1,126 @@
+"""`embedkit search`: one query, many, filters, modes, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.cli.index.test_index import ROWS, invoke
+from tests.tiny import write_tiny_model
+from tests.tiny_cross_encoder import write_tiny_cross_encoder
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    invoke("index", "build", corpus, "--index", folder / "my.index", "--model", tiny_model)
+    return folder / "my.index"
+
+
+def hits(*arguments: object, stdin: str | None = None) -> list[dict[str, object]]:
+    return [json.loads(line) for line in invoke("search", *arguments, stdin=stdin).splitlines()]
+
+
+def test_a_document_finds_itself_with_cosine_one(index: Path) -> None:
+    row = ROWS[1]
+    found = hits(index, f"{row['title']} {row['text']}", "--top-k", 1)
+    assert found[0]["id"] == "dog"
+    assert found[0]["score"] == pytest.approx(1, abs=1e-5)
+    assert found[0]["metadata"] == {"year": 2022}
+
+
+@pytest.mark.parametrize("mode", ["dense", "text", "hybrid"])
+def test_every_mode_finds_the_horse_and_no_more_hits_than_documents(index: Path, mode: str) -> None:
+    found = hits(index, "a man walks with a horse", "--mode", mode, "--top-k", 50)
+    assert found[0]["id"] == "horse"
+    assert 1 <= len(found) <= 3
+    assert [hit["rank"] for hit in found] == list(range(1, len(found) + 1))
+
+
+def test_a_filter_and_a_least_score_leave_hits_out(index: Path) -> None:
+    assert {hit["id"] for hit in hits(index, "horse", "--where", "year > 2020")} == {"dog", "horse"}
+    assert hits(index, "horse", "--min-score", "2") == []
+
+
+def test_queries_from_a_pipe_and_a_file_and_a_trec_run(index: Path, tmp_path: Path) -> None:
+    lines = '{"_id": "q1", "text": "horse"}\n{"_id": "q2", "text": "guitar"}\n'
+    from_pipe = hits(index, "--mode", "text", stdin=lines)
+    assert [(hit["query_id"], hit["id"]) for hit in from_pipe] == [("q1", "horse"), ("q2", "guitar")]
+    (tmp_path / "q.jsonl").write_text(lines, encoding="utf-8")
+    invoke("search", index, "--queries", tmp_path / "q.jsonl", "--run", tmp_path / "out.trec", "--top-k", 2)
+    rows = [line.split() for line in (tmp_path / "out.trec").read_text(encoding="utf-8").splitlines()]
+    assert [(row[0], row[3]) for row in rows] == [("q1", "1"), ("q1", "2"), ("q2", "1"), ("q2", "2")]
+
+
+def test_a_run_holds_what_the_hits_say_with_filters_too(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text(
+        '{"_id": "q1", "text": "horse"}\n{"_id": "q2", "text": "a song"}\n', encoding="utf-8"
+    )
+    for extra in (
+        (),
+        ("--where", "year > 2015"),
+        ("--min-score", "0.2"),
+        ("--mode", "hybrid", "--fusion", "ranks"),
+    ):
+        shown = hits(index, "--queries", tmp_path / "q.jsonl", *extra)
+        invoke("search", index, "--queries", tmp_path / "q.jsonl", "--run", tmp_path / "out.trec", *extra)
+        rows = [line.split() for line in (tmp_path / "out.trec").read_text(encoding="utf-8").splitlines()]
+        assert [(row[0], row[2]) for row in rows] == [(hit["query_id"], hit["id"]) for hit in shown], extra
+        assert [float(row[4]) for row in rows] == pytest.approx([hit["score"] for hit in shown])
+
+
+def test_the_first_stage_can_be_left_a_say(index: Path, tmp_path: Path) -> None:
+    model = write_tiny_cross_encoder(tmp_path / "reranker")
+    alone = [hit["id"] for hit in hits(index, "the dog")]
+    assert [hit["id"] for hit in hits(index, "the dog", "--rerank", model, "--rerank-weight", 0)] == alone
+    both = hits(index, "the dog", "--rerank", model, "--rerank-weight", 0.5)
+    assert [hit["score"] for hit in both] == sorted((hit["score"] for hit in both), reverse=True)  # type: ignore[type-var] # JSON
+    assert all(0 <= hit["score"] <= 1 for hit in both)  # type: ignore[operator] # JSON
+
+
+def test_reranking_orders_the_candidates_by_the_rerankers_scores(index: Path, tmp_path: Path) -> None:
+    cross_encoder = write_tiny_cross_encoder(tmp_path / "reranker")
+    for choice in (cross_encoder, "maxsim"):
+        found = hits(index, "the dog", "--rerank", choice, "--candidates", 3)
+        assert len(found) == 3
+        scores = [hit["scores"]["rerank"] for hit in found]  # type: ignore[index] # JSON
+        assert scores == sorted(scores, reverse=True)
+        assert [hit["score"] for hit in found] == scores
+    within = hits(index, "the dog", "--rerank", cross_encoder, "--rerank-budget", "2s")
+    assert len(within) == 3
+
+
+def test_another_model_is_refused(index: Path, tmp_path: Path) -> None:
+    other = write_tiny_model(tmp_path / "other", seed=1)
+    result = CliRunner().invoke(app, ["search", str(index), "dog", "--model", str(other)])
+    assert result.exit_code == 1
+    assert "weights is" in str(result.exception)
+
+
+def test_a_filter_with_sql_in_it_is_an_error_and_harms_nothing(index: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["search", str(index), "dog", "--where", "year > 2020; DROP TABLE documents"]
+    )
+    assert result.exit_code == 1
+    assert len(hits(index, "dog")) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("dog", "--queries", "q.jsonl"), "exclude each other"),
+        (("dog", "--run", "out.trec"), "--run goes with --queries"),
+        (("dog", "--rerank-budget", "soon"), "not a time budget"),
+        (("dog", "--dense-weight", "0", "--text-weight", "0"), "are both 0"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(index: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(app, ["search", str(index), *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())

@@ -1,0 +1,125 @@
+"""--where: what it means, and that nothing but a comparison ever reaches SQLite."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedkit.data.records import Document
+from embedkit.errors import FilterError
+from indexes.search.filters import compile_filter
+from tests.indexes.fakes import create, embed
+
+ROWS: list[dict[str, Any]] = [
+    {"lang": "en", "year": 2021, "open": True, "author": {"name": "Ann"}, "my field": 1},
+    {"lang": "de", "year": 2019, "open": False, "author": {"name": "Bob"}},
+    {"lang": "en", "year": "2022", "tags": None},
+    {"lang": "it's", "price": 2.5, "a.b": 3},
+]
+FIELDS = sorted({name for row in ROWS for name in row})
+
+
+def matching(text: str) -> set[int]:
+    """Return the numbers of ROWS that a filter lets pass."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE documents (doc_id, title, text, source, metadata)")
+    values = [(f"d{n}", f"Title {n}", "text", "s", json.dumps(row)) for n, row in enumerate(ROWS)]
+    connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", values)
+    condition = compile_filter(text, FIELDS)
+    found = connection.execute(
+        f"SELECT rowid - 1 FROM documents WHERE {condition.sql}", condition.values
+    ).fetchall()
+    connection.close()
+    return {number for (number,) in found}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("lang = 'en'", {0, 2}),
+        ("lang == 'en' AND year > 2020", {0}),  # "2022" is a text
+        ("year > 2020", {0}),
+        ("year = '2022'", {2}),
+        ("not lang = 'en'", {1, 3}),
+        ("lang != 'en'", {1, 3}),
+        ("not year > 2020", {1, 2, 3}),  # the opposite: where there is no number, too
+        ("lang in ('de', 'it''s')", {1, 3}),
+        ("lang not in ('de', 'it''s')", {0, 2}),
+        ("lang like 'E%'", {0, 2}),
+        ("year between 2018 and 2020", {1}),
+        ("open = true", {0}),
+        ("open = false or price >= 2.5", {1, 3}),
+        ("open = 1", set()),  # true is not the number 1
+        ("author.name = 'Ann'", {0}),
+        ('"my field" = 1', {0}),
+        ("a.b = 3", {3}),
+        ("tags is null", {0, 1, 2, 3}),
+        ("year is not null", {0, 1, 2}),
+        ("id = 'd2' or title = 'Title 3'", {2, 3}),
+        ("(lang = 'en' or lang = 'de') and (year = 2019 or open = true)", {0, 1}),
+        ("price = 25e-1", {3}),
+        ("year > -1 and year < +3000", {0, 1}),
+    ],
+)
+def test_a_filter_means_what_it_says(text: str, numbers: set[int]) -> None:
+    assert matching(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("langg = 'en'", "no document has the field 'langg'; fields here: a.b, author, id, lang,"),
+        ("langg = 'en'", "did you mean 'lang'?"),
+        ("lang = 'en'; DROP TABLE documents", "';' at character 12"),
+        ("lang = 'en' -- x", "'-' at character 13"),
+        ("lang = (SELECT 1)", "'(' at character 8, where a text"),
+        ("1 = 1", "'1' at character 1, where a field was expected"),
+        ("lang = en", "'en' (texts stand in single quotes) at character 8"),
+        ("lang", "the end at character 5"),
+        ("lang = 'en' lang = 'de'", "'lang' at character 13, where 'and', 'or' or the end was expected"),
+        ("", "the end at character 1, where a field was expected"),
+        ("lang = 'en", '"\'" at character 8'),
+        ("lang like 3", "a text in single quotes"),
+        ("(lang = 'en'", "where ')' was expected"),
+        ("not " * 60 + "lang = 'en'", "nested more than 50 deep"),
+        ("(" * 60 + "lang = 'en'" + ")" * 60, "nested more than 50 deep"),
+    ],
+)
+def test_what_is_not_in_the_language_is_refused_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(FilterError) as caught:
+        compile_filter(text, FIELDS)
+    assert message in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_compiled_or_refused(text: str) -> None:
+    try:
+        matching(text)
+    except FilterError:
+        return
+
+
+@given(st.text(max_size=20))
+def test_a_value_is_only_ever_a_value(value: str) -> None:
+    quoted = value.replace("'", "''")
+    condition = compile_filter(f"lang = '{quoted}'", FIELDS)
+    assert value in condition.values
+    assert condition.sql == compile_filter("lang = 'x'", FIELDS).sql
+
+
+def test_a_filter_is_used_by_search_and_delete(tmp_path: Path) -> None:
+    with create(tmp_path / "i") as index:
+        index.add(
+            [Document(f"d{n}", "word", "", row) for n, row in enumerate(ROWS)], embed(["a", "b", "c", "d"])
+        )
+        assert {hit.doc_id for hit in index.search(embed(["a"]), where="lang = 'en'")[0]} == {"d0", "d2"}
+        assert {hit.doc_id for hit in index.search_text(["word"], where="lang = 'en'")[0]} == {"d0", "d2"}
+        with pytest.raises(FilterError, match="no document has the field 'nope'"):
+            index.search(embed(["a"]), where="nope = 1")
+        gone = index.delete(["d3", "zz"], where="year > 2000")
+        assert (gone.documents, gone.missing) == (3, ("zz",))
+        assert [hit.doc_id for hit in index.search(embed(["a"]))[0]] == ["d2"]

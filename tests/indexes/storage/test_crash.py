@@ -1,0 +1,181 @@
+"""A kill at any moment leaves an index that is whole, holds every commit, and can be brought to the end."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedkit.errors import IndexFileError
+from indexes import Index, build, compact, verify
+from tests.indexes.fakes import create, documents, embed
+from tests.indexes.storage.crashing import COUNT
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def start(folder: Path, work: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.indexes.storage.crashing", str(folder), work]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+
+
+def kill_after(process: "subprocess.Popen[str]", seconds: float) -> list[str]:
+    """SIGKILL some time after the process is ready; return the lines it printed."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return process.communicate()[0].splitlines()
+
+
+def found(index: Index) -> list[tuple[str, float]]:
+    hits = index.search(embed(["anything at all"]), k=10 * COUNT, exact=True)[0]
+    return [(hit.doc_id, hit.score) for hit in hits]
+
+
+def crash_build(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]]) -> None:
+    folder = tmp_path / f"build-{seconds:.4f}"
+    lines = kill_after(start(folder, "build"), seconds)
+    committed = max([int(line.split()[1]) for line in lines if line.startswith("committed")], default=0)
+    assert list(verify(folder)) == []
+    with Index.open(folder, writable=True) as index:
+        assert len(index) >= committed
+        *_, report = build(index, documents(COUNT), embed=embed, commit_every=8)
+        assert report.unchanged >= committed
+        assert found(index) == uninterrupted
+    assert list(verify(folder)) == []
+
+
+def crash_change(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]]) -> None:
+    folder = tmp_path / f"change-{seconds:.4f}"
+    create(folder, COUNT).close()
+    kill_after(start(folder, "change"), seconds)
+    assert list(verify(folder)) == []
+    with Index.open(folder) as index:
+        # Each commit is whole: a third of the documents at a time comes, and thirty go, together.
+        assert len(index) in {COUNT, COUNT - 30, COUNT - 10, COUNT - 20}
+    with Index.open(folder, writable=True) as index:
+        list(build(index, documents(COUNT), embed=embed))
+        list(compact(index))
+        assert found(index) == uninterrupted
+        assert [hit.doc_id for hit in index.search(embed(["Title 9 " + documents(10)[9].text]), k=1)[0]] == [
+            "note-0009"
+        ]
+    assert list(verify(folder)) == []
+    names = sorted(path.name for path in folder.rglob("*") if path.is_file())
+    assert len([name for name in names if name.endswith(".vectors")]) == 1
+
+
+@pytest.fixture
+def uninterrupted(tmp_path: Path) -> list[tuple[str, float]]:
+    with create(tmp_path / "whole") as index:
+        list(build(index, documents(COUNT), embed=embed, commit_every=8))
+        assert len(index) == COUNT
+        return found(index)
+
+
+def test_a_kill_loses_nothing_that_was_committed(
+    tmp_path: Path, uninterrupted: list[tuple[str, float]]
+) -> None:
+    moments = random.Random(5)
+    for _ in range(6):
+        crash_build(tmp_path, moments.uniform(0, 0.25), uninterrupted)
+        crash_change(tmp_path, moments.uniform(0, 0.6), uninterrupted)
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_nothing_that_was_committed(
+    tmp_path: Path, uninterrupted: list[tuple[str, float]]
+) -> None:
+    moments = random.Random(6)
+    for _ in range(25):
+        crash_build(tmp_path, moments.uniform(0, 0.3), uninterrupted)
+        crash_change(tmp_path, moments.uniform(0, 1.5), uninterrupted)
+
+
+def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
+    folder = tmp_path / "i"
+    folder.mkdir()
+    (folder / "index.sqlite.new").write_bytes(b"half a database")
+    (folder / "index.lock").write_text("12345\n")
+    create(folder, 3).close()
+    assert list(verify(folder)) == []
+
+
+def test_a_second_writer_is_refused_and_told_whom_to_wait_for(tmp_path: Path) -> None:
+    folder = tmp_path / "i"
+    create(folder, COUNT).close()
+    process = start(folder, "change")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    try:
+        with pytest.raises(IndexFileError, match=rf"process {process.pid} is writing to this index"):
+            Index.open(folder, writable=True)
+        with Index.open(folder) as index:  # readers go on
+            assert index.search(embed(["a"]), k=1)[0]
+    finally:
+        process.kill()
+        process.communicate()
+    Index.open(folder, writable=True).close()  # the lock died with its holder
+
+
+def test_a_reader_sees_one_snapshot_while_a_writer_changes_everything(tmp_path: Path) -> None:
+    folder = tmp_path / "i"
+    query = embed(["a"])
+    with create(folder, 50) as writer, Index.open(folder) as reader:
+        before = reader.search(query, k=50)
+        words = reader.search_text(["topic 3"], k=50)
+        writer.delete([doc.doc_id for doc in documents(25)])
+        docs = documents(60, version=2)[40:]
+        writer.add(docs, embed([doc.text for doc in docs]))
+        list(compact(writer))  # the reader's segments are gone from the folder now
+        np.testing.assert_equal(reader.search(query, k=50), before)
+        assert reader.search_text(["topic 3"], k=50) == words
+        assert len(writer.search(query, k=100)[0]) == 35
+        reader.refresh()
+        assert reader.search(query, k=100) == writer.search(query, k=100)
+
+
+def test_a_reader_of_a_read_only_folder_searches_and_a_writer_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "i"
+    create(folder, 5).close()
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        with Index.open(folder) as index:
+            assert len(index.search(embed(["a"]), k=9)[0]) == 5
+        assert list(verify(folder)) == []
+        import os
+
+        if os.geteuid() != 0:  # root may write anywhere
+            with pytest.raises(IndexFileError, match=r"cannot be written .*Check the permissions"):
+                Index.open(folder, writable=True)
+    finally:
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize("limit", [1_000, 60_000, 200_000])
+def test_a_full_disk_is_said_so_and_loses_nothing(tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files stands in for a full disk: writes fail in the same places."""
+    import resource
+
+    folder = tmp_path / "i"
+    with create(folder, 30) as index:
+        before = found(index)
+        docs = documents(3000)
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
+        try:
+            with pytest.raises(IndexFileError, match=r"cannot be written|SQLite says"):
+                index.add(docs, embed([doc.text for doc in docs]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        assert found(index) == before
+        index.add(docs, embed([doc.text for doc in docs]))  # the same writer goes on once there is room
+        assert len(index) == 3000
+    assert list(verify(folder)) == []

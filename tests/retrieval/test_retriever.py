@@ -1,0 +1,188 @@
+"""Retriever: what comes from which side, how it is fused, grouped, reranked and cut."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from embedkit.data.records import Hit
+from embedkit.retrieval.retriever import Retriever, SearchOptions
+
+Embeddings = npt.NDArray[np.float32]
+
+
+class ListedIndex:
+    """An index that answers with lists made beforehand, and remembers what it was asked."""
+
+    def __init__(self, dense: Sequence[Hit], text: Sequence[Hit]) -> None:
+        self.dense, self.text = list(dense), list(text)
+        self.asked: list[tuple[str, int, str | None, bool]] = []
+
+    def search(self, queries: Embeddings, *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
+        self.asked.append(("dense", k, where, group))
+        return [self.dense[:k] for _ in queries]
+
+    def search_ids(
+        self, queries: Embeddings, *, k: int, where: str | None, group: bool
+    ) -> list[list[tuple[str, float]]]:
+        found = self.search(queries, k=k, where=where, group=group)
+        return [[(hit.doc_id, hit.score) for hit in hits] for hits in found]
+
+    def search_text(
+        self, queries: Sequence[str], *, k: int, where: str | None, group: bool
+    ) -> list[list[Hit]]:
+        self.asked.append(("text", k, where, group))
+        return [self.text[:k] for _ in queries]
+
+
+class LengthReranker:
+    """Scores a text by its length."""
+
+    weight = 1.0
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        self.seen = list(texts)
+        return np.asarray([len(text) for text in texts], np.float32)
+
+
+def hit(doc_id: str, score: float, *, passage: int = 0, part: str = "dense", text: str = "") -> Hit:
+    return Hit(doc_id, score, text, passage=passage, scores={part: score})
+
+
+DENSE = [hit("a", 0.9), hit("b", 0.8), hit("c", 0.7)]
+TEXT = [hit("b", 7.0, part="text"), hit("d", 6.0, part="text"), hit("a", 5.0, part="text")]
+
+
+def embed(texts: Sequence[str]) -> Embeddings:
+    return np.ones((len(texts), 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked", "ids"),
+    [
+        ("dense", [("dense", 2, "x = 1", True)], ["a", "b"]),
+        ("text", [("text", 2, "x = 1", True)], ["b", "d"]),
+        ("hybrid", [("dense", 50, "x = 1", False), ("text", 50, "x = 1", False)], ["b", "a"]),
+    ],
+)
+def test_each_mode_asks_its_sides_for_as_much_as_it_needs(
+    mode: str, asked: list[tuple[str, int, str | None, bool]], ids: list[str]
+) -> None:
+    index = ListedIndex(DENSE, TEXT)
+    options = SearchOptions(k=2, mode=mode, where="x = 1", candidates=50, group=True)  # type: ignore[arg-type]  # a Mode
+    found = Retriever(index, embed=embed).search(["q", "r"], options)
+    assert index.asked == asked
+    assert [[h.doc_id for h in hits] for hits in found] == [ids, ids]
+
+
+def test_hybrid_groups_after_fusing() -> None:
+    dense = [hit("a", 0.9, passage=0), hit("a", 0.8, passage=1), hit("b", 0.7)]
+    text = [hit("a", 9, passage=1, part="text"), hit("b", 8, part="text")]
+    options = SearchOptions(mode="hybrid", group=True)
+    (found,) = Retriever(ListedIndex(dense, text), embed=embed).search(["q"], options)
+    assert [(h.doc_id, h.passage) for h in found] == [("a", 1), ("b", 0)]
+
+
+def test_a_reranker_orders_the_candidates_with_their_titles() -> None:
+    reranker = LengthReranker()
+    dense = [Hit("a", 0.9, "x", "T"), Hit("b", 0.8, "longest of all"), Hit("c", 0.7, "longer")]
+    index = ListedIndex(dense, [])
+    (found,) = Retriever(index, embed=embed, reranker=reranker).search(
+        ["q"], SearchOptions(k=1, candidates=3)
+    )
+    assert reranker.seen == ["T x", "longest of all", "longer"]
+    assert [(h.doc_id, h.score, h.scores["rerank"]) for h in found] == [("b", 14.0, 14.0)]
+    assert index.asked[0][1] == 3
+
+
+@pytest.mark.parametrize(
+    ("weight", "ids"), [(None, ["b", "c", "a"]), (0.0, ["a", "b", "c"]), (0.4, ["b", "a", "c"])]
+)
+def test_the_first_stage_has_its_part_in_the_order_of_reranked_hits(
+    weight: float | None, ids: list[str]
+) -> None:
+    """Lengths 1, 14, 6 scaled: 0, 1, 5/13; cosines scaled: 1, 1/2, 0. With .4: a .6, b .7, c .154."""
+    dense = [Hit("a", 0.9, "x"), Hit("b", 0.8, "longest of all"), Hit("c", 0.7, "longer")]
+    options = SearchOptions(rerank_weight=weight)
+    (found,) = Retriever(ListedIndex(dense, []), embed=embed, reranker=LengthReranker()).search(
+        ["q"], options
+    )
+    assert [h.doc_id for h in found] == ids
+    if weight == 0.4:
+        np.testing.assert_allclose([h.score for h in found], [0.7, 0.6, 0.4 * 5 / 13])
+
+
+def test_hybrid_fuses_as_asked() -> None:
+    index = ListedIndex(DENSE, TEXT)
+    (by_ranks,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid", fusion="ranks"))
+    (by_scores,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid"))
+    assert by_ranks[0].score == pytest.approx(1 / 62 + 1 / 61)
+    assert by_scores[0].score == pytest.approx(0.75)
+
+
+def test_hits_below_the_minimum_are_dropped() -> None:
+    (found,) = Retriever(ListedIndex(DENSE, TEXT), embed=embed).search(["q"], SearchOptions(min_score=0.8))
+    assert [h.doc_id for h in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SearchOptions(k=2),
+        SearchOptions(min_score=0.8),
+        SearchOptions(mode="text"),
+        SearchOptions(mode="hybrid", group=True),
+    ],
+)
+@pytest.mark.parametrize("reranker", [None, LengthReranker()])
+def test_search_ids_returns_the_ids_and_scores_of_search(
+    options: SearchOptions, reranker: LengthReranker | None
+) -> None:
+    index = ListedIndex(DENSE, TEXT)
+    retriever = Retriever(index, embed=embed, reranker=reranker)
+    hits = retriever.search(["p", "q"], options)
+    asked = list(index.asked)
+    index.asked.clear()
+    assert retriever.search_ids(["p", "q"], options) == [[(h.doc_id, h.score) for h in some] for some in hits]
+    assert index.asked == asked
+    assert retriever.search_ids([], options) == []
+
+
+def test_words_are_searched_without_an_encoder_and_meaning_is_not() -> None:
+    retriever = Retriever(ListedIndex(DENSE, TEXT))
+    assert len(retriever.search(["q"], SearchOptions(mode="text"))[0]) == 3
+    assert retriever.search([]) == []
+    with pytest.raises(ValueError, match="a search in mode 'dense' needs `embed`"):
+        retriever.search(["q"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "both"}, "mode is 'both'; it must be one of dense, text, hybrid"),
+        ({"k": 0}, "k is 0"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"dense_weight": 0.0, "text_weight": 0.0}, "not both 0"),
+        ({"text_weight": float("nan")}, "must be finite"),
+        ({"fusion": "best"}, "fusion is 'best'; it must be one of scores, ranks"),
+        ({"rerank_weight": 1.5}, r"rerank_weight is 1.5; it must be from 0 to 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SearchOptions(**options)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_a_reranker_with_too_few_scores_is_a_mistake() -> None:
+    class Short:
+        weight = 1.0
+
+        def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            return np.zeros(1, np.float32)
+
+    with pytest.raises(ValueError, match=r"scores of shape \(1,\) for 3 texts"):
+        Retriever(ListedIndex(DENSE, TEXT), embed=embed, reranker=Short()).search(["q"])

@@ -1,0 +1,32 @@
+"""What the processor can do, as Linux tells it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from embedkit.inference.torch_runtime.peak import matmul_gflops
+from embedkit.machine import cpu_flags, cpu_name
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux tells its flags in /proc/cpuinfo")
+def test_flags_are_the_words_of_one_processors_line() -> None:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith(("flags", "Features")))
+    assert cpu_flags() == set(line.split(":")[1].split())
+    assert cpu_name()
+
+
+def test_where_nothing_is_told_there_are_no_flags_and_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(path: Path, *, encoding: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", nothing)
+    assert cpu_flags() == frozenset()
+    assert cpu_name() == (platform.processor() or platform.machine())
+
+
+def test_the_rate_of_a_product_is_between_a_slow_and_an_impossible_one() -> None:
+    assert 0.1 < matmul_gflops("fp32", rows=64, size=64, repeats=2) < 1e5

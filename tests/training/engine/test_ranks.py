@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from embedkit.errors import DeviceError, TrainingError
+from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.training.engine.loop import train
+from embedkit.training.engine.ranks import alone, check_world, launched, prepared, resolve_precision
+from embedkit.training.engine.run_folder import RunFolder
+from tests.conftest import REPOSITORY
+from tests.training.corpora import make_corpus, make_journey, make_recipe
+
+# Sums over two ranks are taken in another order than over one; Adam scales such differences up where a gradient is nearly zero.
+ACROSS_RANKS = 2e-5
+
+
+@pytest.fixture
+def folder(texts: Path, tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    """What a worker process needs: texts, tokenizer and the token cache."""
+    shutil.copy(texts, tmp_path / "texts.jsonl")
+    (tmp_path / "tokenizer").mkdir()
+    tokenizer.save(tmp_path / "tokenizer")
+    make_corpus(tmp_path / "cache", tmp_path / "texts.jsonl", Tokenizer.load(tmp_path / "tokenizer"))
+    return tmp_path
+
+
+def alone_weights(folder: Path, *overrides: str) -> dict[str, Tensor]:
+    """Run the same recipe in this process and return its weights after the last step."""
+    recipe = make_recipe(*overrides)
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    corpus = make_corpus(folder / "cache", folder / "texts.jsonl", tokenizer)
+    journey = make_journey(corpus, tokenizer, recipe)
+    list(train(journey, recipe.run, recipe.optim, RunFolder(folder / "alone")))
+    return last_weights(folder / "alone")
+
+
+def last_weights(run: Path) -> dict[str, Tensor]:
+    state = RunFolder(run).states / f"{RunFolder(run).saved_steps()[-1]:08d}"
+    return load_file(state / "weights.safetensors")
+
+
+def work(folder: Path, *overrides: str, ranks: int = 1) -> int:
+    command = [sys.executable, "-m", "tests.training.engine.worker", str(folder), *overrides]
+    if ranks > 1:
+        command[1:2] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert found.returncode in (0, -9), found.stderr
+    return found.returncode
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_equal_one_with_the_same_whole_batch(folder: Path, strategy: str) -> None:
+    """Each rank takes half of the batch; two parts a rank, so that gradients are exchanged after the second only."""
+    settings = (
+        "run.steps=5",
+        "model.dropout=0.0",
+        "run.accumulate=2",
+        "masking.next_sentence=next",
+        "run.ema_decay=0.5",
+    )
+    wanted = alone_weights(folder, *settings)
+    assert work(folder, *settings, f"run.strategy={strategy}", ranks=2) == 0
+    found = last_weights(folder / "run")
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, atol=ACROSS_RANKS, rtol=0, msg=name)
+    assert (folder / "run" / "config.json").is_file()
+    logs = [(folder / run / "training" / "log.jsonl").read_text(encoding="utf-8") for run in ("alone", "run")]
+    assert logs[0].count("\n") == logs[1].count("\n")  # rank 0 alone wrote
+
+
+def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
+    """Dropout is on and a state is written after every second step, so that many kills fall into one."""
+    settings = ("run.steps=16", "run.save_every=2", "run.evaluate_every=4")
+    wanted = alone_weights(folder, *settings)
+    rng = random.Random(seed)
+    codes = [
+        work(folder, *settings, f"kill={rng.uniform(0, 0.4 / math.sqrt(kills)):.3f}") for _ in range(kills)
+    ]
+    assert -9 in codes
+    assert work(folder, *settings) == 0
+    found = last_weights(folder / "run")
+    assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
+    assert (folder / "run" / "config.json").is_file()
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(folder: Path) -> None:
+    killed_and_resumed(folder, kills=1, seed=0)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_ten_random_moments_goes_on_to_the_same_bits(folder: Path) -> None:
+    killed_and_resumed(folder, kills=10, seed=1)
+
+
+def test_without_torchrun_a_process_stands_alone() -> None:
+    with launched("cpu") as ranks:
+        assert (ranks.rank, ranks.world, ranks.first) == (0, 1, True)
+        assert ranks.total({"a": 1, "b": torch.tensor(2.5)}) == {"a": 1.0, "b": 2.5}
+
+
+def test_a_cuda_device_that_is_not_there_is_an_error() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(DeviceError, match="process 0 wants CUDA device 0; there are 0"), launched("cuda"):
+        pass
+
+
+def test_sharding_needs_several_processes() -> None:
+    with pytest.raises(TrainingError, match=r"run\.strategy is 'fsdp' with one process"):
+        check_world("fsdp", 1)
+
+
+def test_automatic_precision_is_one_the_processor_computes() -> None:
+    device = torch.device("cpu")
+    native = resolve_precision(device, "auto")
+    assert native in ("bf16", "fp32")
+    assert resolve_precision(device, "fp32") == "fp32"
+    if native == "fp32":
+        with pytest.raises(DeviceError, match="device cpu does not compute bf16 natively"):
+            resolve_precision(device, "bf16")
+
+
+def test_recomputing_layers_changes_no_gradient(folder: Path) -> None:
+    """Dropout is on: what is computed again draws the same numbers."""
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    corpus = make_corpus(folder / "cache", folder / "texts.jsonl", tokenizer)
+    gradients = []
+    for setting in ("false", "true"):
+        recipe = make_recipe(f"run.gradient_checkpointing={setting}")
+        journey = make_journey(corpus, tokenizer, recipe)
+        module = prepared(journey.module, alone(), recipe.run)
+        module.train()
+        torch.manual_seed(1)
+        journey.backward(module, 0, alone())
+        gradients.append({name: p.grad for name, p in journey.module.named_parameters()})
+    for name, gradient in gradients[0].items():
+        other = gradients[1][name]
+        assert gradient is not None
+        assert other is not None
+        assert torch.equal(gradient, other), name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about torch
+def test_compiled_layers_give_the_same_gradients(folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    corpus = make_corpus(folder / "cache", folder / "texts.jsonl", tokenizer)
+    gradients = []
+    for setting in ("false", "true"):
+        recipe = make_recipe(f"run.compile={setting}", "model.dropout=0.0")
+        journey = make_journey(corpus, tokenizer, recipe)
+        journey.backward(prepared(journey.module, alone(), recipe.run), 0, alone())
+        gradients.append({name: p.grad for name, p in journey.module.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=0, msg=name)

@@ -1,0 +1,37 @@
+"""A process of a training run for tests of many devices and of kills: `python -m tests.training.engine.worker FOLDER key=value …`.
+
+FOLDER holds texts.jsonl and tokenizer/; the run goes to FOLDER/run and is resumed where it is there already. `kill=SECONDS` makes the
+process kill itself so long after its first step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.training.engine.loop import Step, train
+from embedkit.training.engine.ranks import launched
+from embedkit.training.engine.run_folder import RunFolder
+from tests.training.corpora import make_corpus, make_journey, make_recipe
+
+
+def main(folder: Path, overrides: list[str]) -> None:
+    kills = [float(text.removeprefix("kill=")) for text in overrides if text.startswith("kill=")]
+    recipe = make_recipe(*(text for text in overrides if not text.startswith("kill=")))
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    with launched("cpu") as ranks:
+        corpus = make_corpus(folder / "cache", folder / "texts.jsonl", tokenizer)
+        journey = make_journey(corpus, tokenizer, recipe, parts=ranks.world * recipe.run.accumulate)
+        run = RunFolder(folder / "run")
+        resume = (run.path / "run.json").exists()
+        for report in train(journey, recipe.run, recipe.optim, run, ranks=ranks, resume=resume):
+            if kills and isinstance(report, Step):
+                threading.Timer(kills.pop(), os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embedkit.errors import TrainingError
+from embedkit.extras import load_extra
+from embedkit.training.engine.loop import Evaluated, Saved, Step
+from embedkit.training.reports.plot import Curve, read_curves, terminal_plot
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A log of ten steps whose loss falls from 10 to 1, measured twice; its last line is cut short."""
+    folder = tmp_path / "run"
+    (folder / "training").mkdir(parents=True)
+    rows: list[dict[str, object]] = [
+        {
+            "kind": "step",
+            "step": i,
+            "loss": 11.0 - i,
+            "values": {"accuracy": i / 10},
+            "lr": 0.1,
+            "grad_norm": 1.0,
+        }
+        for i in range(1, 11)
+    ]
+    rows += [{"kind": "evaluated", "step": i, "values": {"loss": 10.0 - i}, "best": True} for i in (5, 10)]
+    rows.append({"kind": "saved", "step": 10, "path": "run"})
+    text = "".join(json.dumps(row) + "\n" for row in rows) + '{"kind": "st'
+    (folder / "training" / "log.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_curves_are_read_from_the_log(run: Path) -> None:
+    training, held_out = read_curves(run)
+    assert (training.name, held_out.name) == ("run", "run held out")
+    assert training.values == tuple(float(i) for i in range(10, 0, -1))
+    assert (held_out.steps, held_out.values) == ((5, 10), (5.0, 0.0))
+    assert read_curves(run, metric="accuracy")[0].values[-1] == 1.0
+    assert len(read_curves(run, metric="lr")) == 1
+
+
+def test_smoothing_averages_stretches_of_steps() -> None:
+    """Ten values to at most three points: widths of four, four and two."""
+    curve = Curve("a", tuple(range(1, 11)), tuple(float(i) for i in range(1, 11)))
+    assert curve.smoothed(3) == Curve("a", (4, 8, 10), (2.5, 6.5, 9.5))
+    assert curve.smoothed(10) == curve
+
+
+def test_the_terminal_plot_falls_from_the_top_left_to_the_bottom_right(run: Path) -> None:
+    lines = terminal_plot(read_curves(run)[:1], width=20, height=10).splitlines()
+    assert lines[0].startswith("   10.000 │ •")
+    assert lines[9].startswith("    1.000 │")
+    columns = [line.index("•") for line in lines[:10]]
+    assert columns == sorted(columns)
+    assert lines[11].endswith("step 10")
+    assert lines[12] == "• run"
+
+
+def test_a_flat_curve_can_be_drawn() -> None:
+    assert "•" in terminal_plot([Curve("flat", (1, 2), (3.0, 3.0))])
+
+
+def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"there is no training/log\.jsonl; name the --output folder of a run"
+    ):
+        read_curves(tmp_path)
+    with pytest.raises(TrainingError, match="no 'speed' in it; there: accuracy, grad_norm, loss, lr"):
+        read_curves(run, metric="speed")
+    log = run / "training" / "log.jsonl"
+    log.write_text("?\n" + log.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"log\.jsonl:1: not a line of a log"):
+        read_curves(run)
+
+
+def test_an_image_is_written(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the plot extra is not installed")
+    lines = [(curve.name, curve.steps, curve.values) for curve in read_curves(run)]
+    target = tmp_path / "curves.png"
+    load_extra("plot", purpose="the test").save_lines(lines, target, x_label="step", y_label="loss")
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
+def test_reports_reach_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the tensorboard extra is not installed")
+    board = load_extra("tensorboard", purpose="the test").Board(tmp_path)
+    board.add(Step(1, 2.5, {"accuracy": 0.5}, 0.1, 1.0, 100, 1e6, 0.1))
+    board.add(Evaluated(1, {"loss": 2.0}, True))
+    board.add(Saved(1, "run"))
+    [events] = tmp_path.iterdir()
+    content = events.read_bytes()
+    for tag in (b"train/loss", b"train/accuracy", b"held_out/loss"):
+        assert tag in content
