@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from timing import minilm_folder, report
 
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 from embedkit.encoding.encoder import Encoder
 
 QUERY = "energy from the wind"

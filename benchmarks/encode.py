@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from timing import data_folder, in_turn, minilm_folder, report
 
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError, MissingExtraError
 from embedkit.inference.torch_runtime.peak import matmul_gflops

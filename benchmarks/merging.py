@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from timing import data_folder, in_turn, minilm_folder, report
 
 from embedkit.data.beir import RetrievalSet, load_retrieval_set
-from embedkit.data.records import read_documents, titled_text
+from embedkit.data.reading import read_documents
+from embedkit.data.records import titled_text
 from embedkit.encoding.encoder import Encoder
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval

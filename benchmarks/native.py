@@ -22,7 +22,7 @@ from timing import data_folder, in_turn, minilm_folder, report
 
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.sentence_folder import load_model
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 from embedkit.inference.torch_runtime.peak import matmul_gflops
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder

@@ -23,7 +23,8 @@ from timing import data_folder, report
 
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.pretraining import load_pretraining, write_pretraining
-from embedkit.data.records import ReadOptions, read_documents
+from embedkit.data.reading import read_documents
+from embedkit.data.records import ReadOptions
 from embedkit.recipe import load_recipe
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.tokenization.train import texts_of, train_tokenizer

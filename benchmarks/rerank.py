@@ -26,7 +26,7 @@ from timing import data_folder, in_turn, minilm_folder, report
 from embedkit.checkpoint.classification_weights import classifier_from_encoder, save_classifier
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.data.beir import load_retrieval_set
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 from embedkit.errors import DeviceError
 from embedkit.reranking.cross_encoder import CrossEncoder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from timing import data_folder
 
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])")
 

@@ -15,8 +15,8 @@ from .shared.options import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
     from embedkit.data.beir import RetrievalSet
+    from embedkit.data.qrels import Qrels, Run
     from embedkit.evaluation.compare import Comparison, QueryChange
-    from embedkit.evaluation.metrics import Qrels, Run
     from embedkit.retrieval.retriever import Mode
 
 EXAMPLES = """\b
@@ -203,7 +203,8 @@ def _search(
 
 def _texts(test: RetrievalSet, wanted: set[str]) -> dict[str, str]:
     """Look up the shown documents."""
-    from embedkit.data.records import read_documents, titled_text
+    from embedkit.data.reading import read_documents
+    from embedkit.data.records import titled_text
 
     found: dict[str, str] = {}
     for document in read_documents([str(test.corpus)]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .shared import console, options
 
 if TYPE_CHECKING:
-    from embedkit.inference.backend import Precision, Runtime
+    from embedkit.types import Precision, Runtime
 
 PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cpu", "typer", "rich")
 
@@ -66,9 +66,9 @@ def _backends() -> dict[Precision, Runtime]:
     from typing import get_args
 
     from embedkit.errors import DeviceError
-    from embedkit.inference.backend import Precision
     from embedkit.inference.choice import choose_runtime
     from embedkit.model.config import EncoderConfig
+    from embedkit.types import Precision
 
     found: dict[Precision, Runtime] = {}
     for precision in get_args(Precision):

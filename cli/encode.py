@@ -13,7 +13,7 @@ from .shared import models as which_model
 from .shared.options import BackendName, DeviceName, OnTruncateName, PrecisionName
 
 if TYPE_CHECKING:
-    from embedkit.data.records import DocumentReader
+    from embedkit.data.reading import DocumentReader
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress
 
@@ -82,7 +82,8 @@ def encode(
     A title is put before its text. Memory does not grow with the input. Stopped at any moment, the same command goes on
     where it was and ends with the same bits.
     """
-    from embedkit.data.records import DocumentReader, ReadOptions
+    from embedkit.data.reading import DocumentReader
+    from embedkit.data.records import ReadOptions
     from embedkit.encoding.draft import check_output
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions

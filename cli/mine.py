@@ -207,7 +207,7 @@ class _Tools:
         """Open the index of the corpus, and bring it up to date: what is in it already is not encoded again."""
         import numpy as np
 
-        from embedkit.data.records import read_documents
+        from embedkit.data.reading import read_documents
         from indexes import Index, Settings
         from indexes import build as build_index
 

@@ -119,7 +119,8 @@ def _from_files(
 ) -> _Collection:
     import numpy as np
 
-    from embedkit.data.records import DocumentReader, ReadOptions
+    from embedkit.data.reading import DocumentReader
+    from embedkit.data.records import ReadOptions
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import (
         EncodeOptions,

@@ -9,15 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embedkit.data.records import (
-        Document,
-        DocumentReader,
-        Hit,
-        Query,
-        ReadOptions,
-        read_documents,
-        read_queries,
-    )
+    from embedkit.data.reading import DocumentReader, read_documents, read_queries
+    from embedkit.data.records import Document, Hit, Query, ReadOptions
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress, encode_to_file
     from embedkit.errors import EmbedkitError

@@ -24,6 +24,7 @@ from .storage.commit import WHOLE, Addition, Change, Writer, database_path, new_
 from .storage.database import Database, reading
 from .storage.documents import Passage, content_hash, duplicate_id, find_documents, metadata_json
 from .storage.lock import WriterLock
+from .storage.merging import merge_newest
 from .storage.segment import FloatArray, RowArray
 from .storage.settings import Fingerprint, Settings
 
@@ -244,9 +245,7 @@ class Index:
         """Merge the newest segments where they have become many, and see the new state."""
         self.refresh()
         if len(self.snapshot.segments) > MAX_SEGMENTS:
-            from .maintenance.compact import merge_newest
-
-            merge_newest(self)
+            merge_newest(self.need_writer(), self.snapshot.segments, self.snapshot.alive)
             self.refresh()
 
     # Searching

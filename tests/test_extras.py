@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 from embedkit.errors import MissingExtraError
 from embedkit.extras import EXTRAS, has_extra, load_extra
 

@@ -70,7 +70,7 @@ def open_collection(place: Place, test: RetrievalSet, embedder: Embedder | None)
 
 def _fill(cached: CachedCollection, corpus: Path, embedder: Embedder | None, *, quiet: bool) -> None:
     """Encode a collection into the cache, or go on where an earlier run was stopped."""
-    from embedkit.data.records import DocumentReader
+    from embedkit.data.reading import DocumentReader
     from embedkit.encoding.embedder import Embedder
     from embedkit.models import lasting_name
     from indexes import Index, Settings, build

@@ -12,7 +12,7 @@ import typer
 from ..shared import console
 
 if TYPE_CHECKING:
-    from embedkit.evaluation.metrics import Run
+    from embedkit.data.qrels import Run
     from embedkit.evaluation.results import Evaluation
 
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]

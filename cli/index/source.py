@@ -124,7 +124,8 @@ class Source:
         merge_tokens: float | None = None,
         backend: BackendName = BackendName.auto,
     ) -> None:
-        from embedkit.data.records import DocumentReader, ReadOptions
+        from embedkit.data.reading import DocumentReader
+        from embedkit.data.records import ReadOptions
 
         if (vectors is None) != (ids is None):
             raise typer.BadParameter("--vectors and --ids go together")

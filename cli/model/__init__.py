@@ -210,8 +210,8 @@ def download(
     ] = None,
 ) -> None:
     """Fetch a model from the Hugging Face hub: the only command that goes to the network. Code is never fetched."""
-    from embedkit.checkpoint.folder import new_folder
     from embedkit.extras import load_extra
+    from embedkit.storage.files import new_folder
 
     hub = load_extra("hub", purpose="fetching a model")
     target = output if output is not None else Path(name.rpartition("/")[2])

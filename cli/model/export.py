@@ -54,11 +54,14 @@ def export(
     Its vectors are compared with our own in fp32 on a few odd texts: where they differ by more than 1e-4 nothing is written.
     """
     from dataclasses import asdict
+    from functools import partial
 
     from embedkit.checkpoint.folder import read_model_folder
     from embedkit.inference.graph_runtime.export import export_model
+    from embedkit.inference.loading import load_reference
 
-    exported = export_model(read_model_folder(which_model.or_default(model)), form.value, output)
+    folder = read_model_folder(which_model.or_default(model))
+    exported = export_model(folder, form.value, output, reference=partial(load_reference, folder))
     content = {"file": str(exported.file), "bytes": exported.num_bytes, **asdict(exported.agreement)}
     if console.wants_json(as_json):
         console.print_json(content)

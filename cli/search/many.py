@@ -20,7 +20,7 @@ RUN_QUERIES, PRINTED_QUERIES, RERANKED_QUERIES = 1024, 256, 16
 
 
 def search_many(retriever: Retriever, wanted: SearchOptions, source: str, run: Path | None) -> None:
-    from embedkit.data.records import read_queries
+    from embedkit.data.reading import read_queries
 
     queries = read_queries([source])
     if run is None:

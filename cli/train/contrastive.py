@@ -206,7 +206,8 @@ def _journey(
 
 
 def _write_card(journey: Contrastive, output: Path) -> None:
-    from embedkit.training.engine.run_folder import RunFolder, write_atomically
+    from embedkit.storage.files import write_atomically
+    from embedkit.training.engine.run_folder import RunFolder
     from embedkit.training.reports.card import best_results, contrastive_card
 
     results = best_results(RunFolder(output).log_path)

@@ -15,12 +15,12 @@ from . import view as train_view
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.inference.backend import Float32
     from embedkit.training.distillation.recipe import DistillRecipe
     from embedkit.training.distillation.student import Student
     from embedkit.training.distillation.teacher import Embed, TeacherCache
     from embedkit.training.distillation.training import Distillation, TaughtTexts
     from embedkit.training.engine.ranks import Ranks
+    from embedkit.types import Float32
 
 EXAMPLES = """\b
 Examples:
@@ -260,8 +260,8 @@ def _compare(
 ) -> None:
     """Hold the finished student against its teacher, print it, and write the model card."""
     from embedkit.encoding.encoder import Encoder
+    from embedkit.storage.files import write_atomically
     from embedkit.training.distillation.comparison import compare_models
-    from embedkit.training.engine.run_folder import write_atomically
     from embedkit.training.reports.card import distillation_card
 
     student = Encoder.load(output, device=device.value)

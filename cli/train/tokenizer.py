@@ -13,7 +13,7 @@ import typer
 from ..shared import console, options
 
 if TYPE_CHECKING:
-    from embedkit.data.records import DocumentReader
+    from embedkit.data.reading import DocumentReader
 
 EXAMPLES = """\b
 Examples:
@@ -60,8 +60,9 @@ def train_tokenizer(
 
     One text in a hundred (2,000 at most) is held out. Fertility is tokens per word; words are what white space separates.
     """
-    from embedkit.checkpoint.folder import new_folder
-    from embedkit.data.records import DocumentReader, ReadOptions
+    from embedkit.data.reading import DocumentReader
+    from embedkit.data.records import ReadOptions
+    from embedkit.storage.files import new_folder
     from embedkit.tokenization import train
 
     smallest = train.smallest_vocabulary(algorithm.value)

@@ -130,7 +130,7 @@ def run(
     """Run a journey to its end, or estimate it; ends the command with 130 where it was stopped before its end."""
     from embedkit.extras import load_extra
     from embedkit.training.engine.estimate import estimate, matmul_peak
-    from embedkit.training.engine.loop import train
+    from embedkit.training.engine.loop import scalars, train
 
     if dry_run:
         found = estimate(journey, recipe, optim, ranks=ranks)
@@ -151,7 +151,7 @@ def run(
                 if view.news and not quiet and not sys.stderr.isatty():
                     console.note(view.news)
                 if board is not None:
-                    board.add(report)
+                    board.add(*scalars(report), report.step)
     if not ranks.first:
         raise typer.Exit(0 if view.finished else 130)
     if not view.finished:

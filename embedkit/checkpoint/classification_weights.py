@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from embedkit.checkpoint.classification import ClassifierFolder, classifier_config, default_head
-from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder, weight_files
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
 from embedkit.checkpoint.names import BASE_PREFIX, Family, encoder_names, head_names, stripped_names
 from embedkit.checkpoint.st_modules import write_json
 from embedkit.checkpoint.weight_checks import check_nothing_left, strip_base_prefix
@@ -15,6 +15,7 @@ from embedkit.checkpoint.weights import assign, export_tensors, read_tensors, sa
 from embedkit.model.classification import SequenceClassifier
 from embedkit.model.config import DenseActivation
 from embedkit.model.encoder import TransformerEncoder
+from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedkit.inference.backend import Float32
+from embedkit.types import Float32
 
 # Lengths from nothing to beyond what most models read, signs, scripts, odd spaces.
 CHECK_TEXTS: tuple[str, ...] = (

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from embedkit.checkpoint.folder import PICKLED, RUN_FOLDER, WEIGHTS, new_folder
+from embedkit.checkpoint.folder import PICKLED, RUN_FOLDER, WEIGHTS
 from embedkit.checkpoint.weights import save_tensors
 from embedkit.errors import CheckpointError
+from embedkit.storage.files import new_folder
 
 KEPT = (".json", ".txt", ".md", ".model", ".safetensors")
 

@@ -5,12 +5,7 @@ The tensors themselves are read and written by `embedkit.checkpoint.weights`.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +15,7 @@ from embedkit.checkpoint.hf_config import read_config
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import SentenceModules, json_field, read_json, read_modules
 from embedkit.checkpoint.static import is_static, read_static
-from embedkit.errors import CheckpointError, OutputError
+from embedkit.errors import CheckpointError
 from embedkit.model.config import EncoderConfig
 from embedkit.models import find_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
@@ -213,47 +208,3 @@ def fingerprint(folder: ModelFolder) -> dict[str, Any]:
         "max_seq_length": folder.tokenizer.max_length,
         "dimension": folder.embedding_size,
     }
-
-
-@contextmanager
-def new_folder(target: str | Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes its final name only when everything is on disk.
-
-    Raises:
-        OutputError: the target exists and is not an empty folder, or the disk is full.
-    """
-    target = Path(target)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise OutputError(f"{target}: already exists. Choose another name, or remove it first")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            yield draft
-            for path in [*draft.rglob("*"), draft]:
-                sync(path)
-            draft.chmod(0o755)  # mkdtemp's is for the owner alone
-            if target.exists():
-                target.rmdir()
-            draft.rename(target)
-            sync(target.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OSError as exc:
-        raise OutputError(
-            f"{target}: cannot be written ({exc.strerror or exc}). Nothing was left there"
-        ) from exc
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def canonical_json(content: Any) -> str:  # Any: whatever JSON holds
-    """Write JSON in the one form that hashes and comparisons use."""
-    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.static import TABLE, without_template, write_static_files
@@ -18,6 +18,7 @@ from embedkit.checkpoint.weights import (
 )
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
+from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, new_folder, weight_files
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
 from embedkit.checkpoint.hf_config import write_config
 from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names
 from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
@@ -24,6 +24,7 @@ from embedkit.checkpoint.weight_checks import (
 from embedkit.errors import CheckpointError
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from embedkit.data.formats import format_of
 from embedkit.data.one_file import open_lines
-from embedkit.data.records import TEXT_FIELDS, read_queries
+from embedkit.data.qrels import Qrels
+from embedkit.data.reading import read_queries
+from embedkit.data.records import TEXT_FIELDS
 from embedkit.data.trec import read_qrels, read_topics
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.evaluation.metrics import Qrels
 
 ENDINGS = ("", ".zst", ".gz")
 

@@ -18,7 +18,8 @@ from embedkit.data.formats import (
     read_lines,
     separated_rows,
 )
-from embedkit.data.records import STDIN, ReadOptions, expand_inputs
+from embedkit.data.paths import STDIN, expand_inputs
+from embedkit.data.records import ReadOptions
 from embedkit.errors import RecordError
 
 

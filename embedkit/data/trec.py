@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.data.one_file import open_lines
+from embedkit.data.qrels import Run, ranking
 from embedkit.data.records import Query
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.evaluation.metrics import Run, ranking
 from embedkit.storage.files import write_text
 
 HIGHEST_SCORE = float(np.finfo(np.float32).max)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.errors import RecordError
-from embedkit.inference.backend import Float32
+from embedkit.types import Float32
 
 
 def open_vectors(path: Path) -> Float32:

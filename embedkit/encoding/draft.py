@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from embedkit.checkpoint.folder import sync
 from embedkit.errors import OutputError
-from embedkit.inference.backend import Float32
+from embedkit.storage.files import sync
+from embedkit.types import Float32
 
 # The header of a .npy file of float32 rows in a fixed size, so that the row count can be filled in at the end.
 NPY_HEADER_BYTES = 128

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from embedkit.encoding.encoder import Encoder
-from embedkit.inference.backend import Float32
+from embedkit.types import Float32
 
 
 class Embedder:

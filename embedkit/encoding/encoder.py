@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
 from embedkit.errors import CheckpointError, RecordError
-from embedkit.inference.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
+from embedkit.inference.backend import Backend
 from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.inference.loading import choose, load_backend
 from embedkit.inference.numpy_runtime.sentence_head import normalize
-from embedkit.inference.token_merging import check_share, merging_part
+from embedkit.inference.token_merging import merging_part
+from embedkit.native.merging import check_share
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Device, Float32, Precision, WantedPrecision, WantedRuntime
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from embedkit.data.beir import name_some
+from embedkit.data.qrels import Qrels, Run, ranking
 from embedkit.errors import EvaluationError
-from embedkit.evaluation.metrics import Metric, Qrels, Run, ranking
+from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.significance import (
     SAME,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedkit.data.beir import name_some
+from embedkit.data.qrels import Qrels, Run
 from embedkit.errors import EvaluationError
-from embedkit.evaluation.metrics import Metric, Qrels, Run, metric_value, standing
+from embedkit.evaluation.metrics import Metric, metric_value, standing
 
 STANDARD_METRICS = (
     Metric("ndcg", 10),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.one_file import open_rows
-from embedkit.data.records import refuse_surrogates
+from embedkit.data.reading import refuse_surrogates
 from embedkit.errors import EvaluationError, RecordError
 from embedkit.evaluation.agreement import average_precision, best_accuracy, best_f1, pearson, spearman
 

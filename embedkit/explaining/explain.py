@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, RecordError
-from embedkit.inference.backend import Float32
 from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.inference.torch_runtime.backend import TorchBackend
 from embedkit.model.layers import runs_of
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Float32
 
 _WORD = re.compile(r"\w+|[^\w\s]", re.UNICODE)
 # Each part of a text costs one encoding of the whole text: longer texts are taken out several words at a time.

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from embedkit.inference.backend import Float32
+from embedkit.types import Float32
 
 
 def png_of(matrix: Float32, *, highest: float) -> bytes:

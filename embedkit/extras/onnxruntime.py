@@ -18,7 +18,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 if TYPE_CHECKING:
-    from embedkit.inference.backend import Float32, Precision
+    from embedkit.types import Float32, Precision
 
 
 class Graph:

@@ -26,7 +26,7 @@ finally:
         sys.modules["openvino_telemetry"] = _reporter
 
 if TYPE_CHECKING:
-    from embedkit.inference.backend import Float32, Precision
+    from embedkit.types import Float32, Precision
 
 # Activations get one scale for so many neighbouring numbers of a row.
 GROUP_SIZE = 128

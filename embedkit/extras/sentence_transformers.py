@@ -9,7 +9,7 @@ import numpy as np
 import sentence_transformers
 import transformers
 
-from embedkit.inference.backend import Float32
+from embedkit.types import Float32
 
 
 def encode(folder: Path, texts: Sequence[str]) -> Float32:

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from embedkit.tokenization.batch import TokenBatch
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
-WantedPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]  # auto: see `embedkit.inference.precision`
-Runtime = Literal["native", "numpy", "torch", "onnx", "openvino"]
-# auto: see `embedkit.inference.choice`
-WantedRuntime = Literal["auto", "native", "numpy", "torch", "onnx", "openvino"]
-Float32 = NDArray[np.float32]
+from embedkit.types import Float32
 
 
 class Backend(Protocol):

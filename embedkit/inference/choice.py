@@ -13,17 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from embedkit.errors import DeviceError
 from embedkit.extras import need_extra
 from embedkit.inference import token_merging as merging
-from embedkit.inference.backend import Device, Precision, Runtime, WantedRuntime
 from embedkit.inference.numpy_runtime import encoder as numpy_encoder
 from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, gpu_may_be_there
 from embedkit.model.config import EncoderConfig
-
-DeviceType = Literal["cpu", "cuda", "mps"]
+from embedkit.types import Device, DeviceType, Precision, Runtime, WantedRuntime
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,15 @@ import numpy as np
 from embedkit.checkpoint.arrays import ClassifierWeights, load_classifier_weights
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.errors import DeviceError
-from embedkit.inference.backend import Device, Float32, Precision, WantedPrecision, WantedRuntime
 from embedkit.inference.choice import GRAPH_PRECISIONS, Choice, choose_device_type, choose_runtime
-from embedkit.inference.loading import sample_batches
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.inference.numpy_runtime.backend import PackedEncoder, load_encoder
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
 from embedkit.inference.precision import settle
-from embedkit.inference.sample import SAMPLE_TEXTS
+from embedkit.inference.sample import SAMPLE_TEXTS, sample_batches
 from embedkit.model.config import EncoderConfig, HeadConfig, SentenceConfig
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Device, Float32, Precision, WantedPrecision, WantedRuntime
 
 
 class Scorer(Protocol):

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint
-from embedkit.inference.backend import Backend, Device, Float32, Precision, WantedPrecision, WantedRuntime
-from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, choose_device_type, choose_runtime
+from embedkit.inference.backend import Backend
+from embedkit.inference.choice import Choice, choose_device_type, choose_runtime
 from embedkit.inference.precision import settle
-from embedkit.inference.sample import SAMPLE_TEXTS
-from embedkit.tokenization.batch import TokenBatch
+from embedkit.inference.sample import SAMPLE_TEXTS, sample_batches
+from embedkit.types import Device, Float32, Precision, WantedPrecision, WantedRuntime
 
 
 def choose(
@@ -64,8 +64,10 @@ def load_backend(folder: ModelFolder, choice: Choice, *, merge_tokens: float = 0
         return TorchBackend.load(folder, device=choice.device, precision=choice.precision)
     if choice.runtime == "onnx" or choice.runtime == "openvino":
         from embedkit.inference.graph_runtime.backend import GraphBackend
+        from embedkit.inference.graph_runtime.export import cached_graph
 
-        return GraphBackend.load(folder, runtime=choice.runtime, precision=choice.precision)
+        file = cached_graph(folder, choice.runtime, reference=partial(load_reference, folder))
+        return GraphBackend.load(folder, file, runtime=choice.runtime, precision=choice.precision)
     from embedkit.inference.numpy_runtime.backend import PackedBackend
 
     return PackedBackend.load(
@@ -73,15 +75,12 @@ def load_backend(folder: ModelFolder, choice: Choice, *, merge_tokens: float = 0
     )
 
 
+def load_reference(folder: ModelFolder) -> Backend:
+    """Load our own encoder in fp32 on the CPU, with which others are compared."""
+    return load_backend(folder, choose(folder, device="cpu"))
+
+
 def _load_sample(folder: ModelFolder, choice: Choice) -> Callable[[], Float32]:
     """Load a backend, and return what encodes the sample texts with it."""
     backend, batches = load_backend(folder, choice), sample_batches(folder.tokenizer.encode(SAMPLE_TEXTS))
     return lambda: np.concatenate([backend.forward(batch) for batch in batches])
-
-
-def sample_batches(batch: TokenBatch, *, token_budget: int = CPU_TOKEN_BUDGET) -> list[TokenBatch]:
-    """Cut a batch into batches of about so many tokens, the longest sequences first."""
-    order = np.argsort(-batch.lengths, kind="stable")
-    order = order[batch.lengths[order] > 0]  # of some models a text has no tokens
-    numbers = np.cumsum(batch.lengths[order]) // (token_budget + 1)
-    return [batch.take(order[numbers == number]) for number in np.unique(numbers)]

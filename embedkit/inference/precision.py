@@ -19,12 +19,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.checkpoint.folder import canonical_json
 from embedkit.errors import DeviceError
-from embedkit.inference.backend import Float32, Precision, WantedPrecision
 from embedkit.inference.choice import Choice, Finding
 from embedkit.machine import cpu_flags, cpu_name, num_cores
 from embedkit.storage.cache import keep_note, read_note
+from embedkit.storage.files import canonical_json
+from embedkit.types import Float32, Precision, WantedPrecision
 
 # `auto` takes no precision whose mean cosine to fp32 is lower.
 GOOD_COSINE = 0.9999

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from embedkit.inference.choice import CPU_TOKEN_BUDGET
+from embedkit.tokenization.batch import TokenBatch
+
 _LINES = """\
 tea
 Oslo
@@ -53,3 +58,11 @@ A court may set the decision aside only if the authority misread the law, left o
 Rivers rarely run straight for long. Where the current meets a small obstacle it swings to one side, digs into the bank there and drops what it has taken on the inside of the next bend, where the water is slower. The bend grows, and with it the path of the river, until two loops almost touch; then one flood is enough to cut through the neck, and the abandoned loop becomes a lake in the shape of a horseshoe, which silts up, turns into a swamp and finally into a meadow with richer soil than the fields around it. From the air one sees dozens of such scars beside a living river, the younger ones still holding water, the older ones only a darker green, and farmers who have never seen them from above know them all the same, since that is where the tractor sinks in after rain.
 """
 SAMPLE_TEXTS: tuple[str, ...] = tuple(_LINES.splitlines())
+
+
+def sample_batches(batch: TokenBatch, *, token_budget: int = CPU_TOKEN_BUDGET) -> list[TokenBatch]:
+    """Cut a batch into batches of about so many tokens, the longest sequences first."""
+    order = np.argsort(-batch.lengths, kind="stable")
+    order = order[batch.lengths[order] > 0]  # of some models a text has no tokens
+    numbers = np.cumsum(batch.lengths[order]) // (token_budget + 1)
+    return [batch.take(order[numbers == number]) for number in np.unique(numbers)]

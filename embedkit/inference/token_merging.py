@@ -24,13 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.inference.backend import Float32, Runtime
 from embedkit.model.config import EncoderConfig
+from embedkit.native.merging import FEWEST_TOKENS
+from embedkit.types import Float32, Runtime
 
 Ids = NDArray[np.int64]
-
-FEWEST_TOKENS = 32  # FEWEST_TOKENS in embedkit/native/kernels/merge.h
-LARGEST_SHARE = 0.5  # one of the two sets
 
 
 def why_not(runtime: Runtime, config: EncoderConfig, *, static: bool) -> str | None:
@@ -42,18 +40,6 @@ def why_not(runtime: Runtime, config: EncoderConfig, *, static: bool) -> str | N
     if config.relative_attention_num_buckets:
         return "merged tokens have no distance, on which this model's attention depends"
     return None
-
-
-def check_share(share: float) -> None:
-    """Refuse a share of tokens that cannot be merged in a layer.
-
-    Raises:
-        ValueError: it is not from 0 to 0.5.
-    """
-    if not 0.0 <= share <= LARGEST_SHARE:
-        raise ValueError(
-            f"merge_tokens is {share}; it is the share of tokens that each layer merges, from 0 to {LARGEST_SHARE}"
-        )
 
 
 def merging_part(share: float) -> dict[str, float]:

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.errors import DeviceError
-from embedkit.inference.token_merging import check_share
 from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
 from embedkit.native.library import Batch, NativePrecision, load_library, why_not_here
+from embedkit.native.merging import check_share
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
 
 Int64 = NDArray[np.int64]

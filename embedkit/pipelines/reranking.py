@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from embedkit.evaluation.metrics import Metric, Qrels
+from embedkit.data.qrels import Qrels
+from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 from embedkit.reranking.requests import Request, answer
 from embedkit.retrieval.reranker import Reranker

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedkit.data.beir import RetrievalSet, find_unknown
+from embedkit.data.qrels import Run
 from embedkit.data.records import Hit
-from embedkit.evaluation.metrics import Metric, Run
+from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import Evaluation, Kind, collect_provenance
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.retrieval.reranker import Reranker

@@ -16,13 +16,13 @@ import numpy as np
 
 from embedkit.checkpoint.classification import ClassifierFolder, read_classifier_folder
 from embedkit.errors import CheckpointError
-from embedkit.inference.backend import Device, Float32, WantedPrecision, WantedRuntime
 from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.inference.classifier import Scorer, ScoringHead, choose, load_scorer
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.reranking.calibration import Calibration, read_calibration
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.tokenizer import Truncation
+from embedkit.types import Device, Float32, WantedPrecision, WantedRuntime
 
 # Pairs sorted by length together: enough for batches of nearly equal lengths, few enough to answer soon.
 WINDOW_PAIRS = 1024

@@ -9,8 +9,8 @@ import numpy as np
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
-from embedkit.inference.backend import Float32
 from embedkit.inference.numpy_runtime.sentence_head import normalize
+from embedkit.types import Float32
 
 
 class MaxSim:

@@ -16,14 +16,15 @@ import numpy.typing as npt
 
 from embedkit.data.beir import name_some
 from embedkit.data.formats import read_lines
-from embedkit.data.records import ReadOptions, read_documents, read_queries, titled_text
+from embedkit.data.qrels import ranking
+from embedkit.data.reading import read_documents, read_queries
+from embedkit.data.records import ReadOptions, titled_text
 from embedkit.data.trec import read_run
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.evaluation.metrics import ranking
-from embedkit.inference.backend import Float32
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import blend, checked, score_within
+from embedkit.types import Float32
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 CANDIDATE_KEYS = ("candidates", "hits")

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.data.records import Hit, titled_text
-from embedkit.inference.backend import Float32
 from embedkit.retrieval.fusion import min_max
 from embedkit.retrieval.reranker import Reranker
+from embedkit.types import Float32
 
 # Where a time budget may end: after 4, 8, 16 and then every 16 candidates. Fixed places, so that a ranking depends on the
 # depth that was reached and on nothing else.

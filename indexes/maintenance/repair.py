@@ -23,11 +23,10 @@ from embedkit.data.records import titled_text
 from embedkit.errors import IndexFileError
 
 from ..search.search import AnnFile
-from ..search.snapshot import SEGMENT_FOLDER
 from ..storage.commit import SEGMENT_PATTERN, database_path
 from ..storage.database import FORMAT_VERSION, Database, checked
 from ..storage.lock import WriterLock
-from ..storage.segment import RowArray, Segment, write_segment
+from ..storage.segment import SEGMENT_FOLDER, RowArray, Segment, write_segment
 from ..storage.settings import Settings
 from ..store import Index
 from .ann_build import build_ann

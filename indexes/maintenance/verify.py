@@ -21,11 +21,10 @@ import numpy as np
 from embedkit.errors import IndexFileError
 
 from ..search.search import AnnFile
-from ..search.snapshot import SEGMENT_FOLDER
 from ..storage.commit import database_path
 from ..storage.database import Database, tombstone_sum
 from ..storage.documents import content_hash, passage_key
-from ..storage.segment import RowArray, Segment
+from ..storage.segment import SEGMENT_FOLDER, RowArray, Segment
 from ..storage.settings import Settings
 
 

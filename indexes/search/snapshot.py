@@ -14,11 +14,10 @@ from embedkit.native.search import can_search
 
 from ..candidates import Candidates, Mask, Scorer
 from ..storage.database import Database
-from ..storage.segment import FloatArray, RowArray, Segment
+from ..storage.segment import SEGMENT_FOLDER, FloatArray, RowArray, Segment
 from ..storage.settings import Settings
 from .exact import BINARY_OVERSAMPLING, search_segments, stored_vectors
 
-SEGMENT_FOLDER = "segments"
 # As many more than k are fetched, so that ties at the border can be put in order by id.
 MARGIN = 8
 _CACHED_PAIRS = 1024  # scored again at a time: their vectors, 1.5 MB of 384 dimensions, stay in the cache

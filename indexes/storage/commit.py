@@ -16,7 +16,6 @@ import numpy as np
 from embedkit.data.records import Document
 from embedkit.errors import IndexFileError, IndexMismatchError
 
-from ..search.snapshot import SEGMENT_FOLDER
 from .database import DATABASE_NAME, Database
 from .documents import (
     Passage,
@@ -28,7 +27,7 @@ from .documents import (
     update_document,
 )
 from .lock import LOCK_NAME
-from .segment import FloatArray, SegmentInfo, calibrate, encode, write_segment
+from .segment import SEGMENT_FOLDER, FloatArray, SegmentInfo, calibrate, encode, write_segment
 from .settings import Settings
 
 ANN_PATTERN = "ann-{:06d}.faiss"

@@ -34,6 +34,7 @@ FloatArray = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.int64]
 Codes = npt.NDArray[Any]  # Any: float32, float16 or uint8, as the storage has it
 
+SEGMENT_FOLDER = "segments"  # within an index
 MAGIC = b"EMBKSEG\x01"
 BLOCK_ROWS = 64  # 98 KB of fp32 in 384 dimensions: the CRC of a block costs a lone lookup 25 microseconds
 _HEADER = struct.Struct("<8sIIQI")  # magic, storage, dimension, rows, rows in a block

@@ -8,15 +8,10 @@ from typing import Any
 
 import pytest
 
-from embedkit.checkpoint.folder import (
-    canonical_json,
-    fingerprint,
-    new_folder,
-    read_model_folder,
-    weight_files,
-)
+from embedkit.checkpoint.folder import fingerprint, read_model_folder, weight_files
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, OutputError
+from embedkit.storage.files import canonical_json, new_folder
 from tests.checkpoint.damage import copy_of, edit_json
 from tests.tiny import write_tiny_model
 

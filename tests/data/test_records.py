@@ -17,14 +17,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.data.records import (
-    Document,
-    DocumentReader,
-    ReadOptions,
-    read_documents,
-    read_queries,
-    read_stream,
-)
+from embedkit.data.reading import DocumentReader, read_documents, read_queries, read_stream
+from embedkit.data.records import Document, ReadOptions
 from embedkit.errors import RecordError
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedkit.data.qrels import ranking
 from embedkit.data.records import Query
 from embedkit.data.trec import read_qrels, read_run, read_topics, write_run
 from embedkit.errors import EvaluationError, OutputError, RecordError
-from embedkit.evaluation.metrics import ranking
 
 BEIR = "query-id\tcorpus-id\tscore\n1\td 1\t2\n1\td2\t0\n2\td1\t-1\n"
 TREC = "1 0 d1 2\n1 0 d2 0\n\n2\t0\td1\t-1\n"

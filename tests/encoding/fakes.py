@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from embedkit.inference.backend import Float32
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Float32
 
 
 class CountingBackend:

@@ -17,7 +17,7 @@ from threading import Thread
 
 import pytest
 
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 from embedkit.encoding.draft import ids_path, partial_path
 from embedkit.encoding.encoder import WINDOW_TEXTS, Encoder
 from embedkit.encoding.job import encode_to_file

@@ -16,9 +16,9 @@ from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.encoding.encoder import WINDOW_CHARS, WINDOW_TEXTS, Encoder, TextRefusedError, _next_window
 from embedkit.errors import CheckpointError
-from embedkit.inference.backend import Float32
 from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.model.config import SentenceConfig
+from embedkit.types import Float32
 from tests.encoding.fakes import CountingBackend
 from tests.tiny import write_tiny_model
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedkit.data.qrels import ranking
 from embedkit.errors import EvaluationError
-from embedkit.evaluation.metrics import Metric, metric_value, parse_metric, ranking, standing
+from embedkit.evaluation.metrics import Metric, metric_value, parse_metric, standing
 
 # d3 stands first, then d1, x, d2; d4 is relevant and not found.
 JUDGEMENTS = {"d1": 1, "d2": 3, "d3": 0, "d4": 2, "d5": -1}

@@ -10,9 +10,9 @@ import torch
 
 from embedkit.errors import DeviceError
 from embedkit.inference import choice as choosing
-from embedkit.inference.backend import Device, Precision
 from embedkit.inference.choice import choose_device_type, choose_runtime
 from embedkit.machine import gpu_may_be_there
+from embedkit.types import Device, Precision
 from tests.tiny import FAMILY_SHAPES, tiny_config
 
 PLAIN = tiny_config(num_attention_heads=2)

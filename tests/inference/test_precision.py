@@ -12,10 +12,10 @@ import pytest
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
-from embedkit.inference.backend import Float32, Precision
 from embedkit.inference.choice import Choice, Finding
 from embedkit.inference.precision import fastest_good, settle
 from embedkit.inference.sample import SAMPLE_TEXTS
+from embedkit.types import Float32, Precision
 
 MODEL = {"weights": "abc"}
 

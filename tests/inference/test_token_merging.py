@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
 from embedkit.inference.choice import choose_runtime
-from embedkit.inference.token_merging import FEWEST_TOKENS, count_merges, merge, merge_packed, merging_of
+from embedkit.inference.token_merging import count_merges, merge, merge_packed, merging_of
+from embedkit.native.merging import FEWEST_TOKENS
 from tests.tiny import FAMILY_SHAPES, tiny_config, write_tiny_model
 
 LONG = "a small red horse eats a large green guitar by the beach and the dog sings " * 4

@@ -7,10 +7,10 @@ import pytest
 
 from embedkit.checkpoint.arrays import StoredArray, Weights
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
-from embedkit.inference.token_merging import FEWEST_TOKENS
 from embedkit.model.config import EncoderConfig
 from embedkit.native.encoder import NativeEncoder
 from embedkit.native.library import NativePrecision
+from embedkit.native.merging import FEWEST_TOKENS
 from tests.native.models import (
     BERT,
     FAMILIES,

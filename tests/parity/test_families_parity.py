@@ -14,10 +14,10 @@ from embedkit.checkpoint.names import FAMILIES, Family
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
 from embedkit.encoding.encoder import Encoder
-from embedkit.inference.backend import Float32
 from embedkit.model.config import DenseConfig, PoolingMode, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.types import Float32
 from tests.tiny import FAMILY_SHAPES, tiny_config, tiny_tokenizer
 
 pytestmark = [

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from embedkit.data.qrels import ranking
 from embedkit.evaluation.agreement import average_precision, cluster_agreement, pearson, spearman
-from embedkit.evaluation.metrics import Metric, ranking
+from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.significance import randomisation_test
 

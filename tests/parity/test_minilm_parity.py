@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedkit.data.records import read_documents
+from embedkit.data.reading import read_documents
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.job import document_text
 from embedkit.evaluation.agreement import spearman
 from embedkit.extras import load_extra
-from embedkit.inference.backend import Float32
+from embedkit.types import Float32
 
 pytestmark = [
     pytest.mark.parity,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.checkpoint.arrays import load_sentence_weights
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.inference.backend import Float32, Precision
-from embedkit.inference.graph_runtime.export import Graph, GraphRuntime, cached_graph, load_graph, run_padded
+from embedkit.inference.graph_runtime.graph import Graph, GraphRuntime, load_graph, run_padded
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
 from embedkit.machine import num_cores
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Float32, Precision
 
 # Padded tokens in one call of a runtime. Measured with all-MiniLM-L6-v2 on a Zen 4 core: with 256 to 512 both runtimes are
 # fastest, with 2048 a quarter slower.
@@ -41,14 +42,16 @@ class GraphBackend:
         return f"{self.runtime} on cpu, {self.precision}"
 
     @classmethod
-    def load(cls, folder: ModelFolder, *, runtime: GraphRuntime, precision: Precision) -> GraphBackend:
-        """Load a folder's graph from the cache, into which it is exported the first time.
+    def load(
+        cls, folder: ModelFolder, file: Path, *, runtime: GraphRuntime, precision: Precision
+    ) -> GraphBackend:
+        """Load the graph that a folder was exported to.
 
         Raises:
-            As `embedkit.inference.graph_runtime.export.export_model`.
+            As `load_graph`.
         """
         threads = num_cores()
-        graph = load_graph(cached_graph(folder, runtime), runtime, precision=precision, threads=threads)
+        graph = load_graph(file, runtime, precision=precision, threads=threads)
         return cls(graph, folder, runtime=runtime, precision=precision, threads=threads)
 
     def forward(self, batch: TokenBatch, *, skip: int = 0) -> Float32:

@@ -9,41 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedkit.checkpoint.compare import CHECK_TEXTS, Agreement, compare_vectors
-from embedkit.checkpoint.folder import ModelFolder, canonical_json, fingerprint, new_folder
+from embedkit.checkpoint.folder import ModelFolder, fingerprint
 from embedkit.errors import CheckpointError, OutputError
 from embedkit.extras import EXTRAS, load_extra
-from embedkit.inference.backend import Float32, Precision
+from embedkit.inference.backend import Backend
+from embedkit.inference.graph_runtime.graph import RUNNERS, Graph, GraphRuntime, load_graph, run_padded
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
+from embedkit.inference.sample import sample_batches
 from embedkit.storage.cache import cache_folder
-from embedkit.tokenization.batch import TokenBatch
+from embedkit.storage.files import canonical_json, new_folder
 
-GraphRuntime = Literal["onnx", "openvino"]
-# runtime -> the extra that runs it, and the file that it reads
-RUNNERS: dict[GraphRuntime, tuple[str, str]] = {
-    "onnx": ("onnxruntime", "model.onnx"),
-    "openvino": ("openvino", "model.xml"),
-}
 FORM = 1  # counted up where the same model is written otherwise: what the cache holds is then made anew
 TOLERANCE = (
     1e-4  # as `embedkit model check` allows: a wrong activation or a lost mask is a hundred times as far off
 )
 
 
-class Graph(Protocol):
-    """A graph ready to run; several threads may call it at once."""
-
-    def run(self, output: str, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> Float32:
-        """Compute one output, by its name, of a padded batch: (B, T) int64 each."""
-        ...
+# Makes our own encoder in fp32, with whose vectors those of a graph are compared.
+Reference = Callable[[], Backend]
 
 
 @dataclass(frozen=True)
@@ -55,20 +47,10 @@ class Exported:
     num_bytes: int
 
 
-def load_graph(file: Path, runtime: GraphRuntime, *, precision: Precision, threads: int) -> Graph:
-    """Load a graph into the runtime that it was written for.
-
-    Raises:
-        MissingExtraError: the runtime is not installed.
-        CheckpointError: the runtime cannot read the file.
-    """
-    extra = load_extra(RUNNERS[runtime][0], purpose=f"the {runtime} backend")
-    graph: Graph = extra.Graph(file, precision=precision, threads=threads)
-    return graph
-
-
-def export_model(folder: ModelFolder, runtime: GraphRuntime, target: Path) -> Exported:
-    """Write a model into a new folder as a graph for a runtime, unless its vectors are not those of our own encoder in fp32.
+def export_model(
+    folder: ModelFolder, runtime: GraphRuntime, target: Path, *, reference: Reference
+) -> Exported:
+    """Write a model into a new folder as a graph for a runtime, unless its vectors are not those of `reference`.
 
     Raises:
         CheckpointError: the vectors differ by more than the tolerance, or the weights do not fit the folder's config.
@@ -88,7 +70,8 @@ def export_model(folder: ModelFolder, runtime: GraphRuntime, target: Path) -> Ex
             extra.convert(plain, draft / file)
             for path in draft.glob(f"{plain.name}*"):
                 path.unlink()
-        agreement = compare_with_ours(folder, load_graph(draft / file, runtime, precision="fp32", threads=1))
+        graph = load_graph(draft / file, runtime, precision="fp32", threads=1)
+        agreement = compare_with_ours(folder, graph, reference)
         if not agreement.largest_difference <= TOLERANCE:  # NaN is not either
             raise CheckpointError(
                 f"{folder.path}: vectors of the {runtime} graph differ from ours by {agreement.largest_difference:.2g}; "
@@ -101,21 +84,13 @@ def export_model(folder: ModelFolder, runtime: GraphRuntime, target: Path) -> Ex
     return Exported(Path(target) / file, agreement, num_bytes)
 
 
-def compare_with_ours(folder: ModelFolder, graph: Graph) -> Agreement:
-    """Compare a graph's vectors with those of our own encoder in fp32, of texts from nothing to beyond what the model reads."""
-    from embedkit.inference.loading import choose, load_backend, sample_batches
-
-    ours = load_backend(folder, choose(folder, device="cpu"))
+def compare_with_ours(folder: ModelFolder, graph: Graph, reference: Reference) -> Agreement:
+    """Compare a graph's vectors with the reference's, of texts from nothing to beyond what the model reads."""
+    ours = reference()
     # Few tokens at a time put texts of different lengths together, and some alone.
     batches = sample_batches(folder.tokenizer.encode(CHECK_TEXTS), token_budget=64)
     found = [run_padded(graph, "sentence_embedding", batch) for batch in batches]
     return compare_vectors(np.concatenate([ours.forward(batch) for batch in batches]), np.concatenate(found))
-
-
-def run_padded(graph: Graph, output: str, batch: TokenBatch) -> Float32:
-    """Compute one output of packed sequences: (B, E), or (B, T, D) with padding."""
-    ids, mask, _ = batch.padded(0)  # what stands at padding counts for nothing
-    return graph.run(output, ids, mask.astype(np.int64))
 
 
 def describe(folder: ModelFolder, runtime: GraphRuntime, agreement: Agreement) -> dict[str, Any]:  # Any: JSON
@@ -138,7 +113,7 @@ def describe(folder: ModelFolder, runtime: GraphRuntime, agreement: Agreement) -
     }
 
 
-def cached_graph(folder: ModelFolder, runtime: GraphRuntime) -> Path:
+def cached_graph(folder: ModelFolder, runtime: GraphRuntime, *, reference: Reference) -> Path:
     """Return the file of a model's graph in the cache, which is exported into it the first time.
 
     Raises:
@@ -155,7 +130,7 @@ def cached_graph(folder: ModelFolder, runtime: GraphRuntime) -> Path:
     file = target / RUNNERS[runtime][1]
     if not file.is_file():
         try:
-            export_model(folder, runtime, target)
+            export_model(folder, runtime, target, reference=reference)
         except OutputError:
             if not file.is_file():  # else another process was faster
                 raise

@@ -19,9 +19,9 @@ import numpy as np
 from embedkit.checkpoint.arrays import SentenceWeights, load_sentence_weights
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.extras import load_extra
-from embedkit.inference.backend import Float32
 from embedkit.inference.numpy_runtime.encoder import relative_buckets
 from embedkit.model.config import PoolingMode
+from embedkit.types import Float32
 
 if TYPE_CHECKING:
     from embedkit.extras.onnx import GraphWriter

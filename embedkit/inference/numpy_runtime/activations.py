@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from embedkit.inference.backend import Float32
+from embedkit.types import Float32
 
 # Abramowitz and Stegun 1964, formula 7.1.26: the error is at most 1.5e-7, which is that of float32 itself.
 _P = 0.3275911

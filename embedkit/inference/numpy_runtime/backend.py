@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from embedkit.checkpoint.arrays import Weights, load_sentence_weights
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.inference.backend import Float32, Precision, Runtime
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
 from embedkit.model.config import EncoderConfig
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Float32, Precision, Runtime
 
 Ids = NDArray[np.int64]
 

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.checkpoint.arrays import Weights
-from embedkit.inference.backend import Float32
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.inference.numpy_runtime.sentence_head import runs
-from embedkit.inference.token_merging import check_share, merge_packed
+from embedkit.inference.token_merging import merge_packed
 from embedkit.model.config import EncoderConfig
+from embedkit.native.merging import check_share
+from embedkit.types import Float32
 
 Ids = NDArray[np.int64]
 

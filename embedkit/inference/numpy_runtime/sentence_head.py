@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.inference.backend import Float32
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.model.config import PoolingMode, SentenceConfig
+from embedkit.types import Float32
 
 
 class SentenceHead:

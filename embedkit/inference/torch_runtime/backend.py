@@ -8,11 +8,10 @@ import torch
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.sentence_folder import load_model
 from embedkit.errors import DeviceError
-from embedkit.inference.backend import Device, Float32, Precision
-from embedkit.inference.choice import DeviceType
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Device, DeviceType, Float32, Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # oneDNN compiles a kernel for every number of rows it meets and keeps a thousand of them: without this, memory grew by

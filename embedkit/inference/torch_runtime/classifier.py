@@ -6,11 +6,10 @@ import torch
 
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.classification_weights import load_classifier
-from embedkit.inference.backend import Float32, Precision
-from embedkit.inference.choice import DeviceType
 from embedkit.inference.torch_runtime.backend import CPU_ROWS_MULTIPLE, DTYPES, batch_tensors, fill_up
 from embedkit.model.classification import SequenceClassifier
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import DeviceType, Float32, Precision
 
 
 class TorchScorer:

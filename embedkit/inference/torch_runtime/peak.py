@@ -8,8 +8,8 @@ from functools import partial
 
 import torch
 
-from embedkit.inference.backend import Precision
 from embedkit.inference.torch_runtime.backend import DTYPES
+from embedkit.types import Precision
 
 
 def matmul_gflops(precision: Precision, *, rows: int = 2048, size: int = 768, repeats: int = 8) -> float:

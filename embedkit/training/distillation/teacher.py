@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.checkpoint.folder import canonical_json
 from embedkit.errors import OutputError, TrainingError
+from embedkit.storage.files import canonical_json
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

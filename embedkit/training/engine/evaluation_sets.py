@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.beir import find_unknown, load_retrieval_set
-from embedkit.data.records import read_documents, titled_text
+from embedkit.data.qrels import Qrels
+from embedkit.data.reading import read_documents
+from embedkit.data.records import titled_text
 from embedkit.errors import EvaluationError
-from embedkit.evaluation.metrics import Metric, Qrels
+from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.similarity import evaluate_similarity, read_scored_pairs
 from embedkit.storage.files import file_hash

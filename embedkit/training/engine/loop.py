@@ -120,6 +120,17 @@ class Resumed:
 Report = Step | Evaluated | Saved | Resumed
 
 
+def scalars(report: Report) -> tuple[str, Mapping[str, float]]:
+    """Return the numbers of a report that make curves, and the group they belong to."""
+    match report:
+        case Step():
+            rates = {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm}
+            return "train", {**rates, **report.values}
+        case Evaluated():
+            return "held_out", report.values
+    return "", {}
+
+
 @dataclass
 class _Progress:
     """The moving parts of a run between two steps."""

@@ -11,7 +11,6 @@ OUTPUT/                 in the end the model itself
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from embedkit.checkpoint.folder import RUN_FOLDER, new_folder, sync
+from embedkit.checkpoint.folder import RUN_FOLDER
 from embedkit.errors import OutputError, TrainingError
 from embedkit.recipe import differences
+from embedkit.storage.files import new_folder, sync, write_atomically
 from embedkit.training.engine.optim import AveragedWeights
 from embedkit.training.engine.ranks import placed, whole
 
@@ -181,16 +181,6 @@ class RunFolder:
                 shutil.rmtree(target)
             path.replace(target)
         sync(self.output)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file so that a reader sees the old one or the new one, whole."""
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
 
 
 def state_bytes(module: nn.Module, *, keep_last: int, averaged: bool) -> int:

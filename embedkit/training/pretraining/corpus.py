@@ -20,10 +20,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.checkpoint.folder import canonical_json, new_folder
-from embedkit.data.records import STDIN, DocumentReader, ReadOptions
+from embedkit.data.paths import STDIN
+from embedkit.data.reading import DocumentReader
+from embedkit.data.records import ReadOptions
 from embedkit.errors import TrainingError
 from embedkit.storage.cache import cache_folder
+from embedkit.storage.files import canonical_json, new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 
 FORMAT = 1

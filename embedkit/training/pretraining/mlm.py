@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedkit.checkpoint.folder import ModelFolder, new_folder
+from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.names import Family, family_of
 from embedkit.checkpoint.pretraining import load_pretraining, write_pretraining
 from embedkit.errors import TrainingError
@@ -23,6 +23,7 @@ from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
 from embedkit.model.pretraining import PretrainingModel
 from embedkit.recipe import as_table
+from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.loop import Shares
 from embedkit.training.engine.ranks import Ranks, autocast, synchronized

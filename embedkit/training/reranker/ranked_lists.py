@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.formats import format_of, json_rows, open_compressed, parquet_rows, separated_rows
-from embedkit.data.records import ReadOptions, expand_inputs
+from embedkit.data.paths import expand_inputs
+from embedkit.data.records import ReadOptions
 from embedkit.errors import RecordError
 from embedkit.training.rows.columns import Kind, Role, find_columns
 from embedkit.training.rows.examples import Examples, read_examples

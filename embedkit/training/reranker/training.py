@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedkit.checkpoint.classification_weights import write_classifier
-from embedkit.checkpoint.folder import new_folder
 from embedkit.checkpoint.names import Family
 from embedkit.errors import EvaluationError, TrainingError
 from embedkit.model.classification import SequenceClassifier
 from embedkit.recipe import as_table
 from embedkit.reranking.calibration import fit_calibration, write_calibration
+from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training import losses
 from embedkit.training.engine.loop import Shares

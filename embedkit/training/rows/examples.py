@@ -22,7 +22,9 @@ from embedkit.data.formats import (
     read_whole,
     separated_rows,
 )
-from embedkit.data.records import ReadOptions, expand_inputs, read_documents, titled_text
+from embedkit.data.paths import expand_inputs
+from embedkit.data.reading import read_documents
+from embedkit.data.records import ReadOptions, titled_text
 from embedkit.errors import RecordError
 from embedkit.training.rows.columns import KINDS, NEEDS, Columns, Kind, Role, choose_kind, find_columns
 

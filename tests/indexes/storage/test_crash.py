@@ -10,10 +10,9 @@ import pytest
 
 from embedkit.errors import IndexFileError
 from indexes import Index, build, compact, verify
+from tests.conftest import REPOSITORY
 from tests.indexes.fakes import create, documents, embed
 from tests.indexes.storage.crashing import COUNT
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def start(folder: Path, work: str) -> "subprocess.Popen[str]":

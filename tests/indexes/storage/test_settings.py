@@ -9,6 +9,7 @@ import pytest
 import indexes
 from embedkit.errors import IndexMismatchError
 from indexes import Index, Settings
+from tests.conftest import REPOSITORY
 from tests.indexes.fakes import create, embed
 
 FINGERPRINT = {"weights": "aa", "pooling": "mean", "prompts": {"query": ""}, "max_seq_length": 256}
@@ -96,4 +97,4 @@ def test_an_exact_search_of_a_small_index_loads_neither_faiss_nor_torch(tmp_path
         f"index = Index.open({str(tmp_path / 'i')!r}); assert len(index.search(embed(['a']), k=5)[0]) == 5;"
         "assert not {'faiss', 'torch'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)

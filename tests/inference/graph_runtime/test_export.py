@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -24,17 +25,10 @@ from embedkit.extras import EXTRAS, has_extra, load_extra
 from embedkit.inference.graph_runtime import export as exporting
 from embedkit.inference.graph_runtime import onnx_writer as onnx_graph
 from embedkit.inference.graph_runtime.backend import PIECE_TOKENS, cut
-from embedkit.inference.graph_runtime.export import (
-    RUNNERS,
-    GraphRuntime,
-    cached_graph,
-    compare_with_ours,
-    export_model,
-    load_graph,
-    run_padded,
-)
+from embedkit.inference.graph_runtime.export import Exported, cached_graph, compare_with_ours, export_model
+from embedkit.inference.graph_runtime.graph import RUNNERS, GraphRuntime, load_graph, run_padded
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
-from embedkit.inference.loading import choose, load_backend
+from embedkit.inference.loading import choose, load_backend, load_reference
 from embedkit.inference.precision import cosines
 from embedkit.model.config import DenseActivation, DenseConfig, PoolingMode, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
@@ -42,6 +36,7 @@ from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.tokenization.batch import TokenBatch
+from tests.conftest import REPOSITORY
 from tests.tiny import FAMILY_SHAPES, tiny_config, tiny_tokenizer, write_tiny_model
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
 
@@ -50,7 +45,6 @@ if not (
 ):  # not imported here: only our own modules keep them from calling home
     pytest.skip("the extra 'onnx' is not installed", allow_module_level=True)
 
-ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5  # fp32, vectors of unit length
 TEXTS = [
     "the dog runs",
@@ -62,6 +56,10 @@ TEXTS = [
 needs_openvino = pytest.mark.skipif(not has_extra("openvino"), reason="the extra 'openvino' is not installed")
 # OpenVINO is large: it comes with the packages of `make test-parity`.
 runtimes = pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.parity)])
+
+
+def export_folder(folder: ModelFolder, runtime: GraphRuntime, target: Path) -> Exported:
+    return export_model(folder, runtime, target, reference=partial(load_reference, folder))
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +215,7 @@ def test_an_export_says_what_a_program_has_to_know(
     runtime: GraphRuntime, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = read_model_folder(tiny_model)
-    exported = export_model(folder, runtime, tmp_path / "out")
+    exported = export_folder(folder, runtime, tmp_path / "out")
     assert exported.agreement.texts == 9
     assert exported.agreement.largest_difference < TOLERANCE
     about = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
@@ -238,14 +236,14 @@ def test_an_export_says_what_a_program_has_to_know(
         "special_tokens_map.json",
     }
     with pytest.raises(OutputError, match=r"out: already exists"):
-        export_model(folder, runtime, tmp_path / "out")
+        export_folder(folder, runtime, tmp_path / "out")
 
 
 def test_a_graph_runs_with_the_runtime_and_the_tokenizer_alone(tiny_model: Path, tmp_path: Path) -> None:
     """What a program without embedkit does: the two packages, padding by the tokenizer, no other knowledge."""
     import tokenizers
 
-    export_model(read_model_folder(tiny_model), "onnx", tmp_path / "out")
+    export_folder(read_model_folder(tiny_model), "onnx", tmp_path / "out")
     import onnxruntime
 
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
@@ -268,7 +266,7 @@ def test_vectors_that_are_not_ours_are_refused_and_nothing_is_left(
 ) -> None:
     monkeypatch.setattr(onnx_graph, "MASKED", 0.0)  # padding takes part in attention
     with pytest.raises(CheckpointError) as caught:
-        export_model(read_model_folder(tiny_model), "onnx", tmp_path / "out")
+        export_folder(read_model_folder(tiny_model), "onnx", tmp_path / "out")
     message = str(caught.value)
     assert message.startswith(f"{tiny_model}: vectors of the onnx graph differ from ours by 0.")
     assert message.endswith("wanted 0.0001 at most. Nothing was written: encode with another --backend")
@@ -288,7 +286,9 @@ def test_each_text_of_the_comparison_stands_alone_or_beside_longer_ones(
     folder = read_model_folder(tiny_model)
     write_graph(folder, tmp_path / "model.onnx")
     graph = load_graph(tmp_path / "model.onnx", "onnx", precision="fp32", threads=1)
-    assert compare_with_ours(folder, Watching()).largest_difference < TOLERANCE
+    assert (
+        compare_with_ours(folder, Watching(), partial(load_reference, folder)).largest_difference < TOLERANCE
+    )
     assert any(len(lengths) > 1 and min(lengths) < max(lengths) for lengths in seen)  # padding
     assert {min(map(min, seen)), max(map(max, seen))} == {
         2,
@@ -300,23 +300,23 @@ def test_what_the_cache_holds_is_made_once_and_anew_for_another_model(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = read_model_folder(tiny_model)
-    file = cached_graph(folder, "onnx")
+    file = cached_graph(folder, "onnx", reference=partial(load_reference, folder))
     assert file.is_relative_to(tmp_path / "cache" / "exported")
     made = file.stat().st_mtime_ns
     shorter = read_model_folder(tiny_model, max_seq_length=8)  # the graph is the same
-    assert cached_graph(shorter, "onnx") == file
+    assert cached_graph(shorter, "onnx", reference=partial(load_reference, shorter)) == file
     assert file.stat().st_mtime_ns == made
     other = read_model_folder(write_tiny_model(tmp_path / "m", seed=1))
-    assert cached_graph(other, "onnx") != file
+    assert cached_graph(other, "onnx", reference=partial(load_reference, other)) != file
     monkeypatch.setattr(exporting, "FORM", exporting.FORM + 1)
-    assert cached_graph(folder, "onnx") != file
+    assert cached_graph(folder, "onnx", reference=partial(load_reference, folder)) != file
 
 
 def test_large_weights_stand_in_a_second_file(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_extra("onnx", purpose="the test"), "ONE_FILE_BYTES", 1000)
-    exported = export_model(read_model_folder(tiny_model), "onnx", tmp_path / "out")
+    exported = export_folder(read_model_folder(tiny_model), "onnx", tmp_path / "out")
     assert exported.file.stat().st_size < (tmp_path / "out" / "model.onnx.data").stat().st_size
     assert exported.agreement.largest_difference < TOLERANCE
 
@@ -332,7 +332,7 @@ def test_what_is_not_computed_so_is_refused(tiny_model: Path, tmp_path: Path) ->
     with pytest.raises(DeviceError, match=r"the onnx backend does not compute.*: a static model is a table"):
         Encoder.load(tmp_path / "s", device="cpu", backend="onnx")
     with pytest.raises(CheckpointError, match="a static model is a table of vectors; there is no graph"):
-        export_model(read_model_folder(tmp_path / "s"), "onnx", tmp_path / "out")
+        export_folder(read_model_folder(tmp_path / "s"), "onnx", tmp_path / "out")
     reranker = write_tiny_cross_encoder(tmp_path / "r")
     with pytest.raises(DeviceError, match="the onnx backend computes sentence encoders only"):
         CrossEncoder.load(reranker, device="cpu", backend="onnx")
@@ -375,7 +375,7 @@ def test_a_runtime_neither_calls_home_nor_keeps_anything_there(
         [sys.executable, "-c", program, str(tiny_model)],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=environment,
         check=False,
     )
@@ -392,4 +392,4 @@ def test_a_missing_package_is_named(
     with pytest.raises(MissingExtraError, match=message):
         Encoder.load(tiny_model, device="cpu", backend=runtime)
     with pytest.raises(MissingExtraError, match=f"exporting for {runtime} needs the package"):
-        export_model(read_model_folder(tiny_model), runtime, tmp_path / "out")
+        export_folder(read_model_folder(tiny_model), runtime, tmp_path / "out")

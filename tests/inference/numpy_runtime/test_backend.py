@@ -19,7 +19,6 @@ from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
-from embedkit.inference.backend import WantedRuntime
 from embedkit.inference.numpy_runtime.backend import PackedBackend
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder, why_not
 from embedkit.model.config import DenseConfig, EncoderConfig, SentenceConfig
@@ -28,10 +27,11 @@ from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.native.encoder import why_not as native_why_not
 from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.types import WantedRuntime
+from tests.conftest import REPOSITORY
 from tests.tiny import FAMILY_SHAPES, tiny_config, tiny_tokenizer, write_tiny_model
 from tests.tiny_cross_encoder import QUERY, write_tiny_cross_encoder
 
-ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5  # what is promised of vectors of unit length in fp32
 TEXTS = [
     "the dog runs",
@@ -198,4 +198,4 @@ def test_encoding_and_reranking_load_no_torch(tmp_path: Path) -> None:
         f"CrossEncoder.load({str(pairs)!r}, device='cpu', backend='numpy').score('a dog', ['the dog'])\n"
         "sys.exit('torch' in sys.modules)\n"
     )
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0

@@ -11,8 +11,8 @@ import torch
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
-from embedkit.inference.backend import Precision
 from embedkit.inference.torch_runtime.backend import TorchBackend, choose_device
+from embedkit.types import Precision
 
 TEXTS = ["the dog runs", "a small red horse eats a large green guitar by the beach", ""]
 CPU = torch.device("cpu")

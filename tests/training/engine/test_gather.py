@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from embedkit.training import losses
 from embedkit.training.engine.gather import gather_rows
 from embedkit.training.engine.grad_cache import cached_backward
+from tests.conftest import REPOSITORY
 
 RANKS = 2
 PER_RANK = 3
@@ -130,7 +131,7 @@ def run_rank(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    root = Path(__file__).parents[2]
+    root = REPOSITORY
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(rank), str(folder)],

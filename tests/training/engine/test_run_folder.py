@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from embedkit.errors import TrainingError
-from embedkit.training.engine.run_folder import Position, RunFolder, write_atomically
+from embedkit.storage.files import write_atomically
+from embedkit.training.engine.run_folder import Position, RunFolder
 
 GROUPS = {"weights": {"w": torch.arange(3.0)}, "optimizer": {"w|exp_avg": torch.ones(3)}}
 

@@ -7,7 +7,7 @@ import pytest
 
 from embedkit.errors import TrainingError
 from embedkit.extras import load_extra
-from embedkit.training.engine.loop import Evaluated, Saved, Step
+from embedkit.training.engine.loop import Evaluated, Saved, Step, scalars
 from embedkit.training.reports.plot import Curve, read_curves, terminal_plot
 
 
@@ -88,9 +88,13 @@ def test_an_image_is_written(run: Path, tmp_path: Path) -> None:
 def test_reports_reach_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the tensorboard extra is not installed")
     board = load_extra("tensorboard", purpose="the test").Board(tmp_path)
-    board.add(Step(1, 2.5, {"accuracy": 0.5}, 0.1, 1.0, 100, 1e6, 0.1))
-    board.add(Evaluated(1, {"loss": 2.0}, True))
-    board.add(Saved(1, "run"))
+    for report in (
+        Step(1, 2.5, {"accuracy": 0.5}, 0.1, 1.0, 100, 1e6, 0.1),
+        Evaluated(1, {"loss": 2.0}, True),
+    ):
+        group, numbers = scalars(report)
+        board.add(group, numbers, report.step)
+    assert scalars(Saved(1, "run")) == ("", {})
     [events] = tmp_path.iterdir()
     content = events.read_bytes()
     for tag in (b"train/loss", b"train/accuracy", b"held_out/loss"):

@@ -1,0 +1,88 @@
+"""From files, folders, globs and `-` to the list of files to read."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from embedkit.data.formats import Format, format_of, known_endings
+from embedkit.errors import RecordError
+
+STDIN = "-"
+
+
+def expand_inputs(inputs: Sequence[str], *, explicit_format: Format | None = None) -> list[Path]:
+    """Turn files, globs, folders and `-` into a list of files, each once.
+
+    Raises:
+        RecordError: nothing is there, a folder holds no file we read, or the format cannot be told.
+    """
+    if not inputs:
+        raise RecordError("no input was given; name files, folders or globs, or '-' to read standard input")
+    paths: dict[Path, None] = {}
+    for name in inputs:
+        for path in _expand_one(name, explicit_format):
+            paths.setdefault(path)
+    return list(paths)
+
+
+def _expand_one(name: str, explicit_format: Format | None) -> list[Path]:
+    path = Path(name)
+    if name == STDIN:
+        return [path]
+    try:
+        is_there, is_folder = path.exists(), path.is_dir()
+    except OSError as exc:  # a name that is too long, a folder that may not be looked into
+        start = name if len(name) <= 60 else name[:60] + "…"
+        raise RecordError(
+            f"{start}: cannot be looked up ({exc.strerror}). Name a file, or pipe texts in and pass '-'"
+        ) from exc
+    if is_folder:
+        found = sorted(child for child in path.rglob("*") if child.is_file() and format_of(child) is not None)
+        if not found:
+            raise RecordError(
+                f"{name}: the folder holds no file with a known ending; known are {known_endings()}. "
+                "Name the files themselves, and say what they are with --format"
+            )
+    elif is_there:
+        found = [path]
+    elif glob.has_magic(name):
+        matches = (Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (absolute patterns)
+        found = sorted(match for match in matches if match.is_file())
+        if not found:
+            raise RecordError(f"{name}: the pattern matches no file; look with: ls {name}")
+    else:
+        raise RecordError(f"{name}: there is no such file or folder; {_near_miss(path)}")
+    for file in found:
+        _check_file(file, explicit_format)
+    return found
+
+
+def _near_miss(path: Path) -> str:
+    siblings = os.listdir(path.parent) if path.parent.is_dir() else []  # noqa: PTH208 (names, not paths)
+    close = get_close_matches(path.name, siblings, n=1)
+    return f"did you mean {(path.parent / close[0]).as_posix()!r}?" if close else "check the path"
+
+
+def _check_file(path: Path, explicit_format: Format | None) -> None:
+    if explicit_format is None and format_of(path) is None:
+        raise RecordError(
+            f"{path}: the ending {path.suffix!r} is not known; known are {known_endings()}. "
+            "Say what it is with --format txt|jsonl|csv|tsv|parquet|file"
+        )
+    name = path.as_posix()  # part of the ids, which are written as lines of UTF-8
+    if any(sign in name for sign in "\n\r\t") or not _is_utf8(name):
+        raise RecordError(
+            f"{name!r}: the file's name holds a line end, a tab or bytes that are not UTF-8. Rename it"
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

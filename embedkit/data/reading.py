@@ -1,0 +1,210 @@
+"""Read documents and queries from files of every known format, one at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from embedkit.data.formats import (
+    Row,
+    format_of,
+    json_rows,
+    open_compressed,
+    parquet_rows,
+    plain_suffix,
+    read_lines,
+    read_whole,
+    separated_rows,
+    sniff,
+)
+from embedkit.data.paths import STDIN, expand_inputs
+from embedkit.data.records import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Document, Query, ReadOptions
+from embedkit.errors import RecordError
+from embedkit.extras import load_extra
+
+
+class DocumentReader:
+    """Iterate over the documents of many files, knowing how far along it is.
+
+    Raises (while iterating):
+        RecordError: a file or line that cannot be read; the message names it.
+    """
+
+    def __init__(self, inputs: Sequence[str], options: ReadOptions | None = None) -> None:
+        self.options = options if options is not None else ReadOptions()
+        self.paths = expand_inputs(inputs, explicit_format=self.options.format)
+        self.bytes_total = sum(path.stat().st_size for path in self.paths if str(path) != STDIN)
+        self._bytes_done = 0
+        self._stream: BinaryIO | None = None
+
+    def __iter__(self) -> Iterator[Document]:
+        for path in self.paths:
+            if str(path) == STDIN:
+                yield from read_stream(sys.stdin.buffer, "stdin", self.options)
+                continue
+            yield from self._read_file(path)
+            self._bytes_done += path.stat().st_size
+
+    def _read_file(self, path: Path) -> Iterator[Document]:
+        try:
+            with path.open("rb") as stream:
+                self._stream = stream
+                yield from read_stream(stream, path.as_posix(), self.options)
+        except OSError as exc:
+            raise RecordError(
+                f"{path}: cannot be read ({exc.strerror or exc}). Check its permissions"
+            ) from exc
+        finally:
+            self._stream = None
+
+    def fraction(self) -> float | None:
+        """Tell the share of the input's bytes that has been read, or None where the input is a pipe."""
+        if not self.bytes_total:
+            return None
+        here = 0
+        if self._stream is not None and not self._stream.closed:
+            here = self._stream.tell()
+        return min(1.0, (self._bytes_done + here) / self.bytes_total)
+
+
+def read_documents(inputs: Sequence[str], options: ReadOptions | None = None) -> Iterator[Document]:
+    """Read the documents of files, folders, globs or `-`, in the order given and by name within a folder."""
+    return iter(DocumentReader(inputs, options))
+
+
+def read_queries(inputs: Sequence[str], options: ReadOptions | None = None) -> Iterator[Query]:
+    """Read queries from the same kinds of files as documents."""
+    return (Query(document.doc_id, document.text) for document in read_documents(inputs, options))
+
+
+def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator[Document]:
+    """Read the documents of one open binary file; `source` is its name in ids and messages."""
+    stream = open_compressed(stream, source)
+    form, limit = options.format or format_of(source), options.max_line_bytes
+    if form is None:  # a pipe has no name to go by
+        stream, form = sniff(stream, limit)
+    if form == "txt" and options.text_unit == "file":
+        form = "file"
+    match form:
+        case "file":
+            return iter([_whole_file(stream, source, limit)])
+        case "txt":
+            return _read_txt(stream, source, limit)
+        case "jsonl":
+            return _from_rows(json_rows(stream, source, limit), source, options)
+        case "parquet":
+            return _from_rows(parquet_rows(stream, source), source, options)
+        case "csv" | "tsv":
+            return _from_rows(separated_rows(stream, source, limit, form), source, options)
+
+
+def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Document]:
+    # A blank line stays: row i of the vectors is line i of the file.
+    for number, line in read_lines(stream, source, max_line_bytes):
+        yield Document(f"{source}:{number}", line, "", {}, source, number)
+
+
+def _whole_file(stream: BinaryIO, source: str, max_line_bytes: int) -> Document:
+    text = read_whole(stream, source, max_line_bytes)
+    suffix = plain_suffix(source)
+    title = ""
+    if suffix in (".html", ".htm"):
+        title, text = load_extra("html", purpose=f"reading {source}").extract_text(text)
+    return Document(source, text, title or _first_heading(text, suffix) or Path(source).stem, {}, source, 0)
+
+
+def _first_heading(text: str, suffix: str) -> str:
+    """Return the first Markdown or reStructuredText heading among the first lines, or ''."""
+    lines = text.split("\n", 50)[:50]
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        stripped = line.strip()
+        if suffix in (".md", ".markdown") and stripped.startswith("# "):
+            return stripped.lstrip("# ").strip()
+        underline = following.strip()
+        if (
+            suffix == ".rst"
+            and stripped
+            and len(underline) >= 3
+            and set(underline) <= set("=-~*#")
+            and len(set(underline)) == 1
+        ):
+            return stripped
+    return ""
+
+
+def _from_rows(rows: Iterator[Row], source: str, options: ReadOptions) -> Iterator[Document]:
+    for number, row in rows:
+        where = f"{source}:{number}"
+        text_field = _pick(row, options.text_field, TEXT_FIELDS)
+        if text_field is None:
+            raise RecordError(_missing(row, where, options.text_field or TEXT_FIELDS[0], "--text-field"))
+        id_field = _pick(row, options.id_field, ID_FIELDS)
+        if id_field is None and options.id_field is not None:
+            raise RecordError(_missing(row, where, options.id_field, "--id-field"))
+        title_field = _pick(row, options.title_field, TITLE_FIELDS)
+        doc_id = where if id_field is None else _as_id(row[id_field], where, id_field)
+        title = "" if title_field is None else _as_text(row[title_field], where, title_field, none="")
+        known = (text_field, id_field, title_field)
+        metadata = {key: value for key, value in row.items() if key not in known}
+        yield Document(doc_id, _as_text(row[text_field], where, text_field), title, metadata, source, number)
+
+
+def _missing(row: Mapping[str, Any], where: str, wanted: str, option: str) -> str:
+    keys = ", ".join(row) or "none"
+    return f"{where}: missing key {wanted!r}; keys here: {keys}. Rename it or pass {option} NAME"
+
+
+def _pick(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> str | None:
+    candidates = usual if named is None else (named,)
+    return next((name for name in candidates if name in row), None)
+
+
+def _as_text(value: Any, where: str, name: str, *, none: str | None = None) -> str:
+    if value is None and none is not None:
+        return none
+    if not isinstance(value, str):
+        raise RecordError(
+            f"{where}: {name!r} is {_json_kind(value)}; it must be a string. Quote it, or name another key"
+        )
+    if not value.isascii():
+        refuse_surrogates(value, where, name)
+    return value
+
+
+def _as_id(value: Any, where: str, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RecordError(
+            f"{where}: {name!r} is {_json_kind(value)}; an id must be a string or a whole number. Change it"
+        )
+    doc_id = str(value)
+    if not doc_id or any(sign in doc_id for sign in "\n\r\t"):
+        raise RecordError(
+            f"{where}: {name!r} is {doc_id!r}; an id must not be empty nor hold tabs or line ends. Change it"
+        )
+    refuse_surrogates(doc_id, where, name)
+    return doc_id
+
+
+def refuse_surrogates(value: str, where: str, name: str) -> None:
+    """Refuse a text that JSON can write and UTF-8 cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise RecordError(
+            f"{where}: {name!r} holds the lone surrogate U+{ord(value[exc.start]):04X} at character {exc.start + 1}, "
+            "which is not a character. Write the text again as UTF-8"
+        ) from exc
+
+
+def _json_kind(value: Any) -> str:
+    kinds = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
+    return kinds.get(type(value), type(value).__name__)
