@@ -18,10 +18,16 @@ if "EMBEDKIT_CACHE" not in os.environ:  # what tests measure and hash is not kep
 
 import pytest
 
+from embedkit.machine import BF16_FLAGS, INT8_FLAGS, cpu_flags
 from embedkit.models import ENCODER, RERANKER
 from tests.tiny import write_tiny_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Where fp32 is all that this processor computes fast, there is nothing for `auto` to measure.
+needs_half_precision = pytest.mark.skipif(
+    not cpu_flags() & {*BF16_FLAGS, *INT8_FLAGS}, reason="this processor computes only fp32 fast"
+)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from embedkit.inference.choice import Choice, Finding
 from embedkit.inference.precision import fastest_good, settle
 from embedkit.inference.sample import SAMPLE_TEXTS
 from embedkit.types import Float32, Precision
+from tests.conftest import needs_half_precision
 
 MODEL = {"weights": "abc"}
 
@@ -141,6 +142,7 @@ def test_the_sample_is_varied_and_its_texts_are_all_different() -> None:
     assert max(map(len, SAMPLE_TEXTS)) > 700
 
 
+@needs_half_precision
 def test_an_encoder_finds_its_precision_and_says_which(tiny_model: Path, cache: Path) -> None:
     encoder = Encoder.load(tiny_model, device="cpu", precision="auto")
     assert encoder.choice is not None

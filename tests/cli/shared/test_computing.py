@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.shared import computing
 from embedkit.inference.choice import Choice, Finding
+from tests.conftest import needs_half_precision
 from tests.tiny import tiny_config, write_tiny_model
 
 RUNNER = CliRunner()
@@ -65,6 +66,7 @@ def texts(tmp_path: Path) -> Path:
     return path
 
 
+@needs_half_precision
 def test_auto_is_the_default_and_is_measured_once(
     texts: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

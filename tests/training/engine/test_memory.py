@@ -10,7 +10,7 @@ import pytest
 # Pages are fetched where they are touched for the first time: 64 MiB are 16,384 of 4 KiB.
 SCRIPT = """
 import ctypes, resource
-from embedkit.training.memory import keep_freed_memory
+from embedkit.training.engine.memory import keep_freed_memory
 
 def touch():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
