@@ -19,15 +19,8 @@ _HOMES = {
     "encoding.encoder": ("Encoder",),
     "encoding.job": ("EncodeOptions", "EncodeProgress", "encode_to_file"),
     "errors": ("EmbedkitError",),
-    "data.records": (
-        "Document",
-        "DocumentReader",
-        "Hit",
-        "Query",
-        "ReadOptions",
-        "read_documents",
-        "read_queries",
-    ),
+    "data.reading": ("DocumentReader", "read_documents", "read_queries"),
+    "data.records": ("Document", "Hit", "Query", "ReadOptions"),
 }
 __all__ = [
     "Document",
