@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,15 +10,16 @@ import typer
 
 from embedkit.models import SHIPPED
 
+from .evaluate.progress import watch
 from .evaluate.retrieval import CacheDir, Split
 from .shared import console, options
-from .shared.options import DeviceName, PrecisionName
+from .shared.groups import grouped
 
 if TYPE_CHECKING:
     from embedkit.data.beir import RetrievalSet
     from embedkit.data.qrels import Qrels, Run
     from embedkit.evaluation.compare import Comparison, QueryChange
-    from embedkit.retrieval.retriever import Mode
+    from embedkit.retrieval.options import Mode
 
 EXAMPLES = """\b
 Examples:
@@ -30,9 +32,10 @@ SIDE_HELP = "A TREC run, a result saved as .json, or with --set: bm25, a model f
 SHOWN_CHARACTERS = 90
 
 
-def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same; the difference is B minus A.")],
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What the two are judged by: a test set, or judgements of two runs."""
+
     set_: Annotated[
         Path | None,
         typer.Option(
@@ -41,29 +44,35 @@ def compare(
             help="Test set (BEIR folder) with judgements and texts.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
+    split: Split = "test"
     qrels: Annotated[
         Path | None,
-        typer.Option("--qrels", metavar="FILE", help="Judgements of two runs.", show_default=False),
-    ] = None,
-    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What to compare.")] = "ndcg@10",
+        typer.Option("--qrels", metavar="FILE", help="Judgments of two runs.", show_default=False),
+    ] = None
+    cache_dir: CacheDir = None
+    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What to compare.")] = "ndcg@10"
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resampling.")] = 0
+
+
+@grouped
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same; the difference is B minus A.")],
+    *,
+    judged: Judged,
     examples: Annotated[
         int, typer.Option("--examples", metavar="N", min=0, help="Queries shown each way.")
     ] = 5,
     hits: Annotated[int, typer.Option("--hits", metavar="N", min=0, help="Top hits shown of each.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resampling.")] = 0,
     html: Annotated[
         Path | None,
         typer.Option(
             "--html", metavar="FILE", help="Write a page with plots and top hits.", show_default=False
         ),
     ] = None,
-    split: Split = "test",
-    cache_dir: CacheDir = None,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    computing: options.Computing,
+    printing: options.Printing,
 ) -> None:
     """Compare two runs, saved results, models or modes, query by query.
 
@@ -76,23 +85,31 @@ def compare(
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.storage.files import write_text
 
-    wanted = parse_metric(metric)
-    if set_ is not None and qrels is not None:
+    metric = parse_metric(judged.metric)
+    if judged.set_ is not None and judged.qrels is not None:
         raise typer.BadParameter("--set and --qrels exclude each other: a set has its own judgements")
-    test = load_retrieval_set(set_, split=split) if set_ is not None else None
+    test = load_retrieval_set(judged.set_, split=judged.split) if judged.set_ is not None else None
     if a.endswith(".json") and b.endswith(".json"):
-        comparison = _compare_saved(Path(a), Path(b), str(wanted), seed)
+        comparison = _compare_saved(Path(a), Path(b), metric=str(metric), seed=judged.seed)
     else:
-        judgements, runs, names = _runs([a, b], test, qrels, cache_dir, device, precision, quiet=quiet)
+        sides = _Sides(test, judged, computing, printing.quiet)
+        (first, second), names = sides.runs((a, b))
         from embedkit.evaluation.compare import compare_runs
 
         comparison = compare_runs(
-            judgements, *runs, wanted, names=names, examples=max(examples, 10), hits=hits, seed=seed
+            sides.qrels(),
+            first,
+            second,
+            metric=metric,
+            names=names,
+            examples=max(examples, 10),
+            hits=hits,
+            seed=judged.seed,
         )
     if test is not None:
         documents = _texts(test, wanted_documents(comparison))
         comparison = add_texts(comparison, queries=test.queries, documents=documents)
-    if console.wants_json(as_json):
+    if console.wants_json(printing.as_json):
         console.print_json(comparison.as_dict())
     else:
         _print(comparison, examples)
@@ -101,7 +118,7 @@ def compare(
         console.note(f"wrote {html}")
 
 
-def _compare_saved(a: Path, b: Path, metric: str, seed: int) -> Comparison:
+def _compare_saved(a: Path, b: Path, *, metric: str, seed: int) -> Comparison:
     from embedkit.errors import EvaluationError
     from embedkit.evaluation.compare import compare_values
     from embedkit.evaluation.results import load_evaluation
@@ -129,76 +146,65 @@ def _compare_saved(a: Path, b: Path, metric: str, seed: int) -> Comparison:
     )
 
 
-def _runs(
-    sides: list[str],
-    test: RetrievalSet | None,
-    qrels: Path | None,
-    cache_dir: Path | None,
-    device: DeviceName,
-    precision: PrecisionName,
-    *,
-    quiet: bool,
-) -> tuple[Qrels, tuple[Run, Run], tuple[str, str]]:
-    """Return the judgements, and the run and the name of each side."""
-    from embedkit.data.trec import read_qrels, read_run
-    from embedkit.pipelines.systems import labels
+@dataclass(frozen=True)
+class _Sides:
+    """What is compared where it has to be searched or read."""
 
-    if test is not None:
-        judgements = test.qrels
-    elif qrels is not None:
-        judgements = read_qrels(qrels)
-    else:
-        raise typer.BadParameter("runs need judgements: name them with --qrels, or a test set with --set")
-    runs, names = [], []
-    for side, label in zip(sides, labels(sides), strict=True):
-        if _is_system(side):
-            if test is None:
-                raise typer.BadParameter(
-                    f"{side!r} is a system, not a run: name a test set for it with --set"
-                )
-            run, name = _search(side, test, cache_dir, device, precision, quiet=quiet)
-        else:
-            run, name = read_run(side), label.removesuffix(".trec")
-        runs.append(run)
-        names.append(name)
-    return judgements, (runs[0], runs[1]), (names[0], names[1])
+    test: RetrievalSet | None
+    judged: Judged
+    computing: options.Computing
+    quiet: bool
+
+    def qrels(self) -> Qrels:
+        from embedkit.data.trec import read_qrels
+
+        if self.test is not None:
+            return self.test.qrels
+        if self.judged.qrels is None:
+            raise typer.BadParameter("runs need judgements: name them with --qrels, or a test set with --set")
+        return read_qrels(self.judged.qrels)
+
+    def runs(self, sides: tuple[str, str]) -> tuple[tuple[Run, Run], tuple[str, str]]:
+        """Return the run and the name of each side."""
+        from embedkit.pipelines.systems import labels
+
+        first, second = (self._run(side, label) for side, label in zip(sides, labels(sides), strict=True))
+        return (first[0], second[0]), (first[1], second[1])
+
+    def _run(self, side: str, label: str) -> tuple[Run, str]:
+        from embedkit.data.trec import read_run
+
+        if not _is_system(side):
+            return read_run(side), label.removesuffix(".trec")
+        if self.test is None:
+            raise typer.BadParameter(f"{side!r} is a system, not a run: name a test set for it with --set")
+        return self._search(side, self.test)
+
+    def _search(self, side: str, test: RetrievalSet) -> tuple[Run, str]:
+        """Search the set as `evaluate retrieval` does."""
+        from embedkit.evaluation.retrieval import STANDARD_METRICS
+        from embedkit.pipelines.collection_cache import cache_folder
+        from embedkit.pipelines.collections import Place
+        from embedkit.pipelines.measuring import Job
+
+        is_words = side.lower() == "bm25"
+        mode: Mode = "text" if is_words else "hybrid" if side.endswith(":hybrid") else "dense"
+        job = Job(
+            sets=[test],
+            models=[] if is_words else [Path(side.removesuffix(":hybrid"))],
+            modes=[mode],
+            metrics=STANDARD_METRICS,
+            place=Place(cache_folder(self.judged.cache_dir)),
+            command=console.command_words(),
+            computing=self.computing,
+        )
+        measured = watch(job, quiet=self.quiet)[-1]  # BM25 comes first
+        return measured.found.run(), measured.evaluation.system
 
 
 def _is_system(side: str) -> bool:
     name = side.removesuffix(":hybrid")
     return side.lower() == "bm25" or name in SHIPPED or Path(name).is_dir()
-
-
-def _search(
-    side: str,
-    test: RetrievalSet,
-    cache_dir: Path | None,
-    device: DeviceName,
-    precision: PrecisionName,
-    *,
-    quiet: bool,
-) -> tuple[Run, str]:
-    """Search the set as `evaluate retrieval` does."""
-    from embedkit.evaluation.retrieval import STANDARD_METRICS
-    from embedkit.pipelines.collection_cache import cache_folder
-
-    from .evaluate.collections import Place
-    from .evaluate.systems import Job, measure
-
-    is_words = side.lower() == "bm25"
-    mode: Mode = "text" if is_words else "hybrid" if side.endswith(":hybrid") else "dense"
-    job = Job(
-        sets=[test],
-        models=[] if is_words else [Path(side.removesuffix(":hybrid"))],
-        modes=[mode],
-        metrics=STANDARD_METRICS,
-        place=Place(cache_folder(cache_dir), quiet=quiet),
-        device=device,
-        precision=precision,
-        quiet=quiet,
-    )
-    measured = measure(job)[-1]  # BM25 stands first
-    return measured.found.run(), measured.evaluation.system
 
 
 def _texts(test: RetrievalSet, wanted: set[str]) -> dict[str, str]:

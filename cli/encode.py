@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .shared import computing, console, options
-from .shared import models as which_model
-from .shared.options import BackendName, DeviceName, OnTruncateName, PrecisionName
+from embedkit.types import OnTruncate
+
+from .shared import console, models, options
+from .shared.groups import grouped
 
 if TYPE_CHECKING:
     from embedkit.data.reading import DocumentReader
@@ -25,8 +27,43 @@ Examples:
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How texts become vectors."""
+
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="TEXT", help="Put this before each text.", show_default=False),
+    ] = None
+    prompt_name: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-name",
+            metavar="NAME",
+            help="Put the model's prompt of this name before each text.",
+            show_default=False,
+        ),
+    ] = None
+    on_truncate: Annotated[
+        OnTruncate,
+        typer.Option(
+            "--on-truncate",
+            help="Texts longer than the model reads: cut and count, stop, or average the vectors of all pieces.",
+        ),
+    ] = "warn"
+    on_empty: Annotated[
+        Literal["warn", "error"],
+        typer.Option("--on-empty", help="Empty texts: encode the bare special tokens and count, or stop."),
+    ] = "warn"
+    max_seq_length: options.MaxSeqLength = None
+    truncate_dim: options.TruncateDim = None
+    merge_tokens: options.MergeTokens = None
+
+
+@grouped
 def encode(
     inputs: options.Inputs,
+    *,
     model: options.SomeModel = None,
     output: Annotated[
         Path | None,
@@ -38,44 +75,10 @@ def encode(
             show_default=False,
         ),
     ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", metavar="TEXT", help="Put this before each text.", show_default=False),
-    ] = None,
-    prompt_name: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt-name",
-            metavar="NAME",
-            help="Put the model's prompt of this name before each text.",
-            show_default=False,
-        ),
-    ] = None,
-    on_truncate: Annotated[
-        OnTruncateName,
-        typer.Option(
-            "--on-truncate",
-            help="Texts longer than the model reads: cut and count, stop, or average the vectors of all pieces.",
-        ),
-    ] = OnTruncateName.warn,
-    on_empty: Annotated[
-        options.OnEmptyName,
-        typer.Option("--on-empty", help="Empty texts: encode the bare special tokens and count, or stop."),
-    ] = options.OnEmptyName.warn,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    backend: options.Backend = BackendName.auto,
-    force_precision: options.ForcePrecision = False,
-    max_seq_length: options.MaxSeqLength = None,
-    truncate_dim: options.TruncateDim = None,
-    merge_tokens: options.MergeTokens = None,
-    format: options.Format = None,
-    text_field: options.TextField = None,
-    id_field: options.IdField = None,
-    title_field: options.TitleField = None,
-    max_line_bytes: options.MaxLineBytes = options.DEFAULT_MAX_LINE_BYTES,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    encoding: Encoding,
+    computing: options.Computing,
+    reading: options.Reading,
+    printing: options.Printing,
 ) -> None:
     """Turn texts into sentence vectors.
 
@@ -83,84 +86,77 @@ def encode(
     where it was and ends with the same bits.
     """
     from embedkit.data.reading import DocumentReader
-    from embedkit.data.records import ReadOptions
     from embedkit.encoding.draft import check_output
-    from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions
+    from embedkit.pipelines.models import load_encoder, or_default
 
-    if prompt is not None and prompt_name is not None:
+    if encoding.prompt is not None and encoding.prompt_name is not None:
         raise typer.BadParameter("--prompt and --prompt-name exclude each other")
-    read = ReadOptions(
-        format=format.value if format else None,
-        text_field=text_field,
-        id_field=id_field,
-        title_field=title_field,
-        max_line_bytes=max_line_bytes,
-    )
     if output is not None:
         check_output(output)  # before the model is loaded, which takes longer
-    reader = DocumentReader(inputs, read)
-    encoder = Encoder.load(
-        which_model.or_default(model),
-        device=device.value,
-        precision=precision.value,
-        force_precision=force_precision,
-        backend=backend.value,
-        max_seq_length=max_seq_length,
-        truncate_dim=truncate_dim,
-        merge_tokens=merge_tokens or 0.0,
+    reader = DocumentReader(inputs, reading)
+    encoder = load_encoder(
+        or_default(model),
+        computing,
+        max_seq_length=encoding.max_seq_length,
+        truncate_dim=encoding.truncate_dim,
+        merge_tokens=encoding.merge_tokens or 0.0,
     )
-    computing.say(encoder.choice, quiet=quiet)
-    if prompt_name is not None:
-        prompt = encoder.prompt(prompt_name)
-    settings = EncodeOptions(prompt=prompt, on_truncate=on_truncate.value, fail_on_empty=on_empty == "error")
+    models.say_choice(encoder.choice, quiet=printing.quiet)
+    prompt = encoding.prompt if encoding.prompt_name is None else encoder.prompt(encoding.prompt_name)
+    settings = EncodeOptions(
+        prompt=prompt, on_truncate=encoding.on_truncate, fail_on_empty=encoding.on_empty == "error"
+    )
+    job = _Job(encoder, reader, settings)
     if output is None:
-        _to_stdout(encoder, reader, settings, quiet)
+        _to_stdout(job, printing)
     else:
-        _to_file(encoder, reader, output, settings, as_json=as_json, quiet=quiet)
+        _to_file(job, output, printing)
 
 
-def _to_file(
-    encoder: Encoder,
-    reader: DocumentReader,
-    output: Path,
-    settings: EncodeOptions,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """What is encoded, by what, and how."""
+
+    encoder: Encoder
+    reader: DocumentReader
+    settings: EncodeOptions
+
+
+def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
     from embedkit.encoding.job import EncodeProgress, encode_to_file
 
     report = EncodeProgress()
     try:
-        with console.progress_bar("encode", quiet=quiet) as bar:
-            for report in encode_to_file(encoder, reader, output, settings):
+        with console.progress_bar("encode", quiet=printing.quiet) as bar:
+            for report in encode_to_file(job.encoder, job.reader, output, job.settings):
                 rate = f"{report.texts:,} texts  {report.tokens_per_second:,.0f} tokens/s"
                 bar.update(
-                    reader.fraction(), rate if report.seconds else f"going on after {report.texts:,} texts"
+                    job.reader.fraction(),
+                    rate if report.seconds else f"going on after {report.texts:,} texts",
                 )
     except KeyboardInterrupt:
         console.note(
             f"interrupted after {report.texts:,} texts; go on with the same command:\n  {console.command_line()}"
         )
         raise typer.Exit(130) from None
-    _summarize(report, encoder, str(output), as_json=as_json)
+    _summarize(report, job.encoder, str(output), as_json=printing.as_json)
 
 
-def _to_stdout(encoder: Encoder, reader: DocumentReader, settings: EncodeOptions, quiet: bool) -> None:
+def _to_stdout(job: _Job, printing: options.Printing) -> None:
     from embedkit.encoding.draft import json_row
     from embedkit.encoding.job import EncodeProgress, count_window, encode_stream
 
     report = EncodeProgress()
-    with console.progress_bar("encode", quiet=quiet or sys.stdout.isatty()) as bar:
-        for documents, window in encode_stream(encoder, reader, settings):
+    with console.progress_bar("encode", quiet=printing.quiet or sys.stdout.isatty()) as bar:
+        for documents, window in encode_stream(job.encoder, job.reader, job.settings):
             report = count_window(report, documents, window)
             for document, embedding in zip(documents, window.embeddings, strict=True):
                 sys.stdout.write(json_row(document.doc_id, embedding))
-            bar.update(reader.fraction(), f"{report.texts:,} texts")
+            bar.update(job.reader.fraction(), f"{report.texts:,} texts")
     sys.stdout.flush()
-    if not quiet:
-        _summarize(report, encoder, "standard output", as_json=False)
+    if not printing.quiet:
+        _summarize(report, job.encoder, "standard output", as_json=False)
 
 
 def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json: bool) -> None:
@@ -168,7 +164,7 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
         summary: dict[str, Any] = {
             "output": output,
             "model": encoder.folder.name,
-            **computing.as_json(encoder.choice),
+            **models.choice_as_json(encoder.choice),
             **({"merge_tokens": encoder.merge_tokens} if encoder.merge_tokens else {}),
             "dimension": encoder.dimension,
             "texts": report.texts,

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared import console, options
-from .shared import models as which_model
-from .shared.options import DeviceName
+from .shared import console, models, options
 
 if TYPE_CHECKING:
     from embedkit.explaining.explain import ExplainedText, Explanation
@@ -42,7 +40,7 @@ def explain(
     attention: Annotated[
         bool, typer.Option("--attention", help="With --json: every attention map as numbers.")
     ] = False,
-    device: options.Device = DeviceName.auto,
+    device: options.DeviceOption = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Show which words make the score of a document for a query.
@@ -54,14 +52,15 @@ def explain(
     from embedkit.explaining.explain import explain as compute
     from embedkit.explaining.page import render_html
     from embedkit.explaining.views import as_dict
+    from embedkit.pipelines.models import or_default
     from embedkit.storage.files import write_text
 
     if index is None:
-        text, folder = document, which_model.or_default(model)
+        text, folder = document, or_default(model)
     else:
         text, folder = _look_up(index, document, model)
-    encoder = Encoder.load(folder, device=device.value, backend="torch")
-    which_model.say(encoder.folder.name)
+    encoder = Encoder.load(folder, device=device, backend="torch")
+    models.say_names(encoder.folder.name)
     explanation = compute(encoder, query, text)
     if console.wants_json(as_json):
         console.print_json(as_dict(explanation, attention=attention))
@@ -76,17 +75,16 @@ def _look_up(path: Path, doc_id: str, model: str | None) -> tuple[str, str | Pat
     """Return the text of a document, title first, and the index's model."""
     from embedkit.data.records import titled_text
     from embedkit.errors import RecordError
+    from embedkit.pipelines.models import of_index
     from indexes import Index
-    from indexes.storage.documents import find_documents, read_documents
 
     with Index.open(path) as index:
-        found = find_documents(index.database, [doc_id])
-        if doc_id not in found:
+        stored = index.document(doc_id)
+        if stored is None:
             raise RecordError(
                 f"{path}: no document {doc_id!r}. Look for it with: embedkit search {path} --mode text"
             )
-        stored = read_documents(index.database, found[doc_id][0] - 1, 1)[0].document
-        return titled_text(stored.title, stored.text), which_model.of_index(index, model)
+        return titled_text(stored.title, stored.text), of_index(index, model)
 
 
 def _print(explanation: Explanation) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared import computing, console, options
-from .shared import models as which_model
-from .shared.options import DeviceName, PrecisionName
+from .shared import console, models, options
+from .shared.groups import grouped
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from embedkit.data.reading import DocumentReader
+    from embedkit.encoding.encoder import Encoder
 
 EXAMPLES = """\b
 Examples:
@@ -34,8 +36,47 @@ class _Collection:
     vectors: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is looked for: the most similar pairs, duplicates, or one of two kinds of groups."""
+
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", metavar="K", min=1, help="Most similar pairs to show.")
+    ] = 10
+    min_score: Annotated[
+        float, typer.Option("--min-score", metavar="S", help="Leave out pairs below this cosine.")
+    ] = -1.0
+    dedup: Annotated[
+        float | None,
+        typer.Option(
+            "--dedup",
+            metavar="S",
+            help="Instead: every text with a cosine of S or more to an earlier one that stays.",
+            show_default=False,
+        ),
+    ] = None
+    communities: Annotated[
+        float | None,
+        typer.Option(
+            "--communities",
+            metavar="S",
+            help="Instead: groups of texts within a cosine of S of a central one.",
+            show_default=False,
+        ),
+    ] = None
+    cluster: Annotated[
+        int | None,
+        typer.Option(
+            "--cluster", metavar="N", min=2, help="Instead: N clusters by k-means.", show_default=False
+        ),
+    ] = None
+    min_size: Annotated[int, typer.Option("--min-size", metavar="N", min=2, help="Smallest community.")] = 5
+
+
+@grouped
 def pairs(
     inputs: options.SomeInputs = None,
+    *,
     model: options.SomeModel = None,
     index: Annotated[
         Path | None,
@@ -47,81 +88,40 @@ def pairs(
             show_default=False,
         ),
     ] = None,
-    top_k: Annotated[
-        int, typer.Option("--top-k", "-k", metavar="K", min=1, help="Most similar pairs to show.")
-    ] = 10,
-    min_score: Annotated[
-        float, typer.Option("--min-score", metavar="S", help="Leave out pairs below this cosine.")
-    ] = -1.0,
-    dedup: Annotated[
-        float | None,
-        typer.Option(
-            "--dedup",
-            metavar="S",
-            help="Instead: every text with a cosine of S or more to an earlier one that stays.",
-            show_default=False,
-        ),
-    ] = None,
-    communities: Annotated[
-        float | None,
-        typer.Option(
-            "--communities",
-            metavar="S",
-            help="Instead: groups of texts within a cosine of S of a central one.",
-            show_default=False,
-        ),
-    ] = None,
-    cluster: Annotated[
-        int | None,
-        typer.Option(
-            "--cluster", metavar="N", min=2, help="Instead: N clusters by k-means.", show_default=False
-        ),
-    ] = None,
-    min_size: Annotated[int, typer.Option("--min-size", metavar="N", min=2, help="Smallest community.")] = 5,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    format: options.Format = None,
-    text_field: options.TextField = None,
-    id_field: options.IdField = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    wanted: Wanted,
+    computing: options.Computing,
+    reading: options.Reading,
+    printing: options.Printing,
 ) -> None:
     """Find the most similar pairs in a collection, near-duplicates, or clusters.
 
     The full similarity matrix is never built. Equal texts are pairs of cosine 1.
     """
-    from embedkit.data.records import ReadOptions
+    from embedkit.pipelines.models import load_encoder, or_default
 
-    if sum(choice is not None for choice in (dedup, communities, cluster)) > 1:
+    if sum(choice is not None for choice in (wanted.dedup, wanted.communities, wanted.cluster)) > 1:
         raise typer.BadParameter("--dedup, --communities and --cluster exclude each other")
     if (index is None) == (not inputs):
         raise typer.BadParameter("name an INPUT, or --index, and not both")
     if index is not None:
         collection = _from_index(index)
     else:
-        read = ReadOptions(format=format.value if format else None, text_field=text_field, id_field=id_field)
-        collection = _from_files(inputs or [], read, model, device, precision, quiet=quiet)
-    json_lines = console.wants_json(as_json)
-    if communities is not None or cluster is not None:
-        _print_clusters(collection, cluster, communities, min_size, as_json=json_lines)
+        from embedkit.data.reading import DocumentReader
+
+        reader = DocumentReader(inputs or [], reading)
+        encoder = load_encoder(or_default(model), computing)
+        models.say_choice(encoder.choice, quiet=printing.quiet)
+        collection = _encode(reader, encoder, quiet=printing.quiet)
+    json_lines = console.wants_json(printing.as_json)
+    if wanted.communities is not None or wanted.cluster is not None:
+        _print_clusters(collection, wanted, as_json=json_lines)
     else:
-        _print_pairs(collection, top_k, min_score, dedup, as_json=json_lines)
+        _print_pairs(collection, wanted, as_json=json_lines)
 
 
-def _from_files(
-    inputs: list[str],
-    read: object,
-    model: str | None,
-    device: DeviceName,
-    precision: PrecisionName,
-    *,
-    quiet: bool,
-) -> _Collection:
+def _encode(reader: DocumentReader, encoder: Encoder, *, quiet: bool) -> _Collection:
     import numpy as np
 
-    from embedkit.data.reading import DocumentReader
-    from embedkit.data.records import ReadOptions
-    from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import (
         EncodeOptions,
         EncodeProgress,
@@ -130,10 +130,6 @@ def _from_files(
         encode_stream,
     )
 
-    assert isinstance(read, ReadOptions)
-    reader = DocumentReader(inputs, read)
-    encoder = Encoder.load(which_model.or_default(model), device=device.value, precision=precision.value)
-    computing.say(encoder.choice, quiet=quiet)
     ids: list[str] = []
     texts: list[str] = []
     parts = [np.empty((0, encoder.dimension), np.float32)]
@@ -158,8 +154,7 @@ def _from_files(
 def _from_index(path: Path) -> _Collection:
     import numpy as np
 
-    from indexes import Index
-    from indexes.maintenance.exchange import living_texts
+    from indexes import Index, living_texts
 
     with Index.open(path) as index:
         ids, texts, vectors = living_texts(index)
@@ -167,19 +162,17 @@ def _from_index(path: Path) -> _Collection:
     return _Collection(ids, texts, np.ascontiguousarray(vectors))
 
 
-def _print_pairs(
-    collection: _Collection, top_k: int, min_score: float, dedup: float | None, *, as_json: bool
-) -> None:
+def _print_pairs(collection: _Collection, wanted: Wanted, *, as_json: bool) -> None:
     from indexes import duplicates, similar_pairs
 
-    if dedup is not None:
-        found = duplicates(collection.vectors, threshold=dedup)
+    if wanted.dedup is not None:
+        found = duplicates(collection.vectors, threshold=wanted.dedup)
         console.note(
-            f"{len(found):,} of {len(collection.ids):,} texts may go: each is within {dedup} of one that stays"
+            f"{len(found):,} of {len(collection.ids):,} texts may go: each is within {wanted.dedup} of one that stays"
         )
     else:
-        found = similar_pairs(collection.vectors, k=top_k, min_score=min_score)
-    names = ("keep", "drop") if dedup is not None else ("first", "second")
+        found = similar_pairs(collection.vectors, k=wanted.top_k, min_score=wanted.min_score)
+    names = ("keep", "drop") if wanted.dedup is not None else ("first", "second")
     if as_json:
         for pair in found:
             sides = ((names[0], pair.first), (names[1], pair.second))
@@ -197,21 +190,14 @@ def _print_pairs(
     console.print_table(("cosine", *names), rows)
 
 
-def _print_clusters(
-    collection: _Collection,
-    num_clusters: int | None,
-    threshold: float | None,
-    min_size: int,
-    *,
-    as_json: bool,
-) -> None:
+def _print_clusters(collection: _Collection, wanted: Wanted, *, as_json: bool) -> None:
     from indexes import cluster
 
-    if num_clusters is not None:
-        found = cluster(collection.vectors, num_clusters=num_clusters)
+    if wanted.cluster is not None:
+        found = cluster(collection.vectors, num_clusters=wanted.cluster)
     else:
-        assert threshold is not None
-        found = cluster(collection.vectors, threshold=threshold, min_size=min_size)
+        assert wanted.communities is not None
+        found = cluster(collection.vectors, threshold=wanted.communities, min_size=wanted.min_size)
     if as_json:
         for group in found:
             console.print_json(

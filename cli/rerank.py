@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from embedkit.models import ENCODER, RERANKER, SHIPPED, shipped
 
-from .shared import computing, console, options
-from .shared.options import DeviceName, PrecisionName
+from .shared import console, models, options
+from .shared.groups import grouped
 
 if TYPE_CHECKING:
     from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.reranking.maxsim import MaxSim
     from embedkit.reranking.requests import Answer, Request
     from embedkit.retrieval.reranker import Reranker
 
@@ -31,11 +32,6 @@ A line of input: {"query": "…", "candidates": [{"id": "…", "text": "…", "s
 """
 
 
-class TruncationName(StrEnum):
-    second = "second"
-    longest_first = "longest_first"
-
-
 Candidates = Annotated[
     int | None,
     typer.Option(
@@ -47,50 +43,56 @@ Candidates = Annotated[
     ),
 ]
 Budget = Annotated[
-    str | None,
+    float | None,
     typer.Option(
         "--budget",
         metavar="TIME",
+        parser=options.seconds,
         help="Score as deep as fits in so much time a query, such as 200ms or 1.5s.",
         show_default=False,
     ),
 ]
 
 
-def rerank(
-    inputs: Annotated[
-        str,
-        typer.Argument(
-            metavar="[INPUT]", help="JSON lines of queries with candidates, or - for standard input."
-        ),
-    ] = "-",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help=f"Cross-encoder, or encoder with --maxsim: a folder or name. Default: {RERANKER}, with --maxsim {ENCODER}.",
-            show_default=False,
-        ),
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What is reranked."""
+
     run: Annotated[
         Path | None,
         typer.Option(
             "--run", metavar="FILE", help="TREC run to rerank instead of JSON lines.", show_default=False
         ),
-    ] = None,
+    ] = None
     queries: Annotated[
         list[str] | None,
         typer.Option("--queries", metavar="FILE", help="Texts of the run's queries.", show_default=False),
-    ] = None,
+    ] = None
     documents: Annotated[
         list[str] | None,
         typer.Option("--documents", metavar="FILE", help="Texts of the run's documents.", show_default=False),
-    ] = None,
-    candidates: Candidates = None,
-    rerank_weight: options.RerankWeight = None,
-    budget: Budget = None,
+    ] = None
+
+    def requests(self, lines: str) -> Iterable[Request]:
+        """Return the queries with their candidates, from the run or from JSON lines."""
+        from embedkit.reranking.requests import requests_of_run
+
+        if self.run is None:
+            if self.queries or self.documents:
+                raise typer.BadParameter("--queries and --documents go with --run")
+            return _lines(lines)
+        if not (self.queries and self.documents):
+            raise typer.BadParameter("--run needs --queries and --documents, the texts it was made on")
+        return requests_of_run(self.run, self.queries, self.documents)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How much is scored, and printed."""
+
+    candidates: Candidates = None
+    rerank_weight: options.RerankWeight = None
+    budget: Budget = None
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -101,16 +103,32 @@ def rerank(
             help="Print the best K only. Default: all.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What scores, and how."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help=f"Cross-encoder, or encoder with --maxsim: a folder or name. Default: {RERANKER}, with --maxsim {ENCODER}.",
+            show_default=False,
+        ),
+    ] = None
     maxsim: Annotated[
         bool, typer.Option("--maxsim", help="Score by the token vectors of an encoder (late interaction).")
-    ] = False,
+    ] = False
     truncation: Annotated[
-        TruncationName,
+        Literal["second", "longest_first"],
         typer.Option(
             "--truncation", help="What is cut where a pair is too long: the text, or the longer of both."
         ),
-    ] = TruncationName.second,
+    ] = "second"
     layers: Annotated[
         int | None,
         typer.Option(
@@ -120,7 +138,7 @@ def rerank(
             help="Score after K layers: faster, and good where the model was trained for it.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     label: Annotated[
         str | None,
         typer.Option(
@@ -129,10 +147,46 @@ def rerank(
             help="Of several labels, the one that means relevant.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Print calibrated probabilities as scores.")
-    ] = False,
+    ] = False
+    max_seq_length: options.MaxSeqLength = None
+
+    def load(self, computing: options.Computing) -> CrossEncoder | MaxSim:
+        from embedkit.pipelines.models import load_encoder
+        from embedkit.reranking.cross_encoder import CrossEncoder
+        from embedkit.reranking.maxsim import MaxSim
+
+        if self.maxsim:
+            model = self.model or shipped(ENCODER)
+            return MaxSim(load_encoder(model, computing, max_seq_length=self.max_seq_length))
+        return CrossEncoder.load(
+            self.model or shipped(RERANKER),
+            device=computing.device,
+            precision=computing.precision,
+            force_precision=computing.force_precision,
+            backend=computing.backend,
+            max_seq_length=self.max_seq_length,
+            truncation=self.truncation,
+            layers=self.layers,
+            label=self.label,
+            probabilities=self.probabilities,
+        )
+
+
+@grouped
+def rerank(
+    inputs: Annotated[
+        str,
+        typer.Argument(
+            metavar="[INPUT]", help="JSON lines of queries with candidates, or - for standard input."
+        ),
+    ] = "-",
+    *,
+    given: Input,
+    scoring: Scoring,
+    depth: Depth,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -142,12 +196,8 @@ def rerank(
             show_default=False,
         ),
     ] = None,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    force_precision: options.ForcePrecision = False,
-    max_seq_length: options.MaxSeqLength = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    computing: options.Computing,
+    printing: options.Printing,
 ) -> None:
     """Reorder candidates by a model that reads query and text together.
 
@@ -155,77 +205,35 @@ def rerank(
     the first stage has a say by --rerank-weight and its `score`, the `final_score` they are ordered by. A
     TREC run comes out as a TREC run, or as JSON lines with --json. Nothing is dropped.
     """
-    if run is not None and not (queries and documents):
-        raise typer.BadParameter("--run needs --queries and --documents, the texts it was made on")
-    if run is None and (queries or documents):
-        raise typer.BadParameter("--queries and --documents go with --run")
-    if maxsim and (probabilities or calibrate or layers or label):
+    if scoring.maxsim and (scoring.probabilities or calibrate or scoring.layers or scoring.label):
         raise typer.BadParameter("--maxsim goes without --probabilities, --calibrate, --layers and --label")
-    seconds = budget_seconds(budget)
     from embedkit.reranking.cross_encoder import CrossEncoder
-    from embedkit.reranking.maxsim import MaxSim
-    from embedkit.reranking.requests import answer, requests_of_run, trec_lines
+    from embedkit.reranking.requests import answer, trec_lines
 
-    requests: Iterable[Request] = ()
-    if run is not None:
-        requests = requests_of_run(run, queries or (), documents or ())
-    reranker: CrossEncoder | MaxSim
-    if maxsim:
-        from embedkit.encoding.encoder import Encoder
-
-        encoder = Encoder.load(
-            model or shipped(ENCODER),
-            device=device.value,
-            precision=precision.value,
-            force_precision=force_precision,
-            max_seq_length=max_seq_length,
-        )
-        reranker, name = MaxSim(encoder), encoder.folder.name
-    else:
-        reranker = CrossEncoder.load(
-            model or shipped(RERANKER),
-            device=device.value,
-            precision=precision.value,
-            force_precision=force_precision,
-            max_seq_length=max_seq_length,
-            truncation=truncation.value,
-            layers=layers,
-            label=label,
-            probabilities=probabilities,
-        )
-        name = reranker.folder.name
-        if calibrate is not None:
-            _calibrate(reranker, calibrate, as_json)
-            return
-    computing.say(reranker.encoder.choice if isinstance(reranker, MaxSim) else reranker.choice, quiet=quiet)
-    tally = _Tally(top_k, blend=rerank_weight is not None)
+    requests = given.requests(inputs)
+    reranker = scoring.load(computing)
+    if calibrate is not None and isinstance(reranker, CrossEncoder):
+        _calibrate(reranker, calibrate, printing.as_json)
+        return
+    models.say_choice(reranker.choice, quiet=printing.quiet)
+    tally = _Tally(depth.top_k, blend=depth.rerank_weight is not None)
     answers = answer(
         reranker,
-        requests if run is not None else _lines(inputs),
-        candidates=candidates,
-        budget_seconds=seconds,
-        weight=rerank_weight,
+        requests,
+        candidates=depth.candidates,
+        budget_seconds=depth.budget,
+        weight=depth.rerank_weight,
     )
-    with console.progress_bar("rerank", quiet=quiet or sys.stdout.isatty()) as bar:
+    with console.progress_bar("rerank", quiet=printing.quiet or sys.stdout.isatty()) as bar:
         for reply in tally.count(answers):
-            if run is not None and not as_json:
-                sys.stdout.write(trec_lines(reply, top_k=top_k))
+            if given.run is not None and not printing.as_json:
+                sys.stdout.write(trec_lines(reply, top_k=depth.top_k))
             else:
-                console.print_json(reply.row(top_k))
+                console.print_json(reply.row(depth.top_k))
             bar.update(None, f"{tally.queries:,} queries")
     sys.stdout.flush()
-    if not quiet:
-        tally.say(reranker, name)
-
-
-def budget_seconds(budget: str | None) -> float | None:
-    """Turn the value of --budget into seconds, or end with wrong usage."""
-    from embedkit.retrieval.reranking import parse_budget
-
-    try:
-        return None if budget is None else parse_budget(budget)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc)) from exc
+    if not printing.quiet:
+        tally.say(reranker)
 
 
 def _lines(name: str) -> Iterator[Request]:
@@ -262,10 +270,10 @@ class _Tally:
             self.alone += bool(total) and expected and reply.weight < 1 and not reply.blended
             yield reply
 
-    def say(self, reranker: Reranker, name: str) -> None:
+    def say(self, reranker: Reranker) -> None:
         from embedkit.reranking.cross_encoder import CrossEncoder
 
-        console.note(f"{self.queries:,} queries, {self.scored:,} candidates scored, model {name}")
+        console.note(f"{self.queries:,} queries, {self.scored:,} candidates scored, model {reranker.name}")
         if self.beyond:
             console.note(
                 f"{self.beyond:,} candidates beyond --candidates or --budget follow in their old order"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         export_faiss,
         export_npy,
         export_records,
+        living_texts,
         merge_indexes,
     )
     from .maintenance.pairs import Cluster, Pair, cluster, duplicates, similar_pairs
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .storage.documents import Passage
     from .storage.settings import Settings
     from .store import Deleted, Index
+    from .types import Kind, Metric, Storage
 
 _HOMES = {
     "maintenance.build": ("BuildReport", "build"),
@@ -40,11 +42,13 @@ _HOMES = {
         "export_faiss",
         "export_npy",
         "export_records",
+        "living_texts",
         "merge_indexes",
     ),
     "maintenance.pairs": ("Cluster", "Pair", "cluster", "duplicates", "similar_pairs"),
     "maintenance.repair": ("Repair", "repair"),
     "storage.settings": ("Settings",),
+    "types": ("Kind", "Metric", "Storage"),
     "maintenance.stats": ("Stats", "stats"),
     "store": ("Deleted", "Index"),
     "maintenance.ann_build": ("AnnReport", "build_ann"),
@@ -61,12 +65,15 @@ __all__ = [
     "Exported",
     "Finding",
     "Index",
+    "Kind",
+    "Metric",
     "Pair",
     "Passage",
     "Repair",
     "Settings",
     "Snippet",
     "Stats",
+    "Storage",
     "TunePoint",
     "TuneReport",
     "build",
@@ -78,6 +85,7 @@ __all__ = [
     "export_faiss",
     "export_npy",
     "export_records",
+    "living_texts",
     "merge_indexes",
     "repair",
     "similar_pairs",

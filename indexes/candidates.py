@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .storage.segment import FloatArray, RowArray
-from .storage.settings import Metric
+from .types import Metric
 
 Mask = npt.NDArray[np.bool_]  # by row number: may the row be returned?
 

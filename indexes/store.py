@@ -22,7 +22,14 @@ from .search.snapshot import Snapshot
 from .search.text import filtered_documents, filtered_rows
 from .storage.commit import WHOLE, Addition, Change, Writer, database_path, new_folder, prepare_vectors
 from .storage.database import Database, reading
-from .storage.documents import Passage, content_hash, duplicate_id, find_documents, metadata_json
+from .storage.documents import (
+    Passage,
+    content_hash,
+    duplicate_id,
+    find_documents,
+    metadata_json,
+    read_documents,
+)
 from .storage.lock import WriterLock
 from .storage.merging import merge_newest
 from .storage.segment import FloatArray, RowArray
@@ -240,6 +247,24 @@ class Index:
             )
             self.settle()
         return Deleted(len(keys), tuple(dict.fromkeys(doc_id for doc_id in doc_ids if doc_id not in found)))
+
+    def document(self, doc_id: str) -> Document | None:
+        """Return a document, or None where there is none of this id."""
+        with reading(self.database.path):
+            found = find_documents(self.database, [doc_id])
+            if doc_id not in found:
+                return None
+            return read_documents(self.database, found[doc_id][0] - 1, 1)[0].document
+
+    def first_documents(self, count: int) -> list[Document]:
+        """Return the documents that came first, up to `count`."""
+        with reading(self.database.path):
+            return [stored.document for stored in read_documents(self.database, 0, count)]
+
+    def known_ids(self, doc_ids: Sequence[str]) -> set[str]:
+        """Return which of the ids are here."""
+        with reading(self.database.path):
+            return set(find_documents(self.database, doc_ids))
 
     def settle(self) -> None:
         """Merge the newest segments where they have become many, and see the new state."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit.types import Precision, WantedRuntime
+
 from ..evaluate.output import AsMarkdown
-from ..shared import console, options
-from ..shared import models as which_model
-from ..shared.options import BackendName, DeviceName, PrecisionName
+from ..shared import console, models, options
+from ..shared.groups import grouped
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -27,10 +28,56 @@ Examples:
 """
 
 
-BENCHED = [PrecisionName.fp32, PrecisionName.bf16, PrecisionName.int8]
+AUTO: WantedRuntime = "auto"
+BENCHED: list[Precision] = ["fp32", "bf16", "int8"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encodings:
+    """What is measured of encoding: every precision with every backend, every length in every batch size."""
+
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option(
+            "--precision",
+            help="Repeat for more. Default: fp32, bf16 and int8, where they are to be had.",
+            show_default=False,
+        ),
+    ] = None
+    backend: Annotated[
+        list[WantedRuntime] | None,
+        typer.Option(
+            "--backend",
+            help="What computes; repeat for more. Default: what every other command would take.",
+            show_default=False,
+        ),
+    ] = None
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--length",
+            metavar="N",
+            min=3,
+            help="Tokens of a text; repeat for more.",
+            show_default="16 64 256",
+        ),
+    ] = None
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch", metavar="N", min=1, help="Texts in a call; repeat for more.", show_default="1 32 256"
+        ),
+    ] = None
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", min=0.0, help="Time for each measurement of encoding.")
+    ] = 1.0
+    device: options.DeviceOption = "auto"
+    merge_tokens: options.MergeTokens = None
+
+
+@grouped
 def bench(
+    *,
     model: options.SomeModel = None,
     index: Annotated[
         Path | None,
@@ -42,41 +89,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    precision: Annotated[
-        list[PrecisionName] | None,
-        typer.Option(
-            "--precision",
-            help="Repeat for more. Default: fp32, bf16 and int8, where they are to be had.",
-            show_default=False,
-        ),
-    ] = None,
-    backend: Annotated[
-        list[BackendName] | None,
-        typer.Option(
-            "--backend",
-            help="What computes; repeat for more. Default: what every other command would take.",
-            show_default=False,
-        ),
-    ] = None,
-    length: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--length",
-            metavar="N",
-            min=3,
-            help="Tokens of a text; repeat for more.",
-            show_default="16 64 256",
-        ),
-    ] = None,
-    batch: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--batch", metavar="N", min=1, help="Texts in a call; repeat for more.", show_default="1 32 256"
-        ),
-    ] = None,
-    seconds: Annotated[
-        float, typer.Option("--seconds", metavar="S", min=0.0, help="Time for each measurement of encoding.")
-    ] = 1.0,
+    encodings: Encodings,
     vectors: Annotated[
         int, typer.Option("--vectors", metavar="N", min=1000, help="Size of the index that is made.")
     ] = 10_000,
@@ -86,30 +99,25 @@ def bench(
             "--plot", metavar="FILE", help="Draw texts/s by length (.png, .svg, .pdf).", show_default=False
         ),
     ] = None,
-    device: options.Device = DeviceName.auto,
-    merge_tokens: options.MergeTokens = None,
-    as_json: options.AsJson = False,
     as_markdown: AsMarkdown = False,
-    quiet: options.Quiet = False,
+    printing: options.Printing,
 ) -> None:
     """Measure encoding, search and cold start with your model on this machine.
 
     Times are medians (p50), and p95 for single queries. Other work on the machine slows what is measured here.
     """
     from embedkit.extras import load_extra
+    from embedkit.pipelines.models import or_default
 
-    if as_json and as_markdown:
+    if printing.as_json and as_markdown:
         raise typer.BadParameter("--json and --markdown exclude each other")
     drawing = load_extra("plot", purpose=f"drawing {plot}") if plot is not None else None
-    chosen = which_model.or_default(model)
-    encoding, encoder = _measure_encoding(
-        chosen, precision, backend, device, length, batch, seconds, merge_tokens or 0.0, quiet=quiet
-    )
-    latencies = _measure_search(encoder, index, vectors, quiet=quiet)
-    if as_json or (console.wants_json(as_json) and not as_markdown):
+    encoding, encoder = _measure_encoding(or_default(model), encodings, quiet=printing.quiet)
+    latencies = _measure_search(encoder, index, vectors, quiet=printing.quiet)
+    if printing.as_json or (console.wants_json(printing.as_json) and not as_markdown):
         _print_json(encoding, latencies, encoder.folder.name)
     else:
-        which_model.say(encoder.folder.name)
+        models.say_names(encoder.folder.name)
         _print_tables(encoding, latencies, as_markdown=as_markdown)
     if drawing is not None and plot is not None:
         lines = [
@@ -133,16 +141,7 @@ class _Encoding:
 
 
 def _measure_encoding(
-    model: str | Path,
-    precisions: list[PrecisionName] | None,
-    backends: list[BackendName] | None,
-    device: DeviceName,
-    lengths: list[int] | None,
-    batches: list[int] | None,
-    seconds: float,
-    merge_tokens: float,
-    *,
-    quiet: bool,
+    model: str | Path, wanted: Encodings, *, quiet: bool
 ) -> tuple[list[_Encoding], Encoder]:
     """Return the figures of each precision with each backend, and the encoder in fp32, which merges nothing."""
     from embedkit.encoding.encoder import Encoder
@@ -151,38 +150,46 @@ def _measure_encoding(
     from embedkit.inference.precision import cosines
     from embedkit.inference.sample import SAMPLE_TEXTS
 
-    exact = Encoder.load(model, device=device.value)
+    exact = Encoder.load(model, device=wanted.device)
     longest = exact.tokenizer.max_length
-    if lengths is not None and max(lengths) > longest:
-        raise typer.BadParameter(f"--length is {max(lengths)}; the model reads {longest} tokens")
-    wanted = lengths or [size for size in (16, 64, 256) if size <= longest] or [longest]
-    sizes = batches or [1, 32, 256]
+    if wanted.length is not None and max(wanted.length) > longest:
+        raise typer.BadParameter(f"--length is {max(wanted.length)}; the model reads {longest} tokens")
+    lengths = wanted.length or [size for size in (16, 64, 256) if size <= longest] or [longest]
+    sizes = wanted.batch or [1, 32, 256]
     reference = exact.encode(SAMPLE_TEXTS, on_truncate="ok")
     measured: list[_Encoding] = []
     refused: DeviceError | None = None
-    for precision, backend in product(precisions or BENCHED, backends or [BackendName.auto]):
+    for precision, backend in product(wanted.precision or BENCHED, wanted.backend or [AUTO]):
         try:
             encoder = Encoder.load(
                 model,
-                device=device.value,
-                precision=precision.value,
-                backend=backend.value,
-                merge_tokens=merge_tokens,
+                device=wanted.device,
+                precision=precision,
+                backend=backend,
+                merge_tokens=wanted.merge_tokens or 0.0,
             )
         except DeviceError as exc:
             refused = exc
-            if precisions is not None or backends is not None:
+            if wanted.precision is not None or wanted.backend is not None:
                 console.note(f"left out: {exc}")
             continue  # not to be had here
         near = cosines(encoder.encode(SAMPLE_TEXTS, on_truncate="ok"), reference)
         several: list[Throughput] = []
         with console.progress_bar(f"encode {encoder.backend!r}", quiet=quiet) as bar:
-            for each in measure_encoding(encoder, lengths=wanted, batches=sizes, seconds=seconds):
+            for each in measure_encoding(encoder, lengths=lengths, batches=sizes, seconds=wanted.seconds):
                 several.append(each)
-                done = len(several) / (len(wanted) * len(sizes))
+                done = len(several) / (len(lengths) * len(sizes))
                 bar.update(done, f"{each.length} tokens: {each.texts_per_second:,.0f} texts/s")
         runtime = repr(encoder.backend).partition(" ")[0]
-        measured.append(_Encoding(encoder.precision, runtime, float(near.mean()), float(near.min()), several))
+        measured.append(
+            _Encoding(
+                precision=encoder.precision,
+                backend=runtime,
+                cosine=float(near.mean()),
+                worst_cosine=float(near.min()),
+                found=several,
+            )
+        )
     if not measured and refused is not None:
         raise refused
     return measured, exact

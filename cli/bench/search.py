@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
+
+from indexes.types import Kind
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from indexes import Index
 
 QUERIES, QUERY_WORDS, K = 50, 8, 10
-KINDS: tuple[Literal["flat", "hnsw", "ivf-flat", "ivf-pq"], ...] = ("flat", "hnsw", "ivf-flat", "ivf-pq")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 STARTS = 3
 
 
@@ -78,7 +80,7 @@ def measure_made(encoder: Encoder, size: int) -> Iterator[Latency]:
             for _ in build_ann(index, kind):
                 pass
             index.refresh()
-            yield _dense(index, encoder, queries, kind)
+            yield _dense(index, encoder, queries, kind=kind)
         yield from _words_and_both(index, encoder, queries)
         yield from _starts(encoder, index.path)
 
@@ -91,9 +93,9 @@ def measure_index(encoder: Encoder, path: Path) -> Iterator[Latency]:
         index.check_encoder(encoder.fingerprint)
         queries = _queries(index)
         kind = "flat" if index.ann is None else index.ann.info.kind
-        yield _dense(index, encoder, queries, kind)
+        yield _dense(index, encoder, queries, kind=kind)
         if index.ann is not None:
-            yield _dense(index, encoder, queries, "exact", exact=True)
+            yield _dense(index, encoder, queries, kind="exact", exact=True)
         yield from _words_and_both(index, encoder, queries)
     yield from _starts(encoder, path)
 
@@ -101,16 +103,15 @@ def measure_index(encoder: Encoder, path: Path) -> Iterator[Latency]:
 def _queries(index: Index) -> list[str]:
     """Take a few words out of the first documents."""
     from embedkit.errors import EvaluationError
-    from indexes.storage.documents import read_documents
 
-    stored = read_documents(index.database, 0, QUERIES)
-    if not stored:
+    documents = index.first_documents(QUERIES)
+    if not documents:
         raise EvaluationError(f"{index.path}: the index is empty; there is nothing to search")
-    texts = (f"{each.document.title} {each.document.text}".split() for each in stored)
+    texts = (f"{each.title} {each.text}".split() for each in documents)
     return [" ".join(words[:QUERY_WORDS]) for words in texts]
 
 
-def _dense(index: Index, encoder: Encoder, queries: list[str], kind: str, *, exact: bool = False) -> Latency:
+def _dense(index: Index, encoder: Encoder, queries: list[str], *, kind: str, exact: bool = False) -> Latency:
     vectors = encoder.encode_queries(queries)
 
     def task(row: int) -> Callable[[], object]:
@@ -120,7 +121,8 @@ def _dense(index: Index, encoder: Encoder, queries: list[str], kind: str, *, exa
 
 
 def _words_and_both(index: Index, encoder: Encoder, queries: list[str]) -> Iterator[Latency]:
-    from embedkit.retrieval.retriever import Retriever, SearchOptions
+    from embedkit.retrieval.options import SearchOptions
+    from embedkit.retrieval.retriever import Retriever
 
     def by_words(query: str) -> Callable[[], object]:
         return lambda: index.search_text([query], k=K)

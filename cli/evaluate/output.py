@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..shared import console
+from ..shared import console, options
 
 if TYPE_CHECKING:
     from embedkit.data.qrels import Run
@@ -36,24 +37,30 @@ Metrics = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Showing(options.Printing):
+    """How results are shown, and where they are saved."""
+
+    as_markdown: AsMarkdown = False
+    save: Save = None
+
+
 def present(
     evaluations: Sequence[Evaluation],
     metrics: Sequence[str],
+    showing: Showing,
     *,
-    as_json: bool,
-    as_markdown: bool,
-    save: Path | None,
     runs: Mapping[str, Run] | None = None,
 ) -> None:
     """Print evaluations and what is odd about them; write them where asked. `runs` go by the name of a result's file."""
     from embedkit.evaluation.results import tabulate, to_markdown
 
-    if as_json and as_markdown:
+    if showing.as_json and showing.as_markdown:
         raise typer.BadParameter("--json and --markdown exclude each other")
     table = tabulate(evaluations, metrics)
-    if as_markdown:
+    if showing.as_markdown:
         typer.echo(to_markdown(table), nl=False)
-    elif console.wants_json(as_json):
+    elif console.wants_json(showing.as_json):
         for each in evaluations:
             console.print_json(_as_json(each))
     else:
@@ -68,8 +75,8 @@ def present(
             own = [each.system for each in here if text in each.notes]
             whose = "" if len(own) == len(here) else f" ({', '.join(own)})"
             console.note(f"note: {dataset}{whose}: {text}")
-    if save is not None:
-        _save(evaluations, runs or {}, save)
+    if showing.save is not None:
+        _save(evaluations, runs or {}, showing.save)
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, object]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedkit.models import ENCODER, RERANKER, shipped
+from embedkit.retrieval.options import Mode
 
-from ..shared import models as which_model
-from ..shared import options
-from ..shared.options import DeviceName, FusionName, ModeName, PrecisionName
-from .output import AsMarkdown, Metrics, Save, chosen_metrics, file_name, present
+from ..shared import console, options
+from ..shared.groups import grouped
+from .output import Metrics, Showing, chosen_metrics, file_name, present
+from .progress import watch
 
 if TYPE_CHECKING:
     from embedkit.data.beir import RetrievalSet
-
-    from .systems import Measured
+    from embedkit.pipelines.collections import Place
+    from embedkit.pipelines.measuring import Measured
 
 RETRIEVAL_EXAMPLES = """\b
 Examples:
@@ -111,35 +113,55 @@ CacheDir = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What is searched: test sets, or queries and judgements with a collection; and where it is kept."""
+
+    index: SomeIndex = None
+    split: Split = "test"
+    queries: Queries = None
+    qrels: Qrels = None
+    corpus: Corpus = None
+    cache_dir: CacheDir = None
+
+    def place(self, computing: options.Computing) -> Place:
+        """Say where the collections are searched."""
+        from embedkit.pipelines.collection_cache import cache_folder
+        from embedkit.pipelines.collections import Place
+
+        device = "cuda" if computing.device == "cuda" else None
+        return Place(cache_folder(self.cache_dir), self.index, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerankers:
+    """What reranks, and how much of it."""
+
+    rerank: Rerank = None
+    rerank_weight: options.RerankWeight = None
+    candidates: Candidates = 100
+
+
+@grouped
 def retrieval(
     folders: Folders = None,
+    *,
     model: Models = None,
     mode: Annotated[
-        list[ModeName] | None,
+        list[Mode] | None,
         typer.Option(
             "--mode",
             help="By meaning (dense), by words (text), or both; repeat for more. Default: dense.",
             show_default=False,
         ),
     ] = None,
-    index: SomeIndex = None,
-    rerank: Rerank = None,
-    rerank_weight: options.RerankWeight = None,
-    fusion: options.FusionBy = FusionName.scores,
-    candidates: Candidates = 100,
+    reranked: Rerankers,
+    fusion: options.FusionOption = "scores",
     metric: Metrics = None,
-    split: Split = "test",
-    queries: Queries = None,
-    qrels: Qrels = None,
-    corpus: Corpus = None,
-    cache_dir: CacheDir = None,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
+    judged: Judged,
+    computing: options.Computing,
     merge_tokens: options.MergeTokens = None,
-    as_json: options.AsJson = False,
-    as_markdown: AsMarkdown = False,
-    save: Save = None,
-    quiet: options.Quiet = False,
+    showing: Showing,
 ) -> None:
     """Measure search pipelines on judged test sets.
 
@@ -148,122 +170,93 @@ def retrieval(
     """
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.evaluation.retrieval import STANDARD_METRICS
-    from embedkit.pipelines.collection_cache import cache_folder
+    from embedkit.pipelines.measuring import Job
+    from embedkit.pipelines.models import MAXSIM, or_default
 
-    from .collections import Place
-    from .systems import MAXSIM, Job, measure
-
-    sets = _sets(folders or [], split, queries, qrels, corpus, index)
+    sets = _sets(folders or [], judged)
     usual = [str(each) for each in STANDARD_METRICS]
     shown = chosen_metrics(metric, usual if len(sets) == 1 else usual[:1])
-    modes = mode or [ModeName.dense]
-    by_words = set(modes) == {ModeName.text} and MAXSIM not in (rerank or [])
+    modes = mode or ["dense"]
+    rerank = reranked.rerank or []
+    by_words = set(modes) == {"text"} and MAXSIM not in rerank
     models: Sequence[str | Path] = model or ()
-    if not models and not by_words and index is None:
-        models = [which_model.or_default(None)]
-    measured = measure(
-        Job(
-            sets=sets,
-            models=models,
-            modes=[each.value for each in modes],
-            metrics=[parse_metric(name) for name in dict.fromkeys([*usual, *shown])],
-            place=Place(cache_folder(cache_dir), index, _index_device(device), quiet),
-            rerank=rerank or [],
-            rerank_weight=rerank_weight,
-            fusion=fusion.value,
-            candidates=candidates,
-            device=device,
-            precision=precision,
-            merge_tokens=merge_tokens,
-            quiet=quiet,
-        )
+    if not models and not by_words and judged.index is None:
+        models = [or_default(None)]
+    job = Job(
+        sets=sets,
+        models=models,
+        modes=modes,
+        metrics=[parse_metric(name) for name in dict.fromkeys([*usual, *shown])],
+        place=judged.place(computing),
+        command=console.command_words(),
+        rerank=rerank,
+        rerank_weight=reranked.rerank_weight,
+        fusion=fusion,
+        candidates=reranked.candidates,
+        computing=computing,
+        merge_tokens=merge_tokens,
     )
-    _present(measured, shown, as_json=as_json, as_markdown=as_markdown, save=save)
+    _present(watch(job, quiet=showing.quiet), shown, showing)
 
 
+@grouped
 def reranking(
-    rerank: Rerank = None,
-    rerank_weight: options.RerankWeight = None,
     folders: Folders = None,
+    *,
+    reranked: Rerankers,
     model: FirstModels = None,
-    index: SomeIndex = None,
-    candidates: Candidates = 100,
     metric: Metrics = None,
-    split: Split = "test",
-    queries: Queries = None,
-    qrels: Qrels = None,
-    corpus: Corpus = None,
-    cache_dir: CacheDir = None,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    as_json: options.AsJson = False,
-    as_markdown: AsMarkdown = False,
-    save: Save = None,
-    quiet: options.Quiet = False,
+    judged: Judged,
+    computing: options.Computing,
+    showing: Showing,
 ) -> None:
-    """Measure what reranking gains and costs: the same hits with and without it, ms a query and pairs a second.
+    """Measure what reranking gains and costs: the same hits with and without it, ms per query and pairs per second.
 
     The hits are those of BM25, or with --model or --index those of a search by meaning.
     """
     from embedkit.evaluation.metrics import parse_metric
-    from embedkit.pipelines.collection_cache import cache_folder
+    from embedkit.pipelines.measuring import Job
+    from embedkit.pipelines.models import MAXSIM, or_default
 
-    from .collections import Place
-    from .systems import MAXSIM, Job, measure
-
-    sets = _sets(folders or [], split, queries, qrels, corpus, index)
+    sets = _sets(folders or [], judged)
     shown = chosen_metrics(metric, ["map@100", "mrr@10", "ndcg@10"])
     models: Sequence[str | Path] = model or ()
-    if not models and MAXSIM in (rerank or []) and index is None:
-        models = [which_model.or_default(None)]
-    measured = measure(
-        Job(
-            sets=sets,
-            models=models,
-            modes=["dense"] if model or index is not None else ["text"],
-            metrics=[parse_metric(name) for name in shown],
-            place=Place(cache_folder(cache_dir), index, _index_device(device), quiet),
-            rerank=rerank or [str(shipped(RERANKER))],
-            rerank_weight=rerank_weight,
-            candidates=candidates,
-            device=device,
-            precision=precision,
-            kind="reranking",
-            quiet=quiet,
-        )
+    if not models and MAXSIM in (reranked.rerank or []) and judged.index is None:
+        models = [or_default(None)]
+    job = Job(
+        sets=sets,
+        models=models,
+        modes=["dense"] if model or judged.index is not None else ["text"],
+        metrics=[parse_metric(name) for name in shown],
+        place=judged.place(computing),
+        command=console.command_words(),
+        rerank=reranked.rerank or [str(shipped(RERANKER))],
+        rerank_weight=reranked.rerank_weight,
+        candidates=reranked.candidates,
+        computing=computing,
+        kind="reranking",
     )
-    _present(measured, [*shown, "ms/query", "pairs/s"], as_json=as_json, as_markdown=as_markdown, save=save)
+    _present(watch(job, quiet=showing.quiet), [*shown, "ms/query", "pairs/s"], showing)
 
 
-def _present(
-    measured: list[Measured], shown: list[str], *, as_json: bool, as_markdown: bool, save: Path | None
-) -> None:
-    runs = {file_name(each.evaluation): each.found.run() for each in measured} if save is not None else {}
-    evaluations = [each.evaluation for each in measured]
-    present(evaluations, shown, as_json=as_json, as_markdown=as_markdown, save=save, runs=runs)
+def _present(measured: list[Measured], shown: list[str], showing: Showing) -> None:
+    runs = {}
+    if showing.save is not None:
+        runs = {file_name(each.evaluation): each.found.run() for each in measured}
+    present([each.evaluation for each in measured], shown, showing, runs=runs)
 
 
-def _index_device(device: DeviceName) -> str | None:
-    return "cuda" if device == DeviceName.cuda else None
-
-
-def _sets(
-    folders: list[Path],
-    split: str,
-    queries: Path | None,
-    qrels: Path | None,
-    corpus: Path | None,
-    index: Path | None,
-) -> list[RetrievalSet]:
+def _sets(folders: list[Path], judged: Judged) -> list[RetrievalSet]:
     from embedkit.data.beir import load_retrieval_set, load_topic_set
 
+    queries, qrels, corpus, index = judged.queries, judged.qrels, judged.corpus, judged.index
     if (queries is None) != (qrels is None):
         raise typer.BadParameter("--queries and --qrels go together")
     if not folders and queries is None:
         raise typer.BadParameter("name a FOLDER, or --queries and --qrels")
     if corpus is not None and queries is None:
         raise typer.BadParameter("--corpus goes with --queries and --qrels; a FOLDER has its own")
-    sets = [load_retrieval_set(folder, split=split) for folder in folders]
+    sets = [load_retrieval_set(folder, split=judged.split) for folder in folders]
     if queries is not None and qrels is not None:
         sets.append(load_topic_set(queries, qrels, corpus=corpus))
     if index is None and any(each.corpus is None for each in sets):

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..shared import console, options
-from .output import AsMarkdown, Metrics, Save, chosen_metrics, present
+from ..shared.groups import grouped
+from .output import Metrics, Showing, chosen_metrics, present
 
 RUN_EXAMPLES = """\b
 Example:
@@ -20,19 +21,19 @@ Example:
 """
 
 
+@grouped
 def run(
     qrels: Annotated[Path, typer.Argument(metavar="QRELS", help="Judgements as TREC or BEIR writes them.")],
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="TREC runs to measure.", show_default=False)
     ],
+    *,
     metric: Metrics = None,
     ignore_ranks: Annotated[
         bool,
         typer.Option("--ignore-ranks", help="Order by score even where the column of ranks says otherwise."),
     ] = False,
-    as_json: options.AsJson = False,
-    as_markdown: AsMarkdown = False,
-    save: Save = None,
+    showing: Showing,
 ) -> None:
     """Measure run files, as trec_eval does."""
     from embedkit.data.trec import read_qrels, read_run
@@ -63,7 +64,7 @@ def run(
                 per_query=result.per_query,
             )
         )
-    present(evaluations, shown, as_json=as_json, as_markdown=as_markdown, save=save)
+    present(evaluations, shown, showing)
 
 
 def trend(

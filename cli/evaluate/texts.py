@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from embedkit.models import ENCODER
 
-from ..shared import computing, console, options
-from ..shared import models as which_model
-from ..shared.options import DeviceName, PrecisionName
-from .output import AsMarkdown, Save, present
+from ..shared import console, models, options
+from ..shared.groups import grouped
+from .output import Showing, present
 
 if TYPE_CHECKING:
     from embedkit.evaluation.results import Evaluation, Kind
@@ -31,10 +29,7 @@ Example:
 """
 
 
-class TaskName(StrEnum):
-    sts = "sts"
-    pairs = "pairs"
-    triplets = "triplets"
+Task = Literal["sts", "pairs", "triplets"]
 
 
 Files = Annotated[
@@ -65,22 +60,20 @@ Columns = Annotated[
 Measure = Callable[["Embed"], tuple["Kind", Mapping[str, float], Mapping[str, int]]]
 
 
+@grouped
 def similarity(
     files: Files,
+    *,
     model: Models = None,
     task: Annotated[
-        TaskName | None,
+        Task | None,
         typer.Option(
             "--task", help="What the third column is. Default: told by the columns.", show_default=False
         ),
     ] = None,
     columns: Columns = None,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    as_json: options.AsJson = False,
-    as_markdown: AsMarkdown = False,
-    save: Save = None,
-    quiet: options.Quiet = False,
+    computing: options.Computing,
+    showing: Showing,
 ) -> None:
     """Measure cosines of pairs and triplets of texts.
 
@@ -89,18 +82,18 @@ def similarity(
     accuracy.
     """
     measures = {path: _similarity_of(path, task, columns) for path in files}
-    evaluations = _evaluate(measures, model, device, precision, quiet=quiet)
-    _present(evaluations, as_json=as_json, as_markdown=as_markdown, save=save)
+    evaluations = _evaluate(measures, model, computing, quiet=showing.quiet)
+    _present(evaluations, showing)
 
 
-def _similarity_of(path: Path, task: TaskName | None, columns: str | None) -> Measure:
+def _similarity_of(path: Path, task: Task | None, columns: str | None) -> Measure:
     """Read a file and return what measures it."""
     from embedkit.evaluation import similarity as library
 
-    names = {
-        TaskName.sts: library.STS_COLUMNS,
-        TaskName.pairs: library.PAIR_COLUMNS,
-        TaskName.triplets: library.TRIPLET_COLUMNS,
+    names: dict[Task, tuple[str, ...]] = {
+        "sts": library.STS_COLUMNS,
+        "pairs": library.PAIR_COLUMNS,
+        "triplets": library.TRIPLET_COLUMNS,
     }
     if columns is not None:
         if task is None:
@@ -110,7 +103,7 @@ def _similarity_of(path: Path, task: TaskName | None, columns: str | None) -> Me
         chosen = library.detect_columns(path) if task is None else names[task]
     task = task or next(name for name, usual in names.items() if usual == chosen)
     first, second, third = chosen
-    if task == TaskName.triplets:
+    if task == "triplets":
         rows = [(a, b, c) for a, b, c in library.read_columns(path, chosen)]
 
         def triplets(embed: Embed) -> tuple[Kind, Mapping[str, float], Mapping[str, int]]:
@@ -143,20 +136,18 @@ def _similarity_of(path: Path, task: TaskName | None, columns: str | None) -> Me
         }
         return "pairs", values, {"pairs": found.num_pairs, "positives": found.num_positives}
 
-    return scored if task == TaskName.sts else labelled
+    return scored if task == "sts" else labelled
 
 
+@grouped
 def clustering(
     files: Files,
+    *,
     model: Models = None,
     columns: Columns = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the first centres of k-means.")] = 0,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    as_json: options.AsJson = False,
-    as_markdown: AsMarkdown = False,
-    save: Save = None,
-    quiet: options.Quiet = False,
+    computing: options.Computing,
+    showing: Showing,
 ) -> None:
     """Cluster labelled texts (columns text, label) into as many clusters as labels, and compare: V-measure and adjusted Rand."""
     from embedkit.evaluation.clustering import evaluate_clustering
@@ -180,8 +171,8 @@ def clustering(
         return measure
 
     measures = {path: reader(path) for path in files}
-    evaluations = _evaluate(measures, model, device, precision, quiet=quiet)
-    _present(evaluations, as_json=as_json, as_markdown=as_markdown, save=save)
+    evaluations = _evaluate(measures, model, computing, quiet=showing.quiet)
+    _present(evaluations, showing)
 
 
 def _split(columns: str, count: int) -> tuple[str, ...]:
@@ -194,25 +185,23 @@ def _split(columns: str, count: int) -> tuple[str, ...]:
 def _evaluate(
     measures: Mapping[Path, Measure],
     named: Sequence[str] | None,
-    device: DeviceName,
-    precision: PrecisionName,
+    computing: options.Computing,
     *,
     quiet: bool,
 ) -> list[Evaluation]:
-    from embedkit.encoding.encoder import Encoder
     from embedkit.evaluation.results import Evaluation, collect_provenance
     from embedkit.pipelines.collection_cache import digest
+    from embedkit.pipelines.models import load_encoder, or_default
     from embedkit.pipelines.systems import labels
 
-    models: Sequence[str | Path] = named or [which_model.or_default(None)]
+    folders: Sequence[str | Path] = named or [or_default(None)]
     evaluations = []
-    exact = (PrecisionName.auto, PrecisionName.fp32)
     datasets = labels(list(measures))
-    for folder, name in zip(models, labels(models), strict=True):
-        encoder = Encoder.load(folder, device=device.value, precision=precision.value)
-        computing.say(encoder.choice, quiet=quiet)
+    for folder, name in zip(folders, labels(folders), strict=True):
+        encoder = load_encoder(folder, computing)
+        models.say_choice(encoder.choice, quiet=quiet)
         if not quiet:
-            which_model.say(encoder.folder.name)
+            models.say_names(encoder.folder.name)
         for (path, measure), dataset in zip(measures.items(), datasets, strict=True):
             with console.progress_bar(f"{dataset}: {name}", quiet=quiet) as bar:
                 bar.update(None, "")
@@ -220,7 +209,9 @@ def _evaluate(
             evaluations.append(
                 Evaluation(
                     kind=kind,
-                    system=name if precision in exact else f"{name} {precision.value}",
+                    system=name
+                    if computing.precision in ("auto", "fp32")
+                    else f"{name} {computing.precision}",
                     dataset=dataset,
                     values=values,
                     provenance=collect_provenance(
@@ -232,6 +223,6 @@ def _evaluate(
     return evaluations
 
 
-def _present(evaluations: list[Evaluation], *, as_json: bool, as_markdown: bool, save: Path | None) -> None:
+def _present(evaluations: list[Evaluation], showing: Showing) -> None:
     shown = list(dict.fromkeys(name for each in evaluations for name in each.values))
-    present(evaluations, shown, as_json=as_json, as_markdown=as_markdown, save=save)
+    present(evaluations, shown, showing)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..shared import console, options
+from ..shared.groups import grouped
 from . import build as index_build
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ app.command("add")(index_build.add)
 IndexPath = options.IndexPath
 
 
-class ExportFormat(StrEnum):
-    faiss = "faiss"
-    npy = "npy"
-    parquet = "parquet"
+ExportFormat = Literal["faiss", "npy", "parquet"]
 
 
 def _open(path: Path, *, writable: bool = False) -> Index:
@@ -201,20 +198,21 @@ def _cell(value: object) -> str:
 
 
 @app.command("tune")
+@grouped
 def tune(
     index: IndexPath,
+    *,
     target_recall: Annotated[
         float, typer.Option("--target-recall", metavar="R", min=0.01, max=1.0, help="Recall@10 to reach.")
     ] = 0.95,
     num_queries: Annotated[
         int, typer.Option("--num-queries", metavar="N", min=10, help="Stored vectors drawn as queries.")
     ] = 200,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    printing: options.Printing,
 ) -> None:
     """Measure recall@10 against exact search over the settings of an approximate index, and keep the fastest that reaches the target."""
     with _open(index, writable=True) as opened:
-        index_build.tune_index(opened, target_recall, num_queries=num_queries, as_json=as_json, quiet=quiet)
+        index_build.tune_index(opened, target_recall, num_queries=num_queries, printing=printing)
 
 
 @app.command("export")
@@ -238,7 +236,7 @@ def export(
     """Write the vectors as a plain .faiss index or .npy with ids beside, or everything as .parquet."""
     from indexes import export_faiss, export_npy, export_records
 
-    kind = format.value if format is not None else output.suffix.lstrip(".")
+    kind = format if format is not None else output.suffix.lstrip(".")
     with _open(index) as opened:
         if kind == "faiss":
             export_faiss(opened, output)

@@ -2,228 +2,88 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from ..shared import computing, console, options
-from ..shared.options import BackendName, DeviceName, PrecisionName
-from .source import (
-    ChunkOverlap,
-    ChunkTokens,
-    CommitEvery,
-    Ids,
-    KindOption,
-    MetricName,
-    SomeInputs,
-    Source,
-    StorageName,
-    Sync,
-    TargetRecall,
-    TextUnit,
-    Unit,
-    Vectors,
-    cutting_of,
-)
+from ..shared import console, models, options
+from ..shared.groups import grouped
+from .source import Adding, Building, Input, KindOption, SomeInputs, TargetRecall, make_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embedkit.encoding.embedder import Embedder
+    from embedkit.pipelines.building import Source
+    from embedkit.pipelines.options import BuildOptions
     from indexes import BuildReport, Index
+    from indexes.types import Kind
 
 
+@grouped
 def build(
     index: options.IndexPath,
     inputs: SomeInputs = None,
-    model: options.IndexModel = None,
-    vectors: Vectors = None,
-    ids: Ids = None,
-    chunk_tokens: ChunkTokens = None,
-    chunk_overlap: ChunkOverlap = 32,
-    text_unit: Unit = TextUnit.file,
-    sync: Sync = False,
-    commit_every: CommitEvery = 4096,
+    *,
+    given: Input,
+    building: Building,
     kind: KindOption = None,
     target_recall: TargetRecall = None,
-    storage: Annotated[
-        StorageName, typer.Option("--storage", help="How vectors are kept on disk.")
-    ] = StorageName.float32,
-    metric: Annotated[
-        MetricName, typer.Option("--metric", help="How vectors are compared.")
-    ] = MetricName.cosine,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    backend: options.Backend = BackendName.auto,
+    computing: options.Computing,
     merge_tokens: options.MergeTokens = None,
-    format: options.Format = None,
-    text_field: options.TextField = None,
-    id_field: options.IdField = None,
-    title_field: options.TitleField = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    reading: options.ReadingFiles,
+    printing: options.Printing,
 ) -> None:
     """Make an index of documents, or bring one up to date.
 
     The same command again resumes after a stop, and later embeds only what is new or has changed. Every commit is whole:
     a kill at any moment loses at most the documents since the last one.
     """
-    from indexes import Index, Settings
-
-    source = Source(
-        inputs,
-        model,
-        vectors,
-        ids,
-        device,
-        precision,
-        text_unit,
-        format,
-        text_field,
-        id_field,
-        title_field,
-        merge_tokens,
-        backend=backend,
-    )
-    exists = (index / "index.sqlite").is_file()
-    if exists:
-        opened = Index.open(index, writable=True)
-    else:
-        if vectors is not None:
-            settings = Settings(
-                dimension=source.read_vectors().shape[1], metric=metric.value, storage=storage.value
-            )
-        else:
-            encoder = source.load_encoder(None)
-            settings = Settings(
-                dimension=encoder.dimension,
-                metric=metric.value,
-                storage=storage.value,
-                fingerprint=encoder.fingerprint,
-                cutting=cutting_of(encoder, chunk_tokens, chunk_overlap),
-            )
-        opened = Index.create(index, settings)
-    with opened:
-        if exists:
-            _check_settings(opened, storage, metric)
-        _fill(
-            opened,
-            source,
-            chunk_tokens,
-            chunk_overlap,
-            sync=sync,
-            commit_every=commit_every,
-            as_json=as_json,
-            quiet=quiet,
-        )
+    source = make_source(inputs, given, reading=reading, computing=computing, merge_tokens=merge_tokens)
+    with _open(index, source, building) as opened:
+        _fill(opened, source, building, printing)
         if kind is not None:
-            _build_structure(opened, kind.value, quiet=quiet)
+            _build_structure(opened, kind, quiet=printing.quiet)
         if target_recall is not None:
-            tune_index(opened, target_recall, as_json=as_json, quiet=quiet)
+            tune_index(opened, target_recall, printing=printing)
 
 
+@grouped
 def add(
     index: options.IndexPath,
     inputs: SomeInputs = None,
-    model: options.IndexModel = None,
-    vectors: Vectors = None,
-    ids: Ids = None,
-    text_unit: Unit = TextUnit.file,
-    sync: Sync = False,
-    commit_every: CommitEvery = 4096,
-    device: options.Device = DeviceName.auto,
-    precision: options.Precision = PrecisionName.auto,
-    backend: options.Backend = BackendName.auto,
-    format: options.Format = None,
-    text_field: options.TextField = None,
-    id_field: options.IdField = None,
-    title_field: options.TitleField = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    given: Input,
+    adding: Adding,
+    computing: options.Computing,
+    reading: options.ReadingFiles,
+    printing: options.Printing,
 ) -> None:
     """Add documents to an index that is there; those with an id that it has take the place of the old ones."""
     from indexes import Index
 
-    source = Source(
-        inputs,
-        model,
-        vectors,
-        ids,
-        device,
-        precision,
-        text_unit,
-        format,
-        text_field,
-        id_field,
-        title_field,
-        backend=backend,
-    )
+    source = make_source(inputs, given, reading=reading, computing=computing)
     with Index.open(index, writable=True) as opened:
-        _fill(opened, source, None, None, sync=sync, commit_every=commit_every, as_json=as_json, quiet=quiet)
+        source.check(opened, adding)
+        _fill(opened, source, adding, printing)
 
 
-def _check_settings(index: Index, storage: StorageName, metric: MetricName) -> None:
-    """Refuse options that an index which is there cannot take any more."""
-    from embedkit.errors import IndexMismatchError
+def _open(path: Path, source: Source, building: BuildOptions) -> Index:
+    from embedkit.pipelines.building import open_index
 
-    for name, wanted, here in (
-        ("storage", storage, index.settings.storage),
-        ("metric", metric, index.settings.metric),
-    ):
-        default = StorageName.float32 if name == "storage" else MetricName.cosine
-        if wanted != default and wanted.value != here:
-            raise IndexMismatchError(
-                f"{index.path}: its {name} is {here}, and --{name} {wanted.value} was asked for. Build a new index"
-            )
+    try:
+        return open_index(path, source, building)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
 
 
-def _fill(
-    index: Index,
-    source: Source,
-    chunk_tokens: int | None,
-    chunk_overlap: int | None,
-    *,
-    sync: bool,
-    commit_every: int,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from embedkit.data.vectors import read_ids
-    from embedkit.models import lasting_name
-    from indexes import build as build_index
-    from indexes import build_vectors
-
-    embedder: Embedder | None = None
-    reports: Iterator[BuildReport]
-    if source.vectors is not None:
-        index.check_encoder(None)
-        assert source.ids is not None
-        reports = build_vectors(index, read_ids(source.ids), source.read_vectors())
-    else:
-        from embedkit.encoding.embedder import Embedder
-        from embedkit.tokenization.passages import PassageSplitter
-
-        encoder = source.load_encoder(index)
-        index.check_encoder(encoder.fingerprint)
-        computing.say(encoder.choice, quiet=quiet)
-        cutting = index.settings.cutting
-        if chunk_overlap is not None and chunk_tokens is not None:
-            index.settings.check_cutting(cutting_of(encoder, chunk_tokens, chunk_overlap), str(index.path))
-        index.note_model_path(lasting_name(encoder.folder.path))
-        embedder = Embedder(encoder, "document")
-        assert source.reader is not None
-        reports = build_index(
-            index,
-            source.reader,
-            embed=embedder,
-            split=PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None,
-            sync_sources=source.inputs if sync else None,
-            commit_every=commit_every,
-            fraction=source.reader.fraction,
-        )
-    report = _watch(reports, index, quiet=quiet)
+def _fill(index: Index, source: Source, wanted: BuildOptions, printing: options.Printing) -> None:
+    if source.embedder is not None:
+        models.say_choice(source.embedder.encoder.choice, quiet=printing.quiet)
+    report = _watch(source.fill(index, wanted), index, quiet=printing.quiet)
     if report is not None:
-        _summarize(report, index, embedder, as_json=as_json)
+        _summarize(report, index, source.embedder, as_json=printing.as_json)
 
 
 def _watch(reports: Iterator[BuildReport], index: Index, *, quiet: bool) -> BuildReport | None:
@@ -257,7 +117,7 @@ def _summarize(report: BuildReport, index: Index, embedder: Embedder | None, *, 
             {
                 "index": str(index.path),
                 "model": model,
-                **(computing.as_json(embedder.encoder.choice) if embedder is not None else {}),
+                **(models.choice_as_json(embedder.encoder.choice) if embedder is not None else {}),
                 **counts,
                 "truncated": truncated,
                 "vectors": len(index),
@@ -285,12 +145,12 @@ def _summarize(report: BuildReport, index: Index, embedder: Embedder | None, *, 
         )
 
 
-def _build_structure(index: Index, kind: str, *, quiet: bool) -> None:
+def _build_structure(index: Index, kind: Kind, *, quiet: bool) -> None:
     from indexes import build_ann
 
     report = None
     with console.progress_bar(f"build {kind}", quiet=quiet) as bar:
-        for report in build_ann(index, kind):  # type: ignore[arg-type] # the enum's values are the kinds
+        for report in build_ann(index, kind):
             bar.update(report.rows_done / max(report.rows_total, 1), f"{report.rows_done:,} vectors")
     if report is not None:
         console.note(
@@ -299,19 +159,19 @@ def _build_structure(index: Index, kind: str, *, quiet: bool) -> None:
 
 
 def tune_index(
-    index: Index, target_recall: float, *, num_queries: int = 200, as_json: bool, quiet: bool
+    index: Index, target_recall: float, *, num_queries: int = 200, printing: options.Printing
 ) -> None:
     """Measure and choose; print the curve."""
     from indexes import tune
 
     report = None
-    with console.progress_bar("measure recall", quiet=quiet) as bar:
+    with console.progress_bar("measure recall", quiet=printing.quiet) as bar:
         for report in tune(index, target_recall=target_recall, num_queries=num_queries):
             bar.update(None, f"{len(report.curve)} settings measured")
     assert report is not None
     assert report.chosen is not None
     chosen = report.chosen
-    if as_json:
+    if printing.as_json:
         curve = [
             {"knobs": dict(p.knobs), "recall": p.recall, "queries_per_second": p.queries_per_second}
             for p in report.curve

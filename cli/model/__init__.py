@@ -11,7 +11,6 @@ import typer
 from embedkit.models import ENCODER
 
 from ..shared import console, options
-from ..shared import models as which_model
 from . import export as model_export
 
 if TYPE_CHECKING:
@@ -51,8 +50,9 @@ def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     """Say what a folder holds: family, sizes, pooling or labels, prompts, limits, fingerprint."""
     from embedkit.checkpoint.classification import is_classifier
     from embedkit.models import find_model
+    from embedkit.pipelines.models import or_default
 
-    folder = find_model(which_model.or_default(model))
+    folder = find_model(or_default(model))
     content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
     if console.wants_json(as_json):
         console.print_json(content)
@@ -133,8 +133,9 @@ def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     from embedkit.errors import CheckpointError
     from embedkit.extras import has_extra, load_extra
     from embedkit.models import find_model
+    from embedkit.pipelines.models import or_default
 
-    folder = find_model(which_model.or_default(model))
+    folder = find_model(or_default(model))
     ours = Encoder.load(folder, device="cpu").encode(CHECK_TEXTS, on_truncate="ok")
     if not np.isfinite(ours).all():
         raise CheckpointError(

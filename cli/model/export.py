@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from embedkit.models import ENCODER
 
 from ..shared import console, options
-from ..shared import models as which_model
 
 EXAMPLES = """\b
 Examples:
   embedkit model export FOLDER --format onnx --output exported
   embedkit encode notes.txt --backend openvino -o notes.npy      exports by itself, into the cache
 """
-
-
-class FormatName(StrEnum):
-    onnx = "onnx"
-    openvino = "openvino"
 
 
 def export(
@@ -37,7 +30,8 @@ def export(
         ),
     ],
     form: Annotated[
-        FormatName, typer.Option("--format", help="Which runtime is to read it.", show_default=False)
+        Literal["onnx", "openvino"],
+        typer.Option("--format", help="Which runtime is to read it.", show_default=False),
     ],
     model: Annotated[
         str | None,
@@ -59,9 +53,10 @@ def export(
     from embedkit.checkpoint.folder import read_model_folder
     from embedkit.inference.graph_runtime.export import export_model
     from embedkit.inference.loading import load_reference
+    from embedkit.pipelines.models import or_default
 
-    folder = read_model_folder(which_model.or_default(model))
-    exported = export_model(folder, form.value, output, reference=partial(load_reference, folder))
+    folder = read_model_folder(or_default(model))
+    exported = export_model(folder, form, output, reference=partial(load_reference, folder))
     content = {"file": str(exported.file), "bytes": exported.num_bytes, **asdict(exported.agreement)}
     if console.wants_json(as_json):
         console.print_json(content)

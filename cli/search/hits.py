@@ -8,7 +8,7 @@ from ..shared import console
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
-    from embedkit.retrieval.retriever import SearchOptions
+    from embedkit.retrieval.options import SearchOptions
 
 
 def hit_row(hit: Hit, rank: int) -> dict[str, object]:

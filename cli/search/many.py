@@ -12,14 +12,15 @@ from .hits import hit_row
 
 if TYPE_CHECKING:
     from embedkit.data.records import Query
-    from embedkit.retrieval.retriever import Retriever, SearchOptions
+    from embedkit.retrieval.options import SearchOptions
+    from embedkit.retrieval.retriever import Retriever
 
 # Queries searched together: one product against all vectors instead of one each. What is printed at once is waited for,
 # a reranked query longest.
 RUN_QUERIES, PRINTED_QUERIES, RERANKED_QUERIES = 1024, 256, 16
 
 
-def search_many(retriever: Retriever, wanted: SearchOptions, source: str, run: Path | None) -> None:
+def search_many(retriever: Retriever, wanted: SearchOptions, *, source: str, run: Path | None) -> None:
     from embedkit.data.reading import read_queries
 
     queries = read_queries([source])

@@ -2,71 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
+from embedkit import types
+from embedkit.data.formats import Format
 from embedkit.data.records import ReadOptions
 from embedkit.models import ENCODER, RERANKER
-
-
-class InputFormat(StrEnum):
-    txt = "txt"
-    jsonl = "jsonl"
-    csv = "csv"
-    tsv = "tsv"
-    parquet = "parquet"
-    file = "file"
-
-
-class ModeName(StrEnum):
-    dense = "dense"
-    text = "text"
-    hybrid = "hybrid"
-
-
-class FusionName(StrEnum):
-    scores = "scores"
-    ranks = "ranks"
-
-
-class DeviceName(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class PrecisionName(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class BackendName(StrEnum):
-    auto = "auto"
-    native = "native"
-    numpy = "numpy"
-    torch = "torch"
-    onnx = "onnx"
-    openvino = "openvino"
-
-
-class OnTruncateName(StrEnum):
-    warn = "warn"
-    error = "error"
-    chunk = "chunk"
-    ok = "ok"
-
-
-class OnEmptyName(StrEnum):
-    warn = "warn"
-    error = "error"
+from embedkit.retrieval.options import Fusion, Mode, SearchOptions
+from embedkit.types import Device, WantedPrecision, WantedRuntime
 
 
 class RerankCommand(TyperCommand):
@@ -118,26 +66,6 @@ SomeModel = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.")]
-Precision = Annotated[
-    PrecisionName,
-    typer.Option(
-        "--precision",
-        envvar="EMBEDKIT_PRECISION",
-        help="Number format of weights and activations; auto: the fastest here that is as good as fp32 (measured once).",
-    ),
-]
-Backend = Annotated[
-    BackendName,
-    typer.Option(
-        "--backend",
-        help="What computes; auto: the fastest of native, numpy and torch that can. onnx and openvino are optional packages.",
-    ),
-]
-ForcePrecision = Annotated[
-    bool,
-    typer.Option("--force-precision", help="Take a half precision even where the processor emulates it."),
-]
 MaxSeqLength = Annotated[
     int | None,
     typer.Option(
@@ -158,25 +86,6 @@ TruncateDim = Annotated[
         show_default=False,
     ),
 ]
-FusionBy = Annotated[
-    FusionName,
-    typer.Option(
-        "--fusion",
-        help="What mode hybrid joins: the scores, each scaled to 0 … 1, or the ranks alone (reciprocal rank fusion).",
-    ),
-]
-RerankWeight = Annotated[
-    float | None,
-    typer.Option(
-        "--rerank-weight",
-        metavar="W",
-        min=0.0,
-        max=1.0,
-        help="Part of the reranker's score in the order, the rest being the first stage's, each scaled to 0 … 1. "
-        "Default: what the reranker's folder says, else 1.",
-        show_default=False,
-    ),
-]
 MergeTokens = Annotated[
     float | None,
     typer.Option(
@@ -188,51 +97,7 @@ MergeTokens = Annotated[
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON lines.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
-Format = Annotated[
-    InputFormat | None,
-    typer.Option(
-        "--format",
-        help="What the input is. Default: by its name; a pipe is JSON lines or plain text by its first line.",
-        show_default=False,
-    ),
-]
-TextField = Annotated[
-    str | None,
-    typer.Option(
-        "--text-field",
-        metavar="NAME",
-        help="Key or column of the text. Default: text, body, content or sentence.",
-        show_default=False,
-    ),
-]
-IdField = Annotated[
-    str | None,
-    typer.Option(
-        "--id-field",
-        metavar="NAME",
-        help="Key or column of the id. Default: _id, id or doc_id, else file:line.",
-        show_default=False,
-    ),
-]
-TitleField = Annotated[
-    str | None,
-    typer.Option(
-        "--title-field",
-        metavar="NAME",
-        help="Key or column of the title. Default: title.",
-        show_default=False,
-    ),
-]
-MaxLineBytes = Annotated[
-    int,
-    typer.Option(
-        "--max-line-bytes", metavar="N", min=1, help="Refuse longer lines: they are rarely one text."
-    ),
-]
 
-DEFAULT_MAX_LINE_BYTES = ReadOptions.max_line_bytes
 IndexPath = Annotated[
     Path, typer.Option("--index", "-i", metavar="FOLDER", help="Index folder.", show_default=False)
 ]
@@ -262,3 +127,168 @@ SomeInputs = Annotated[
         metavar="INPUT", help="Files, folders, globs, or - for standard input.", show_default=False
     ),
 ]
+
+
+def seconds(text: str) -> float:
+    """Read a time such as 200ms or 1.5s, as the value of an option."""
+    from embedkit.retrieval.reranking import parse_budget
+
+    try:
+        return parse_budget(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+
+
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+PrecisionOption = Annotated[
+    WantedPrecision,
+    typer.Option(
+        "--precision",
+        envvar="EMBEDKIT_PRECISION",
+        help="Number format of weights and activations; auto: the fastest here that is as good as fp32 (measured once).",
+    ),
+]
+RerankWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--rerank-weight",
+        metavar="W",
+        min=0.0,
+        max=1.0,
+        help="Weight of the reranker's score in the order of hits, the rest being the first stage's, each scaled to 0 … 1. "
+        "Default: what the reranker's folder says, else 1.",
+        show_default=False,
+    ),
+]
+FusionOption = Annotated[
+    Fusion,
+    typer.Option(
+        "--fusion",
+        help="What mode hybrid joins: the scores, each scaled to 0 … 1, or the ranks alone (reciprocal rank fusion).",
+    ),
+]
+TextUnit = Annotated[
+    Literal["line", "file"], typer.Option("--text-unit", help="What one document is in a .txt file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON lines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printing:
+    """What is printed: the result as JSON, and progress."""
+
+    as_json: AsJson = False
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing(types.Computing):
+    """What computes a model, where its kind leaves a choice."""
+
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"
+    backend: Annotated[
+        WantedRuntime,
+        typer.Option(
+            "--backend",
+            help="What computes; auto: the fastest of native, numpy and torch that can. onnx and openvino are optional packages.",
+        ),
+    ] = "auto"
+    force_precision: Annotated[
+        bool,
+        typer.Option("--force-precision", help="Take a half precision even where the processor emulates it."),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(ReadOptions):
+    """How input files are read."""
+
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="What the input is. Default: by its name; a pipe is JSON lines or plain text by its first line.",
+            show_default=False,
+        ),
+    ] = None
+    text_field: Annotated[
+        str | None,
+        typer.Option(
+            "--text-field",
+            metavar="NAME",
+            help="Key or column of the text. Default: text, body, content or sentence.",
+            show_default=False,
+        ),
+    ] = None
+    id_field: Annotated[
+        str | None,
+        typer.Option(
+            "--id-field",
+            metavar="NAME",
+            help="Key or column of the id. Default: _id, id or doc_id, else file:line.",
+            show_default=False,
+        ),
+    ] = None
+    title_field: Annotated[
+        str | None,
+        typer.Option(
+            "--title-field",
+            metavar="NAME",
+            help="Key or column of the title. Default: title.",
+            show_default=False,
+        ),
+    ] = None
+    text_unit: TextUnit = "line"
+    max_line_bytes: Annotated[
+        int,
+        typer.Option(
+            "--max-line-bytes", metavar="N", min=1, help="Refuse longer lines: they are rarely one text."
+        ),
+    ] = ReadOptions.max_line_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingFiles(Reading):
+    """How input files are read where a text file is one document."""
+
+    text_unit: TextUnit = "file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(SearchOptions):
+    """How an index is searched."""
+
+    k: Annotated[int, typer.Option("--top-k", "-k", metavar="K", min=1, help="Hits per query, at most.")] = 10
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="By meaning (dense), by words (text, BM25), or both.")
+    ] = "dense"
+    where: Where = None
+    group: Annotated[bool, typer.Option("--group", help="One hit per document: its best passage.")] = False
+    min_score: Annotated[
+        float | None,
+        typer.Option("--min-score", metavar="S", help="Leave out hits below this score.", show_default=False),
+    ] = None
+    candidates: Annotated[
+        int,
+        typer.Option("--candidates", metavar="N", min=1, help="Hits fetched for fusion and reranking."),
+    ] = 100
+    dense_weight: Annotated[
+        float, typer.Option("--dense-weight", metavar="W", min=0.0, help="Weight of meaning in mode hybrid.")
+    ] = 1.0
+    text_weight: Annotated[
+        float, typer.Option("--text-weight", metavar="W", min=0.0, help="Weight of words in mode hybrid.")
+    ] = 1.0
+    fusion: FusionOption = "scores"
+    rerank_weight: RerankWeight = None
+    rerank_budget_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--rerank-budget",
+            metavar="TIME",
+            parser=seconds,
+            help="Rerank as deep as fits in so much time per query, such as 200ms.",
+            show_default=False,
+        ),
+    ] = None

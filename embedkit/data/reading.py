@@ -34,6 +34,7 @@ class DocumentReader:
 
     def __init__(self, inputs: Sequence[str], options: ReadOptions | None = None) -> None:
         self.options = options if options is not None else ReadOptions()
+        self.inputs = list(inputs)
         self.paths = expand_inputs(inputs, explicit_format=self.options.format)
         self.bytes_total = sum(path.stat().st_size for path in self.paths if str(path) != STDIN)
         self._bytes_done = 0

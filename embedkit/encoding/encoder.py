@@ -23,11 +23,10 @@ from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.inference.token_merging import merging_part
 from embedkit.native.merging import check_share
 from embedkit.tokenization.batch import TokenBatch
-from embedkit.types import Device, Float32, Precision, WantedPrecision, WantedRuntime
+from embedkit.types import Device, Float32, OnTruncate, Precision, WantedPrecision, WantedRuntime
 
 logger = logging.getLogger(__name__)
 
-OnTruncate = Literal["warn", "error", "chunk", "ok"]
 
 # Texts sorted by length together. Larger windows have more neighbours of equal length; 4,096 gets nearly all of the
 # gain (benchmarks/encode.py) in a few megabytes.

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from embedkit.data.records import Document, titled_text
 from embedkit.encoding.draft import Draft
-from embedkit.encoding.encoder import EncodedWindow, Encoder, OnTruncate, TextRefusedError
+from embedkit.encoding.encoder import EncodedWindow, Encoder, TextRefusedError
 from embedkit.errors import OutputError, RecordError
+from embedkit.types import OnTruncate
 
 
 @dataclass(frozen=True, kw_only=True)

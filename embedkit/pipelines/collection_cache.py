@@ -37,7 +37,7 @@ class CachedCollection:
 
     @classmethod
     def of(
-        cls, cache: Path, name: str, corpus: str | Path, encoder: Mapping[str, Any]
+        cls, cache: Path, name: str, *, corpus: str | Path, encoder: Mapping[str, Any]
     ) -> CachedCollection:  # Any: whatever JSON holds
         """Name the place of a corpus file encoded by `encoder`, which must name all that the vectors depend on.
 

@@ -13,9 +13,10 @@ from embedkit.data.records import Hit
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import Evaluation, Kind, collect_provenance
 from embedkit.evaluation.retrieval import evaluate_retrieval
+from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import rerank_hits
-from embedkit.retrieval.retriever import Retriever, SearchOptions
+from embedkit.retrieval.retriever import Retriever
 
 # Hits that are looked at for metrics that stop somewhere, and for those that read the whole ranking.
 DEPTH, WHOLE_DEPTH = 100, 1000

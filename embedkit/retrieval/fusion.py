@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.data.records import Hit
-
-Fusion = Literal["scores", "ranks"]
+from embedkit.retrieval.options import Fusion
 
 # Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114, section 2: k = 60.
 RANK_CONSTANT = 60

@@ -8,18 +8,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.data.records import Hit
-from embedkit.retrieval.fusion import Fusion, fuse
+from embedkit.retrieval.fusion import fuse
+from embedkit.retrieval.options import Mode, SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import rerank_hits
 
-Mode = Literal["dense", "text", "hybrid"]
 Embeddings = npt.NDArray[np.float32]
 
 
@@ -41,43 +40,6 @@ class SearchIndex(Protocol):
     ) -> list[list[Hit]]:
         """Return up to k hits for each query by its words, best first."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """How to search.
-
-    `candidates` are fetched from each side for fusing and reranking; `rerank_budget_seconds` reranks as deep as fits. `rerank_weight`
-    is the part of its score in the order of hits (None: the reranker's own). `group` gives one hit a document, its best passage.
-    `min_score` drops hits whose final score is lower; what a score is depends on the mode: a cosine, BM25, the fused score or
-    the reranker's.
-    """
-
-    k: int = 10
-    mode: Mode = "dense"
-    where: str | None = None
-    candidates: int = 100
-    dense_weight: float = 1.0
-    text_weight: float = 1.0
-    fusion: Fusion = "scores"
-    rerank_weight: float | None = None
-    group: bool = False
-    min_score: float | None = None
-    rerank_budget_seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
-        if self.fusion not in get_args(Fusion):
-            raise ValueError(f"fusion is {self.fusion!r}; it must be one of {', '.join(get_args(Fusion))}")
-        for name in ("k", "candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.rerank_weight is not None and not 0 <= self.rerank_weight <= 1:
-            raise ValueError(f"rerank_weight is {self.rerank_weight}; it must be from 0 to 1")
-        weights = (self.dense_weight, self.text_weight)
-        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
-            raise ValueError(f"the weights are {weights}; they must be finite, not negative and not both 0")
 
 
 class Retriever:

@@ -19,8 +19,8 @@ from ..storage.database import AnnInfo
 from ..storage.segment import FloatArray, RowArray, sync_folder
 
 if TYPE_CHECKING:
-    from ..search.ann import Kind
     from ..store import Index
+    from ..types import Kind
 
 _CHUNK_ROWS = 8192
 

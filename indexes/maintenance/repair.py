@@ -33,7 +33,7 @@ from .ann_build import build_ann
 from .verify import damaged_documents, database_problems, passage_keys
 
 if TYPE_CHECKING:
-    from ..search.ann import Kind
+    from ..types import Kind
 
 # Everything that is not derived; the text index is made anew.
 _TABLES = ("meta", "documents", "passages", "segments", "tombstones", "fields")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import faiss as _faiss
 import numpy as np
@@ -23,11 +23,10 @@ from embedkit.native.search import num_threads
 
 from ..candidates import Candidates, Mask
 from ..storage.segment import FloatArray, RowArray, Segment
-from ..storage.settings import Metric
+from ..types import Kind, Metric
 from .tiles import keep_best
 
 faiss: Any = _faiss  # Any: its stubs lack much of what it has
-Kind = Literal["flat", "hnsw", "ivf-flat", "ivf-pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Knobs = Mapping[str, int]
 

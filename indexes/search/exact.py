@@ -17,7 +17,7 @@ from embedkit.native.search import StoredVectors, can_search, num_threads
 
 from ..candidates import Candidates, Mask, Scorer
 from ..storage.segment import FloatArray, Segment
-from ..storage.settings import Metric
+from ..types import Metric
 from .tiles import search_tiles
 
 # Hamming distance alone orders too coarsely; this many times k are scored again by the int8 vectors.

@@ -21,14 +21,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import IndexFileError
 
-Storage = Literal["float32", "float16", "int8", "binary"]
+from ..types import Storage
+
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 FloatArray = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.int64]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from embedkit.errors import IndexMismatchError
 
-from .segment import STORAGES, Storage
+from ..types import Metric, Storage
+from .segment import STORAGES
 
-Metric = Literal["cosine", "dot", "l2"]
 Fingerprint = Mapping[str, Any]  # Any: whatever JSON holds
 
 

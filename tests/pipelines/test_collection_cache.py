@@ -28,20 +28,27 @@ def test_the_folder_is_the_given_one_the_named_one_or_the_users(monkeypatch: pyt
 
 def test_the_place_depends_on_the_corpus_and_on_all_of_the_encoder(tmp_path: Path) -> None:
     encoder = {"weights": "f00d", "precision": "fp32"}
-    first = CachedCollection.of(tmp_path, "mini", _corpus(tmp_path), encoder)
+    first = CachedCollection.of(tmp_path, "mini", corpus=_corpus(tmp_path), encoder=encoder)
     assert first.path.name.startswith("mini-")
-    assert CachedCollection.of(tmp_path, "mini", _corpus(tmp_path), dict(reversed(encoder.items()))) == first
+    assert (
+        CachedCollection.of(
+            tmp_path, "mini", corpus=_corpus(tmp_path), encoder=dict(reversed(encoder.items()))
+        )
+        == first
+    )
     places = {
         first.path,
-        CachedCollection.of(tmp_path, "mini", _corpus(tmp_path), encoder | {"precision": "bf16"}).path,
-        CachedCollection.of(tmp_path, "other", _corpus(tmp_path), encoder).path,
-        CachedCollection.of(tmp_path, "mini", _corpus(tmp_path, "b"), encoder).path,
+        CachedCollection.of(
+            tmp_path, "mini", corpus=_corpus(tmp_path), encoder=encoder | {"precision": "bf16"}
+        ).path,
+        CachedCollection.of(tmp_path, "other", corpus=_corpus(tmp_path), encoder=encoder).path,
+        CachedCollection.of(tmp_path, "mini", corpus=_corpus(tmp_path, "b"), encoder=encoder).path,
     }
     assert len(places) == 4
 
 
 def test_it_is_whole_once_that_is_noted_and_never_by_another_states_note(tmp_path: Path) -> None:
-    cached = CachedCollection.of(tmp_path, "mini", _corpus(tmp_path), {})
+    cached = CachedCollection.of(tmp_path, "mini", corpus=_corpus(tmp_path), encoder={})
     assert not cached.is_whole()
     with pytest.raises(OutputError):
         cached.mark_whole()
@@ -55,17 +62,21 @@ def test_it_is_whole_once_that_is_noted_and_never_by_another_states_note(tmp_pat
 
 
 def test_earlier_states_of_a_collection_are_found(tmp_path: Path) -> None:
-    before = CachedCollection.of(tmp_path, "mini", _corpus(tmp_path), {})
+    before = CachedCollection.of(tmp_path, "mini", corpus=_corpus(tmp_path), encoder={})
     before.path.mkdir(parents=True)
     assert before.earlier() == ()
-    assert CachedCollection.of(tmp_path, "mini", _corpus(tmp_path, "b"), {}).earlier() == (before.path,)
-    assert CachedCollection.of(tmp_path, "mini", _corpus(tmp_path, "b"), {"x": 1}).earlier() == ()
-    assert CachedCollection.of(tmp_path, "min", _corpus(tmp_path, "b"), {}).earlier() == ()
+    assert CachedCollection.of(tmp_path, "mini", corpus=_corpus(tmp_path, "b"), encoder={}).earlier() == (
+        before.path,
+    )
+    assert (
+        CachedCollection.of(tmp_path, "mini", corpus=_corpus(tmp_path, "b"), encoder={"x": 1}).earlier() == ()
+    )
+    assert CachedCollection.of(tmp_path, "min", corpus=_corpus(tmp_path, "b"), encoder={}).earlier() == ()
 
 
 def test_a_corpus_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"none.jsonl: cannot be read \(No such file or directory\)"):
-        CachedCollection.of(tmp_path, "mini", tmp_path / "none.jsonl", {})
+        CachedCollection.of(tmp_path, "mini", corpus=tmp_path / "none.jsonl", encoder={})
 
 
 def test_a_digest_is_sha256_of_sorted_json() -> None:

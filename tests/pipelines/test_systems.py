@@ -12,7 +12,8 @@ from embedkit.data.records import Hit
 from embedkit.errors import RecordError
 from embedkit.evaluation.metrics import Metric
 from embedkit.pipelines.systems import Found, depth_of, evaluate_found, labels, rerank_all, search_all
-from embedkit.retrieval.retriever import Retriever, SearchOptions
+from embedkit.retrieval.options import SearchOptions
+from embedkit.retrieval.retriever import Retriever
 from tests.judged import QRELS, QUERIES, write_judged_set
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.data.records import Hit
-from embedkit.retrieval.fusion import Fusion, fuse, min_max
+from embedkit.retrieval.fusion import fuse, min_max
+from embedkit.retrieval.options import Fusion
 
 
 def hit(doc_id: str, score: float, *, passage: int = 0, part: str = "dense") -> Hit:

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from embedkit.data.records import Hit
-from embedkit.retrieval.retriever import Retriever, SearchOptions
+from embedkit.retrieval.options import SearchOptions
+from embedkit.retrieval.retriever import Retriever
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -166,7 +167,7 @@ def test_words_are_searched_without_an_encoder_and_meaning_is_not() -> None:
         ({"mode": "both"}, "mode is 'both'; it must be one of dense, text, hybrid"),
         ({"k": 0}, "k is 0"),
         ({"candidates": 0}, "candidates is 0"),
-        ({"dense_weight": 0.0, "text_weight": 0.0}, "not both 0"),
+        ({"dense_weight": 0.0, "text_weight": 0.0}, "are both 0"),
         ({"text_weight": float("nan")}, "must be finite"),
         ({"fusion": "best"}, "fusion is 'best'; it must be one of scores, ranks"),
         ({"rerank_weight": 1.5}, r"rerank_weight is 1.5; it must be from 0 to 1"),

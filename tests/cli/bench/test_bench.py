@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.bench import _Encoding, _measure_encoding, _print_tables
+from cli.bench import Encodings, _Encoding, _measure_encoding, _print_tables
 from cli.bench.search import Latency, latency, measure_index
 from cli.main import app
-from cli.shared.options import DeviceName
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.throughput import Throughput, texts_of_length
 from embedkit.errors import DeviceError
@@ -119,9 +118,8 @@ def test_a_precision_that_is_not_to_be_had_is_left_out_or_refused_where_it_was_a
     tiny_model: Path,
 ) -> None:
     few = ("-m", tiny_model, "--device", "cpu", "--seconds", "0")
-    measured, exact = _measure_encoding(
-        tiny_model, None, None, DeviceName.cpu, [8], [1], 0.0, 0.0, quiet=True
-    )
+    wanted = Encodings(device="cpu", length=[8], batch=[1], seconds=0.0)
+    measured, exact = _measure_encoding(tiny_model, wanted, quiet=True)
     assert "fp32" in {each.precision for each in measured}
     assert "int8" not in {each.precision for each in measured}  # the tiny model's heads are of 8
     assert exact.precision == "fp32"

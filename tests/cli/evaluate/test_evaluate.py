@@ -104,7 +104,7 @@ def test_a_collection_is_encoded_once_and_a_changed_one_is_noticed(
     assert after == before
     write_lines(judged / "corpus.jsonl", DOCUMENTS | {"d1": "dog runs dog runs"})
     third = evaluate(*command)
-    assert "differs from what was cached as 'mini' before; it is read anew" in third.stderr
+    assert "differs from what was cached as 'mini' before; it is read again" in third.stderr
     assert len(list((cache / "collections").glob("mini-*.index"))) == 2
     name = f"{tiny_model.parent.name}/model"
     assert rows_of(third)[name]["provenance"]["data"] != rows_of(first)[name]["provenance"]["data"]

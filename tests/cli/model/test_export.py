@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cli.bench import _measure_encoding
+from cli.bench import Encodings, _measure_encoding
 from cli.main import app
-from cli.shared.options import BackendName, DeviceName, PrecisionName
 from embedkit.errors import DeviceError, MissingExtraError
 from embedkit.extras import EXTRAS, has_extra
 
@@ -75,10 +75,15 @@ def test_an_index_is_not_built_with_a_backend_that_is_missing(
 def test_bench_shows_backends_side_by_side_and_names_what_it_leaves_out(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    precisions, backends = [PrecisionName.fp32, PrecisionName.int8], [BackendName.torch, BackendName.onnx]
-    measured, _ = _measure_encoding(
-        tiny_model, precisions, backends, DeviceName.cpu, [8], [1], 0.0, 0.0, quiet=True
+    wanted = Encodings(
+        precision=["fp32", "int8"],
+        backend=["torch", "onnx"],
+        device="cpu",
+        length=[8],
+        batch=[1],
+        seconds=0.0,
     )
+    measured, _ = _measure_encoding(tiny_model, wanted, quiet=True)
     assert [(each.backend, each.precision) for each in measured] == [("torch", "fp32"), ("onnx", "fp32")]
     assert all(each.cosine == pytest.approx(1, abs=1e-6) for each in measured)
     said = capsys.readouterr().err.splitlines()
@@ -87,6 +92,4 @@ def test_bench_shows_backends_side_by_side_and_names_what_it_leaves_out(
         "left out: the onnx backend does not compute this model in int8",
     ]
     with pytest.raises(DeviceError, match="the onnx backend does not compute this model in int8"):
-        _measure_encoding(
-            tiny_model, precisions[1:], backends[1:], DeviceName.cpu, [8], [1], 0.0, 0.0, quiet=True
-        )
+        _measure_encoding(tiny_model, replace(wanted, precision=["int8"], backend=["onnx"]), quiet=True)

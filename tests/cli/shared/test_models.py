@@ -1,188 +1,135 @@
-"""Which model a command takes, and that it says so."""
+"""What commands say of the precision that they chose, and that a search by one query starts without torch."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.shared.options import with_reranker
-from embedkit.errors import CheckpointError, OutputError
-from embedkit.models import ENCODER, RERANKER
-from indexes import Index
-from tests.judged import write_judged_set
-from tests.tiny import write_tiny_model
-from tests.tiny_cross_encoder import write_tiny_cross_encoder
+from cli.shared import models
+from embedkit.inference.choice import Choice, Finding
+from tests.conftest import needs_half_precision
+from tests.tiny import tiny_config, write_tiny_model
 
-TEXTS = ["the dog runs", "a cat sleeps on the beach", "a man walks with a horse"]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("EMBEDKIT_MODEL", raising=False)
+RUNNER = CliRunner()
+FINDINGS = (
+    Finding("fp32", 1.0, 1.0, 100.0),
+    Finding("bf16", 0.99998, 0.9999, 250.0),
+    Finding("int8", 0.99712, 0.99234, 500.0),
+)
 
 
-def run(
-    *arguments: object, stdin: str | None = None
-) -> Any:  # Any: click's result, which is not to be imported
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+@pytest.mark.parametrize(
+    ("precision", "findings", "note"),
+    [
+        ("bf16", FINDINGS, "precision bf16: 2.5 × as fast as fp32, cosine to it 0.99998, at worst 0.99990 "),
+        ("int8", FINDINGS, "precision int8: 5.0 × as fast as fp32, cosine to it 0.99712, at worst 0.99234 "),
+        ("fp32", FINDINGS, "precision fp32: int8 would be 5.0 × as fast at a mean cosine of 0.99712 "),
+        ("fp32", FINDINGS[:1], "precision fp32: the fastest here "),
+        ("fp32", (), ""),
+    ],
+)
+def test_note_says_what_was_measured(
+    precision: str, findings: tuple[Finding, ...], note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = Choice("native", "cpu", precision, "", findings)  # type: ignore[arg-type] # of the names
+    models.say_choice(choice)
+    assert capsys.readouterr().err == (note + "(measured on sample texts)\n" if note else "")
+    models.say_choice(choice, quiet=True)
+    models.say_choice(None)
+    assert capsys.readouterr().err == ""
+
+
+def test_summary_in_json_says_what_was_measured() -> None:
+    assert models.choice_as_json(Choice("native", "cpu", "int8", "", FINDINGS)) == {
+        "backend": "native",
+        "device": "cpu",
+        "precision": "int8",
+        "cosine_to_fp32": 0.99712,
+        "worst_cosine_to_fp32": 0.99234,
+    }
+    assert (
+        models.choice_as_json(Choice("torch", "cpu", "fp32", "not native: …"))["backend_reason"]
+        == "not native: …"
+    )
 
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    path = tmp_path / "texts.jsonl"
-    path.write_text("".join(json.dumps({"_id": f"t{i}", "text": t}) + "\n" for i, t in enumerate(TEXTS)))
+    path = tmp_path / "texts.txt"
+    path.write_text("the dog runs\na red horse\na boy sings a song\n", encoding="utf-8")
     return path
 
 
-def built(folder: Path, texts: Path, *model: object) -> Path:
-    result = run("index", "build", texts, "--index", folder / "my.index", *model)
-    assert result.exit_code == 0, result.exception
-    return folder / "my.index"
-
-
-def test_the_environment_names_the_model_wherever_none_was_named(
+@needs_half_precision
+def test_auto_is_the_default_and_is_measured_once(
     texts: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EMBEDKIT_MODEL", str(tiny_model))
-    pairs, sts = tmp_path / "pairs.tsv", tmp_path / "sts.tsv"
-    pairs.write_text("query\tpositive\na dog\tthe dog runs\na cat\tthe cat sleeps\n", encoding="utf-8")
-    sts.write_text("sentence1\tsentence2\tscore\ndog\tdogs\t4\nred\tpiano\t1\na\tb\t2\n", encoding="utf-8")
-    judged = write_judged_set(tmp_path / "mini")
-    said = f"model {tiny_model}"
-    for command in (
-        ("encode", texts, "-o", tmp_path / "v.npy"),
-        ("index", "build", texts, "--index", tmp_path / "an.index"),
-        ("pairs", texts),
-        ("mine", pairs, "-o", tmp_path / "mined.jsonl", "--no-margin"),
-        ("explain", "a dog", "the dog runs"),
-        ("evaluate", "similarity", sts),
-        ("evaluate", "retrieval", judged),
-    ):
-        result = run(*command)
-        assert result.exit_code == 0, (command, result.exception)
-        assert result.stderr.count(said) == 1, (command, result.stderr)
-    assert json.loads(run("model", "info", "--json").stdout)["model"] == str(tiny_model)
+    monkeypatch.delenv("EMBEDKIT_PRECISION")
+    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
+    summaries = []
+    for name in ("a.npy", "b.npy"):
+        result = RUNNER.invoke(
+            app, ["encode", str(texts), "-m", str(tiny_model), "-o", str(tmp_path / name), "--json"]
+        )
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count("(measured on sample texts)") == 1
+        summary = json.loads(result.stdout)
+        assert 0.9999 <= summary["cosine_to_fp32"] <= 1.0001
+        summaries.append((summary["backend"], summary["precision"], summary["cosine_to_fp32"]))
+    assert summaries[0] == summaries[1]
+    assert len(list((tmp_path / "cache" / "precision").iterdir())) == 1
 
 
-def test_an_indexs_own_model_comes_before_the_environments(
-    texts: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_int8_without_kernels_for_the_model_is_refused_with_the_reason(
+    texts: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    index = built(tmp_path, texts, "--model", tiny_model)
-    monkeypatch.setenv("EMBEDKIT_MODEL", str(write_tiny_model(tmp_path / "other", seed=1)))
-    result = run("search", index, "a dog")
-    assert result.exit_code == 0, result.exception
-    assert result.stderr == f"model {tiny_model}\n"
-    again = run("index", "add", texts, "--index", index, "--json")
-    assert json.loads(again.stdout)["model"] == str(tiny_model)
-
-
-def test_a_model_that_moved_is_found_by_its_fingerprint(
-    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_tiny_model(tmp_path / "model")
-    index = built(tmp_path, texts, "--model", folder)
-    moved = folder.rename(tmp_path / "moved")
-    lost = run("search", index, "a dog")
-    assert isinstance(lost.exception, CheckpointError)
-    assert (
-        f"{index}: its model was {folder}, where there is no folder, and it was not {ENCODER}. "
-        "Name the model that it was built with: --model FOLDER"
-    ) in str(lost.exception)
-    monkeypatch.setenv("EMBEDKIT_MODEL", str(write_tiny_model(tmp_path / "other", seed=1)))
-    wrong = run("search", index, "a dog")
-    assert f"and it was not {tmp_path / 'other'} or {ENCODER}" in str(wrong.exception)
-    monkeypatch.setenv("EMBEDKIT_MODEL", str(moved))
-    found = run("search", index, "a dog")
-    assert (found.exit_code, found.stderr) == (0, f"model {moved}\n")
-
-
-def test_a_search_says_what_ranked_the_hits(texts: Path, tiny_model: Path, tmp_path: Path) -> None:
-    index = built(tmp_path, texts, "--model", tiny_model)
-    reranker = write_tiny_cross_encoder(tmp_path / "reranker")
-    both = run("search", index, "a dog", "--rerank", reranker)
-    assert both.stderr == f"model {tiny_model}, reranked by {reranker}\n"
-    assert run("search", index, "dog", "--mode", "text").stderr == ""
-    words = run("search", index, "dog", "--mode", "text", "--rerank", reranker)
-    assert words.stderr == f"reranked by {reranker}\n"
-    tokens = run("search", index, "dog", "--rerank", "maxsim")
-    assert tokens.stderr == f"model {tiny_model}, reranked by maxsim\n"
-
-
-@pytest.mark.parametrize(
-    ("given", "read"),
-    [
-        (["i", "q", "--rerank"], ["i", "q", "--rerank", RERANKER]),
-        (["i", "--rerank", "-k", "5", "q"], ["i", "--rerank", RERANKER, "-k", "5", "q"]),
-        (["i", "q", "--rerank", "folder"], ["i", "q", "--rerank", "folder"]),
-        (["i", "q", "--rerank=folder", "-k", "5"], ["i", "q", "--rerank=folder", "-k", "5"]),
-        (["i", "--", "--rerank"], ["i", "--", "--rerank"]),
-        (["i", "--rerank", "--", "q"], ["i", "--rerank", RERANKER, "--", "q"]),
-    ],
-)
-def test_rerank_without_a_value_is_the_shipped_one(given: list[str], read: list[str]) -> None:
-    assert with_reranker(given) == read
-
-
-def test_info_tells_what_decides_a_cross_encoders_scores(tmp_path: Path) -> None:
-    folder = write_tiny_cross_encoder(tmp_path / "reranker", labels=("no", "yes"))
-    info = json.loads(run("model", "info", folder, "--json").stdout)
-    assert (info["family"], info["labels"], info["layers"]) == ("bert cross-encoder", ["no", "yes"], 2)
-    assert info["weights_bytes"] == (folder / "model.safetensors").stat().st_size
-
-
-def test_without_a_name_the_shipped_encoder_encodes_indexes_and_searches(
-    texts: Path, shipped_encoder: Path, tmp_path: Path
-) -> None:
-    made = run("encode", texts, "-o", tmp_path / "v.npy", "--json")
-    assert made.exit_code == 0, made.exception
-    assert json.loads(made.stdout)["model"] == ENCODER
-    index = built(tmp_path, texts)
-    with Index.open(index) as opened:  # a name outlives an installation, a path does not
-        assert opened.model_path == ENCODER
-    found = run("search", index, "someone riding a pony", "-k", 1)
-    assert (found.exit_code, found.stderr) == (0, f"model {ENCODER}\n")
-    assert json.loads(found.stdout)["text"] == TEXTS[2]
-    cosine = json.loads(found.stdout)["score"]
-    run("encode", "-", "-o", tmp_path / "q.npy", stdin="someone riding a pony\n")
-    assert cosine == pytest.approx(
-        float(np.load(tmp_path / "q.npy")[0] @ np.load(tmp_path / "v.npy")[2]), abs=1e-5
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from cli.main import run; run()",
+            "encode",
+            texts,
+            "-m",
+            tiny_model,
+            "--precision",
+            "int8",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-
-
-def test_without_a_name_the_shipped_reranker_reranks(
-    texts: Path, tiny_model: Path, shipped_reranker: Path, tmp_path: Path
-) -> None:
-    index = built(tmp_path, texts, "--model", tiny_model)
-    found = run("search", index, "a horse", "--rerank", "-k", 3)
-    assert (found.exit_code, found.stderr) == (0, f"model {tiny_model}, reranked by {RERANKER}\n")
-    line = json.dumps({"query": "a horse", "candidates": TEXTS}) + "\n"
-    alone = run("rerank", stdin=line)
-    assert alone.stderr == f"1 queries, 3 candidates scored, model {RERANKER}\n"
-    scores = [candidate["rerank_score"] for candidate in json.loads(alone.stdout)["candidates"]]
-    assert scores == sorted(scores, reverse=True)
-    judged = write_judged_set(tmp_path / "mini")
-    rows = [json.loads(row) for row in run("evaluate", "reranking", judged).stdout.splitlines()]
-    assert [row["system"] for row in rows] == ["BM25", f"BM25 + {RERANKER}"]
-    searched = run("evaluate", "retrieval", judged, "--mode", "text", "--rerank", "--candidates", 3)
-    assert [json.loads(row)["system"] for row in searched.stdout.splitlines()] == [
-        "BM25",
-        f"BM25 + {RERANKER}",
-    ]
-
-
-def test_a_shipped_reranker_is_not_calibrated_in_place(shipped_reranker: Path, tmp_path: Path) -> None:
-    (tmp_path / "pairs.tsv").write_text("query\ttext\tlabel\na\tb\t1\na\tc\t0\n", encoding="utf-8")
-    refused = run("rerank", "--calibrate", tmp_path / "pairs.tsv")
-    assert isinstance(refused.exception, OutputError)
-    assert (
-        f"{RERANKER}: the calibration lies in the model's folder, and this one belongs to the installation"
-        in str(refused.exception)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: precision 'int8' is computed by the native backend alone, and not here: "
     )
-    assert f"cp -r {shipped_reranker} COPY" in str(refused.exception)
+    assert done.stderr.endswith(". Use --precision auto, fp32 or bf16\n")
+
+
+def test_a_search_by_one_query_loads_no_torch_nor_anything_else_that_is_slow(
+    texts: Path, tmp_path: Path
+) -> None:
+    model = write_tiny_model(tmp_path / "m", config=tiny_config(num_attention_heads=2))
+    index = tmp_path / "i"
+    result = RUNNER.invoke(
+        app, ["index", "build", str(texts), "-i", str(index), "-m", str(model), "--text-unit", "line"]
+    )
+    assert result.exit_code == 0, result.output
+    program = (
+        "import sys\n"
+        "from cli.main import run\n"
+        f"sys.argv = ['embedkit', 'search', {str(index)!r}, 'the dog runs', '-k', '1']\n"
+        "try: run()\n"
+        "except SystemExit as exc: assert not exc.code, exc.code\n"
+        "heavy = {'torch', 'faiss', 'transformers', 'rich', 'cli.index'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["text"] == "the dog runs"

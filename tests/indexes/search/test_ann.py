@@ -9,9 +9,8 @@ from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError
 from indexes import Index, Settings, build_ann, compact, stats, tune, verify
 from indexes.candidates import Candidates
-from indexes.search.ann import Kind
-from indexes.storage.segment import FloatArray, Storage
-from indexes.storage.settings import Metric
+from indexes.storage.segment import FloatArray
+from indexes.types import Kind, Metric, Storage
 
 COUNT = 12_000
 E = 32

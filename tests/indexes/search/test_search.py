@@ -13,8 +13,8 @@ from embedkit.errors import IndexMismatchError
 from embedkit.native.search import can_search
 from indexes import Index, Settings, compact
 from indexes.search.exact import FAISS_SAVES
-from indexes.storage.segment import FloatArray, Storage, decode, encode
-from indexes.storage.settings import Metric
+from indexes.storage.segment import FloatArray, decode, encode
+from indexes.types import Metric, Storage
 from tests.indexes.fakes import DIMENSION, create, documents, embed
 
 CASES: list[tuple[Metric, Storage]] = [

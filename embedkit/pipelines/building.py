@@ -1,0 +1,212 @@
+"""Making an index of documents or of ready vectors, and bringing one up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from embedkit.data.reading import DocumentReader
+from embedkit.errors import IndexMismatchError
+from embedkit.pipelines.models import load_encoder, of_index, or_default
+from embedkit.pipelines.options import BuildOptions
+from embedkit.types import Computing
+from indexes import BuildReport, Index, Settings, build, build_vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.encoder import Encoder
+
+PASSAGE_TOKENS = 256  # or what the model reads, where that is less
+
+
+class Source(Protocol):
+    """Where an index's vectors come from."""
+
+    embedder: Embedder | None
+
+    def settings(self, options: BuildOptions) -> Settings:
+        """Return the settings of a new index."""
+        ...
+
+    def check(self, index: Index, options: BuildOptions) -> None:
+        """Refuse an index that is there and does not fit."""
+        ...
+
+    def fill(self, index: Index, options: BuildOptions) -> Iterator[BuildReport]:
+        """Bring an index up to date; yields how far that is."""
+        ...
+
+
+class Documents:
+    """Documents and the encoder that embeds them: the one that was named, else the index's own, for a new index the default.
+
+    An index keeps the share of tokens that its encoder merges, unless another is asked for, which it refuses.
+    """
+
+    def __init__(
+        self,
+        reader: DocumentReader,
+        computing: Computing,
+        *,
+        model: str | None = None,
+        merge_tokens: float | None = None,
+    ) -> None:
+        self.reader, self.computing = reader, computing
+        self.model, self.merge_tokens = model, merge_tokens
+        self.embedder: Embedder | None = None
+
+    def settings(self, options: BuildOptions) -> Settings:
+        """Return the settings of a new index; loads the encoder.
+
+        Raises:
+            ValueError: passages would be longer than what the model reads.
+            CheckpointError, DeviceError: the model cannot be loaded or computed here.
+        """
+        encoder = self._load(None)
+        return Settings(
+            dimension=encoder.dimension,
+            metric=options.metric,
+            storage=options.storage,
+            fingerprint=encoder.fingerprint,
+            cutting=cutting_of(encoder, options),
+        )
+
+    def check(self, index: Index, options: BuildOptions) -> None:
+        """Refuse an index of another model, or one whose texts are cut otherwise; loads the encoder.
+
+        Raises:
+            IndexMismatchError: the index does not fit.
+            ValueError, CheckpointError, DeviceError: as `settings`.
+        """
+        encoder = self._load(index)
+        index.check_encoder(encoder.fingerprint)
+        if options.chunk_tokens is not None:
+            index.settings.check_cutting(cutting_of(encoder, options), str(index.path))
+
+    def fill(self, index: Index, options: BuildOptions) -> Iterator[BuildReport]:
+        from embedkit.models import lasting_name
+        from embedkit.tokenization.passages import PassageSplitter
+
+        encoder = self._load(index)
+        index.note_model_path(lasting_name(encoder.folder.path))
+        cutting = index.settings.cutting
+        return build(
+            index,
+            self.reader,
+            embed=self._embedder(encoder),
+            split=PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None,
+            sync_sources=self.reader.inputs if options.sync else None,
+            commit_every=options.commit_every,
+            fraction=self.reader.fraction,
+        )
+
+    def _load(self, index: Index | None) -> Encoder:
+        from embedkit.inference.token_merging import merging_of
+
+        if self.embedder is None:
+            model = or_default(self.model) if index is None else of_index(index, self.model)
+            share = 0.0 if index is None else merging_of(index.settings.fingerprint)
+            share = share if self.merge_tokens is None else self.merge_tokens
+            self._embedder(load_encoder(model, self.computing, merge_tokens=share))
+        assert self.embedder is not None
+        return self.embedder.encoder
+
+    def _embedder(self, encoder: Encoder) -> Embedder:
+        from embedkit.encoding.embedder import Embedder
+
+        if self.embedder is None:
+            self.embedder = Embedder(encoder, "document")
+        return self.embedder
+
+
+class ReadyVectors:
+    """Vectors that were made elsewhere, with their ids."""
+
+    embedder: Embedder | None = None
+
+    def __init__(self, vectors: Path, ids: Path) -> None:
+        self.vectors, self.ids = vectors, ids
+
+    @cached_property
+    def _opened(self) -> npt.NDArray[np.floating]:
+        from embedkit.data.vectors import open_vectors
+
+        return open_vectors(self.vectors)
+
+    def settings(self, options: BuildOptions) -> Settings:
+        """Return the settings of a new index.
+
+        Raises:
+            RecordError: the file cannot be read.
+        """
+        return Settings(dimension=self._opened.shape[1], metric=options.metric, storage=options.storage)
+
+    def check(self, index: Index, options: BuildOptions) -> None:
+        """Refuse an index whose vectors a model made.
+
+        Raises:
+            IndexMismatchError: a model made them.
+        """
+        index.check_encoder(None)
+
+    def fill(self, index: Index, options: BuildOptions) -> Iterator[BuildReport]:
+        from embedkit.data.vectors import read_ids
+
+        return build_vectors(index, read_ids(self.ids), self._opened)
+
+
+def open_index(path: Path, source: Source, options: BuildOptions) -> Index:
+    """Open an index to bring it up to date, or create it.
+
+    Raises:
+        IndexMismatchError: the index is of another model, or cannot take an option any more.
+        ValueError: passages would be longer than what the model reads.
+    """
+    if not is_index(path):
+        return Index.create(path, source.settings(options))
+    index = Index.open(path, writable=True)
+    try:
+        _check_settings(index, options)
+        source.check(index, options)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def is_index(path: Path) -> bool:
+    """Say whether there is an index in a folder."""
+    return (path / "index.sqlite").is_file()
+
+
+def _check_settings(index: Index, options: BuildOptions) -> None:
+    """Refuse options that an index which is there cannot take any more."""
+    usual = BuildOptions()
+    for name in ("storage", "metric"):
+        wanted, here = getattr(options, name), getattr(index.settings, name)
+        if wanted not in (getattr(usual, name), here):
+            raise IndexMismatchError(
+                f"{index.path}: its {name} is {here}, and --{name} {wanted} was asked for. Build a new index"
+            )
+
+
+def cutting_of(encoder: Encoder, options: BuildOptions) -> dict[str, int]:
+    """Say how texts are cut; {} where they are not.
+
+    Raises:
+        ValueError: passages would be longer than what the model reads.
+    """
+    room = encoder.tokenizer.max_length - encoder.tokenizer.single.num_special
+    if options.chunk_tokens == 0:
+        return {}
+    if options.chunk_tokens is not None and options.chunk_tokens > room:
+        raise ValueError(
+            f"--chunk-tokens is {options.chunk_tokens}; the model reads {room} and its special tokens"
+        )
+    size = min(PASSAGE_TOKENS, room) if options.chunk_tokens is None else options.chunk_tokens
+    return {"chunk_tokens": size, "chunk_overlap": min(options.chunk_overlap, size // 2)}

@@ -1,0 +1,117 @@
+"""The collections that evaluation searches: an index that was named, or one in the cache that is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from embedkit.data.beir import RetrievalSet
+from embedkit.data.reading import DocumentReader
+from embedkit.models import lasting_name
+from embedkit.pipelines.building import is_index
+from embedkit.pipelines.collection_cache import CachedCollection
+from indexes import BuildReport, Index, Settings, build
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.encoder import Encoder
+
+# Passages per commit of a cached collection: what a stop costs at most.
+COMMIT_EVERY = 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where collections are searched: in an index that is there, or in the cache."""
+
+    cache: Path
+    index: Path | None = None
+    device: str | None = None  # as `Index.open` takes it
+
+
+def cached_collection(place: Place, test: RetrievalSet, embedder: Embedder | None) -> CachedCollection | None:
+    """Return where a set's collection is cached; None where an index was named."""
+    if place.index is not None:
+        return None
+    assert test.corpus is not None  # whoever names no index names a corpus
+    depends_on: dict[str, object] = {"searched": "by words alone"}
+    if embedder is not None:
+        # The precision is no part of a fingerprint, since vectors of two precisions may be compared; but they differ.
+        depends_on = {
+            "encoder": embedder.encoder.fingerprint,
+            "precision": embedder.encoder.precision,
+            "metric": _metric(embedder.encoder),
+        }
+    return CachedCollection.of(place.cache, test.name, corpus=test.corpus, encoder=depends_on)
+
+
+def open_collection(place: Place, cached: CachedCollection | None, embedder: Embedder | None) -> Index:
+    """Open the index that was named, or a collection that is whole in the cache; without `embedder` for words alone.
+
+    Raises:
+        IndexMismatchError: the named index is of another encoder.
+    """
+    if cached is not None:
+        return Index.open(cached.path, device=place.device)
+    assert place.index is not None
+    opened = Index.open(place.index, device=place.device)
+    if embedder is not None:
+        opened.check_encoder(embedder.encoder.fingerprint)
+    return opened
+
+
+def fill_collection(
+    cached: CachedCollection, corpus: Path, embedder: Embedder | None
+) -> Iterator[BuildReport]:
+    """Encode a collection into the cache, or go on where an earlier run was stopped."""
+    reader = DocumentReader([str(corpus)])
+    encoder = None if embedder is None else embedder.encoder
+    with _open_for_filling(cached.path, encoder) as index:
+        yield from build(
+            index,
+            reader,
+            embed=_one_number if encoder is None else _as_documents(encoder),
+            commit_every=COMMIT_EVERY,
+            fraction=reader.fraction,
+        )
+    cached.mark_whole()
+
+
+def _open_for_filling(path: Path, encoder: Encoder | None) -> Index:
+    if is_index(path):
+        return Index.open(path, writable=True)
+    if encoder is None:
+        return Index.create(path, Settings(dimension=1))
+    settings = Settings(dimension=encoder.dimension, metric=_metric(encoder), fingerprint=encoder.fingerprint)
+    index = Index.create(path, settings)
+    index.note_model_path(lasting_name(encoder.folder.path))
+    return index
+
+
+def _as_documents(encoder: Encoder) -> Embedder:
+    from embedkit.encoding.embedder import Embedder
+
+    return Embedder(encoder, "document")
+
+
+def _metric(encoder: Encoder) -> Literal["cosine", "dot"]:
+    """Compare vectors as the model's folder says."""
+    return "dot" if encoder.folder.modules.similarity == "dot" else "cosine"
+
+
+def _one_number(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Stand in for an encoder where documents are found by their words: -> (N, 1)."""
+    import numpy as np
+
+    return np.ones((len(texts), 1), np.float32)
+
+
+def known_documents(index: Index, test: RetrievalSet) -> set[str]:
+    """Return which of the judged documents the collection holds."""
+    judged = {doc_id for judgements in test.qrels.values() for doc_id in judgements}
+    return index.known_ids(sorted(judged))

@@ -1,0 +1,273 @@
+"""Measuring search pipelines on judged sets: every model in every mode on every set, BM25 beside, reranked where asked.
+
+`measure` yields what happens as it happens: a model that was loaded, how far a step is, and what was measured of each system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from embedkit.checkpoint.folder import weight_files
+from embedkit.data.beir import RetrievalSet
+from embedkit.evaluation.metrics import Metric
+from embedkit.evaluation.results import Evaluation
+from embedkit.pipelines.collection_cache import digest
+from embedkit.pipelines.collections import (
+    Place,
+    cached_collection,
+    fill_collection,
+    known_documents,
+    open_collection,
+)
+from embedkit.pipelines.models import MAXSIM, load_encoder, load_reranker, of_index
+from embedkit.pipelines.systems import (
+    Found,
+    depth_of,
+    evaluate_found,
+    labels,
+    rerank_all,
+    search_all,
+    unknown_notes,
+)
+from embedkit.retrieval.options import Fusion, Mode, SearchOptions
+from embedkit.retrieval.reranker import Reranker
+from embedkit.retrieval.retriever import Retriever
+from embedkit.storage.files import file_hash
+from embedkit.types import Computing
+from indexes import Index
+
+if TYPE_CHECKING:
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.inference.choice import Choice
+    from embedkit.reranking.cross_encoder import CrossEncoder
+
+BM25 = "BM25"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to measure: every model in every mode on every set, BM25 beside, and each reranked where a reranker is named."""
+
+    sets: Sequence[RetrievalSet]
+    models: Sequence[str | Path]
+    modes: Sequence[Mode]
+    metrics: Sequence[Metric]
+    place: Place
+    command: Sequence[str]  # noted with each result
+    rerank: Sequence[str] = ()
+    rerank_weight: float | None = None  # None: the reranker's own
+    fusion: Fusion = "scores"
+    candidates: int = 100
+    computing: Computing
+    merge_tokens: float | None = None  # None: none, or what the index has
+    kind: Literal["retrieval", "reranking"] = "retrieval"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model was loaded."""
+
+    role: Literal["encoder", "reranker"]
+    name: str
+    choice: Choice | None
+
+
+@dataclass(frozen=True)
+class Underway:
+    """How far a step is; `what` names the step, `fraction` is None where it cannot be known."""
+
+    what: str
+    fraction: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Stale:
+    """What the cache holds under a collection's name is of another state of it; it is read again."""
+
+    corpus: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One system on one set: its figures, and the hits behind them."""
+
+    test: RetrievalSet
+    evaluation: Evaluation
+    found: Found
+
+
+Event = Loaded | Underway | Stale | Measured
+Rerankers = Sequence[tuple[str, "CrossEncoder | None"]]
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """An encoder of the job, and what it is called in tables; BM25 alone has none."""
+
+    name: str
+    embedder: Embedder | None
+
+
+@dataclass(frozen=True)
+class _System:
+    """A first stage on one set."""
+
+    name: str
+    mode: Mode
+    index: Index
+    embedder: Embedder | None
+    notes: tuple[str, ...]
+
+
+def measure(job: Job) -> Iterator[Event]:
+    """Measure all systems on all sets; of each set BM25 comes first."""
+    rerankers = []
+    for name in job.rerank:
+        model = _load_cross_encoder(name, job)
+        if model is not None:
+            yield Loaded("reranker", model.folder.name, model.choice)
+        rerankers.append((name, model))
+    for number, encoder in enumerate(_encoders(job)):
+        if encoder.embedder is not None:
+            loaded = encoder.embedder.encoder
+            yield Loaded("encoder", loaded.folder.name, loaded.choice)
+        for test in job.sets:
+            yield from _measure_set(job, test, encoder, rerankers=rerankers, with_bm25=number == 0)
+
+
+def in_order(job: Job, measured: Sequence[Measured]) -> list[Measured]:
+    """Put what was measured in the order of the sets."""
+    places = {test.name: place for place, test in enumerate(job.sets)}
+    return sorted(measured, key=lambda each: places[each.test.name])
+
+
+def _encoders(job: Job) -> Iterator[_Encoder]:
+    # Words need no vectors, and no encoder but for maxsim.
+    if set(job.modes) == {"text"} and MAXSIM not in job.rerank:
+        yield _Encoder("", None)
+    elif job.models:
+        for folder, name in zip(job.models, labels(job.models), strict=True):
+            yield _Encoder(_full_name(name, job), _load_embedder(folder, job))
+    elif job.place.index is not None:
+        name = labels([job.place.index])[0]
+        yield _Encoder(_full_name(name, job), _embedder_of_index(job.place.index, job))
+    else:
+        yield _Encoder("", None)
+
+
+def _full_name(name: str, job: Job) -> str:
+    if job.computing.precision not in ("auto", "fp32"):
+        name += f" {job.computing.precision}"
+    return f"{name} merging {job.merge_tokens:g}" if job.merge_tokens else name
+
+
+def _measure_set(
+    job: Job, test: RetrievalSet, encoder: _Encoder, *, rerankers: Rerankers, with_bm25: bool
+) -> Iterator[Event]:
+    cached = cached_collection(job.place, test, encoder.embedder)
+    if cached is not None and not cached.is_whole():
+        assert test.corpus is not None
+        if cached.earlier():
+            yield Stale(test.corpus, test.name)
+        what = f"{cached.name}: " + ("words" if encoder.embedder is None else "encode")
+        for report in fill_collection(cached, test.corpus, encoder.embedder):
+            rate = report.embedded / report.seconds if report.seconds else 0.0
+            yield Underway(what, report.fraction, f"{report.embedded:,} documents  {rate:,.0f} documents/s")
+    with open_collection(job.place, cached, encoder.embedder) as index:
+        notes = unknown_notes(test, known_documents(index, test))
+        modes: list[Mode] = [mode for mode in job.modes if mode != "text"] if encoder.embedder else []
+        if with_bm25:
+            modes.insert(0, "text")
+        for mode in modes:
+            shown = {"text": BM25, "dense": encoder.name, "hybrid": f"{encoder.name} hybrid"}[mode]
+            system = _System(shown, mode, index, encoder.embedder, notes)
+            # BM25 stands beside; it is reranked where it was asked for, or where there is nothing else.
+            yield from _measure_system(job, test, system, rerankers=rerankers if mode in job.modes else ())
+
+
+def _measure_system(
+    job: Job, test: RetrievalSet, system: _System, *, rerankers: Rerankers
+) -> Iterator[Event]:
+    prints = []
+    if system.embedder is not None and system.mode != "text":
+        prints = [digest(system.embedder.encoder.fingerprint)]
+    depth = depth_of(job.metrics)
+    width = max(depth, job.candidates)
+    options = SearchOptions(k=depth, mode=system.mode, candidates=width, fusion=job.fusion, group=True)
+    what = f"{test.name}: {system.name}"
+    yield Underway(what, None, f"{len(test.queries):,} queries")
+    found = search_all(Retriever(system.index, embed=system.embedder), test.queries, options)
+    yield _evaluated(job, test, system, found=found, name=system.name, fingerprints=prints)
+    for folder, model in rerankers:
+        reranker, print_of = _ready_reranker(model, system)
+        reranked = found
+        for reranked in rerank_all(
+            reranker, test.queries, found, candidates=job.candidates, weight=job.rerank_weight
+        ):
+            rate = reranked.reranked_pairs / reranked.rerank_seconds
+            done = len(reranked.hits) / len(test.queries)
+            yield Underway(what, done, f"reranked by {_short(folder)}  {rate:,.0f} pairs/s")
+        name = f"{system.name} + {_short(folder)}"
+        yield _evaluated(job, test, system, found=reranked, name=name, fingerprints=[*prints, print_of])
+
+
+def _evaluated(
+    job: Job, test: RetrievalSet, system: _System, *, found: Found, name: str, fingerprints: Sequence[str]
+) -> Measured:
+    evaluation = evaluate_found(
+        test,
+        found,
+        job.metrics,
+        system=name,
+        command=job.command,
+        fingerprint="+".join(fingerprints),
+        kind=job.kind,
+        notes=system.notes,
+    )
+    return Measured(test, evaluation, found)
+
+
+def _short(folder: str) -> str:
+    return folder if folder == MAXSIM else labels([folder])[0]
+
+
+def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -> Embedder:
+    from embedkit.encoding.embedder import Embedder
+
+    share = merge_tokens if job.merge_tokens is None else job.merge_tokens
+    return Embedder(load_encoder(folder, job.computing, merge_tokens=share), "query")
+
+
+def _embedder_of_index(path: Path, job: Job) -> Embedder:
+    from embedkit.inference.token_merging import merging_of
+
+    with Index.open(path) as index:
+        share = merging_of(index.settings.fingerprint)
+        return _load_embedder(of_index(index, None), job, merge_tokens=share)
+
+
+def _load_cross_encoder(name: str, job: Job) -> CrossEncoder | None:
+    """Load a cross-encoder; MaxSim is made of the encoder at hand."""
+    from embedkit.reranking.cross_encoder import CrossEncoder
+
+    if name == MAXSIM:
+        return None
+    model = load_reranker(name, job.computing)
+    assert isinstance(model, CrossEncoder)  # whatever is not maxsim
+    model.check_single()
+    return model
+
+
+def _ready_reranker(model: CrossEncoder | None, system: _System) -> tuple[Reranker, str]:
+    """Return a reranker and the hash of its weights."""
+    if model is not None:
+        return model, "+".join(file_hash(file) for file in weight_files(model.folder.path))
+    from embedkit.reranking.maxsim import MaxSim
+
+    assert system.embedder is not None  # wherever maxsim is asked for, a model is loaded
+    return MaxSim(system.embedder.encoder), MAXSIM

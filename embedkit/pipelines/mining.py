@@ -1,0 +1,96 @@
+"""The models and the index that hard negatives are mined with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from embedkit.data.reading import read_documents
+from embedkit.data.records import Document
+from embedkit.encoding.encoder import Encoder
+from embedkit.pipelines.building import is_index
+from embedkit.pipelines.models import load_encoder, load_reranker, or_default
+from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.training.mining.cosine import CosineMeasure
+from embedkit.training.mining.mining import Score, Search
+from embedkit.training.rows.examples import Examples
+from embedkit.types import Computing, Float32
+from indexes import BuildReport, Index, Settings, build
+
+By = Literal["dense", "text", "both"]
+
+
+class MiningModels:
+    """What mining searches and measures with: an encoder unless it goes by words alone, and a cross-encoder where one is named."""
+
+    def __init__(self, by: By, computing: Computing, *, model: str | None, rerank: str | None) -> None:
+        self._by = by
+        self.encoder: Encoder | None = None
+        if by != "text":
+            self.encoder = load_encoder(or_default(model), computing)
+        self.cross_encoder: CrossEncoder | None = None
+        if rerank is not None:
+            loaded = load_reranker(rerank, computing, encoder=self.encoder)
+            assert isinstance(loaded, CrossEncoder)  # the command refuses maxsim
+            self.cross_encoder = loaded
+
+    def fingerprints(self) -> dict[str, Any]:  # Any: JSON values
+        return {
+            "model": None if self.encoder is None else self.encoder.fingerprint,
+            "rerank": None if self.cross_encoder is None else self.cross_encoder.folder.name,
+        }
+
+    def open_index(self, path: Path) -> Index:
+        """Open the index of the corpus, or create it.
+
+        Raises:
+            IndexMismatchError: the index is of another encoder.
+        """
+        # By words alone there is nothing to encode: every document gets the same vector.
+        settings, fingerprint = Settings(dimension=1, metric="dot"), None
+        if self.encoder is not None:
+            fingerprint = self.encoder.fingerprint
+            settings = Settings(dimension=self.encoder.dimension, fingerprint=fingerprint)
+        index = Index.open(path, writable=True) if is_index(path) else Index.create(path, settings)
+        index.check_encoder(fingerprint)
+        return index
+
+    def fill(self, index: Index, rows: Examples, corpus: Sequence[str] | None) -> Iterator[BuildReport]:
+        """Bring the index up to date: what is in it already is not encoded again."""
+        documents = _positives(rows) if corpus is None else read_documents(corpus)
+        return build(index, documents, embed=self._embed)
+
+    def searches(self, index: Index) -> tuple[list[Search], Score | None]:
+        """Return the searches, and what the margins compare."""
+        found: list[Search] = []
+        score: Score | None = None
+        if self.encoder is not None:
+            measure = CosineMeasure(
+                self.encoder.encode_queries,
+                self._embed,
+                lambda vectors, depth: index.search(vectors, k=depth),
+            )
+            found.append(measure.search)
+            score = measure.score
+        if self._by != "dense":
+            found.append(lambda queries, depth: index.search_text(queries, k=depth))
+        return found, score if self.cross_encoder is None else self._judge
+
+    def _embed(self, texts: Sequence[str]) -> Float32:
+        if self.encoder is None:
+            return np.ones((len(texts), 1), np.float32)
+        return self.encoder.encode(texts, prompt=self.encoder.role_prompt("document"), on_truncate="ok")
+
+    def _judge(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        assert self.cross_encoder is not None
+        groups = list(zip(queries, texts, strict=True))
+        return [[float(score) for score in scores] for scores in self.cross_encoder.score_groups(groups)]
+
+
+def _positives(rows: Examples) -> Iterator[Document]:
+    assert rows.second is not None
+    for number in np.unique(rows.second).tolist():
+        yield Document(f"positive-{number}", rows.texts[number], source=rows.name)

@@ -1,0 +1,119 @@
+"""Which models a pipeline takes, and loading them: the one named, else the index's own, else $EMBEDKIT_MODEL, else the shipped one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedkit.models import ENCODER, SHIPPED, shipped
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.retrieval.reranker import Reranker
+    from embedkit.types import Computing
+    from indexes import Index
+
+ENVIRONMENT = "EMBEDKIT_MODEL"
+MAXSIM = "maxsim"  # in place of a reranker: token by token, by the search's own encoder
+
+
+def or_default(named: str | None) -> str | Path:
+    """Return the model that was named on the command line or in the environment, else the shipped encoder."""
+    return named or os.environ.get(ENVIRONMENT) or shipped(ENCODER)
+
+
+def of_index(index: Index, named: str | None) -> str | Path:
+    """Return the model that was named, else the one that the index was built with.
+
+    Where that has gone from its place, the one in the environment and the shipped one are tried by their fingerprints.
+
+    Raises:
+        CheckpointError: none of these is the index's own.
+    """
+    from embedkit.errors import CheckpointError
+
+    noted = index.model_path
+    if named is not None:
+        return named
+    if noted is not None and noted in SHIPPED:
+        return shipped(noted)
+    if noted is not None and Path(noted).is_dir():
+        return noted
+    others = [name for name in (os.environ.get(ENVIRONMENT), ENCODER) if name]
+    for other in others:
+        if _is_of(index, other):
+            return other
+    raise CheckpointError(
+        f"{index.path}: its model was {noted or 'not noted'}, where there is no folder, and it was not "
+        f"{' or '.join(others)}. Name the model that it was built with: --model FOLDER"
+    )
+
+
+def _is_of(index: Index, model: str) -> bool:
+    from embedkit.checkpoint.folder import fingerprint, read_model_folder
+    from embedkit.errors import CheckpointError, IndexMismatchError
+    from embedkit.inference.token_merging import merging_of, merging_part
+
+    merging = merging_part(merging_of(index.settings.fingerprint))
+    try:
+        index.check_encoder(fingerprint(read_model_folder(model)) | merging)
+    except (CheckpointError, IndexMismatchError):
+        return False
+    return True
+
+
+def load_encoder(
+    model: str | Path,
+    computing: Computing,
+    *,
+    interactive: bool = False,
+    max_seq_length: int | None = None,
+    truncate_dim: int | None = None,
+    merge_tokens: float = 0.0,
+) -> Encoder:
+    """Load an encoder as `Encoder.load` does, computed as the options say.
+
+    Raises:
+        As `Encoder.load`.
+    """
+    from embedkit.encoding.encoder import Encoder
+
+    return Encoder.load(
+        model,
+        device=computing.device,
+        precision=computing.precision,
+        backend=computing.backend,
+        force_precision=computing.force_precision,
+        max_seq_length=max_seq_length,
+        truncate_dim=truncate_dim,
+        few=interactive,
+        merge_tokens=merge_tokens,
+    )
+
+
+def load_reranker(
+    name: str, computing: Computing, *, encoder: Encoder | None = None, interactive: bool = False
+) -> Reranker:
+    """Load a cross-encoder, or make a reranker of the search's own `encoder` where the name is "maxsim".
+
+    Raises:
+        ValueError: maxsim without an encoder.
+        As `CrossEncoder.load`.
+    """
+    if name == MAXSIM:
+        from embedkit.reranking.maxsim import MaxSim
+
+        if encoder is None:
+            raise ValueError("maxsim needs the encoder of the search")
+        return MaxSim(encoder)
+    from embedkit.reranking.cross_encoder import CrossEncoder
+
+    return CrossEncoder.load(
+        name,
+        device=computing.device,
+        precision=computing.precision,
+        backend=computing.backend,
+        force_precision=computing.force_precision,
+        few=interactive,
+    )

@@ -1,0 +1,22 @@
+"""The options of pipelines, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexes.types import Metric, Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How an index is made of documents or vectors.
+
+    `chunk_tokens` None cuts documents into passages of 256 tokens, or of what the model reads where that is less; 0 never cuts.
+    """
+
+    chunk_tokens: int | None = None
+    chunk_overlap: int = 32
+    storage: Storage = "float32"
+    metric: Metric = "cosine"
+    sync: bool = False
+    commit_every: int = 4096

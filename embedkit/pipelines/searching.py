@@ -1,0 +1,81 @@
+"""Opening an index for search with the models that its queries need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedkit.errors import IndexMismatchError
+from embedkit.pipelines.models import MAXSIM, load_encoder, load_reranker, of_index
+from embedkit.retrieval.options import SearchOptions
+from embedkit.retrieval.retriever import Retriever
+from embedkit.types import Computing
+from indexes import Index
+
+if TYPE_CHECKING:
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.retrieval.reranker import Reranker
+
+
+@dataclass(frozen=True)
+class Search:
+    """An open index with what searches it; `embedder` is None where words alone are asked for."""
+
+    index: Index
+    retriever: Retriever
+    embedder: Embedder | None
+    reranker: Reranker | None
+
+
+@contextmanager
+def open_search(
+    path: Path,
+    options: SearchOptions,
+    computing: Computing,
+    *,
+    model: str | None = None,
+    rerank: str | None = None,
+    interactive: bool = False,
+) -> Iterator[Search]:
+    """Open an index and load what its queries need.
+
+    `model` stands in for the index's own; `rerank` names a cross-encoder, or "maxsim". `interactive` says that a query or two
+    will come: what starts fastest is taken.
+
+    Raises:
+        IndexFileError: there is no index, or it is damaged.
+        IndexMismatchError: the index was made of ready vectors, or by another model.
+        CheckpointError, DeviceError: a model cannot be loaded or computed here.
+    """
+    if rerank == MAXSIM and interactive:  # it reads many texts, but one query is not worth measuring for
+        interactive = False
+        computing = replace(computing, precision="fp32") if computing.precision == "auto" else computing
+    with Index.open(path, device="cuda" if computing.device == "cuda" else None) as index:
+        embedder = None
+        if options.mode != "text" or rerank == MAXSIM:
+            embedder = _load_embedder(index, model, computing, interactive=interactive)
+        encoder = None if embedder is None else embedder.encoder
+        reranker = None
+        if rerank is not None:
+            reranker = load_reranker(rerank, computing, encoder=encoder, interactive=interactive)
+        yield Search(index, Retriever(index, embed=embedder, reranker=reranker), embedder, reranker)
+
+
+def _load_embedder(index: Index, model: str | None, computing: Computing, *, interactive: bool) -> Embedder:
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.inference.token_merging import merging_of
+
+    fingerprint = index.settings.fingerprint
+    if fingerprint is None:
+        raise IndexMismatchError(
+            f"{index.path} was built from ready vectors: which encoder made them is not known. "
+            "Search it with --mode text, or build it with --model"
+        )
+    encoder = load_encoder(
+        of_index(index, model), computing, interactive=interactive, merge_tokens=merging_of(fingerprint)
+    )
+    index.check_encoder(encoder.fingerprint)
+    return Embedder(encoder, "query")
