@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from enum import Enum, StrEnum
+from enum import Enum
 from functools import wraps
 from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_type_hints
 
@@ -82,8 +82,8 @@ def _for_typer(annotation: Any) -> Any:  # Any: an annotation
     for listed in (kind, *get_args(kind)):
         if get_origin(listed) is list and get_origin(get_args(listed)[0]) is Literal:
             choices = get_args(get_args(listed)[0])
-            made = StrEnum("Choice", {choice: choice for choice in choices})
-            return Annotated[Optional[list[made]], *extras]  # type: ignore[valid-type] # noqa: UP045 (at run time)
+            made: Any = Enum("Choice", [(each, each) for each in choices], type=str)  # type: ignore[misc] # made here
+            return Annotated[Optional[list[made]], *extras]  # noqa: UP045 (at run time)
     return annotation
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..shared import console, options
-from ..shared.options import DeviceName
+from ..shared.groups import grouped
 from . import view as train_view
 
 if TYPE_CHECKING:
     from embedkit.training.contrastive.recipe import ContrastiveRecipe
     from embedkit.training.contrastive.training import Contrastive
-    from embedkit.training.engine.ranks import Ranks
 
 EXAMPLES = """\b
 Examples:
@@ -28,17 +27,10 @@ Examples:
 """
 
 
-def train_contrastive(
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATA...",
-            help="Data sets: files (.jsonl .csv .tsv .parquet .txt, also .gz .zst), folders of them, or retrieval sets FOLDER[:SPLIT].",
-            show_default=False,
-        ),
-    ],
-    output: train_view.Output,
-    model: options.Model,
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What is trained on what, by which loss."""
+
     loss: Annotated[
         str | None,
         typer.Option(
@@ -47,13 +39,13 @@ def train_contrastive(
             help="Loss of all data sets. Default: what their columns ask for.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     batch_size: Annotated[
         int | None,
         typer.Option(
             "--batch-size", metavar="N", min=2, help="Rows a step, over all devices.", show_default="64"
         ),
-    ] = None,
+    ] = None
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,13 +54,13 @@ def train_contrastive(
             help="Which column is first, second, negatives, text, score, label, vector or margins; repeatable.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     query_prompt: Annotated[
         str | None,
         typer.Option(
             "--query-prompt", metavar="TEXT", help="Put before texts of the first column.", show_default=False
         ),
-    ] = None,
+    ] = None
     document_prompt: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +69,7 @@ def train_contrastive(
             help="Put before texts of the other columns.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     matryoshka: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +78,7 @@ def train_contrastive(
             help="Train the first so many dimensions too.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     evaluate: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,7 +87,7 @@ def train_contrastive(
             help="Scored pairs or a retrieval set FOLDER[:SPLIT]; their mean decides which weights are best; repeatable.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     patience: Annotated[
         int | None,
         typer.Option(
@@ -105,22 +97,35 @@ def train_contrastive(
             help="End after N evaluations without a better one.",
             show_default=False,
         ),
-    ] = None,
-    recipe: train_view.RecipeFile = None,
-    steps: train_view.Steps = None,
-    settings: train_view.Settings = None,
-    resume: train_view.Resume = False,
-    dry_run: train_view.DryRun = False,
-    tensorboard: Annotated[
-        Path | None,
-        typer.Option(
-            "--tensorboard", metavar="DIR", help="Write the curves for TensorBoard too.", show_default=False
+    ] = None
+
+    def flags(self) -> dict[str, object]:
+        """Return the settings of the recipe that these options change."""
+        sizes = None if self.matryoshka is None else train_view.integers("--matryoshka", self.matryoshka)
+        return {
+            "run.patience": self.patience,
+            "loss.name": self.loss,
+            "data.batch_size": self.batch_size,
+            "prompts.first": self.query_prompt,
+            "prompts.second": self.document_prompt,
+            "loss.matryoshka": sizes,
+        }
+
+
+@grouped
+def train_contrastive(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="Data sets: files (.jsonl .csv .tsv .parquet .txt, also .gz .zst), folders of them, or retrieval sets FOLDER[:SPLIT].",
+            show_default=False,
         ),
-    ] = None,
-    device: options.Device = DeviceName.auto,
-    threads: train_view.Threads = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    ],
+    *,
+    model: options.Model,
+    tuning: Tuning,
+    running: train_view.Running,
 ) -> None:
     """Turn an encoder into a sentence encoder, or fine-tune one.
 
@@ -129,52 +134,18 @@ def train_contrastive(
     --resume goes on and ends with the same weights.
     """
     from embedkit.training.contrastive.recipe import ContrastiveRecipe
-    from embedkit.training.engine.ranks import launched
-    from embedkit.training.engine.run_folder import RunFolder
 
-    flags = {
-        "run.steps": steps,
-        "run.patience": patience,
-        "loss.name": loss,
-        "data.batch_size": batch_size,
-        "prompts.first": None if query_prompt is None else json.dumps(query_prompt),
-        "prompts.second": None if document_prompt is None else json.dumps(document_prompt),
-        "loss.matryoshka": None if matryoshka is None else f"[{matryoshka}]",
-    }
-    wanted = train_view.resolve(
-        ContrastiveRecipe, preset="contrastive", path=recipe, flags=flags, settings=settings
-    )
-    if not dry_run:
-        RunFolder(output).check_place(resume=resume)
-    train_view.set_threads(threads)
-    with launched(device.value) as ranks:
-        quiet = quiet or not ranks.first
-        journey = _journey(data, column or [], wanted, model, evaluate or [], ranks, quiet)
-        train_view.run(
-            journey,
-            wanted.run,
-            wanted.optim,
-            RunFolder(output),
-            label="contrastive",
-            ranks=ranks,
-            resume=resume,
-            dry_run=dry_run,
-            tensorboard=tensorboard,
-            as_json=as_json,
-            quiet=quiet,
-        )
-        if ranks.first and not dry_run:
-            _write_card(journey, output)
+    wanted = train_view.resolve(ContrastiveRecipe, running, preset="contrastive", flags=tuning.flags())
+    with running.ranks() as ranks:
+        quiet = running.quiet or not ranks.first
+        journey = _journey(data, tuning, wanted, model=model, quiet=quiet)
+        train_view.run(journey, wanted, running, label="contrastive", ranks=ranks)
+        if ranks.first and not running.dry_run:
+            _write_card(journey, running.output)
 
 
 def _journey(
-    data: Sequence[str],
-    column: Sequence[str],
-    recipe: ContrastiveRecipe,
-    model: Path,
-    evaluate: Sequence[str],
-    ranks: Ranks,
-    quiet: bool,
+    data: Sequence[str], tuning: Tuning, recipe: ContrastiveRecipe, *, model: Path, quiet: bool
 ) -> Contrastive:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.checkpoint.weights import load_sentence_encoder
@@ -184,9 +155,9 @@ def _journey(
     from embedkit.training.rows.columns import parse_columns
 
     folder = read_model_folder(model)
-    roles = parse_columns(column)
+    roles = parse_columns(tuning.column or [])
     read = [read_data_set(source, roles, recipe.loss) for source in data]
-    sets = load_evaluation_sets(evaluate)
+    sets = load_evaluation_sets(tuning.evaluate or [])
     encoder = load_sentence_encoder(folder)
     made = [
         make_data_set(examples, loss, why, recipe, folder, encoder, number=number)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..shared import console, options
-from ..shared.options import DeviceName
+from ..shared.groups import grouped
 from . import view as train_view
 
 if TYPE_CHECKING:
@@ -26,19 +27,10 @@ Rows: query, positive, negatives (or negative_1 …) · query, text, label · qu
 """
 
 
-def train_reranker(
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DATA...",
-            help="Files of rows (.jsonl .csv .tsv .parquet), or retrieval sets FOLDER[:SPLIT].",
-            show_default=False,
-        ),
-    ],
-    model: options.Model,
-    output: train_view.Output,
-    recipe: train_view.RecipeFile = None,
-    steps: train_view.Steps = None,
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What is trained on, by which loss."""
+
     loss: Annotated[
         str | None,
         typer.Option(
@@ -47,7 +39,7 @@ def train_reranker(
             help="bce, softmax, ranknet, listnet, listmle, lambda, margin_mse, kl, mse or classes. Default: by the data.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     random_negatives: Annotated[
         int | None,
         typer.Option(
@@ -57,8 +49,8 @@ def train_reranker(
             help="Texts of other queries taken as negatives of each query. Default: the recipe's, 0.",
             show_default=False,
         ),
-    ] = None,
-    max_seq_length: options.MaxSeqLength = None,
+    ] = None
+    max_seq_length: options.MaxSeqLength = None
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,61 +59,53 @@ def train_reranker(
             help="Say which column is what, such as first=question; repeatable.",
             show_default=False,
         ),
-    ] = None,
-    settings: train_view.Settings = None,
-    resume: train_view.Resume = False,
-    dry_run: train_view.DryRun = False,
-    tensorboard: Annotated[
-        Path | None,
-        typer.Option(
-            "--tensorboard", metavar="DIR", help="Write the curves for TensorBoard too.", show_default=False
+    ] = None
+
+    def flags(self) -> dict[str, object]:
+        """Return the settings of the recipe that these options change."""
+        return {
+            "loss": self.loss,
+            "random_negatives": self.random_negatives,
+            "max_seq_length": self.max_seq_length,
+        }
+
+
+@grouped
+def train_reranker(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="Files of rows (.jsonl .csv .tsv .parquet), or retrieval sets FOLDER[:SPLIT].",
+            show_default=False,
         ),
-    ] = None,
-    device: options.Device = DeviceName.auto,
-    threads: train_view.Threads = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    ],
+    *,
+    model: options.Model,
+    tuning: Tuning,
+    running: train_view.Running,
 ) -> None:
     """Train a cross-encoder, which reads query and text together and scores the pair.
 
     Starts from any encoder, whose head is made anew, or from a cross-encoder. Some queries are held out; the weights that do
     best on them are the model. Stopped at any moment, the same command with --resume goes on and ends with the same weights.
     """
-    from embedkit.training.engine.ranks import launched
-    from embedkit.training.engine.run_folder import RunFolder
     from embedkit.training.reranker.recipe import RerankerRecipe
 
-    flags = {
-        "run.steps": steps,
-        "loss": loss,
-        "random_negatives": random_negatives,
-        "max_seq_length": max_seq_length,
-    }
-    wanted = train_view.resolve(RerankerRecipe, preset=None, path=recipe, flags=flags, settings=settings)
-    if not dry_run:
-        RunFolder(output).check_place(resume=resume)
-    train_view.set_threads(threads)
-    with launched(device.value) as ranks:
-        quiet = quiet or not ranks.first
-        journey = _journey(data, columns or [], wanted, model, ranks, quiet)
-        train_view.run(
-            journey,
-            wanted.run,
-            wanted.optim,
-            RunFolder(output),
-            label="reranker",
-            ranks=ranks,
-            resume=resume,
-            dry_run=dry_run,
-            tensorboard=tensorboard,
-            as_json=as_json,
-            quiet=quiet,
-        )
+    wanted = train_view.resolve(RerankerRecipe, running, preset=None, flags=tuning.flags())
+    with running.ranks() as ranks:
+        journey, fresh_head = _journey(data, tuning.columns or [], wanted, model=model, ranks=ranks)
+        if ranks.first and not running.quiet:
+            _say(journey)
+            if fresh_head:
+                console.note(f"{model} has no classification head; it starts fresh")
+        train_view.run(journey, wanted, running, label="reranker", ranks=ranks)
 
 
 def _journey(
-    data: list[str], columns: list[str], recipe: RerankerRecipe, model: Path, ranks: Ranks, quiet: bool
-) -> RerankerTraining:
+    data: list[str], columns: list[str], recipe: RerankerRecipe, *, model: Path, ranks: Ranks
+) -> tuple[RerankerTraining, bool]:
+    """Return the journey, and whether its head starts fresh."""
     from embedkit.training.reranker.ranked_lists import read_ranked_lists
     from embedkit.training.reranker.start import start_from
     from embedkit.training.reranker.training import RerankerTraining
@@ -138,22 +122,22 @@ def _journey(
         start.model,
         start.tokenizer,
         start.family,
-        lists,
-        recipe,
+        data=lists,
+        recipe=recipe,
         token_types=start.token_types,
         origin=start.origin,
         parts=ranks.world * recipe.run.accumulate,
     )
-    if not quiet:
+    return journey, start.fresh_head
+
+
+def _say(journey: RerankerTraining) -> None:
+    console.note(
+        f"{len(journey.train):,} queries with {journey.train.num_candidates:,} texts, loss {journey.loss}; "
+        f"{len(journey.held_out):,} queries held out"
+    )
+    if journey.num_unusable:
         console.note(
-            f"{len(journey.train):,} queries with {journey.train.num_candidates:,} texts, loss {journey.loss}; "
-            f"{len(journey.held_out):,} queries held out"
+            f"note: {journey.num_unusable:,} queries are left out: their texts do not differ in relevance, "
+            f"which loss {journey.loss} compares"
         )
-        if journey.num_unusable:
-            console.note(
-                f"note: {journey.num_unusable:,} queries are left out: their texts do not differ in relevance, "
-                f"which loss {journey.loss} compares"
-            )
-        if start.fresh_head:
-            console.note(f"{model} has no classification head; it starts fresh")
-    return journey

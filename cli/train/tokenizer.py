@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..shared import console, options
+from ..shared.groups import grouped
 
 if TYPE_CHECKING:
     from embedkit.data.reading import DocumentReader
@@ -22,14 +22,10 @@ Examples:
 """
 
 
-class AlgorithmName(StrEnum):
-    wordpiece = "wordpiece"
-    bpe = "bpe"
-    unigram = "unigram"
-
-
+@grouped
 def train_tokenizer(
     inputs: options.Inputs,
+    *,
     output: Annotated[
         Path,
         typer.Option(
@@ -40,51 +36,40 @@ def train_tokenizer(
         int, typer.Option("--vocab-size", metavar="N", min=10, help="Tokens, special ones included.")
     ] = 30_522,
     algorithm: Annotated[
-        AlgorithmName,
+        Literal["wordpiece", "bpe", "unigram"],
         typer.Option(
             "--algorithm", help="wordpiece as in BERT, byte-level bpe as in RoBERTa, unigram as in XLM-R."
         ),
-    ] = AlgorithmName.wordpiece,
+    ] = "wordpiece",
     cased: Annotated[bool, typer.Option("--cased", help="Keep upper and lower case apart.")] = False,
     max_length: Annotated[
         int, typer.Option("--max-length", metavar="N", min=8, help="Longest sequence of models that use it.")
     ] = 512,
-    format: options.Format = None,
-    text_field: options.TextField = None,
-    title_field: options.TitleField = None,
-    max_line_bytes: options.MaxLineBytes = options.DEFAULT_MAX_LINE_BYTES,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    reading: options.Reading,
+    printing: options.Printing,
 ) -> None:
     """Train a tokenizer and report how it does on held-out texts.
 
     One text in a hundred (2,000 at most) is held out. Fertility is tokens per word; words are what white space separates.
     """
     from embedkit.data.reading import DocumentReader
-    from embedkit.data.records import ReadOptions
     from embedkit.storage.files import new_folder
     from embedkit.tokenization import train
 
-    smallest = train.smallest_vocabulary(algorithm.value)
+    smallest = train.smallest_vocabulary(algorithm)
     if vocab_size < smallest:
         raise typer.BadParameter(f"{algorithm} needs at least {smallest}", param_hint="--vocab-size")
-    reading = ReadOptions(
-        format=format.value if format else None,
-        text_field=text_field,
-        title_field=title_field,
-        max_line_bytes=max_line_bytes,
-    )
     reader = DocumentReader(inputs, reading)
-    with new_folder(output) as folder, console.progress_bar("train tokenizer", quiet=quiet) as bar:
+    with new_folder(output) as folder, console.progress_bar("train tokenizer", quiet=printing.quiet) as bar:
         tokenizer, report = train.train_tokenizer(
             _watched(reader, bar),
-            algorithm=algorithm.value,
+            algorithm=algorithm,
             vocab_size=vocab_size,
             lowercase=not cased,
             max_length=max_length,
         )
         tokenizer.save(folder)
-    if console.wants_json(as_json):
+    if console.wants_json(printing.as_json):
         console.print_json(
             {"output": str(output), **{key: _finite(value) for key, value in asdict(report).items()}}
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from ..shared import console
+from ..shared import console, options
 
 if TYPE_CHECKING:
     from embedkit.training.engine.estimate import Estimate
@@ -25,50 +25,98 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Folder of the run, and of the model in the end.",
-        show_default=False,
-    ),
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps", metavar="N", min=1, help="Optimizer steps. Default: the recipe's.", show_default=False
-    ),
-]
-RecipeFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--recipe",
-        metavar="FILE",
-        help="TOML file with settings, or a shipped recipe's name (`embedkit recipes list`), over the preset's.",
-        show_default=False,
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a setting, such as optim.lr=1e-4; repeatable, wins over all.",
-        show_default=False,
-    ),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output from its last state.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Measure a few steps, print what the run would take, and stop.")
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads", metavar="N", min=1, help="Threads to compute with. Default: torch's.", show_default=False
-    ),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class Running(options.Printing):
+    """How a training run goes, whatever it trains."""
+
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder of the run, and of the model in the end.",
+            show_default=False,
+        ),
+    ]
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="TOML file with settings, or a shipped recipe's name (`embedkit recipes list`), over the preset's.",
+            show_default=False,
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", metavar="N", min=1, help="Optimizer steps. Default: the recipe's.", show_default=False
+        ),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting, such as optim.lr=1e-4; repeatable, wins over all.",
+            show_default=False,
+        ),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output from its last checkpoint.")
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure a few steps, print what the run would take, and stop.")
+    ] = False
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            "--tensorboard", metavar="DIR", help="Write the curves for TensorBoard too.", show_default=False
+        ),
+    ] = None
+    device: options.DeviceOption = "auto"
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            help="Threads to compute with. Default: torch's.",
+            show_default=False,
+        ),
+    ] = None
+
+    @contextmanager
+    def ranks(self) -> Iterator[Ranks]:
+        """Check the output folder, set the threads, and join the other processes of the run."""
+        from embedkit.training.engine.ranks import launched
+
+        if not self.dry_run:
+            self.folder.check_place(resume=self.resume)
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        with launched(self.device) as ranks:
+            yield ranks
+
+    @property
+    def folder(self) -> RunFolder:
+        from embedkit.training.engine.run_folder import RunFolder
+
+        return RunFolder(self.output)
+
+
+class Recipe(Protocol):
+    """What the recipes of all journeys have."""
+
+    @property
+    def run(self) -> RunRecipe: ...
+
+    @property
+    def optim(self) -> OptimRecipe: ...
 
 
 @contextmanager
@@ -91,63 +139,62 @@ def stopping() -> Iterator[Event]:
             signal.signal(number, handler)
 
 
-def resolve(
-    kind: type[R],
-    *,
-    preset: str | None,
-    path: Path | None,
-    flags: Mapping[str, object],
-    settings: Sequence[str] | None,
-) -> R:
+def resolve(kind: type[R], running: Running, *, preset: str | None, flags: Mapping[str, object]) -> R:
     """Build the recipe: preset, file, the command's own options, then --set, each over the one before."""
     from embedkit.recipe import load_recipe
 
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    return load_recipe(kind, preset=preset, path=path, overrides=[*given, *(settings or ())])
+    given = {"run.steps": running.steps, **flags}
+    values = {key: value for key, value in given.items() if value is not None}
+    texts = [f"{key}={_toml(value)}" for key, value in values.items()]
+    return load_recipe(
+        kind, preset=preset, path=running.recipe, overrides=[*texts, *(running.settings or ())]
+    )
 
 
-def set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
+def integers(option: str, text: str) -> list[int]:
+    """Read numbers with commas between, as the value of an option."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{option} is {text!r}; wanted whole numbers with commas between") from None
 
-        torch.set_num_threads(threads)
+
+def _toml(value: object) -> str:
+    import json
+
+    return json.dumps(value)
 
 
-def run(
-    journey: Journey,
-    recipe: RunRecipe,
-    optim: OptimRecipe,
-    folder: RunFolder,
-    *,
-    label: str,
-    ranks: Ranks,
-    resume: bool,
-    dry_run: bool,
-    tensorboard: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks: Ranks) -> None:
     """Run a journey to its end, or estimate it; ends the command with 130 where it was stopped before its end."""
     from embedkit.extras import load_extra
     from embedkit.training.engine.estimate import estimate, matmul_peak
     from embedkit.training.engine.loop import scalars, train
 
-    if dry_run:
-        found = estimate(journey, recipe, optim, ranks=ranks)
+    if running.dry_run:
+        found = estimate(journey, recipe.run, recipe.optim, ranks=ranks)
         if ranks.first:
-            _show_estimate(found, as_json=as_json)
+            _show_estimate(found, as_json=running.as_json)
         return
     board = None
-    if tensorboard is not None and ranks.first:
-        board = load_extra("tensorboard", purpose="--tensorboard").Board(tensorboard)
+    if running.tensorboard is not None and ranks.first:
+        board = load_extra("tensorboard", purpose="--tensorboard").Board(running.tensorboard)
+    quiet, steps = running.quiet or not ranks.first, recipe.run.steps
     with stopping() as stop:
-        reports = train(journey, recipe, optim, folder, ranks=ranks, resume=resume, stop=stop)
-        peak = matmul_peak(ranks.device, recipe.precision) * ranks.world
-        view = _View(recipe.steps, peak)
+        reports = train(
+            journey,
+            recipe.run,
+            recipe.optim,
+            folder=running.folder,
+            ranks=ranks,
+            resume=running.resume,
+            stop=stop,
+        )
+        view = _View(steps, matmul_peak(ranks.device, recipe.run.precision) * ranks.world)
         with console.progress_bar(label, quiet=quiet) as bar:
             for report in reports:
                 view.take(report)
-                bar.update(view.step / recipe.steps, view.text())
+                bar.update(view.step / steps, view.text())
                 if view.news and not quiet and not sys.stderr.isatty():
                     console.note(view.news)
                 if board is not None:
@@ -155,9 +202,9 @@ def run(
     if not ranks.first:
         raise typer.Exit(0 if view.finished else 130)
     if not view.finished:
-        console.note(f"stopped after step {view.step:,} of {recipe.steps:,}; go on with:\n  {_resume_line()}")
+        console.note(f"stopped after step {view.step:,} of {steps:,}; go on with:\n  {_resume_line()}")
         raise typer.Exit(130)
-    _summarize(view, str(folder.output), as_json=as_json)
+    _summarize(view, str(running.output), as_json=running.as_json)
 
 
 class _View:

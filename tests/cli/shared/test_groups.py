@@ -24,7 +24,8 @@ class Sized(Plain):
 
 
 def made() -> tuple[typer.Typer, list[object]]:
-    app, got = typer.Typer(), []
+    app = typer.Typer()
+    got: list[object] = []
 
     @app.command()
     @grouped
