@@ -1,4 +1,6 @@
-"""Sentence embeddings and retrieval: models, training, encoding, reranking, evaluation.
+"""Sentence embeddings and retrieval: models, training, encoding, reranking, evaluation, search.
+
+    from embedkit import CrossEncoder, Encoder, Index, Retriever, SearchOptions
 
 `import embedkit` loads neither torch nor numpy; a name's module is loaded when the name is first used.
 """
@@ -14,15 +16,24 @@ if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress, encode_to_file
     from embedkit.errors import EmbedkitError
+    from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.retrieval.options import SearchOptions
+    from embedkit.retrieval.retriever import Retriever
+    from indexes import Index
 
 _HOMES = {
-    "encoding.encoder": ("Encoder",),
-    "encoding.job": ("EncodeOptions", "EncodeProgress", "encode_to_file"),
-    "errors": ("EmbedkitError",),
-    "data.reading": ("DocumentReader", "read_documents", "read_queries"),
-    "data.records": ("Document", "Hit", "Query", "ReadOptions"),
+    "embedkit.data.reading": ("DocumentReader", "read_documents", "read_queries"),
+    "embedkit.data.records": ("Document", "Hit", "Query", "ReadOptions"),
+    "embedkit.encoding.encoder": ("Encoder",),
+    "embedkit.encoding.job": ("EncodeOptions", "EncodeProgress", "encode_to_file"),
+    "embedkit.errors": ("EmbedkitError",),
+    "embedkit.reranking.cross_encoder": ("CrossEncoder",),
+    "embedkit.retrieval.options": ("SearchOptions",),
+    "embedkit.retrieval.retriever": ("Retriever",),
+    "indexes": ("Index",),
 }
 __all__ = [
+    "CrossEncoder",
     "Document",
     "DocumentReader",
     "EmbedkitError",
@@ -30,8 +41,11 @@ __all__ = [
     "EncodeProgress",
     "Encoder",
     "Hit",
+    "Index",
     "Query",
     "ReadOptions",
+    "Retriever",
+    "SearchOptions",
     "encode_to_file",
     "read_documents",
     "read_queries",
@@ -41,7 +55,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # Any: whatever the name stands for
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"embedkit.{home}"), name)
+            return getattr(import_module(home), name)
     raise AttributeError(f"module 'embedkit' has no attribute {name!r}")
 
 

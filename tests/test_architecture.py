@@ -18,7 +18,7 @@ ABOVE_INDEXES = ("pipelines", "serving", "distributed", "connectors")
 # import name -> the only places that may import it; whatever is optional is reached through embedkit/extras
 PLACES: dict[str, tuple[str, ...]] = {
     "cli": ("cli/",),
-    "indexes": ("cli/", "indexes/", *(f"embedkit/{room}/" for room in ABOVE_INDEXES)),
+    "indexes": ("cli/", "indexes/", "embedkit/__init__", *(f"embedkit/{room}/" for room in ABOVE_INDEXES)),
     "faiss": ("indexes/",),
     "typer": ("cli/",),
     "rich": ("cli/",),
