@@ -77,9 +77,9 @@ def load_command(name: str) -> Any:  # Any: typer keeps its own copy of click, w
     if hasattr(module, "app"):
         alone.add_typer(module.app, name=name)
     else:
-        from .shared.options import RerankCommand
+        from .shared.commands import Command, RerankCommand
 
-        kind = RerankCommand if name in WITH_RERANKER else None
+        kind = RerankCommand if name in WITH_RERANKER else Command
         function = getattr(module, name.replace("-", "_"))
         alone.command(name, cls=kind, epilog=getattr(module, "EXAMPLES", None))(function)
     return get_group(alone).commands[name]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .shared import console, options
+from .shared.commands import subcommand
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -26,7 +27,7 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A recipe's name, as `recipes list` has it.")]
 
 
-@app.command("list", epilog=LIST_EXAMPLES)
+@subcommand(app, "list", epilog=LIST_EXAMPLES)
 def list_(as_json: options.AsJson = False) -> None:
     """List the recipes: what each is for, costs and reaches.
 
@@ -48,7 +49,7 @@ def list_(as_json: options.AsJson = False) -> None:
     console.print_table(("recipe", "train", "what it is for, costs and reaches"), rows)
 
 
-@app.command("show")
+@subcommand(app, "show")
 def show(name: Name, as_json: options.AsJson = False) -> None:
     """Print a recipe as it is written; with --json as one object."""
     from embedkit.recipe import preset_text, read_preset
@@ -59,7 +60,7 @@ def show(name: Name, as_json: options.AsJson = False) -> None:
         typer.echo(preset_text(name), nl=False)
 
 
-@app.command("copy")
+@subcommand(app, "copy")
 def copy(
     name: Name,
     file: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..shared import console, options
+from ..shared.commands import subcommand
 from ..shared.groups import grouped
 from . import build as index_build
 
@@ -24,8 +25,8 @@ Examples:
 """
 
 app = typer.Typer(name="index", help="Build, change, check and measure an index.", no_args_is_help=True)
-app.command("build", epilog=BUILD_EXAMPLES)(index_build.build)
-app.command("add")(index_build.add)
+subcommand(app, "build", epilog=BUILD_EXAMPLES)(index_build.build)
+subcommand(app, "add")(index_build.add)
 
 IndexPath = options.IndexPath
 
@@ -39,7 +40,7 @@ def _open(path: Path, *, writable: bool = False) -> Index:
     return Index.open(path, writable=writable)
 
 
-@app.command("delete")
+@subcommand(app, "delete")
 def delete(
     index: IndexPath,
     ids: Annotated[
@@ -68,7 +69,7 @@ def delete(
         console.note(f"warning: {len(deleted.missing):,} of the ids are not there: {some}")
 
 
-@app.command("compact")
+@subcommand(app, "compact")
 def compact(index: IndexPath, as_json: options.AsJson = False, quiet: options.Quiet = False) -> None:
     """Write the living vectors anew and free the space of deleted ones. Readers go on meanwhile."""
     from indexes import compact as compact_index
@@ -94,7 +95,7 @@ def compact(index: IndexPath, as_json: options.AsJson = False, quiet: options.Qu
         )
 
 
-@app.command("verify")
+@subcommand(app, "verify")
 def verify(index: IndexPath, as_json: options.AsJson = False) -> None:
     """Check everything: checksums, counts, the database, ids against rows. Exit code 1 where something is damaged."""
     from indexes import verify as verify_index
@@ -110,7 +111,7 @@ def verify(index: IndexPath, as_json: options.AsJson = False) -> None:
     console.note(f"{index}: no damage found")
 
 
-@app.command("repair")
+@subcommand(app, "repair")
 def repair(index: IndexPath, as_json: options.AsJson = False) -> None:
     """Rebuild what can be derived, drop what cannot be read, and name the documents that were lost."""
     from indexes import repair as repair_index
@@ -128,7 +129,7 @@ def repair(index: IndexPath, as_json: options.AsJson = False) -> None:
         console.note(f"{index}: nothing to repair")
 
 
-@app.command("stats")
+@subcommand(app, "stats")
 def stats(
     index: IndexPath,
     plot: Annotated[
@@ -197,7 +198,7 @@ def _cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-@app.command("tune")
+@subcommand(app, "tune")
 @grouped
 def tune(
     index: IndexPath,
@@ -215,7 +216,7 @@ def tune(
         index_build.tune_index(opened, target_recall, num_queries=num_queries, printing=printing)
 
 
-@app.command("export")
+@subcommand(app, "export")
 def export(
     index: IndexPath,
     output: Annotated[
@@ -251,7 +252,7 @@ def export(
         console.note(f"{output}: {len(opened):,} vectors written")
 
 
-@app.command("merge")
+@subcommand(app, "merge")
 def merge(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Index whose documents are taken over.")],
     index: IndexPath,

@@ -11,6 +11,7 @@ import typer
 from embedkit.models import ENCODER
 
 from ..shared import console, options
+from ..shared.commands import subcommand
 from . import export as model_export
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="model", help="Look at model folders, check, convert, export and fetch them.", no_args_is_help=True
 )
-app.command("export", epilog=model_export.EXAMPLES)(model_export.export)
+subcommand(app, "export", epilog=model_export.EXAMPLES)(model_export.export)
 
 
 class StoredName(StrEnum):
@@ -45,7 +46,7 @@ NewFolder = Annotated[
 ]
 
 
-@app.command("info")
+@subcommand(app, "info")
 def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     """Say what a folder holds: family, sizes, pooling or labels, prompts, limits, fingerprint."""
     from embedkit.checkpoint.classification import is_classifier
@@ -120,7 +121,7 @@ def _cell(value: object) -> str:
     return str(value) if value not in ([], {}) else "-"
 
 
-@app.command("check")
+@subcommand(app, "check")
 def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     """Load a model, encode a few odd texts, and compare with sentence-transformers where that is installed.
 
@@ -165,7 +166,7 @@ def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
         )
 
 
-@app.command("convert")
+@subcommand(app, "convert")
 def convert(
     folder: Folder,
     output: NewFolder,
@@ -191,7 +192,7 @@ def convert(
     console.note(f"{output}: {len(converted)} file(s) converted ({', '.join(converted)})")
 
 
-@app.command("download")
+@subcommand(app, "download")
 def download(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A name on the Hugging Face hub, such as owner/model.")

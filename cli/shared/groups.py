@@ -9,18 +9,21 @@
     def encode(inputs: Inputs, *, reading: Reading, quiet: Quiet = False) -> None: …
 
 typer sees a command with the options `--format …` and `--quiet`, in the order of the parameters; the function gets a `Reading`.
+A group may name a PANEL of the help for those of its options that name none.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import wraps
 from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -71,7 +74,20 @@ def _expanded(function: Callable[..., None], hints: dict[str, Any]) -> Iterator[
         own = get_type_hints(kind, include_extras=True)
         for each in fields(kind):
             default = inspect.Parameter.empty if each.default is MISSING else each.default
-            yield inspect.Parameter(each.name, keyword, default=default, annotation=own[each.name])
+            annotation = _in_panel(own[each.name], getattr(kind, "PANEL", None))
+            yield inspect.Parameter(each.name, keyword, default=default, annotation=annotation)
+
+
+def _in_panel(annotation: Any, panel: str | None) -> Any:  # Any: an annotation
+    """Return an annotation whose option is shown in a panel, unless it names one itself."""
+    if panel is None or get_origin(annotation) is not Annotated:
+        return annotation
+    kind, *extras = get_args(annotation)
+    shown = [copy(extra) if isinstance(extra, OptionInfo) else extra for extra in extras]
+    for extra in shown:
+        if isinstance(extra, OptionInfo) and extra.rich_help_panel is None:
+            extra.rich_help_panel = panel
+    return Annotated[kind, *shown]
 
 
 def _for_typer(annotation: Any) -> Any:  # Any: an annotation

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from embedkit import types
 from embedkit.data.formats import Format
 from embedkit.data.records import ReadOptions
-from embedkit.models import ENCODER, RERANKER
+from embedkit.models import ENCODER
 from embedkit.retrieval.options import Fusion, Mode, SearchOptions
 from embedkit.types import Device, WantedPrecision, WantedRuntime
 
-
-class RerankCommand(TyperCommand):
-    """A command whose `--rerank` may stand without a value, last or before another option: it then means the shipped one."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: as in the parent
-        return super().parse_args(ctx, with_reranker(args))
-
-
-def with_reranker(words: list[str]) -> list[str]:
-    """Put the shipped reranker's name after each `--rerank` that has no value."""
-    options_end = words.index("--") if "--" in words else len(words)
-    found = []
-    for place, word in enumerate(words):
-        found.append(word)
-        following = words[place + 1 : place + 2]
-        if word == "--rerank" and place < options_end and (not following or following[0].startswith("-")):
-            found.append(RERANKER)
-    return found
-
+TUNING = "Tuning"  # the panel of options that few need
 
 Inputs = Annotated[
     list[str],
@@ -70,6 +51,7 @@ MaxSeqLength = Annotated[
     int | None,
     typer.Option(
         "--max-seq-length",
+        rich_help_panel=TUNING,
         metavar="N",
         min=3,
         help="Tokens read of each text. Default: the model's own.",
@@ -80,6 +62,7 @@ TruncateDim = Annotated[
     int | None,
     typer.Option(
         "--truncate-dim",
+        rich_help_panel=TUNING,
         metavar="N",
         min=1,
         help="Keep the first N dimensions (Matryoshka models).",
@@ -90,6 +73,7 @@ MergeTokens = Annotated[
     float | None,
     typer.Option(
         "--merge-tokens",
+        rich_help_panel=TUNING,
         metavar="R",
         min=0.0,
         max=0.5,
@@ -152,6 +136,7 @@ RerankWeight = Annotated[
     float | None,
     typer.Option(
         "--rerank-weight",
+        rich_help_panel=TUNING,
         metavar="W",
         min=0.0,
         max=1.0,
@@ -164,6 +149,7 @@ FusionOption = Annotated[
     Fusion,
     typer.Option(
         "--fusion",
+        rich_help_panel=TUNING,
         help="What mode hybrid joins: the scores, each scaled to 0 … 1, or the ranks alone (reciprocal rank fusion).",
     ),
 ]
@@ -186,6 +172,8 @@ class Printing:
 class Computing(types.Computing):
     """What computes a model, where its kind leaves a choice."""
 
+    PANEL: ClassVar[str] = "Computing"
+
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
     backend: Annotated[
@@ -204,6 +192,8 @@ class Computing(types.Computing):
 @dataclass(frozen=True, kw_only=True)
 class Reading(ReadOptions):
     """How input files are read."""
+
+    PANEL: ClassVar[str] = "Reading files"
 
     format: Annotated[
         Format | None,
@@ -268,17 +258,43 @@ class Searching(SearchOptions):
     group: Annotated[bool, typer.Option("--group", help="One hit per document: its best passage.")] = False
     min_score: Annotated[
         float | None,
-        typer.Option("--min-score", metavar="S", help="Leave out hits below this score.", show_default=False),
+        typer.Option(
+            "--min-score",
+            rich_help_panel=TUNING,
+            metavar="S",
+            help="Leave out hits below this score.",
+            show_default=False,
+        ),
     ] = None
     candidates: Annotated[
         int,
-        typer.Option("--candidates", metavar="N", min=1, help="Hits fetched for fusion and reranking."),
+        typer.Option(
+            "--candidates",
+            rich_help_panel=TUNING,
+            metavar="N",
+            min=1,
+            help="Hits fetched for fusion and reranking.",
+        ),
     ] = 100
     dense_weight: Annotated[
-        float, typer.Option("--dense-weight", metavar="W", min=0.0, help="Weight of meaning in mode hybrid.")
+        float,
+        typer.Option(
+            "--dense-weight",
+            rich_help_panel=TUNING,
+            metavar="W",
+            min=0.0,
+            help="Weight of meaning in mode hybrid.",
+        ),
     ] = 1.0
     text_weight: Annotated[
-        float, typer.Option("--text-weight", metavar="W", min=0.0, help="Weight of words in mode hybrid.")
+        float,
+        typer.Option(
+            "--text-weight",
+            rich_help_panel=TUNING,
+            metavar="W",
+            min=0.0,
+            help="Weight of words in mode hybrid.",
+        ),
     ] = 1.0
     fusion: FusionOption = "scores"
     rerank_weight: RerankWeight = None
@@ -286,6 +302,7 @@ class Searching(SearchOptions):
         float | None,
         typer.Option(
             "--rerank-budget",
+            rich_help_panel=TUNING,
             metavar="TIME",
             parser=seconds,
             help="Rerank as deep as fits in so much time per query, such as 200ms.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ..shared.commands import subcommand
 from . import contrastive as train_contrastive
 from . import distill as train_distill
 from . import mlm as train_mlm
@@ -12,9 +13,9 @@ from . import reranker as train_reranker
 from . import tokenizer as train_tokenizer
 
 app = typer.Typer(no_args_is_help=True, help="Train tokenizers and models.")
-app.command("tokenizer", epilog=train_tokenizer.EXAMPLES)(train_tokenizer.train_tokenizer)
-app.command("mlm", epilog=train_mlm.EXAMPLES)(train_mlm.train_mlm)
-app.command("plot", epilog=train_plot.EXAMPLES)(train_plot.train_plot)
-app.command("distill", epilog=train_distill.EXAMPLES)(train_distill.train_distill)
-app.command("reranker", epilog=train_reranker.EXAMPLES)(train_reranker.train_reranker)
-app.command("contrastive", epilog=train_contrastive.EXAMPLES)(train_contrastive.train_contrastive)
+subcommand(app, "tokenizer", epilog=train_tokenizer.EXAMPLES)(train_tokenizer.train_tokenizer)
+subcommand(app, "mlm", epilog=train_mlm.EXAMPLES)(train_mlm.train_mlm)
+subcommand(app, "plot", epilog=train_plot.EXAMPLES)(train_plot.train_plot)
+subcommand(app, "distill", epilog=train_distill.EXAMPLES)(train_distill.train_distill)
+subcommand(app, "reranker", epilog=train_reranker.EXAMPLES)(train_reranker.train_reranker)
+subcommand(app, "contrastive", epilog=train_contrastive.EXAMPLES)(train_contrastive.train_contrastive)

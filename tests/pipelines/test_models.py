@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.shared.options import with_reranker
+from cli.shared.commands import with_reranker
 from embedkit.errors import CheckpointError, OutputError
 from embedkit.models import ENCODER, RERANKER
 from indexes import Index

@@ -1,0 +1,67 @@
+"""How a command's help is laid out, and a command whose `--rerank` may come without a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from embedkit.models import RERANKER
+
+COMMON = "Options"  # the panel of options that name no other
+
+
+class Command(TyperCommand):
+    """A command whose help shows its options in panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # Any: typer keeps its own copy of click
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], COMMON: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            if parameter.param_type_name == "argument":
+                name, _, _ = record[0].partition(" <")  # the type of an argument is for programmers
+                panels["Arguments"].append((name, record[1]))
+            else:
+                panel = getattr(parameter, "rich_help_panel", None) or COMMON
+                panels.setdefault(panel, []).append(record)
+        for title, records in panels.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # Any: as above
+        """Show an argument that may be left out as [NAME], and one that must be there as NAME."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)
+        return [
+            piece.replace("[[", "[").replace("]]", "]").replace("{", "").replace("}", "") for piece in pieces
+        ]
+
+
+class RerankCommand(Command):
+    """A command whose `--rerank` may stand without a value, last or before another option: it then means the shipped one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: as in the parent
+        return super().parse_args(ctx, with_reranker(args))
+
+
+def with_reranker(words: list[str]) -> list[str]:
+    """Put the shipped reranker's name after each `--rerank` that has no value."""
+    options_end = words.index("--") if "--" in words else len(words)
+    found = []
+    for place, word in enumerate(words):
+        found.append(word)
+        following = words[place + 1 : place + 2]
+        if word == "--rerank" and place < options_end and (not following or following[0].startswith("-")):
+            found.append(RERANKER)
+    return found
+
+
+def subcommand(
+    app: typer.Typer, name: str, *, epilog: str | None = None, cls: type[Command] = Command
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function to a group of commands."""
+    return app.command(name, cls=cls, epilog=epilog)
