@@ -28,7 +28,7 @@ def fill_mask(
 ) -> None:
     """Predict the token at each [MASK]."""
     from embedkit.checkpoint.folder import read_model_folder
-    from embedkit.inference.torch_runtime.fill_mask import fill_mask as predict
+    from embedkit.inference.fill_mask import fill_mask as predict
 
     fillings = predict(read_model_folder(model), texts, top_k=top_k)
     if console.wants_json(as_json):

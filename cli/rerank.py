@@ -215,7 +215,8 @@ def rerank(
     if calibrate is not None and isinstance(reranker, CrossEncoder):
         _calibrate(reranker, calibrate, printing.as_json)
         return
-    models.say_choice(reranker.choice, quiet=printing.quiet)
+    choice = reranker.choice if isinstance(reranker, CrossEncoder) else reranker.encoder.choice
+    models.say_choice(choice, quiet=printing.quiet)
     tally = _Tally(depth.top_k, blend=depth.rerank_weight is not None)
     answers = answer(
         reranker,

@@ -17,7 +17,7 @@ from embedkit.errors import IndexFileError
 from .candidates import Candidates
 from .search.filters import compile_filter
 from .search.hits import Names, make_hits, name_hits, text_hits
-from .search.search import AnnFile, Asked, search_made
+from .search.search import AnnFile, SearchRequest, search_made
 from .search.snapshot import Snapshot
 from .search.text import filtered_documents, filtered_rows
 from .storage.commit import WHOLE, Addition, Change, Writer, database_path, new_folder, prepare_vectors
@@ -299,7 +299,11 @@ class Index:
             return make_hits(self.database, self.snapshot, found, k=k, width=width, group=group, part="dense")
 
         return search_made(
-            self.snapshot, self.ann, self._prepared(queries), self._asked(k, where, group, exact, knobs), make
+            self.snapshot,
+            self.ann,
+            self._prepared(queries),
+            self._request(k, where, group, exact, knobs),
+            make,
         )
 
     def search_ids(
@@ -321,19 +325,23 @@ class Index:
             return name_hits(self.database, self.snapshot, found, self._names, k=k, width=width, group=group)
 
         return search_made(
-            self.snapshot, self.ann, self._prepared(queries), self._asked(k, where, group, exact, knobs), make
+            self.snapshot,
+            self.ann,
+            self._prepared(queries),
+            self._request(k, where, group, exact, knobs),
+            make,
         )
 
     def _prepared(self, queries: FloatArray) -> FloatArray:
         names = [f"query {number}" for number in range(1, len(queries) + 1)]
         return prepare_vectors(queries, self.settings, names)
 
-    def _asked(
+    def _request(
         self, k: int, where: str | None, group: bool, exact: bool, knobs: Mapping[str, int] | None
-    ) -> Asked:
+    ) -> SearchRequest:
         _check_k(k)
         rows = None if where is None else self._rows_of(where)
-        return Asked(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
+        return SearchRequest(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
 
     def search_text(
         self, queries: Sequence[str], *, k: int = 10, where: str | None = None, group: bool = False

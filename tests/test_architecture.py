@@ -104,6 +104,17 @@ def offending(path: str, *forbidden: str, allowed: tuple[str, ...] = (), at_load
     ]
 
 
+def test_a_class_name_means_one_class() -> None:
+    """Classes that a file keeps to itself, with an underscore, may share a name."""
+    files: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    files.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: paths for name, paths in files.items() if len(paths) > 1} == {}
+
+
 def test_the_sources_were_found() -> None:
     assert len({found.path for found in IMPORTS}) > 40
     assert any(

@@ -5,8 +5,8 @@ Activations that a file names by their class are compared with a short list; non
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.folder import fit_tokenizer, weight_files
 from embedkit.checkpoint.hf_config import read_config, write_config
 from embedkit.checkpoint.names import Family
-from embedkit.checkpoint.st_modules import read_json
+from embedkit.checkpoint.st_modules import ACTIVATION_CLASSES, read_json
 from embedkit.checkpoint.static import is_static
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseActivation, EncoderConfig, HeadActivation, HeadConfig
 from embedkit.models import find_model, model_name
-from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.tokenizer import Tokenizer, Truncation
 
 OWN_KEY = "embedkit"  # what of config.json is ours alone; others pass over it
 _DROPOUT_KEYS: dict[str, str] = {"distilbert": "seq_classif_dropout", "albert": "classifier_dropout_prob"}
@@ -32,14 +33,6 @@ _MODERN_ACTIVATIONS: dict[str, HeadActivation] = {
     "tanh": "tanh",
 }
 _WRITTEN_MODERN: dict[HeadActivation, str] = {"gelu_tanh": "gelu_pytorch_tanh"}
-_ACTIVATION_CLASSES: dict[DenseActivation, str] = {
-    "identity": "torch.nn.modules.linear.Identity",
-    "sigmoid": "torch.nn.modules.activation.Sigmoid",
-    "tanh": "torch.nn.modules.activation.Tanh",
-    "relu": "torch.nn.modules.activation.ReLU",
-    "gelu": "torch.nn.modules.activation.GELU",
-    "silu": "torch.nn.modules.activation.SiLU",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +67,13 @@ class ClassifierFolder:
             "activation": self.activation,
             "max_seq_length": self.tokenizer.max_length,
         }
+
+    def encode_pairs(
+        self, first: Sequence[str], second: Sequence[str], *, truncation: Truncation = "second"
+    ) -> TokenBatch:
+        """Make tokens of pairs of texts as the model reads them."""
+        batch = self.tokenizer.encode_pairs(first, second, truncation=truncation)
+        return batch if self.token_types else replace(batch, token_type_ids=None)
 
 
 def is_classifier(folder: Path) -> bool:
@@ -230,11 +230,11 @@ def _read_activation(
         if name is None:
             continue
         known: dict[str, DenseActivation] = {}
-        for activation, full in _ACTIVATION_CLASSES.items():
+        for activation, full in ACTIVATION_CLASSES.items():
             known[full] = known["torch.nn." + full.rpartition(".")[2]] = activation
         if name not in known:
             raise CheckpointError(
-                f"{path / file}: the activation is {name!r}; known are {', '.join(_ACTIVATION_CLASSES.values())}. "
+                f"{path / file}: the activation is {name!r}; known are {', '.join(ACTIVATION_CLASSES.values())}. "
                 "Code that a model brings along is never run"
             )
         return known[name]
@@ -257,7 +257,7 @@ def classifier_config(
     """
     if len(labels) != head.num_labels:
         raise ValueError(f"{len(labels)} labels for a head of {head.num_labels}; there must be as many")
-    name = _ACTIVATION_CLASSES[activation]
+    name = ACTIVATION_CLASSES[activation]
     content = write_config(config, family, head="ForSequenceClassification") | {
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},

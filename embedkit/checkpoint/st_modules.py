@@ -26,7 +26,7 @@ _POOLING: dict[PoolingMode, tuple[str, str]] = {
     "weighted_mean": ("pooling_mode_weightedmean_tokens", "weightedmean"),
     "last": ("pooling_mode_lasttoken", "lasttoken"),
 }
-_ACTIVATION_CLASSES: dict[DenseActivation, str] = {
+ACTIVATION_CLASSES: dict[DenseActivation, str] = {
     "identity": "torch.nn.modules.linear.Identity",
     "tanh": "torch.nn.modules.activation.Tanh",
     "relu": "torch.nn.modules.activation.ReLU",
@@ -158,7 +158,7 @@ def write_modules(folder: Path, modules: SentenceModules, hidden_size: int) -> N
     write_json(folder / "1_Pooling" / "config.json", pooling)
     for i, dense in enumerate(sentence.dense, 2):
         content = {"in_features": dense.in_features, "out_features": dense.out_features, "bias": dense.bias}
-        content["activation_function"] = _ACTIVATION_CLASSES[dense.activation]  # type: ignore[assignment] # JSON
+        content["activation_function"] = ACTIVATION_CLASSES[dense.activation]  # type: ignore[assignment] # JSON
         write_json(folder / f"{i}_Dense" / "config.json", content)
     if sentence.normalize:
         write_json(folder / str(rows[-1]["path"]) / "config.json", {})
@@ -214,8 +214,8 @@ def _read_pooling(path: Path) -> tuple[tuple[PoolingMode, ...], bool]:
 
 def _read_dense(path: Path) -> DenseConfig:
     content = read_json(path, None)
-    kind = str(content.get("activation_function", _ACTIVATION_CLASSES["tanh"])).rpartition(".")[2]
-    known = {name.rpartition(".")[2]: activation for activation, name in _ACTIVATION_CLASSES.items()}
+    kind = str(content.get("activation_function", ACTIVATION_CLASSES["tanh"])).rpartition(".")[2]
+    known = {name.rpartition(".")[2]: activation for activation, name in ACTIVATION_CLASSES.items()}
     if kind not in known:
         raise CheckpointError(f"{path}: activation_function is {kind!r}; known are {', '.join(known)}")
     if content.get("use_residual"):

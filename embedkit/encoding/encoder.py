@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
-from embedkit.errors import CheckpointError, RecordError
+from embedkit.encoding.windows import (
+    EncodedWindow,
+    TokenizedWindow,
+    average_chunks,
+    cut_windows,
+    tokenize_window,
+)
+from embedkit.errors import CheckpointError
 from embedkit.inference.backend import Backend
 from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.inference.loading import choose, load_backend
@@ -23,51 +27,10 @@ from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.inference.token_merging import merging_part
 from embedkit.native.merging import check_share
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.batching import one_ahead, padded_batches
 from embedkit.types import Device, Float32, OnTruncate, Precision, WantedPrecision, WantedRuntime
 
 logger = logging.getLogger(__name__)
-
-
-# Texts sorted by length together. Larger windows have more neighbours of equal length; 4,096 gets nearly all of the
-# gain (benchmarks/encode.py) in a few megabytes.
-WINDOW_TEXTS = 4096
-# A window of long documents ends earlier: at most this many characters (and one text more) wait in memory.
-WINDOW_CHARS = 2**23
-
-
-class TextRefusedError(RecordError):
-    """A text cannot be encoded as it was asked for; `row` is its number within its window."""
-
-    def __init__(self, message: str, row: int) -> None:
-        super().__init__(message)
-        self.row = row
-
-
-@dataclass(frozen=True)
-class EncodedWindow:
-    """The vectors of some consecutive texts, and what there is to say about them.
-
-    Shapes:
-        embeddings: (N, E) float32; truncated, empty: (N,) bool; num_tokens counts what the model has read
-    """
-
-    embeddings: Float32
-    truncated: NDArray[np.bool_]
-    empty: NDArray[np.bool_]
-    num_tokens: int
-
-
-@dataclass(frozen=True)
-class _Tokenized:
-    """A window's distinct texts as tokens; `rows` (N,) leads from each text to its distinct one."""
-
-    batch: TokenBatch
-    owners: NDArray[
-        np.int64
-    ]  # (C,) the distinct text of each sequence: several where one was cut into chunks
-    rows: NDArray[np.int64]
-    truncated: NDArray[np.bool_]
-    empty: NDArray[np.bool_]
 
 
 class Encoder:
@@ -113,16 +76,16 @@ class Encoder:
         max_seq_length: int | None = None,
         truncate_dim: int | None = None,
         backend: WantedRuntime = "auto",
-        few: bool = False,
+        interactive: bool = False,
         merge_tokens: float = 0.0,
     ) -> Encoder:
         """Load a model folder.
 
         `precision` "auto" takes the fastest that is as good as fp32 (see `embedkit.inference.precision`). `truncate_dim` keeps
         the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and normalizes again where the
-        model does. `few` says that a handful of short texts will come: what starts fastest computes them, in fp32 where the
-        precision is open. What was chosen stands in `choice`. `merge_tokens` is the share of a long text's tokens that each
-        layer merges, a little quality for speed; see `embedkit.inference.token_merging`.
+        model does. `interactive` says that somebody waits for a handful of short texts: what starts fastest computes them,
+        in fp32 where the precision is open. `merge_tokens` is the share of a long text's tokens that each layer merges, a
+        little quality for speed; see `embedkit.inference.token_merging`. What was chosen is in `choice`.
 
         Raises:
             CheckpointError: the folder is not a sentence encoder that we can compute.
@@ -137,7 +100,7 @@ class Encoder:
             precision=precision,
             force=force_precision,
             backend=backend,
-            few=few,
+            interactive=interactive,
             merge=merge_tokens > 0,
         )
         return cls(
@@ -252,94 +215,33 @@ class Encoder:
         skip = 0
         if prompt_tokens and not self.folder.modules.sentence.pool_prompt:
             skip = len(self.tokenizer.single.prefix) + prompt_tokens
-        repeat = prompt_tokens if on_truncate == "chunk" else 0
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize") as thread:
-            waiting: Future[_Tokenized] | None = None
-            while True:
-                window = _next_window(texts)
-                following = (
-                    thread.submit(self._tokenize, window, prompt, repeat, on_truncate) if window else None
-                )
-                if waiting is not None:
-                    yield self._compute(waiting.result(), skip)
-                if following is None:
-                    return
-                waiting = following
+        tokenize = partial(
+            tokenize_window,
+            tokenizer=self.tokenizer,
+            prompt=prompt,
+            repeat=prompt_tokens if on_truncate == "chunk" else 0,
+            on_truncate=on_truncate,
+        )
+        for window in one_ahead(tokenize, cut_windows(texts)):
+            yield self._compute(window, skip)
 
-    def _tokenize(self, texts: list[str], prompt: str, repeat: int, on_truncate: OnTruncate) -> _Tokenized:
-        number: dict[str, int] = {}  # equal texts are encoded once
-        rows = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
-        distinct = [prompt + text for text in number] if prompt else list(number)
-        if on_truncate == "chunk":
-            batch, owners = self.tokenizer.encode_chunks(distinct, repeat=repeat)
-            truncated = np.zeros(len(distinct), dtype=np.bool_)
-        else:
-            batch = self.tokenizer.encode(distinct)
-            owners = np.arange(len(distinct))
-            truncated = batch.truncated
-        if on_truncate == "error" and truncated.any():
-            first = int(np.flatnonzero(truncated[rows])[0])
-            assert batch.untruncated_lengths is not None
-            raise TextRefusedError(
-                f"the text {texts[first][:60]!r} has {batch.untruncated_lengths[rows[first]]:,} tokens; the model "
-                f"reads {self.tokenizer.max_length:,}. Cut it, or pass --on-truncate chunk|warn|ok",
-                first,
-            )
-        if int(batch.lengths.min()) == 0:
-            first = int(np.flatnonzero(rows == owners[int(batch.lengths.argmin())])[0])
-            raise TextRefusedError(
-                f"the text {texts[first][:60]!r} has no tokens, and this model adds none of its own; "
-                "there must be one at least. Remove it",
-                first,
-            )
-        empty = np.array([not text or text.isspace() for text in number], dtype=np.bool_)
-        return _Tokenized(batch, owners, rows, truncated[rows], empty[rows])
-
-    def _compute(self, window: _Tokenized, skip: int) -> EncodedWindow:
+    def _compute(self, window: TokenizedWindow, skip: int) -> EncodedWindow:
         with self._computing:
             embeddings = self._forward(window.batch, skip)
         if len(window.owners) > window.owners[-1] + 1:  # more sequences than texts
-            embeddings = self._merge_chunks(embeddings, window)
-        embeddings = self._cut_dimensions(embeddings)
+            embeddings = self._normalized(average_chunks(embeddings, window))
+        if self.truncate_dim is not None:
+            embeddings = self._normalized(np.ascontiguousarray(embeddings[:, : self.truncate_dim]))
         tokens = int(window.batch.lengths.sum())
         return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, tokens)
 
     def _forward(self, batch: TokenBatch, skip: int) -> Float32:
         """Run all sequences, longest first, in batches of at most `token_budget` tokens: -> (C, E)."""
-        order = np.argsort(-batch.lengths, kind="stable")
-        lengths = batch.lengths[order]
-        out = np.empty((len(order), self.folder.embedding_size), dtype=np.float32)
-        start = 0
-        while start < len(order):
-            # No sequence that follows is longer than the first: this many fit for certain.
-            stop = start + max(1, self.token_budget // int(lengths[start]))
-            rows = order[start:stop]
-            out[rows] = self.backend.forward(batch.take(rows), skip=skip)
-            start = stop
+        out = np.empty((len(batch), self.folder.embedding_size), dtype=np.float32)
+        for rows in padded_batches(batch.lengths, self.token_budget):
+            out[rows] = self.backend.pooled(batch.take(rows), skip=skip)
         return out
 
-    def _merge_chunks(self, embeddings: Float32, window: _Tokenized) -> Float32:
-        """Average the vectors of each text's pieces, weighted by their tokens: (C, E) -> (B, E)."""
-        weights = window.batch.lengths.astype(np.float32)[:, None]
-        starts = np.flatnonzero(np.diff(window.owners, prepend=-1))
-        summed = np.add.reduceat(embeddings * weights, starts, axis=0)
-        merged: Float32 = (summed / np.add.reduceat(weights, starts, axis=0)).astype(np.float32)
-        return normalize(merged) if self.folder.modules.sentence.normalize else merged
-
-    def _cut_dimensions(self, embeddings: Float32) -> Float32:
-        if self.truncate_dim is None:
-            return embeddings
-        cut = np.ascontiguousarray(embeddings[:, : self.truncate_dim])
-        return normalize(cut) if self.folder.modules.sentence.normalize else cut
-
-
-def _next_window(texts: Iterator[str]) -> list[str]:
-    """Take the next texts: as many as a window holds, by count and by characters."""
-    window: list[str] = []
-    chars = 0
-    for text in texts:
-        window.append(text)
-        chars += len(text)
-        if len(window) == WINDOW_TEXTS or chars >= WINDOW_CHARS:
-            break
-    return window
+    def _normalized(self, embeddings: Float32) -> Float32:
+        """Normalize vectors again where the model does."""
+        return normalize(embeddings) if self.folder.modules.sentence.normalize else embeddings

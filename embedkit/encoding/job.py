@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from embedkit.data.records import Document, titled_text
 from embedkit.encoding.draft import Draft
-from embedkit.encoding.encoder import EncodedWindow, Encoder, TextRefusedError
+from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.windows import EncodedWindow, TextRefusedError
 from embedkit.errors import OutputError, RecordError
 from embedkit.types import OnTruncate
 

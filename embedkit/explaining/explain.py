@@ -22,7 +22,6 @@ from embedkit.errors import CheckpointError, RecordError
 from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.inference.torch_runtime.backend import TorchBackend
 from embedkit.model.layers import runs_of
-from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32
 
@@ -139,12 +138,12 @@ def _token_text(encoder: Encoder, number: int) -> str:
 def _run(encoder: Encoder, batch: TokenBatch) -> tuple[Float32, Float32]:
     """Run one sequence layer by layer: unit token vectors (T, D), and attention (L, H, T, T)."""
     backend = encoder.backend
-    if not isinstance(backend, TorchBackend) or not isinstance(backend.model, SentenceEncoder):
+    if not isinstance(backend, TorchBackend) or backend.encoder is None:
         raise CheckpointError(
             f"{encoder.folder.path}: this is not a transformer run by torch ({backend!r}), so that there is no "
             "attention to show. Explain with a transformer"
         )
-    model = backend.model.encoder
+    model = backend.encoder
     runs = runs_of(batch.lengths.tolist())
     hidden, biases = model.embed(torch.from_numpy(batch.input_ids).to(backend.device), runs, None)
     maps = []

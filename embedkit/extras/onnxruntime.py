@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from embedkit.types import Float32, Precision
 
 
-class Graph:
+class OnnxGraph:
     """A graph that ONNX Runtime has read: each call computes on the thread that makes it."""
 
-    def __init__(self, path: Path, *, precision: Precision, threads: int) -> None:
-        """Read a graph; `threads` calls may come at the same time.
+    def __init__(self, path: Path) -> None:
+        """Read a graph.
 
         Raises:
             CheckpointError: the file is not a graph that this release reads.
@@ -46,6 +46,16 @@ class Graph:
         (found,) = self._session.run([output], {"input_ids": input_ids, "attention_mask": attention_mask})
         result: Float32 = found
         return result
+
+
+def load_graph(path: Path, *, precision: Precision, threads: int) -> OnnxGraph:
+    """Read a graph for fp32, the one precision; any number of threads may call it at the same time.
+
+    Raises:
+        CheckpointError: the file is not a graph that this release reads.
+    """
+    del precision, threads
+    return OnnxGraph(path)
 
 
 def convert(source: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GROUP_SIZE = 128
 
 
-class Graph:
+class OpenVinoGraph:
     """A graph that OpenVINO has compiled for this processor: each call computes on one core."""
 
     def __init__(self, path: Path, *, precision: Precision, threads: int) -> None:
@@ -96,6 +96,15 @@ def compress_weights(model: openvino.Model) -> None:
         )
         product = opset13.matmul(node.input_value(0), restored, False, True)
         node.output(0).replace(product.output(0))
+
+
+def load_graph(path: Path, *, precision: Precision, threads: int) -> OpenVinoGraph:
+    """Read and compile a graph; `threads` calls may come at the same time.
+
+    Raises:
+        CheckpointError: the file is not a graph that this release reads.
+    """
+    return OpenVinoGraph(path, precision=precision, threads=threads)
 
 
 def convert(source: Path, target: Path) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from embedkit.errors import DeviceError
 from embedkit.extras import need_extra
 from embedkit.inference import token_merging as merging
+from embedkit.inference.backend import OUTPUT_NAMES, Output
 from embedkit.inference.numpy_runtime import encoder as numpy_encoder
 from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, gpu_may_be_there
 from embedkit.model.config import EncoderConfig
@@ -24,7 +26,7 @@ from embedkit.types import Device, DeviceType, Precision, Runtime, WantedRuntime
 
 
 @dataclass(frozen=True)
-class Finding:
+class PrecisionFinding:
     """What one precision was found to be (see `embedkit.inference.precision`): its cosines to fp32, and its speed.
 
     On a CPU the seconds are those of the processor, of all its cores together.
@@ -38,20 +40,29 @@ class Finding:
 
 @dataclass(frozen=True)
 class Choice:
-    """What computes, where, in which precision; why not what would be faster; and what was measured, if anything had to be."""
+    """What computes which output of a model, where, in which precision; why not what would be faster; and what was measured."""
 
     runtime: Runtime
     device: DeviceType
     precision: Precision
     reason: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[PrecisionFinding, ...] = ()
+    output: Output = "pooled"
 
     @property
-    def finding(self) -> Finding | None:
+    def finding(self) -> PrecisionFinding | None:
         """What was measured of the precision that was chosen."""
         return next((each for each in self.findings if each.precision == self.precision), None)
 
 
+# What each runtime computes, whatever the model. A graph ends in a sentence's vector; only torch has a masked-language-model head.
+_OUTPUTS: dict[Runtime, tuple[Output, ...]] = {
+    "native": ("pooled", "hidden_states", "class_logits"),
+    "numpy": ("pooled", "hidden_states", "class_logits"),
+    "torch": get_args(Output),
+    "onnx": ("pooled", "hidden_states"),
+    "openvino": ("pooled", "hidden_states"),
+}
 # ONNX Runtime has an int8, too: with mean cosines of .93 to .96 to fp32 it is left out.
 GRAPH_PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
     "onnx": ("fp32",),
@@ -73,13 +84,15 @@ def token_budget(choice: Choice) -> int:
     return NATIVE_TOKEN_BUDGET if whole else CPU_TOKEN_BUDGET
 
 
-def choose_device_type(device: Device, *, few: bool = False) -> DeviceType:
+def choose_device_type(device: Device, *, prefer_cpu: bool = False) -> DeviceType:
     """Turn a name into a kind of device; torch is imported only where there may be a GPU.
+
+    With `prefer_cpu`, `auto` is the CPU.
 
     Raises:
         DeviceError: the device is not there.
     """
-    if device == "cpu" or (device == "auto" and (few or not gpu_may_be_there())):
+    if device == "cpu" or (device == "auto" and (prefer_cpu or not gpu_may_be_there())):
         return "cpu"
     from embedkit.inference.torch_runtime.backend import choose_device
 
@@ -88,26 +101,27 @@ def choose_device_type(device: Device, *, few: bool = False) -> DeviceType:
 
 
 def choose_runtime(
-    config: EncoderConfig,
+    config: EncoderConfig | None,
     precision: Precision,
     device: DeviceType,
     *,
-    static: bool = False,
-    few: bool = False,
+    output: Output = "pooled",
+    interactive: bool = False,
     wanted: WantedRuntime = "auto",
     force: bool = False,
     merge: bool = False,
 ) -> Choice:
-    """Choose what computes a model; `few` says that it will be a handful of short texts, `force` takes an emulated precision.
+    """Choose what computes a model; `config` is None for a static one, which has no layers.
 
-    With `merge` only what merges tokens (see `embedkit.inference.token_merging`) is taken.
+    `interactive` says that it will be a handful of short texts, `force` takes an emulated precision. With `merge` only
+    what merges tokens (see `embedkit.inference.token_merging`) is taken.
 
     Raises:
         DeviceError: nothing here computes this model in this precision on this device, or not what was asked for.
     """
     if wanted != "auto":
         order: Sequence[Runtime] = (wanted,)
-    elif few or static:
+    elif interactive or config is None:
         order = ("numpy", "native", "torch")
     elif merge:
         order = ("native", "numpy", "torch")
@@ -115,11 +129,12 @@ def choose_runtime(
         order = ("native", "torch")
     reasons: dict[Runtime, str] = {}
     for runtime in order:
-        reason = merging.why_not(runtime, config, static=static) if merge else None
-        reason = reason or _why_not(runtime, config, precision, device, static=static, force=force)
+        reason = merging.why_not(runtime, config) if merge else None
+        reason = reason or _why_not(runtime, config, precision, device, output=output, force=force)
         if reason is None:
             before = "; ".join(f"not {name}: {why}" for name, why in reasons.items())
-            return Choice(runtime, device, precision, "asked for" if wanted != "auto" else before)
+            why = "asked for" if wanted != "auto" else before
+            return Choice(runtime, device, precision, why, output=output)
         reasons[runtime] = reason
     if wanted != "auto":
         raise DeviceError(
@@ -137,14 +152,16 @@ def choose_runtime(
 
 def _why_not(
     runtime: Runtime,
-    config: EncoderConfig,
+    config: EncoderConfig | None,
     precision: Precision,
     device: DeviceType,
     *,
-    static: bool,
+    output: Output,
     force: bool,
 ) -> str | None:
     """Say why a runtime does not compute this; None where it does."""
+    if output not in _OUTPUTS[runtime]:
+        return f"it computes no {OUTPUT_NAMES[output]}"
     if runtime == "torch":
         return why_not_torch(precision, device, force=force)
     if device != "cpu":
@@ -152,8 +169,8 @@ def _why_not(
     if runtime == "numpy":
         if precision != "fp32":
             return "it computes in fp32 only"
-        return None if static else numpy_encoder.why_not(config)
-    if static:
+        return None if config is None else numpy_encoder.why_not(config)
+    if config is None:
         return "a static model is a table"
     if runtime in GRAPH_PRECISIONS:
         return _why_not_graph(runtime, precision)

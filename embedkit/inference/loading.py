@@ -4,75 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.folder import ModelFolder, fingerprint
-from embedkit.inference.backend import Backend
+from embedkit.inference.backend import Backend, Output
 from embedkit.inference.choice import Choice, choose_device_type, choose_runtime
 from embedkit.inference.precision import settle
-from embedkit.inference.sample import SAMPLE_TEXTS, sample_batches
+from embedkit.inference.sample import compared, sample_batches, sample_tokens
 from embedkit.types import Device, Float32, Precision, WantedPrecision, WantedRuntime
+
+AnyFolder = ModelFolder | ClassifierFolder
 
 
 def choose(
-    folder: ModelFolder,
+    folder: AnyFolder,
     *,
+    output: Output | None = None,
     device: Device = "auto",
     precision: WantedPrecision = "fp32",
     force: bool = False,
     backend: WantedRuntime = "auto",
-    few: bool = False,
+    interactive: bool = False,
     merge: bool = False,
 ) -> Choice:
-    """Choose what computes an encoder; see `embedkit.inference.choice` and `embedkit.inference.precision`.
+    """Choose what computes a model; see `embedkit.inference.choice` and `embedkit.inference.precision`.
+
+    `output` is what will be asked of the model; None: a cross-encoder's class logits, an encoder's pooled vectors.
+    `interactive` says that somebody waits for the answer to one query. Nothing is measured then; an encoder, which has
+    only a handful of short texts to read, is computed by what starts fastest, in fp32 where the precision is open.
 
     Raises:
-        DeviceError: the device, or the precision with this model, is not to be had here.
+        DeviceError: the device, or the precision with this model, is not available here.
     """
-    kind = choose_device_type(device, few=few or merge)  # what merges tokens computes on the CPU
+    pairs = isinstance(folder, ClassifierFolder)
+    output = output or ("class_logits" if pairs else "pooled")
+    config = None if isinstance(folder, ModelFolder) and folder.static else folder.config
+    handful = interactive and not pairs  # a cross-encoder reads many texts for one query
+    kind = choose_device_type(device, prefer_cpu=handful or merge)  # what merges tokens computes on the CPU
 
     def each(wanted: Precision) -> Choice:
         return choose_runtime(
-            folder.config,
+            config,
             wanted,
             kind,
-            static=folder.static,
-            few=few,
+            output=output,
+            interactive=handful,
             wanted=backend,
             force=force,
             merge=merge,
         )
 
-    if precision == "auto" and (few or folder.static):
+    if precision == "auto" and (handful or config is None):
         return each("fp32")
-    load = partial(_load_sample, folder)
-    return settle(
-        precision, each, load, fingerprint(folder) if precision in ("auto", "int8") else {}, measure=not few
-    )
+    model = _measured_model(folder, output) if precision in ("auto", "int8") else {}
+    return settle(precision, each, partial(_load_sample, folder), model, measure=not interactive)
 
 
-def load_backend(folder: ModelFolder, choice: Choice, *, merge_tokens: float = 0.0) -> Backend:
+def load_backend(folder: AnyFolder, choice: Choice, *, merge_tokens: float = 0.0) -> Backend:
     """Load a folder's weights into what was chosen; it must merge tokens where `merge_tokens` is not 0.
 
     Raises:
         CheckpointError: the weights do not fit the folder's config.
     """
     if choice.runtime == "torch":
-        from embedkit.inference.torch_runtime.backend import TorchBackend
+        from embedkit.inference.torch_runtime.models import load_torch
 
-        return TorchBackend.load(folder, device=choice.device, precision=choice.precision)
+        return load_torch(folder, output=choice.output, device=choice.device, precision=choice.precision)
     if choice.runtime == "onnx" or choice.runtime == "openvino":
         from embedkit.inference.graph_runtime.backend import GraphBackend
         from embedkit.inference.graph_runtime.export import cached_graph
 
+        assert isinstance(folder, ModelFolder)  # a graph computes no class scores
         file = cached_graph(folder, choice.runtime, reference=partial(load_reference, folder))
         return GraphBackend.load(folder, file, runtime=choice.runtime, precision=choice.precision)
-    from embedkit.inference.numpy_runtime.backend import PackedBackend
+    from embedkit.inference.numpy_runtime.backend import load_packed
 
-    return PackedBackend.load(
-        folder, runtime=choice.runtime, precision=choice.precision, merge_tokens=merge_tokens
-    )
+    return load_packed(folder, runtime=choice.runtime, precision=choice.precision, merge_tokens=merge_tokens)
 
 
 def load_reference(folder: ModelFolder) -> Backend:
@@ -80,7 +90,14 @@ def load_reference(folder: ModelFolder) -> Backend:
     return load_backend(folder, choose(folder, device="cpu"))
 
 
-def _load_sample(folder: ModelFolder, choice: Choice) -> Callable[[], Float32]:
-    """Load a backend, and return what encodes the sample texts with it."""
-    backend, batches = load_backend(folder, choice), sample_batches(folder.tokenizer.encode(SAMPLE_TEXTS))
-    return lambda: np.concatenate([backend.forward(batch) for batch in batches])
+def _load_sample(folder: AnyFolder, choice: Choice) -> Callable[[], Float32]:
+    """Load a backend, and return what computes with it what precisions are compared by."""
+    backend, batches = load_backend(folder, choice), sample_batches(sample_tokens(folder))
+    return lambda: np.concatenate([compared(backend, batch, choice.output) for batch in batches])
+
+
+def _measured_model(folder: AnyFolder, output: Output) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Name the model under which what was measured is kept."""
+    if isinstance(folder, ClassifierFolder):
+        return {**folder.fingerprint, "kind": "cross-encoder"}
+    return fingerprint(folder) | ({"kind": "masked language model"} if output == "mlm_logits" else {})

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.errors import DeviceError
-from embedkit.inference.choice import Choice, Finding
+from embedkit.inference.choice import Choice, PrecisionFinding
 from embedkit.machine import cpu_flags, cpu_name, num_cores
 from embedkit.storage.cache import keep_note, read_note
 from embedkit.storage.files import canonical_json
@@ -64,7 +64,7 @@ def settle(
     return replace(chosen, findings=findings)
 
 
-def fastest_good(findings: Sequence[Finding]) -> Precision:
+def fastest_good(findings: Sequence[PrecisionFinding]) -> Precision:
     """Return the fastest precision whose mean cosine to fp32 is good enough; fp32 where nothing is known."""
     good = [finding for finding in findings if finding.mean_cosine >= GOOD_COSINE]
     return max(good, key=lambda finding: finding.texts_per_second).precision if good else "fp32"
@@ -79,7 +79,9 @@ def _possible(choose: Choose) -> dict[Precision, Choice]:
     return choices
 
 
-def _measure(choices: Mapping[Precision, Choice], load: Callable[[Choice], Run]) -> Iterator[Finding]:
+def _measure(
+    choices: Mapping[Precision, Choice], load: Callable[[Choice], Run]
+) -> Iterator[PrecisionFinding]:
     exact: Float32 | None = None
     for precision, choice in choices.items():  # fp32 is the first
         run = load(choice)
@@ -88,7 +90,7 @@ def _measure(choices: Mapping[Precision, Choice], load: Callable[[Choice], Run])
         exact = vectors if exact is None else exact
         near = cosines(vectors, exact)
         rate = len(vectors) / max(seconds, 1e-9)
-        yield Finding(precision, float(near.mean()), float(near.min()), float(f"{rate:.3g}"))
+        yield PrecisionFinding(precision, float(near.mean()), float(near.min()), float(f"{rate:.3g}"))
 
 
 def _timed(run: Run, clock: Callable[[], float]) -> tuple[Float32, float]:
@@ -129,11 +131,11 @@ def _state_of(file: Path | None) -> list[int] | None:
     return None if status is None else [status.st_size, status.st_mtime_ns]
 
 
-def _read(note: str, choices: Mapping[Precision, Choice]) -> tuple[Finding, ...]:
+def _read(note: str, choices: Mapping[Precision, Choice]) -> tuple[PrecisionFinding, ...]:
     """Return what was found before; nothing where the note is missing or not whole."""
     text = read_note(note)
     try:
-        findings = tuple(Finding(**entry) for entry in json.loads(text or "[]"))
+        findings = tuple(PrecisionFinding(**entry) for entry in json.loads(text or "[]"))
     except (ValueError, TypeError):
         return ()
     return findings if {finding.precision for finding in findings} == set(choices) else ()

@@ -1,11 +1,15 @@
-"""A few dozen texts on which precisions are compared: of many kinds, from one word to a long paragraph."""
+"""What precisions are compared by: a few dozen texts of many kinds, and what a model makes of them."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from embedkit.checkpoint.classification import ClassifierFolder
+from embedkit.checkpoint.folder import ModelFolder
+from embedkit.inference.backend import Backend, Output
 from embedkit.inference.choice import CPU_TOKEN_BUDGET
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Float32
 
 _LINES = """\
 tea
@@ -58,6 +62,24 @@ A court may set the decision aside only if the authority misread the law, left o
 Rivers rarely run straight for long. Where the current meets a small obstacle it swings to one side, digs into the bank there and drops what it has taken on the inside of the next bend, where the water is slower. The bend grows, and with it the path of the river, until two loops almost touch; then one flood is enough to cut through the neck, and the abandoned loop becomes a lake in the shape of a horseshoe, which silts up, turns into a swamp and finally into a meadow with richer soil than the fields around it. From the air one sees dozens of such scars beside a living river, the younger ones still holding water, the older ones only a darker green, and farmers who have never seen them from above know them all the same, since that is where the tractor sinks in after rain.
 """
 SAMPLE_TEXTS: tuple[str, ...] = tuple(_LINES.splitlines())
+
+
+def sample_tokens(folder: ModelFolder | ClassifierFolder) -> TokenBatch:
+    """Return the sample as a model reads it: the texts, or for a cross-encoder pairs of neighbouring ones."""
+    if isinstance(folder, ClassifierFolder):
+        return folder.encode_pairs(SAMPLE_TEXTS[:-1], SAMPLE_TEXTS[1:])
+    return folder.tokenizer.encode(SAMPLE_TEXTS)
+
+
+def compared(backend: Backend, batch: TokenBatch, output: Output) -> Float32:
+    """Compute one vector per sequence whose cosine to that of fp32 says how good a precision is.
+
+    It is the pooled one, which is also what a cross-encoder's head reads: of few classes logits would tell too little. Of
+    a masked language model it is the logits at the token in the middle.
+    """
+    if output == "mlm_logits":
+        return backend.mlm_logits(batch, np.cumsum(batch.lengths) - batch.lengths + batch.lengths // 2)
+    return backend.pooled(batch)
 
 
 def sample_batches(batch: TokenBatch, *, token_budget: int = CPU_TOKEN_BUDGET) -> list[TokenBatch]:

@@ -31,9 +31,9 @@ from embedkit.types import Float32, Runtime
 Ids = NDArray[np.int64]
 
 
-def why_not(runtime: Runtime, config: EncoderConfig, *, static: bool) -> str | None:
-    """Say why a runtime cannot merge this model's tokens; None where it can."""
-    if static:
+def why_not(runtime: Runtime, config: EncoderConfig | None) -> str | None:
+    """Say why a runtime cannot merge this model's tokens; None where it can. A static model has no config."""
+    if config is None:
         return "a static model has no layers"
     if runtime not in ("native", "numpy"):
         return "it merges no tokens"

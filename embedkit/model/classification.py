@@ -86,19 +86,6 @@ class SequenceClassifier(nn.Module):
         return torch.stack(found)
 
     @torch.inference_mode()
-    def score(
-        self,
-        input_ids: Tensor,
-        lengths: Sequence[int],
-        token_type_ids: Tensor | None = None,
-        *,
-        layers: int | None = None,
-    ) -> Tensor:
-        """Score B sequences as `forward` does in evaluation mode: -> (B, C) logits. For the rest see `pooled`."""
-        logits: Tensor = self.head(self.pooled(input_ids, lengths, token_type_ids, layers=layers))
-        return logits
-
-    @torch.inference_mode()
     def pooled(
         self,
         input_ids: Tensor,

@@ -87,7 +87,7 @@ def load_encoder(
         force_precision=computing.force_precision,
         max_seq_length=max_seq_length,
         truncate_dim=truncate_dim,
-        few=interactive,
+        interactive=interactive,
         merge_tokens=merge_tokens,
     )
 
@@ -115,5 +115,5 @@ def load_reranker(
         precision=computing.precision,
         backend=computing.backend,
         force_precision=computing.force_precision,
-        few=interactive,
+        interactive=interactive,
     )

@@ -8,46 +8,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from embedkit.checkpoint.classification import ClassifierFolder, read_classifier_folder
 from embedkit.errors import CheckpointError
+from embedkit.inference.backend import Backend
 from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
-from embedkit.inference.classifier import Scorer, ScoringHead, choose, load_scorer
+from embedkit.inference.loading import choose, load_backend
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.reranking.calibration import Calibration, read_calibration
+from embedkit.reranking.pairs import (
+    PairCounts,
+    PairWindow,
+    count_cut_queries,
+    windows_of_groups,
+    windows_of_pairs,
+)
+from embedkit.retrieval.reranker import Reranker
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.batching import micro_batches, one_ahead
 from embedkit.tokenization.tokenizer import Truncation
 from embedkit.types import Device, Float32, WantedPrecision, WantedRuntime
 
-# Pairs sorted by length together: enough for batches of nearly equal lengths, few enough to answer soon.
-WINDOW_PAIRS = 1024
 
-
-@dataclass(frozen=True)
-class PairCounts:
-    """What a cross-encoder has scored so far; `truncated` pairs lost tokens, in `cut_queries` of them the query did."""
-
-    pairs: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    cut_queries: int = 0
-
-    def __add__(self, other: PairCounts) -> PairCounts:
-        return PairCounts(
-            self.pairs + other.pairs,
-            self.tokens + other.tokens,
-            self.truncated + other.truncated,
-            self.cut_queries + other.cut_queries,
-        )
-
-
-class CrossEncoder:
-    """Scores pairs of texts with one model; a `Reranker`.
+class CrossEncoder(Reranker):
+    """Scores pairs of texts with one model.
 
     `counts` adds up what was scored since it was made.
 
@@ -59,8 +46,7 @@ class CrossEncoder:
     def __init__(
         self,
         folder: ClassifierFolder,
-        scorer: Scorer,
-        head: ScoringHead,
+        backend: Backend,
         *,
         choice: Choice | None = None,
         truncation: Truncation = "second",
@@ -85,8 +71,9 @@ class CrossEncoder:
                 f"{folder.path}: there is no label {label!r}; its labels are {', '.join(folder.labels)}"
             )
         self.folder = folder
+        self.name = folder.name
         self.weight = folder.rerank_weight
-        self.scorer, self.head = scorer, head
+        self.backend = backend
         self.choice = choice
         self.truncation: Truncation = truncation
         self.layers = layers
@@ -96,9 +83,7 @@ class CrossEncoder:
         self.counts = PairCounts()
 
     def __repr__(self) -> str:
-        choice = self.choice
-        how = "" if choice is None else f", {choice.runtime} on {choice.device}, {choice.precision}"
-        return f"CrossEncoder {self.folder.path}{how}"
+        return f"CrossEncoder {self.folder.path}, {self.backend!r}"
 
     @classmethod
     def load(
@@ -114,12 +99,13 @@ class CrossEncoder:
         label: str | None = None,
         probabilities: bool = False,
         backend: WantedRuntime = "auto",
-        few: bool = False,
+        interactive: bool = False,
     ) -> CrossEncoder:
         """Load a `…ForSequenceClassification` folder, as transformers or sentence-transformers write it.
 
-        `probabilities` takes the calibration beside the model. With `few` the precision "auto" measures nothing: it is what
-        was found best before, else fp32. What was chosen stands in `choice`.
+        `probabilities` takes the calibration beside the model. `interactive` says that somebody waits for the answer to one
+        query: the precision "auto" is then what was found best before, else fp32, and nothing is measured. What was chosen
+        is in `choice`.
 
         Raises:
             CheckpointError: the folder is not a cross-encoder that we can compute, or lacks the label or layers.
@@ -128,11 +114,16 @@ class CrossEncoder:
         read = read_classifier_folder(folder, max_seq_length=max_seq_length)
         calibration = read_calibration(read.path) if probabilities else None
         choice = choose(
-            read, device=device, precision=precision, force=force_precision, backend=backend, few=few
+            read,
+            device=device,
+            precision=precision,
+            force=force_precision,
+            backend=backend,
+            interactive=interactive,
         )
         return cls(
             read,
-            *load_scorer(read, choice),
+            load_backend(read, choice),
             choice=choice,
             truncation=truncation,
             layers=layers,
@@ -176,9 +167,7 @@ class CrossEncoder:
             raise TypeError("queries or texts is one string; each must be a sequence of strings")
         if len(queries) != len(texts):
             raise ValueError(f"{len(queries)} queries and {len(texts)} texts; there must be as many of each")
-        windows = [slice(start, start + WINDOW_PAIRS) for start in range(0, len(texts), WINDOW_PAIRS)]
-        pairs = ((queries[window], texts[window]) for window in windows)
-        found = list(self._windows(pairs))
+        found = [logits for _, logits in self._windows(windows_of_pairs(queries, texts))]
         return np.concatenate(found) if found else np.empty((0, len(self.folder.labels)), dtype=np.float32)
 
     def score_groups(self, groups: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Float32]:
@@ -193,27 +182,8 @@ class CrossEncoder:
         return self._groups(groups)
 
     def _groups(self, groups: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Float32]:
-        sizes: list[list[int]] = []  # of the groups of each window that is not yet handed on
-
-        def windows() -> Iterator[tuple[list[str], list[str]]]:
-            queries: list[str] = []
-            texts: list[str] = []
-            counts: list[int] = []
-            for query, own in groups:
-                queries += [query] * len(own)
-                texts += own
-                counts.append(len(own))
-                if len(texts) >= WINDOW_PAIRS:
-                    sizes.append(counts)
-                    yield queries, texts
-                    queries, texts, counts = [], [], []
-            if counts:
-                sizes.append(counts)
-                yield queries, texts
-
-        for logits in self._windows(windows()):
-            edges = np.cumsum(sizes.pop(0))
-            yield from np.split(self._scores(logits), edges[:-1])
+        for window, logits in self._windows(windows_of_groups(groups)):
+            yield from np.split(self._scores(logits), np.cumsum(window.sizes)[:-1])
 
     def check_single(self) -> None:
         """Refuse a model whose output is not one score a pair.
@@ -228,57 +198,25 @@ class CrossEncoder:
                 "a pair. Choose the label that means relevant: --label NAME"
             )
 
-    def _windows(self, pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Iterator[Float32]:
-        """Yield the logits of each window, tokenizing one while the one before is computed."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize") as thread:
-            waiting: Future[tuple[TokenBatch, int]] | None = None
-            for queries, texts in pairs:
-                following = thread.submit(self._tokenize, queries, texts)
-                if waiting is not None:
-                    yield self._compute(*waiting.result())
-                waiting = following
-            if waiting is not None:
-                yield self._compute(*waiting.result())
+    def _windows(self, windows: Iterable[PairWindow]) -> Iterator[tuple[PairWindow, Float32]]:
+        """Yield each window with its logits, (N, C), tokenizing one while the one before is computed."""
+        for window, batch, counts in one_ahead(self._tokenize, windows):
+            logits = self._compute(batch)
+            self.counts += counts
+            yield window, logits
 
-    def _tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[TokenBatch, int]:
-        batch = self.folder.tokenizer.encode_pairs(queries, texts, truncation=self.truncation)
-        return batch, self._count_cut_queries(batch, queries)
+    def _tokenize(self, window: PairWindow) -> tuple[PairWindow, TokenBatch, PairCounts]:
+        batch = self.folder.encode_pairs(window.queries, window.texts, truncation=self.truncation)
+        cut = count_cut_queries(batch, window.queries, self.folder.tokenizer, self.truncation)
+        counts = PairCounts(len(batch), int(batch.lengths.sum()), int(batch.truncated.sum()), cut)
+        return window, batch, counts
 
-    def _count_cut_queries(self, batch: TokenBatch, queries: Sequence[str]) -> int:
-        rows = np.flatnonzero(batch.truncated).tolist()
-        if not rows or batch.untruncated_lengths is None:
-            return 0
-        tokenizer = self.folder.tokenizer
-        room = tokenizer.max_length - tokenizer.pair.num_special
-        distinct = list(dict.fromkeys(queries[row] for row in rows))
-        sizes = {query: len(ids) for query, ids in zip(distinct, tokenizer.ids(distinct), strict=True)}
-        cut = 0
-        for row in rows:
-            left = sizes[queries[row]]
-            # The one keeps a token for the text, the other halves the room between two long texts.
-            cut += left >= room if self.truncation == "second" else left > room // 2
-        return int(cut)
-
-    def _compute(self, batch: TokenBatch, cut_queries: int) -> Float32:
+    def _compute(self, batch: TokenBatch) -> Float32:
         """Run all pairs, longest first, in batches of about `token_budget` tokens: -> (N, C)."""
-        order = np.argsort(-batch.lengths, kind="stable")
-        ends = np.cumsum(batch.lengths[order])
-        out = np.empty((len(order), len(self.folder.labels)), dtype=np.float32)
-        start = 0
-        while start < len(order):
-            done = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, done + self.token_budget, side="right")))
-            rows = order[start:stop]
-            out[rows] = self._forward(batch.take(rows))
-            start = stop
-        truncated = int(batch.truncated.sum())
-        self.counts += PairCounts(len(batch), int(batch.lengths.sum()), truncated, cut_queries)
+        out = np.empty((len(batch), len(self.folder.labels)), dtype=np.float32)
+        for rows in micro_batches(batch.lengths, self.token_budget):
+            out[rows] = self.backend.class_logits(batch.take(rows), layers=self.layers)
         return out
-
-    def _forward(self, batch: TokenBatch) -> Float32:
-        if not self.folder.token_types:
-            batch = replace(batch, token_type_ids=None)
-        return self.head(self.scorer.pooled(batch, layers=self.layers))
 
     def _scores(self, logits: Float32) -> Float32:
         """Turn (N, C) logits into (N,) scores."""

@@ -9,17 +9,23 @@ import numpy as np
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
+from embedkit.inference.choice import Choice
 from embedkit.inference.numpy_runtime.sentence_head import normalize
+from embedkit.retrieval.reranker import Reranker
+from embedkit.tokenization.batching import padded_batches
 from embedkit.types import Float32
 
 
-class MaxSim:
-    """Scores a text by how well each token of the query is met by its best token of the text; a `Reranker`.
+class MaxSim(Reranker):
+    """Scores a text by how well each token of the query is met by its best token of the text.
 
     The score is the mean over the query's tokens of the largest cosine with any token of the text, from -1 to 1; special
     tokens stand aside. The paper sums where this takes the mean, which orders the texts of a query alike.
     Source: Khattab and Zaharia 2020, https://arxiv.org/abs/2004.12832, eq. 3.
     """
+
+    name = "maxsim"
+    weight = 1.0
 
     def __init__(self, encoder: Encoder) -> None:
         """Use a loaded encoder.
@@ -33,7 +39,11 @@ class MaxSim:
                 "Use a transformer model"
             )
         self.encoder = encoder
-        self.weight = 1.0
+
+    @property
+    def choice(self) -> Choice | None:
+        """What computes the encoder."""
+        return self.encoder.choice
 
     def score(self, query: str, texts: Sequence[str]) -> Float32:
         """Score texts against one query: -> (K,) float32.
@@ -45,18 +55,13 @@ class MaxSim:
         if not len(query_tokens) or not texts:
             return scores
         lengths = self.encoder.tokenizer.encode(list(texts)).lengths
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            stop = start + max(1, self.encoder.token_budget // int(lengths[order[start]]))
-            rows = order[start:stop]
+        for rows in padded_batches(lengths, self.encoder.token_budget):
             tokens, counts = self._token_vectors([texts[row] for row in rows], "document")
             some = np.flatnonzero(counts)
             similarities = tokens @ query_tokens.T  # (N, Tq)
             starts = (np.cumsum(counts) - counts)[some]
             if len(some):
                 scores[rows[some]] = np.maximum.reduceat(similarities, starts, axis=0).mean(axis=1)
-            start = stop
         return scores
 
     def _token_vectors(

@@ -21,7 +21,6 @@ from embedkit.data.reading import read_documents, read_queries
 from embedkit.data.records import ReadOptions, titled_text
 from embedkit.data.trec import read_run
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import blend, checked, score_within
 from embedkit.types import Float32
@@ -188,24 +187,20 @@ def answer(
     """Score the first `candidates` texts of each request, or as many as the budget allows; answers in order.
 
     `weight` is the part of the reranker's score in the order; None: the reranker's own.
-    Without a budget a cross-encoder computes pairs of several requests together.
+    Without a budget the reranker gets the whole stream, and may compute pairs of several requests together.
     """
     weight = reranker.weight if weight is None else weight
-    if isinstance(reranker, CrossEncoder) and budget_seconds is None:
-        reranker.check_single()
+    if budget_seconds is None:
         yield from _answer_together(reranker, requests, candidates, weight)
         return
     for request in requests:
         texts = request.texts[:candidates]
-        if budget_seconds is None:
-            scores = checked(reranker.score(request.query, texts), len(texts))
-        else:
-            scores = score_within(reranker, request.query, texts, budget_seconds=budget_seconds)
+        scores = score_within(reranker, request.query, texts, budget_seconds=budget_seconds)
         yield Answer(request, scores, weight)
 
 
 def _answer_together(
-    model: CrossEncoder, requests: Iterable[Request], candidates: int | None, weight: float
+    reranker: Reranker, requests: Iterable[Request], candidates: int | None, weight: float
 ) -> Iterator[Answer]:
     waiting: deque[Request] = deque()
 
@@ -214,8 +209,9 @@ def _answer_together(
             waiting.append(request)
             yield request.query, request.texts[:candidates]
 
-    for scores in model.score_groups(groups()):
-        yield Answer(waiting.popleft(), checked(scores, len(scores)), weight)
+    for scores in reranker.score_groups(groups()):
+        request = waiting.popleft()
+        yield Answer(request, checked(scores, len(request.texts[:candidates])), weight)
 
 
 def trec_lines(reply: Answer, *, top_k: int | None = None, tag: str = "embedkit") -> str:

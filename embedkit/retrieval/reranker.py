@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
+from embedkit.types import Float32
 
 
 class Reranker(Protocol):
     """Scores (query, text) pairs jointly; a higher score is better.
 
-    `weight` is the part of its score in the order of hits, from 0 to 1; the rest is the first stage's (`embedkit.retrieval.reranking.blend`).
+    A class that inherits from this one has to give its `name`, its `weight` and `score`. `name` is what people are told;
+    `weight` is the part of its score in the order of hits, from 0 to 1, beside the first stage's
+    (`embedkit.retrieval.reranking.blend`).
     """
 
-    @property
-    def weight(self) -> float: ...
+    name: str
+    weight: float
 
-    def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def score(self, query: str, texts: Sequence[str]) -> Float32:
         """Return one score for each text, as (K,) float32."""
         ...
+
+    def score_groups(self, groups: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Float32]:
+        """Score a stream of queries, each with its texts: yields (K,) float32 for each, in order, also where K = 0."""
+        for query, texts in groups:
+            yield self.score(query, texts)

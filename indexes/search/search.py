@@ -84,7 +84,7 @@ def checksums(data: mmap.mmap) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SearchRequest:
     """What a search is to find: the best k of the rows that a filter lets pass (None: of all), and how to look."""
 
     k: int
@@ -99,46 +99,46 @@ def search_made(
     snapshot: Snapshot,
     ann: AnnFile | None,
     queries: FloatArray,
-    asked: Asked,
+    request: SearchRequest,
     make: Callable[[Candidates, int], list[list[_Made]]],
 ) -> list[list[_Made]]:
     """Search the prepared queries and return what `make`, given candidates and how many it may use, makes of them."""
-    matching = snapshot.num_rows if asked.rows is None else len(asked.rows)
+    matching = snapshot.num_rows if request.rows is None else len(request.rows)
     results: list[list[_Made]] = [[] for _ in queries]
-    todo, width = np.arange(len(queries)), min(matching, 4 * asked.k if asked.group else asked.k)
+    todo, width = np.arange(len(queries)), min(matching, 4 * request.k if request.group else request.k)
     while len(todo) and width:
-        blocks = search_rows(snapshot, ann, queries[todo], width, asked)
+        blocks = search_rows(snapshot, ann, queries[todo], width, request)
         made = chain.from_iterable(make(found, width) for found in blocks)
         for query, of_query in zip(todo.tolist(), made, strict=True):
             results[query] = of_query
-        if not asked.group or width == matching:
+        if not request.group or width == matching:
             break
         # All passages of the best may belong to a few documents: look further for those queries.
-        todo = np.asarray([query for query in todo.tolist() if len(results[query]) < asked.k], np.int64)
+        todo = np.asarray([query for query in todo.tolist() if len(results[query]) < request.k], np.int64)
         width = min(matching, 4 * width)
     return results
 
 
 def search_rows(
-    snapshot: Snapshot, ann: AnnFile | None, queries: FloatArray, k: int, asked: Asked
+    snapshot: Snapshot, ann: AnnFile | None, queries: FloatArray, k: int, request: SearchRequest
 ) -> Iterator[Candidates]:
     """Yield the candidates for the best k of the prepared queries, in blocks, scored by the stored vectors."""
-    rows = asked.rows
+    rows = request.rows
     mask, matching = snapshot.restrict(rows)
     covered = 0 if ann is None else ann.info.rows
     share = min(1.0, matching / max(1, covered, snapshot.num_rows))
     selective = share < 1 and matching * share < EXACT_WORTH
-    if ann is None or asked.exact or selective or not covered:
-        if asked.device is not None:
+    if ann is None or request.exact or selective or not covered:
+        if request.device is not None:
             from .gpu import search_device
 
-            yield search_device(snapshot, queries, k, mask=mask, matching=matching, device=asked.device)
+            yield search_device(snapshot, queries, k, mask=mask, matching=matching, device=request.device)
         else:
             yield snapshot.search_exact(queries, k, rows=rows)
         return
     if rows is None and (mask is not None or covered != snapshot.rows_up_to(ann.info.last_row)):
         mask = snapshot.present  # a compaction may have dropped rows that the structure still holds
-    knobs = asked.knobs or ann.info.knobs
+    knobs = request.knobs or ann.info.knobs
     for block, found in search_structure(snapshot, ann.load(), queries, k, knobs, mask=mask, share=share):
         if ann.info.last_row < snapshot.next_row - 1:
             newer = snapshot.search_exact(block, k, rows=rows, first_row=ann.info.last_row + 1)

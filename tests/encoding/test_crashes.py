@@ -19,8 +19,9 @@ import pytest
 
 from embedkit.data.reading import read_documents
 from embedkit.encoding.draft import ids_path, partial_path
-from embedkit.encoding.encoder import WINDOW_TEXTS, Encoder
+from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.job import encode_to_file
+from embedkit.encoding.windows import WINDOW_TEXTS
 
 COUNT = 3 * WINDOW_TEXTS + 100
 # Its children start within milliseconds, with torch loaded once.

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.weights import load_sentence_encoder
-from embedkit.encoding.encoder import WINDOW_CHARS, WINDOW_TEXTS, Encoder, TextRefusedError, _next_window
+from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.windows import WINDOW_TEXTS, TextRefusedError
 from embedkit.errors import CheckpointError
 from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.model.config import SentenceConfig
@@ -99,12 +100,6 @@ def test_a_text_longer_than_the_budget_is_a_batch_of_its_own(tiny_model: Path) -
     backend = CountingBackend()
     Encoder(read_model_folder(tiny_model), backend, token_budget=4).encode(["dog " * 20, "cat " * 20])
     assert [batch.lengths.tolist() for batch in backend.batches] == [[22], [22]]
-
-
-def test_windows_end_after_so_many_texts_or_characters() -> None:
-    long = "x" * (WINDOW_CHARS // 2)
-    texts = iter([*["dog"] * (WINDOW_TEXTS + 3), long, long, "girl"])
-    assert [len(_next_window(texts)) for _ in range(4)] == [WINDOW_TEXTS, 5, 1, 0]
 
 
 def test_only_two_windows_of_a_stream_are_read_ahead(tiny_model: Path) -> None:

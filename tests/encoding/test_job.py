@@ -15,8 +15,9 @@ import pytest
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.data.records import Document
 from embedkit.encoding.draft import ids_path, npy_header, partial_path
-from embedkit.encoding.encoder import WINDOW_TEXTS, Encoder
+from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.job import EncodeOptions, EncodeProgress, document_text, encode_to_file
+from embedkit.encoding.windows import WINDOW_TEXTS
 from embedkit.errors import OutputError, RecordError
 from tests.encoding.fakes import CountingBackend
 from tests.tiny import write_tiny_model
@@ -242,8 +243,8 @@ def test_vectors_that_are_not_finite_are_counted_and_written_as_null(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     class Broken(CountingBackend):
-        def forward(self, batch, *, skip=0):  # type: ignore[no-untyped-def] # as above
-            out = super().forward(batch, skip=skip)
+        def pooled(self, batch, *, skip=0):  # type: ignore[no-untyped-def] # as above
+            out = super().pooled(batch, skip=skip)
             out[batch.lengths == 3, 5] = np.nan
             return out
 

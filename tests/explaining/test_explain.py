@@ -14,7 +14,9 @@ from embedkit.explaining.explain import Explanation, explain, split_parts
 from embedkit.explaining.heat_map import png_of
 from embedkit.explaining.page import render_html
 from embedkit.explaining.views import as_dict, stretches
+from embedkit.inference.backend import Backend
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.types import Float32
 
 QUERY, DOCUMENT = "a dog runs", "The girl sings; <b>the dog</b> sleeps"
 
@@ -135,13 +137,9 @@ def test_a_text_without_a_word_is_refused(encoder: Encoder) -> None:
 
 
 def test_what_is_no_transformer_is_refused(encoder: Encoder) -> None:
-    class Table:
-        def forward(
-            self, batch: TokenBatch, *, skip: int = 0
-        ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    class Table(Backend):
+        def pooled(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
             return np.ones((len(batch), 32), np.float32)
-
-        hidden_states = forward
 
         def __repr__(self) -> str:
             return "a table"

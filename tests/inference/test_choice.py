@@ -59,25 +59,25 @@ def test_torch_computes_what_the_kernels_do_not_and_says_why() -> None:
 
 @pytest.mark.usefixtures("all_flags")
 def test_numpy_computes_a_handful_of_texts_in_fp32() -> None:
-    assert choose_runtime(PLAIN, "fp32", "cpu", few=True).runtime == "numpy"
-    choice = choose_runtime(PLAIN, "bf16", "cpu", few=True)
+    assert choose_runtime(PLAIN, "fp32", "cpu", interactive=True).runtime == "numpy"
+    choice = choose_runtime(PLAIN, "bf16", "cpu", interactive=True)
     assert (choice.runtime, choice.reason) == ("native", "not numpy: it computes in fp32 only")
-    assert choose_runtime(MODERN, "fp32", "cpu", few=True).runtime == "torch"
+    assert choose_runtime(MODERN, "fp32", "cpu", interactive=True).runtime == "torch"
 
 
 @pytest.mark.usefixtures("no_flags")
 def test_torch_computes_many_texts_where_there_are_no_kernels() -> None:
     assert choose_runtime(PLAIN, "fp32", "cpu").runtime == "torch"
-    assert choose_runtime(PLAIN, "fp32", "cpu", few=True).runtime == "numpy"
+    assert choose_runtime(PLAIN, "fp32", "cpu", interactive=True).runtime == "numpy"
 
 
 def test_a_static_model_is_a_numpy_array() -> None:
-    assert choose_runtime(PLAIN, "fp32", "cpu", static=True).runtime == "numpy"
-    assert choose_runtime(PLAIN, "bf16", "cuda", static=True).runtime == "torch"
+    assert choose_runtime(None, "fp32", "cpu").runtime == "numpy"
+    assert choose_runtime(None, "bf16", "cuda").runtime == "torch"
     with pytest.raises(
         DeviceError, match="'int8' is computed by the native backend alone, and not here: a static model"
     ):
-        choose_runtime(PLAIN, "int8", "cpu", static=True)
+        choose_runtime(None, "int8", "cpu")
 
 
 @pytest.mark.usefixtures("no_flags")
@@ -128,8 +128,8 @@ def test_devices_without_looking_for_a_gpu_where_there_can_be_none(monkeypatch: 
     assert asked == []
     monkeypatch.setattr(choosing, "gpu_may_be_there", lambda: True)
     assert choose_device_type("auto") == "cuda"
-    assert choose_device_type("auto", few=True) == "cpu"  # done before a GPU is awake
-    assert choose_device_type("cuda", few=True) == "cuda"
+    assert choose_device_type("auto", prefer_cpu=True) == "cpu"  # done before a GPU is awake
+    assert choose_device_type("cuda", prefer_cpu=True) == "cuda"
     assert asked == ["auto", "cuda"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
-from embedkit.inference.choice import Choice, Finding
+from embedkit.inference.choice import Choice, PrecisionFinding
 from embedkit.inference.precision import fastest_good, settle
 from embedkit.inference.sample import SAMPLE_TEXTS
 from embedkit.types import Float32, Precision
@@ -133,7 +133,10 @@ def test_nothing_is_lost_where_the_cache_cannot_be_written(cache: Path) -> None:
 
 def test_fp32_is_taken_where_nothing_is_known() -> None:
     assert fastest_good([]) == "fp32"
-    assert fastest_good([Finding("fp32", 1, 1, 10), Finding("bf16", 0.99989, 0.9, 99)]) == "fp32"
+    assert (
+        fastest_good([PrecisionFinding("fp32", 1, 1, 10), PrecisionFinding("bf16", 0.99989, 0.9, 99)])
+        == "fp32"
+    )
 
 
 def test_the_sample_is_varied_and_its_texts_are_all_different() -> None:
@@ -148,4 +151,4 @@ def test_an_encoder_finds_its_precision_and_says_which(tiny_model: Path, cache: 
     assert encoder.choice is not None
     assert encoder.choice.precision in repr(encoder.backend)
     assert encoder.choice.findings[0].precision == "fp32"
-    assert Encoder.load(tiny_model, device="cpu", precision="auto", few=True).choice.precision == "fp32"  # type: ignore[union-attr] # a loaded encoder has one
+    assert Encoder.load(tiny_model, device="cpu", precision="auto", interactive=True).precision == "fp32"

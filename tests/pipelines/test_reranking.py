@@ -11,9 +11,11 @@ import pytest
 from embedkit.errors import EvaluationError
 from embedkit.pipelines.reranking import evaluate_reranking
 from embedkit.reranking.requests import Request
+from embedkit.retrieval.reranker import Reranker
 
 
-class ByLength:
+class ByLength(Reranker):
+    name = "by length"
     weight = 1.0
 
     def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:

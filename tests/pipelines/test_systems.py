@@ -13,6 +13,7 @@ from embedkit.errors import RecordError
 from embedkit.evaluation.metrics import Metric
 from embedkit.pipelines.systems import Found, depth_of, evaluate_found, labels, rerank_all, search_all
 from embedkit.retrieval.options import SearchOptions
+from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
 from tests.judged import QRELS, QUERIES, write_judged_set
 
@@ -40,9 +41,10 @@ class Words:
         raise AssertionError("nothing is searched by meaning here")
 
 
-class Backwards:
-    """A reranker that turns every list round."""
+class Backwards(Reranker):
+    """Turns every list round."""
 
+    name = "backwards"
     weight = 1.0
 
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from embedkit.checkpoint.classification_weights import load_classifier
 from embedkit.errors import CheckpointError
 from embedkit.reranking.calibration import Calibration
-from embedkit.reranking.cross_encoder import WINDOW_PAIRS, CrossEncoder, PairCounts
-from embedkit.tokenization.batch import TokenBatch
+from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.reranking.pairs import WINDOW_PAIRS, PairCounts
 from tests.tiny_cross_encoder import LONG, QUERY, TEXTS, write_tiny_cross_encoder
 
 TOLERANCE = 2e-6  # fp32, in batches of other sizes
@@ -96,8 +96,6 @@ def test_stream_reads_no_further_than_two_windows_ahead(model: CrossEncoder) -> 
 
 
 def test_query_is_tokenized_once(model: CrossEncoder) -> None:
-    batch, _ = model._tokenize([QUERY] * 3, TEXTS[:3])
-    assert isinstance(batch, TokenBatch)
     seen: list[int] = []
     tokenizer = model.folder.tokenizer
     original = type(tokenizer).ids
@@ -200,7 +198,7 @@ def test_several_labels_need_a_choice(tmp_path: Path) -> None:
 def test_layers_stop_early(folder: Path, model: CrossEncoder) -> None:
     early = CrossEncoder.load(folder, device="cpu", layers=1)
     with torch.no_grad():
-        batch, _ = model._tokenize([QUERY], ["cat"])
+        batch = model.folder.encode_pairs([QUERY], ["cat"])
         assert batch.token_type_ids is not None
         exits = load_classifier(model.folder)(
             torch.from_numpy(batch.input_ids),
@@ -217,7 +215,7 @@ def test_layers_stop_early(folder: Path, model: CrossEncoder) -> None:
 
 def test_calibration_makes_probabilities(folder: Path, model: CrossEncoder) -> None:
     calibration = Calibration(temperature=2.0, offset=0.5, num_pairs=10, error_before=0.2, error_after=0.1)
-    calibrated = CrossEncoder(model.folder, model.scorer, model.head, calibration=calibration)
+    calibrated = CrossEncoder(model.folder, model.backend, calibration=calibration)
     wanted = 1 / (1 + np.exp(-(model.score(QUERY, TEXTS) - 0.5) / 2.0))
     np.testing.assert_allclose(calibrated.score(QUERY, TEXTS), wanted, atol=1e-6)
     with pytest.raises(CheckpointError, match=r"calibration.json: there is no such file.*--calibrate"):

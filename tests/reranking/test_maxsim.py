@@ -28,7 +28,7 @@ def tokens(encoder: Encoder, text: str) -> torch.Tensor:
     """The unit vectors of a text's own tokens, (T, D), by a padded forward pass of one."""
     ids = torch.from_numpy(encoder.tokenizer.encode([text]).input_ids)
     with torch.no_grad():
-        hidden = encoder.backend.model.encoder(ids[None])[0]  # type: ignore[attr-defined] # a TorchBackend
+        hidden = encoder.backend.model.encoder(ids[None])[0]  # type: ignore[attr-defined] # a TorchSentence
     return F.normalize(hidden[1:-1], dim=-1)
 
 

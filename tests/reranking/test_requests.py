@@ -15,12 +15,14 @@ from embedkit.data.trec import read_run
 from embedkit.errors import EvaluationError, RecordError
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.reranking.requests import Request, answer, read_requests, requests_of_run, trec_lines
+from embedkit.retrieval.reranker import Reranker
 from tests.tiny_cross_encoder import QUERY, TEXTS, write_tiny_cross_encoder
 
 
-class ByLength:
-    """A reranker that likes long texts."""
+class ByLength(Reranker):
+    """Likes long texts."""
 
+    name = "by length"
     weight = 1.0
 
     def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.data.records import Hit
+from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import blend, parse_budget, rerank_hits
 
 
-class ByNumber:
+class ByNumber(Reranker):
     """A reranker that reads the score off the text's last word, taking `seconds` a text on its own clock."""
 
+    name = "by number"
     weight = 1.0
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -120,7 +122,8 @@ def test_ranking_under_a_budget_is_that_of_as_many_candidates() -> None:
 
 
 def test_scores_that_cannot_be_ranked_are_refused() -> None:
-    class Broken:
+    class Broken(Reranker):
+        name = "broken"
         weight = 1.0
 
         def __init__(self, scores: list[float]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from embedkit.data.records import Hit
 from embedkit.retrieval.options import SearchOptions
+from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
 
 Embeddings = npt.NDArray[np.float32]
@@ -37,9 +38,10 @@ class ListedIndex:
         return [self.text[:k] for _ in queries]
 
 
-class LengthReranker:
+class LengthReranker(Reranker):
     """Scores a text by its length."""
 
+    name = "by length"
     weight = 1.0
 
     def __init__(self) -> None:
@@ -179,7 +181,8 @@ def test_options_out_of_range_are_refused(options: dict[str, object], message: s
 
 
 def test_a_reranker_with_too_few_scores_is_a_mistake() -> None:
-    class Short:
+    class Short(Reranker):
+        name = "short"
         weight = 1.0
 
         def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:

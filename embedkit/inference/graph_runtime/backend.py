@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from embedkit.checkpoint.arrays import load_sentence_weights
 from embedkit.checkpoint.folder import ModelFolder
+from embedkit.inference.backend import Backend
 from embedkit.inference.graph_runtime.graph import Graph, GraphRuntime, load_graph, run_padded
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
 from embedkit.machine import num_cores
@@ -22,8 +23,8 @@ from embedkit.types import Float32, Precision
 PIECE_TOKENS = 512
 
 
-class GraphBackend:
-    """A `Backend` over an exported graph."""
+class GraphBackend(Backend):
+    """A sentence encoder as an exported graph."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class GraphBackend:
         graph = load_graph(file, runtime, precision=precision, threads=threads)
         return cls(graph, folder, runtime=runtime, precision=precision, threads=threads)
 
-    def forward(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
+    def pooled(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
         if skip:  # the graph pools all tokens
             return self._head(self.hidden_states(batch), batch.lengths, skip=skip)
         return np.concatenate(self._run("sentence_embedding", batch))

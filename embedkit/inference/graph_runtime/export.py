@@ -39,7 +39,7 @@ Reference = Callable[[], Backend]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedGraph:
     """What was written, and how its vectors compare with ours in fp32."""
 
     file: Path
@@ -49,7 +49,7 @@ class Exported:
 
 def export_model(
     folder: ModelFolder, runtime: GraphRuntime, target: Path, *, reference: Reference
-) -> Exported:
+) -> ExportedGraph:
     """Write a model into a new folder as a graph for a runtime, unless its vectors are not those of `reference`.
 
     Raises:
@@ -81,7 +81,7 @@ def export_model(
         folder.tokenizer.save(draft, token_types=False)
         about = json.dumps(describe(folder, runtime, agreement), indent=2, ensure_ascii=False)
         (draft / "export.json").write_text(about + "\n", encoding="utf-8")
-    return Exported(Path(target) / file, agreement, num_bytes)
+    return ExportedGraph(Path(target) / file, agreement, num_bytes)
 
 
 def compare_with_ours(folder: ModelFolder, graph: Graph, reference: Reference) -> Agreement:
@@ -90,7 +90,7 @@ def compare_with_ours(folder: ModelFolder, graph: Graph, reference: Reference) -
     # Few tokens at a time put texts of different lengths together, and some alone.
     batches = sample_batches(folder.tokenizer.encode(CHECK_TEXTS), token_budget=64)
     found = [run_padded(graph, "sentence_embedding", batch) for batch in batches]
-    return compare_vectors(np.concatenate([ours.forward(batch) for batch in batches]), np.concatenate(found))
+    return compare_vectors(np.concatenate([ours.pooled(batch) for batch in batches]), np.concatenate(found))
 
 
 def describe(folder: ModelFolder, runtime: GraphRuntime, agreement: Agreement) -> dict[str, Any]:  # Any: JSON

@@ -36,7 +36,7 @@ def load_graph(file: Path, runtime: GraphRuntime, *, precision: Precision, threa
         CheckpointError: the runtime cannot read the file.
     """
     extra = load_extra(RUNNERS[runtime][0], purpose=f"the {runtime} backend")
-    graph: Graph = extra.Graph(file, precision=precision, threads=threads)
+    graph: Graph = extra.load_graph(file, precision=precision, threads=threads)
     return graph
 
 

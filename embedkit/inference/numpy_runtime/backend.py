@@ -7,18 +7,21 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.checkpoint.arrays import Weights, load_sentence_weights
+from embedkit.checkpoint.arrays import Weights, load_classifier_weights, load_sentence_weights
+from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.folder import ModelFolder
+from embedkit.inference.backend import Backend
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
+from embedkit.inference.numpy_runtime.scoring_head import ScoringHead
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
-from embedkit.model.config import EncoderConfig
+from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32, Precision, Runtime
 
 Ids = NDArray[np.int64]
 
 
-class PackedEncoder(Protocol):
+class TokenEncoder(Protocol):
     """Token vectors of packed sequences: `embedkit.native.NativeEncoder`, `NumpyEncoder` or a `TokenTable`."""
 
     def hidden_states(
@@ -51,60 +54,85 @@ class TokenTable:
         return self.weights.rows("tokens.weight", input_ids[np.cumsum(lengths) - lengths])
 
 
-class PackedBackend:
-    """A `Backend` of token vectors and a `SentenceHead` over them."""
+class PackedBackend(Backend):
+    """Token vectors, a `SentenceHead` that pools them, and a cross-encoder's `ScoringHead` over that."""
 
     def __init__(
-        self, encoder: PackedEncoder, head: SentenceHead, *, runtime: Runtime, precision: Precision
+        self,
+        encoder: TokenEncoder,
+        head: SentenceHead,
+        *,
+        scoring: ScoringHead | None = None,
+        runtime: Runtime,
+        precision: Precision,
     ) -> None:
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.scoring = encoder, head, scoring
         self.runtime, self.precision = runtime, precision
 
     def __repr__(self) -> str:
         return f"{self.runtime} on cpu, {self.precision}"
 
-    @classmethod
-    def load(
-        cls, folder: ModelFolder, *, runtime: Runtime, precision: Precision, merge_tokens: float = 0.0
-    ) -> PackedBackend:
-        """Load a folder's weights for a runtime that can compute them; see `embedkit.inference.choice`.
-
-        Raises:
-            CheckpointError: the weights do not fit the folder's config.
-        """
-        weights = load_sentence_weights(folder)
-        head = SentenceHead(folder.modules.sentence, weights.dense)
-        encoder: PackedEncoder
-        if folder.static:
-            encoder = TokenTable(weights.encoder)
-        else:
-            encoder = load_encoder(
-                folder.config,
-                weights.encoder,
-                runtime=runtime,
-                precision=precision,
-                merge_tokens=merge_tokens,
-            )
-        return cls(encoder, head, runtime=runtime, precision=precision)
-
-    def forward(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
-        if self.head.config.pooling == ("cls",) and not skip:
-            first = self.encoder.first_states(batch.input_ids, batch.lengths, batch.token_type_ids)
-            return self.head(first, np.ones(len(batch), np.int64))
-        return self.head(self.hidden_states(batch), batch.lengths, skip=skip)
+    def pooled(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
+        return self._pooled(batch, skip=skip)
 
     def hidden_states(self, batch: TokenBatch) -> Float32:
+        if isinstance(self.encoder, TokenTable):  # whose vectors know nothing of what stands around them
+            return super().hidden_states(batch)
         return self.encoder.hidden_states(batch.input_ids, batch.lengths, batch.token_type_ids)
 
+    def class_logits(self, batch: TokenBatch, *, layers: int | None = None) -> Float32:
+        if self.scoring is None:
+            return super().class_logits(batch, layers=layers)
+        return self.scoring(self._pooled(batch, layers=layers))
 
-def load_encoder(
+    def _pooled(self, batch: TokenBatch, *, skip: int = 0, layers: int | None = None) -> Float32:
+        """Compute no more of the last layer than the pooling reads: -> (B, E)."""
+        tokens = batch.input_ids, batch.lengths, batch.token_type_ids
+        if self.head.config.pooling == ("cls",) and not skip:
+            return self.head(self.encoder.first_states(*tokens, layers=layers), np.ones(len(batch), np.int64))
+        return self.head(self.encoder.hidden_states(*tokens, layers=layers), batch.lengths, skip=skip)
+
+
+def load_packed(
+    folder: ModelFolder | ClassifierFolder,
+    *,
+    runtime: Runtime,
+    precision: Precision,
+    merge_tokens: float = 0.0,
+) -> PackedBackend:
+    """Load a folder's weights for a runtime that can compute them; see `embedkit.inference.choice`.
+
+    Raises:
+        CheckpointError: the weights do not fit the folder's config.
+    """
+    scoring = None
+    if isinstance(folder, ClassifierFolder):
+        classifier = load_classifier_weights(folder)
+        weights = classifier.encoder
+        head = SentenceHead(SentenceConfig(pooling=(folder.head.pooling,)), ())
+        scoring = ScoringHead(folder.config, folder.head, classifier.head)
+    else:
+        sentence = load_sentence_weights(folder)
+        weights = sentence.encoder
+        head = SentenceHead(folder.modules.sentence, sentence.dense)
+    encoder: TokenEncoder
+    if isinstance(folder, ModelFolder) and folder.static:
+        encoder = TokenTable(weights)
+    else:
+        encoder = make_encoder(
+            folder.config, weights, runtime=runtime, precision=precision, merge_tokens=merge_tokens
+        )
+    return PackedBackend(encoder, head, scoring=scoring, runtime=runtime, precision=precision)
+
+
+def make_encoder(
     config: EncoderConfig,
     weights: Weights,
     *,
     runtime: Runtime,
     precision: Precision,
     merge_tokens: float = 0.0,
-) -> PackedEncoder:
+) -> TokenEncoder:
     """Make the encoder of a runtime: `native` or `numpy`."""
     if runtime == "numpy":
         return NumpyEncoder(config, weights, merge_tokens=merge_tokens)

@@ -33,7 +33,7 @@ NORMALIZED = ("info_nce", "simcse", "margin_mse", "kl_distillation")  # that tak
 
 
 @dataclass(frozen=True)
-class Columns:
+class BatchRows:
     """Where the vectors of B rows lie among the U vectors of the batch's texts.
 
     Shapes:
@@ -76,14 +76,14 @@ class Objective(nn.Module):
     def temperature(self) -> float | Tensor:
         return self.recipe.temperature if self.log_temperature is None else self.log_temperature.exp()
 
-    def forward(self, embeddings: Tensor, columns: Columns, guide: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, batch: BatchRows, guide: Tensor | None = None) -> Tensor:
         """Return the loss of a batch.
 
         Shapes:
             embeddings: (U, E), or (U, L, E) with adaptive layers; guide: (U, G) another model's vectors
             returns: ()
         """
-        function, parts = self._bound(embeddings, columns, guide)
+        function, parts = self._bound(embeddings, batch, guide)
         if self.recipe.matryoshka and embeddings.shape[-1] not in self.recipe.matryoshka:
             dims: tuple[int, ...] = (*self.recipe.matryoshka, embeddings.shape[-1])
         else:
@@ -95,11 +95,11 @@ class Objective(nn.Module):
         return function(*parts)
 
     def _bound(
-        self, embeddings: Tensor, columns: Columns, guide: Tensor | None
+        self, embeddings: Tensor, batch: BatchRows, guide: Tensor | None
     ) -> tuple[losses.EmbeddingLoss, list[Tensor]]:
         """Return the loss as a function of embeddings alone, and the embeddings to give it."""
-        recipe, loss, rows = self.recipe, self.loss, columns.rows
-        first = embeddings[columns.first]
+        recipe, loss, rows = self.recipe, self.loss, batch.rows
+        first = embeddings[batch.first]
         if loss == "embedding_mse":
             assert rows.vectors is not None
             return partial(_swap, losses.embedding_mse, self._tensor(rows.vectors, embeddings)), [first]
@@ -107,14 +107,14 @@ class Objective(nn.Module):
             assert rows.labels is not None
             return self._in_batch_triplet(self._tensor(rows.labels, embeddings)), [first]
         if loss == "tsdae":
-            return partial(self._denoise, columns), [first]
-        assert columns.second is not None
-        second = embeddings[columns.second]
+            return partial(self._denoise, batch), [first]
+        assert batch.second is not None
+        second = embeddings[batch.second]
         match loss:
             case "info_nce" | "simcse":
-                return self._info_nce(embeddings, columns, guide)
+                return self._info_nce(embeddings, batch, guide)
             case "triplet" | "margin_mse" | "kl_distillation":
-                return self._with_negatives(embeddings, columns)
+                return self._with_negatives(embeddings, batch)
             case "cosent" | "angle":
                 assert rows.scores is not None
                 of_pairs = losses.cosent if loss == "cosent" else losses.angle
@@ -139,19 +139,19 @@ class Objective(nn.Module):
         return lambda u, v: pull(u, v, alike, margin=margin), [first, second]
 
     def _info_nce(
-        self, embeddings: Tensor, columns: Columns, guide: Tensor | None
+        self, embeddings: Tensor, batch: BatchRows, guide: Tensor | None
     ) -> tuple[losses.EmbeddingLoss, list[Tensor]]:
-        assert columns.second is not None
-        documents = columns.second
-        if columns.negatives is not None:
-            extra = torch.unique(columns.negatives[columns.negatives >= 0])
+        assert batch.second is not None
+        documents = batch.second
+        if batch.negatives is not None:
+            extra = torch.unique(batch.negatives[batch.negatives >= 0])
             documents = torch.cat([documents, extra])  # (N,)
         # A text that stands among the negatives of other rows, too, is no negative of its own query.
-        same = documents[None, :] == columns.second[:, None]  # (B, N)
+        same = documents[None, :] == batch.second[:, None]  # (B, N)
         same.diagonal().fill_(False)
         if guide is not None:
             unit = F.normalize(guide, dim=-1)
-            same = same | self._false_negatives(unit[columns.first] @ unit[documents].T)
+            same = same | self._false_negatives(unit[batch.first] @ unit[documents].T)
 
         def of(queries: Tensor, found: Tensor) -> Tensor:
             queries, found = self._unit(queries), self._unit(found)
@@ -166,32 +166,32 @@ class Objective(nn.Module):
                 excluded=excluded if bool(excluded.any()) else None,
             )
 
-        return of, [embeddings[columns.first], embeddings[documents]]
+        return of, [embeddings[batch.first], embeddings[documents]]
 
     def _false_negatives(self, similarities: Tensor) -> Tensor:
         return losses.false_negatives(similarities, margin=self.recipe.false_negative_margin)
 
     def _with_negatives(
-        self, embeddings: Tensor, columns: Columns
+        self, embeddings: Tensor, batch: BatchRows
     ) -> tuple[losses.EmbeddingLoss, list[Tensor]]:
-        assert columns.second is not None
-        assert columns.negatives is not None
+        assert batch.second is not None
+        assert batch.negatives is not None
         recipe = self.recipe
-        real = columns.negatives >= 0  # (B, K)
+        real = batch.negatives >= 0  # (B, K)
         if self.loss == "triplet":
             rows, _ = real.nonzero(as_tuple=True)  # one triplet for each negative
-            negatives = columns.negatives[real]
+            negatives = batch.negatives[real]
             margin: float | Literal["soft"] = (
                 "soft" if recipe.soft_margin else recipe.margin or TRIPLET_MARGIN
             )
             function = partial(losses.triplet, margin=margin, distance="cosine")
             return function, [
-                embeddings[columns.first[rows]],
-                embeddings[columns.second[rows]],
+                embeddings[batch.first[rows]],
+                embeddings[batch.second[rows]],
                 embeddings[negatives],
             ]
-        assert columns.rows.margins is not None
-        margins = self._tensor(columns.rows.margins, embeddings)
+        assert batch.rows.margins is not None
+        margins = self._tensor(batch.rows.margins, embeddings)
 
         def of(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
             queries, positives, negatives = map(self._unit, (queries, positives, negatives))
@@ -205,9 +205,9 @@ class Objective(nn.Module):
             return losses.kl_distillation(candidates, teacher, mask=mask)
 
         return of, [
-            embeddings[columns.first],
-            embeddings[columns.second],
-            embeddings[columns.negatives.clamp(min=0).flatten()],
+            embeddings[batch.first],
+            embeddings[batch.second],
+            embeddings[batch.negatives.clamp(min=0).flatten()],
         ]
 
     def _in_batch_triplet(self, labels: Tensor) -> losses.EmbeddingLoss:
@@ -219,12 +219,12 @@ class Objective(nn.Module):
         of = losses.batch_all_triplet if self.loss == "batch_all_triplet" else losses.batch_semi_hard_triplet
         return lambda e: of(e, labels, margin=margin, distance="cosine")
 
-    def _denoise(self, columns: Columns, embeddings: Tensor) -> Tensor:
+    def _denoise(self, batch: BatchRows, embeddings: Tensor) -> Tensor:
         assert self.decoder is not None
-        assert columns.original_ids is not None
-        assert columns.original_mask is not None
-        logits = self.decoder(columns.original_ids, embeddings)
-        return losses.token_cross_entropy(logits, columns.original_ids, columns.original_mask)
+        assert batch.original_ids is not None
+        assert batch.original_mask is not None
+        logits = self.decoder(batch.original_ids, embeddings)
+        return losses.token_cross_entropy(logits, batch.original_ids, batch.original_mask)
 
     def _unit(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings, dim=-1) if self._normalize else embeddings

@@ -28,7 +28,7 @@ from embedkit.model.sentence import SentenceEncoder
 from embedkit.recipe import as_table
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.contrastive.data_sets import DataSet, Entries, entries_of
-from embedkit.training.contrastive.objective import Columns, Objective
+from embedkit.training.contrastive.objective import BatchRows, Objective
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
 from embedkit.training.engine.evaluation_sets import Embed, EvaluationSet, evaluation_hashes
 from embedkit.training.engine.gather import gather_rows
@@ -37,7 +37,7 @@ from embedkit.training.engine.loop import Shares
 from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
 from embedkit.training.engine.run_folder import RunFolder
-from embedkit.training.engine.sharding import Part, average_gradients, deal
+from embedkit.training.engine.sharding import BatchPart, average_gradients, shard
 from embedkit.training.rows.sampling import Mixture
 
 Ints = NDArray[np.int64]
@@ -140,7 +140,7 @@ class Contrastive:
         each, entries = self.entries(step)
         parts, order, length_sum = self._parts(entries, ranks)
 
-        def encode(part: Part) -> Tensor:
+        def encode(part: BatchPart) -> Tensor:
             return forward(module, part.tokens, ranks, self._recipe.run.precision, skip=part.skip)
 
         def loss(embeddings: Tensor) -> Tensor:
@@ -162,10 +162,10 @@ class Contrastive:
             values["temperature"] = temperature.detach() / ranks.world
         return Shares(values, length_sum, passes * self._flops(parts))
 
-    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[Part], Ints, int]:
-        """Tokenize a batch's texts and deal them out to the devices; see `deal`."""
+    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[BatchPart], Ints, int]:
+        """Tokenize a batch's texts and share them among the devices; see `shard`."""
         tokens = self._tokenizer.encode(entries.texts)
-        parts, order = deal(
+        parts, order = shard(
             tokens, entries.groups, self._skips(), ranks, budget=self._recipe.data.micro_tokens
         )
         return parts, order, sum(int(part.tokens.lengths.sum()) for part in parts)
@@ -192,12 +192,12 @@ class Contrastive:
         embeddings = embeddings[
             torch.from_numpy(places).to(ranks.device)
         ]  # (U, ...) in the order of the texts
-        columns = self._columns(entries, ranks)
+        batch = self._batch_rows(entries, ranks)
         guide = self._guidance(entries, ranks)
-        value: Tensor = each.objective(embeddings, columns, guide)
+        value: Tensor = each.objective(embeddings, batch, guide)
         return value
 
-    def _columns(self, entries: Entries, ranks: Ranks) -> Columns:
+    def _batch_rows(self, entries: Entries, ranks: Ranks) -> BatchRows:
         def move(array: Ints | None) -> Tensor | None:
             return None if array is None else torch.from_numpy(array).to(ranks.device)
 
@@ -209,7 +209,7 @@ class Contrastive:
                 self._folder.config.pad_token_id
             )
             ids, mask = torch.from_numpy(padded).to(ranks.device), torch.from_numpy(real).to(ranks.device)
-        return Columns(entries.rows, first, move(entries.second), move(entries.negatives), ids, mask)
+        return BatchRows(entries.rows, first, move(entries.second), move(entries.negatives), ids, mask)
 
     def _guidance(self, entries: Entries, ranks: Ranks) -> Tensor | None:
         if self._guide is None:
@@ -226,7 +226,7 @@ class Contrastive:
         )
         return torch.from_numpy(vectors).to(ranks.device)
 
-    def _flops(self, parts: Sequence[Part]) -> float:
+    def _flops(self, parts: Sequence[BatchPart]) -> float:
         """Count the multiplications and additions of a forward pass: products of weights and of attention."""
         config = self._folder.config
         layers = self._model.encoder.layers

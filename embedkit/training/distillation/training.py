@@ -21,13 +21,14 @@ from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.errors import TrainingError
 from embedkit.model.static import StaticEncoder
 from embedkit.recipe import as_table
+from embedkit.tokenization.batching import micro_batches
 from embedkit.training.distillation.recipe import DistillRecipe
 from embedkit.training.distillation.student import Student, principal_axes
 from embedkit.training.distillation.student_folder import ALIGNED_TEXTS, aligning_axes
 from embedkit.training.distillation.teacher import TeacherCache
 from embedkit.training.engine.evaluation_sets import EvaluationSet, evaluation_hashes, row_cosines
 from embedkit.training.engine.loop import Shares
-from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward, micro_batches
+from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.losses import embedding_mse

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from embedkit.model.filling import fill_up
 from embedkit.model.layers import runs_of
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.batching import micro_batches
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.ranks import Ranks, autocast
 from embedkit.training.engine.recipes import Precision
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-# oneDNN compiles a kernel for every number of rows it meets and keeps a thousand of them: without this, a run on a CPU grew by
-# gigabytes.
-CPU_ROWS_MULTIPLE = 64
 EVALUATION_WINDOW = 4096  # texts tokenized and sorted by length together
 
 
@@ -40,19 +37,12 @@ class PackedEncoder(nn.Module):
         if not isinstance(self.model, SentenceEncoder):
             return self.model.forward_packed(input_ids, lengths, skip=skip)
         count = len(lengths)
-        if input_ids.device.type == "cpu" and not skip:
-            input_ids, lengths = fill_up(input_ids, lengths, self.model.encoder.config.max_tokens)
+        if not skip:
+            max_tokens = self.model.encoder.config.max_tokens
+            input_ids, lengths, _ = fill_up(input_ids, lengths, max_tokens=max_tokens)
         if self.all_layers and self.training:
             return encode_layers(self.model, input_ids, lengths, skip=skip)[:count]
         return self.model.forward_packed(input_ids, lengths, skip=skip)[:count]
-
-
-def fill_up(input_ids: Tensor, lengths: Sequence[int], max_tokens: int) -> tuple[Tensor, Sequence[int]]:
-    """Add one sequence of zeros so that the number of tokens is a multiple of 64; its vector is to be dropped."""
-    missing = -len(input_ids) % min(CPU_ROWS_MULTIPLE, max_tokens)
-    if not missing:
-        return input_ids, lengths
-    return F.pad(input_ids, (0, missing)), [*lengths, missing]
 
 
 def encode_layers(
@@ -68,23 +58,6 @@ def encode_layers(
         last = hidden if encoder.final_norm is None else encoder.final_norm(hidden)
         vectors.append(model.pool_packed(last, lengths, skip=skip))
     return torch.stack(vectors, dim=1)
-
-
-def micro_batches(lengths: Ints, budget: int) -> Iterator[Ints]:
-    """Cut sequences, longest first, into groups of at most `budget` tokens: their numbers, one group after another.
-
-    A sequence longer than the budget stands alone.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = tokens = 0
-    for place, row in enumerate(order):
-        length = int(lengths[row])
-        if place > start and tokens + length > budget:
-            yield order[start:place]
-            start, tokens = place, 0
-        tokens += length
-    if len(order):
-        yield order[start:]
 
 
 def forward(

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from embedkit.tokenization.batch import TokenBatch
-from embedkit.training.engine.micro_batches import micro_batches
+from embedkit.tokenization.batching import micro_batches
 from embedkit.training.engine.ranks import Ranks
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchPart:
     """Some texts of a batch that go through the model together: their numbers in the batch, and their tokens.
 
     The first `skip` tokens of each are not pooled.
@@ -30,10 +30,10 @@ class Part:
     skip: int
 
 
-def deal(
+def shard(
     tokens: TokenBatch, groups: Ints, skips: Sequence[int], ranks: Ranks, *, budget: int
-) -> tuple[list[Part], Ints]:
-    """Deal the texts of a batch out to the devices, longest first, and cut this one's share into parts of `budget` tokens.
+) -> tuple[list[BatchPart], Ints]:
+    """Share the texts of a batch among the devices, longest first, and cut this one's share into parts of `budget` tokens.
 
     Texts of group g skip `skips[g]` tokens; a part's texts skip alike.
 
@@ -46,7 +46,7 @@ def deal(
     width = -(-len(longest_first) // ranks.world)
     alike = len(set(skips)) == 1
     orders = np.full((ranks.world, width), -1, dtype=np.int64)
-    own: list[Part] = []
+    own: list[BatchPart] = []
     for rank in range(ranks.world):
         share = longest_first[rank :: ranks.world]
         found: list[tuple[Ints, int]] = []
@@ -57,7 +57,7 @@ def deal(
             flat = np.concatenate([numbers for numbers, _ in found])
             orders[rank, : len(flat)] = flat
         if rank == ranks.rank:
-            own = [Part(numbers, tokens.take(numbers), skip) for numbers, skip in found]
+            own = [BatchPart(numbers, tokens.take(numbers), skip) for numbers, skip in found]
     return own, orders.flatten()
 
 

@@ -12,15 +12,15 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.shared import models
-from embedkit.inference.choice import Choice, Finding
+from embedkit.inference.choice import Choice, PrecisionFinding
 from tests.conftest import needs_half_precision
 from tests.tiny import tiny_config, write_tiny_model
 
 RUNNER = CliRunner()
 FINDINGS = (
-    Finding("fp32", 1.0, 1.0, 100.0),
-    Finding("bf16", 0.99998, 0.9999, 250.0),
-    Finding("int8", 0.99712, 0.99234, 500.0),
+    PrecisionFinding("fp32", 1.0, 1.0, 100.0),
+    PrecisionFinding("bf16", 0.99998, 0.9999, 250.0),
+    PrecisionFinding("int8", 0.99712, 0.99234, 500.0),
 )
 
 
@@ -35,7 +35,7 @@ FINDINGS = (
     ],
 )
 def test_note_says_what_was_measured(
-    precision: str, findings: tuple[Finding, ...], note: str, capsys: pytest.CaptureFixture[str]
+    precision: str, findings: tuple[PrecisionFinding, ...], note: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     choice = Choice("native", "cpu", precision, "", findings)  # type: ignore[arg-type] # of the names
     models.say_choice(choice)

@@ -25,7 +25,12 @@ from embedkit.extras import EXTRAS, has_extra, load_extra
 from embedkit.inference.graph_runtime import export as exporting
 from embedkit.inference.graph_runtime import onnx_writer as onnx_graph
 from embedkit.inference.graph_runtime.backend import PIECE_TOKENS, cut
-from embedkit.inference.graph_runtime.export import Exported, cached_graph, compare_with_ours, export_model
+from embedkit.inference.graph_runtime.export import (
+    ExportedGraph,
+    cached_graph,
+    compare_with_ours,
+    export_model,
+)
 from embedkit.inference.graph_runtime.graph import RUNNERS, GraphRuntime, load_graph, run_padded
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
 from embedkit.inference.loading import choose, load_backend, load_reference
@@ -58,7 +63,7 @@ needs_openvino = pytest.mark.skipif(not has_extra("openvino"), reason="the extra
 runtimes = pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.parity)])
 
 
-def export_folder(folder: ModelFolder, runtime: GraphRuntime, target: Path) -> Exported:
+def export_folder(folder: ModelFolder, runtime: GraphRuntime, target: Path) -> ExportedGraph:
     return export_model(folder, runtime, target, reference=partial(load_reference, folder))
 
 
@@ -101,7 +106,7 @@ def test_every_family_gives_the_vectors_of_torch(
     graph = load_backend(folder, choose(folder, device="cpu", backend=runtime))
     assert repr(graph) == f"{runtime} on cpu, fp32"
     batch = random_batch(folder)
-    np.testing.assert_allclose(graph.forward(batch), ours.forward(batch), atol=TOLERANCE)
+    np.testing.assert_allclose(graph.pooled(batch), ours.pooled(batch), atol=TOLERANCE)
     # Token vectors are some units long.
     np.testing.assert_allclose(graph.hidden_states(batch), ours.hidden_states(batch), atol=3 * TOLERANCE)
 
@@ -122,7 +127,7 @@ def test_poolings_dense_layers_and_activations(runtime: GraphRuntime, tmp_path: 
     folder = read_model_folder(write_tiny_model(tmp_path / "m", sentence=sentence))
     batch = random_batch(folder)
     wanted, found = (
-        load_backend(folder, choose(folder, device="cpu", backend=name)).forward(batch)
+        load_backend(folder, choose(folder, device="cpu", backend=name)).pooled(batch)
         for name in ("torch", runtime)
     )
     assert np.ptp(wanted, axis=0).max() > 1e-3  # not all alike after six layers
@@ -334,13 +339,15 @@ def test_what_is_not_computed_so_is_refused(tiny_model: Path, tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="a static model is a table of vectors; there is no graph"):
         export_folder(read_model_folder(tmp_path / "s"), "onnx", tmp_path / "out")
     reranker = write_tiny_cross_encoder(tmp_path / "r")
-    with pytest.raises(DeviceError, match="the onnx backend computes sentence encoders only"):
+    with pytest.raises(
+        DeviceError, match=r"the onnx backend does not compute .*: it computes no class scores"
+    ):
         CrossEncoder.load(reranker, device="cpu", backend="onnx")
     backend = load_backend(
         read_model_folder(tiny_model), choose(read_model_folder(tiny_model), device="cpu", backend="onnx")
     )
     with pytest.raises(ValueError, match="takes single texts, whose tokens are all of type 0"):
-        backend.forward(TokenBatch(np.array([2, 9, 3]), np.array([3]), np.array([0, 0, 1])))
+        backend.pooled(TokenBatch(np.array([2, 9, 3]), np.array([3]), np.array([0, 0, 1])))
 
 
 @runtimes

@@ -11,7 +11,8 @@ import torch
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
-from embedkit.inference.torch_runtime.backend import TorchBackend, choose_device
+from embedkit.inference.torch_runtime.backend import choose_device
+from embedkit.inference.torch_runtime.models import TorchSentence, load_torch
 from embedkit.types import Precision
 
 TEXTS = ["the dog runs", "a small red horse eats a large green guitar by the beach", ""]
@@ -44,6 +45,8 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 
 def test_the_backend_says_what_it_is_and_stays_in_evaluation(tiny_model: Path) -> None:
-    backend = TorchBackend.load(read_model_folder(tiny_model), device="cpu", precision="fp32")
+    read = read_model_folder(tiny_model)
+    backend = load_torch(read, output="pooled", device="cpu", precision="fp32")
+    assert isinstance(backend, TorchSentence)
     assert repr(backend) == "torch on cpu, fp32"
     assert not backend.model.training

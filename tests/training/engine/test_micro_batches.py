@@ -5,43 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.encoding.encoder import Encoder
-from embedkit.training.engine.micro_batches import (
-    PackedEncoder,
-    embed_texts,
-    encode_layers,
-    fill_up,
-    micro_batches,
-)
+from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, encode_layers
 from embedkit.training.engine.ranks import alone
 
 TEXTS = ["the dog sleeps", "a girl", "the horse runs and runs in the water 12 34"]
 
 
-def test_micro_batches_keep_within_the_budget_longest_first() -> None:
-    """Lengths 5, 9, 2, 4 and a budget of 8: 9 stands alone, then 5, then 4 and 2."""
-    found = [part.tolist() for part in micro_batches(np.array([5, 9, 2, 4]), 8)]
-    assert found == [[1], [0], [3, 2]]
-
-
-@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 60))
-def test_every_sequence_is_in_one_micro_batch(lengths: list[int], budget: int) -> None:
-    sizes = np.array(lengths, dtype=np.int64)
-    parts = list(micro_batches(sizes, budget))
-    assert sorted(row for part in parts for row in part.tolist()) == list(range(len(lengths)))
-    assert all(len(part) == 1 or sizes[part].sum() <= budget for part in parts)
-
-
-def test_filling_up_adds_one_sequence_and_changes_no_vector(tiny_model: Path) -> None:
+def test_what_fills_up_changes_no_vector(tiny_model: Path) -> None:
     model = load_sentence_encoder(read_model_folder(tiny_model))
-    ids, lengths = fill_up(torch.ones(70, dtype=torch.long), [30, 40], 64)
-    assert (len(ids), list(lengths)) == (128, [30, 40, 58])
-    assert fill_up(ids, lengths, 64) == (ids, lengths)
     batch = read_model_folder(tiny_model).tokenizer.encode(TEXTS)
     tokens = torch.from_numpy(batch.input_ids)
     with torch.no_grad():

@@ -9,8 +9,7 @@ from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.pretraining import load_pretraining
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.data.records import ReadOptions
-from embedkit.errors import CheckpointError, RecordError, TrainingError
-from embedkit.inference.torch_runtime.fill_mask import fill_mask
+from embedkit.errors import TrainingError
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.estimate import estimate, matmul_peak
 from embedkit.training.engine.loop import train
@@ -134,27 +133,3 @@ def test_the_estimate_counts_and_leaves_the_weights_alone(corpus: Corpus, tokeni
     assert found.seconds == pytest.approx(found.tokens / found.tokens_per_second)
     assert 0 < found.share_of_peak < 1
     assert matmul_peak(torch.device("cpu"), "fp32", seconds=0.01) > 1e8
-
-
-def test_fill_mask_predicts_each_mask_in_order(trained: Path) -> None:
-    folder = read_model_folder(trained)
-    found = fill_mask(folder, ["the [MASK] sees the [MASK].", "a [MASK]"], top_k=3)
-    assert [filling.text for filling in found] == [
-        "the [MASK] sees the [MASK].",
-        "the [MASK] sees the [MASK].",
-        "a [MASK]",
-    ]
-    for filling in found:
-        assert len(filling.tokens) == 3
-        assert list(filling.probabilities) == sorted(filling.probabilities, reverse=True)
-        assert 0 < sum(filling.probabilities) <= 1
-
-
-def test_fill_mask_refuses_what_it_cannot_fill(trained: Path, tiny_model: Path) -> None:
-    folder = read_model_folder(trained)
-    with pytest.raises(RecordError, match=r"the text 'no mask' has 0 \[MASK\]"):
-        fill_mask(folder, ["no mask"])
-    with pytest.raises(RecordError, match=r"has 1 \[MASK\], of which 0 are within the 32 tokens"):
-        fill_mask(folder, ["the cat " * 40 + "[MASK]"])
-    with pytest.raises(CheckpointError, match="has no masked-language-model head"):
-        fill_mask(read_model_folder(tiny_model), ["a [MASK]"])

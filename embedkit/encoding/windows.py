@@ -1,0 +1,118 @@
+"""A stream of texts in windows: cut by count and characters, tokenized, each distinct text of a window once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.errors import RecordError
+from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.types import Float32, OnTruncate
+
+# Texts sorted by length together. Larger windows have more neighbours of equal length; 4,096 gets nearly all of the
+# gain (benchmarks/encode.py) in a few megabytes.
+WINDOW_TEXTS = 4096
+# A window of long documents ends earlier: at most this many characters (and one text more) wait in memory.
+WINDOW_CHARS = 2**23
+
+
+class TextRefusedError(RecordError):
+    """A text cannot be encoded as it was asked for; `row` is its number within its window."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+@dataclass(frozen=True)
+class TokenizedWindow:
+    """A window's distinct texts as tokens; `rows` (N,) leads from each text to its distinct one.
+
+    Shapes:
+        owners: (C,) the distinct text of each sequence: several where one was cut into chunks
+        truncated, empty: (N,) bool
+    """
+
+    batch: TokenBatch
+    owners: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class EncodedWindow:
+    """The vectors of some consecutive texts, and what there is to say about them.
+
+    Shapes:
+        embeddings: (N, E) float32; truncated, empty: (N,) bool; num_tokens counts what the model has read
+    """
+
+    embeddings: Float32
+    truncated: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+    num_tokens: int
+
+
+def cut_windows(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Yield the texts in windows: as many as one holds, by count and by characters."""
+    window: list[str] = []
+    chars = 0
+    for text in texts:
+        window.append(text)
+        chars += len(text)
+        if len(window) == WINDOW_TEXTS or chars >= WINDOW_CHARS:
+            yield window
+            window, chars = [], 0
+    if window:
+        yield window
+
+
+def tokenize_window(
+    texts: list[str], tokenizer: Tokenizer, *, prompt: str, repeat: int, on_truncate: OnTruncate
+) -> TokenizedWindow:
+    """Put the prompt before each distinct text and make tokens of it; each chunk repeats the first `repeat` tokens.
+
+    Raises:
+        TextRefusedError: a text has no tokens at all, or is too long and `on_truncate` is "error".
+    """
+    number: dict[str, int] = {}  # equal texts are encoded once
+    rows = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
+    distinct = [prompt + text for text in number] if prompt else list(number)
+    if on_truncate == "chunk":
+        batch, owners = tokenizer.encode_chunks(distinct, repeat=repeat)
+        truncated = np.zeros(len(distinct), dtype=np.bool_)
+    else:
+        batch = tokenizer.encode(distinct)
+        owners = np.arange(len(distinct))
+        truncated = batch.truncated
+    if on_truncate == "error" and truncated.any():
+        first = int(np.flatnonzero(truncated[rows])[0])
+        assert batch.untruncated_lengths is not None
+        raise TextRefusedError(
+            f"the text {texts[first][:60]!r} has {batch.untruncated_lengths[rows[first]]:,} tokens; the model "
+            f"reads {tokenizer.max_length:,}. Cut it, or pass --on-truncate chunk|warn|ok",
+            first,
+        )
+    if int(batch.lengths.min()) == 0:
+        first = int(np.flatnonzero(rows == owners[int(batch.lengths.argmin())])[0])
+        raise TextRefusedError(
+            f"the text {texts[first][:60]!r} has no tokens, and this model adds none of its own; "
+            "there must be one at least. Remove it",
+            first,
+        )
+    empty = np.array([not text or text.isspace() for text in number], dtype=np.bool_)
+    return TokenizedWindow(batch, owners, rows, truncated[rows], empty[rows])
+
+
+def average_chunks(embeddings: Float32, window: TokenizedWindow) -> Float32:
+    """Average the vectors of each text's chunks, weighted by their tokens: (C, E) -> (B, E)."""
+    weights = window.batch.lengths.astype(np.float32)[:, None]
+    starts = np.flatnonzero(np.diff(window.owners, prepend=-1))
+    summed = np.add.reduceat(embeddings * weights, starts, axis=0)
+    averaged: Float32 = (summed / np.add.reduceat(weights, starts, axis=0)).astype(np.float32)
+    return averaged
