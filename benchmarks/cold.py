@@ -1,12 +1,12 @@
-"""One query from a cold shell: `embedkit search` beside a sentence-transformers script, seconds and memory of the process.
+"""One query from a cold shell: time and memory of `embedkit search` and of a sentence-transformers script.
 
     python benchmarks/cold.py DOCUMENTS [--size 10000] [--rounds 7] [--rerank] [--output FILE.json]
 
-DOCUMENTS is any file that `embedkit index build` reads, such as a text a line; its first `--size` texts, cut to 300
-characters, become an index with all-MiniLM-L6-v2. The peer's script is the least that answers the same question with that
-library: load the model, encode the query, multiply with the same vectors from a .npy file, print the ten best texts. Runs
-take turns, and files are in the page cache, as after any earlier query. `--rerank` adds a search with 100 candidates
-reranked by a cross-encoder of the same shape.
+DOCUMENTS is any file that `embedkit index build` reads, such as one text per line; its first `--size` texts, cut to 300
+characters, are indexed with all-MiniLM-L6-v2. The other library's script does the minimum that answers the same question:
+load the model, encode the query, multiply it with the same vectors from a .npy file, print the ten best texts. Runs
+alternate, and files are in the page cache, as after any earlier query. `--rerank` adds a search in which a cross-encoder
+of the same shape reranks 100 candidates.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ lines = open(texts, encoding="utf-8").read().splitlines()
 for row in np.argsort(-scores)[:10]:
     print(json.dumps({"score": float(scores[row]), "text": lines[row]}))
 """
-# Starts a command from a process of its own: the kernel counts the memory of who starts it as well.
+# Starts the command from a small process: the kernel's peak memory figure includes the starting process.
 LAUNCHER = """
 import os, sys, time
 started = time.perf_counter()
@@ -52,7 +52,7 @@ print("measured", time.perf_counter() - started, usage.ru_maxrss, status, file=s
 
 
 def run(command: Sequence[str]) -> tuple[float, float, list[dict[str, Any]]]:
-    """Run a command; return its seconds, the most memory that it held, in MB, and the JSON lines that it printed."""
+    """Run a command; return its time in seconds, its peak memory in MB, and the JSON lines it printed."""
     launcher = [sys.executable, "-S", "-c", LAUNCHER, *command]
     done = subprocess.run(
         launcher, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=True
@@ -68,7 +68,7 @@ def run(command: Sequence[str]) -> tuple[float, float, list[dict[str, Any]]]:
 
 
 def prepare(documents: str, size: int, folder: Path) -> list[str]:
-    """Write the texts a line each, their vectors, and an index of them; return the texts."""
+    """Write the texts one per line, their vectors, and an index of them; return the texts."""
     lines = (" ".join(document.text.split())[:300] for document in read_documents([documents]))
     texts = list(islice((line for line in lines if line), size))
     (folder / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def measure(commands: dict[str, list[str]], rounds: int) -> list[dict[str, Any]]:
-    """Run all commands in turn; the first run of each is not counted."""
+    """Run all commands alternately; the first run of each is not counted."""
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     answers: dict[str, str] = {}
     for number in range(rounds + 1):

@@ -1,12 +1,12 @@
-"""Contrastive training on this CPU beside sentence-transformers: the same start, batches, losses, optimizer and steps.
+"""Compare contrastive training on this CPU with sentence-transformers: same start, batches, losses, optimizer and steps.
 
     python benchmarks/contrastive.py [--steps 20] [--batch-size 32] [--model FOLDER] [--output FILE.json]
     python benchmarks/contrastive.py --large 4096 [--micro-tokens 4096]     # one step of a large batch through cached gradients
 
-Data are STS-B (CoSENT) and SQuAD 1.1 train (multiple negatives ranking), one data set a batch. The batches of our run are
-written down, and `SentenceTransformerTrainer` gets the same rows in the same order with the same settings. Each side is a process
-of its own; they make every step in turn, so that a slow spell of the machine meets all alike. The first two steps are not counted. A
-ratio is the median over the steps of their processor seconds by ours. In the end comes Spearman's correlation on STS-B dev.
+The data are STS-B (CoSENT) and SQuAD 1.1 train (multiple negatives ranking), one data set per batch. The batches of our run are
+recorded, and `SentenceTransformerTrainer` gets the same rows in the same order with the same settings. Each side is a separate
+process; they alternate step by step, so that a slow spell of the machine affects all equally. The first two steps are not counted.
+A ratio is the median over the steps of their CPU seconds divided by ours. The last column is Spearman's correlation on STS-B dev.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from timing import data_folder, minilm_folder, report
 
 MAX_LENGTH = 128
-WARM_UP = 2  # steps that set things up
+WARM_UP = 2  # the first steps set up libraries and memory
 SIDES = (("theirs", "fp32"), ("ours", "fp32"), ("ours", "bf16"))
 LARGE_SIDES = (("ours", "auto"),)
 
@@ -74,7 +74,7 @@ def journey_of(arguments: argparse.Namespace, recipe: Any) -> Any:
 
 
 def write_batches(arguments: argparse.Namespace) -> None:
-    """Write the batches of our run, a line a step: its loss, and the columns of its rows."""
+    """Write the batches of our run, one line per step, with its loss and the columns of its rows."""
     journey = journey_of(arguments, recipe_of(arguments))
     with Path(arguments.batches).open("w", encoding="utf-8") as file:
         for step in range(arguments.steps):
@@ -87,10 +87,10 @@ def write_batches(arguments: argparse.Namespace) -> None:
 
 
 class Turns:
-    """A side's end of the pipe: it waits for its turn before a step, and tells what the step took."""
+    """A side's end of the pipe: wait for a turn before each step, then report what the step took."""
 
     def __init__(self) -> None:
-        # Libraries print to standard output; what we say goes to a copy of it.
+        # Libraries print to standard output, so our messages go to a copy of it.
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
         self._started = (0.0, 0.0)
@@ -128,7 +128,7 @@ def run_ours(arguments: argparse.Namespace, turns: Turns) -> None:
 
 
 def run_theirs(arguments: argparse.Namespace, turns: Turns) -> None:
-    """Train with sentence-transformers' own trainer on the batches that were written down."""
+    """Train with sentence-transformers' own trainer on the recorded batches."""
     from datasets import Dataset, DatasetDict  # type: ignore[import-untyped] # it has no types
     from sentence_transformers import (
         SentenceTransformer,
@@ -153,7 +153,7 @@ def run_theirs(arguments: argparse.Namespace, turns: Turns) -> None:
     )
 
     class AsWritten(MultiDatasetDefaultBatchSampler):  # type: ignore[misc] # their classes are untyped
-        """The rows of each data set lie one batch after another, behind those of the data sets before it."""
+        """Each data set's rows are stored batch by batch, after those of the data sets before it."""
 
         def __iter__(self) -> Iterator[list[int]]:
             following, start = {}, 0
@@ -228,7 +228,7 @@ class Side:
         self.steps: list[dict[str, float]] = []
 
     def turn(self) -> dict[str, float]:
-        """Let it go on until it says something."""
+        """Let the process continue until it reports something."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -240,7 +240,7 @@ class Side:
         return found
 
     def row(self, base: Side, final: dict[str, float]) -> dict[str, Any]:
-        """Sum up the counted steps, beside those of another side."""
+        """Summarize the counted steps and compare them with those of another side."""
         counted = self.steps[WARM_UP:] or self.steps
         theirs = base.steps[WARM_UP:] or base.steps
         row: dict[str, Any] = {"with": self.name}
@@ -262,7 +262,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--large", type=int, default=0, help="rows of one large batch, ours alone")
+    parser.add_argument("--large", type=int, default=0, help="rows of one large batch, with embedkit only")
     parser.add_argument("--micro-tokens", type=int, default=None, help="default: the preset's")
     parser.add_argument("--model", type=Path, default=None, help="a model folder (default: all-MiniLM-L6-v2)")
     parser.add_argument("--output", type=Path)
@@ -297,7 +297,7 @@ def compare(arguments: argparse.Namespace) -> None:
             subprocess.run(command, check=True)
         sides = [Side(*side, batches) for side in (LARGE_SIDES if arguments.large else SIDES)]
         for number in range(arguments.steps):
-            # Nobody always follows the same other, whose rows would lie in the caches.
+            # Rotate the order, so that no side always runs after the same other one and finds its data in the caches.
             for side in sides[number % len(sides) :] + sides[: number % len(sides)]:
                 side.steps.append(side.turn())
         rows = [side.row(sides[0], side.turn()) for side in sides]

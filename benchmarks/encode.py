@@ -1,13 +1,14 @@
-"""Throughput of encoding on this CPU, beside sentence-transformers, ONNX Runtime and OpenVINO with the same model and texts.
+"""Compare encoding throughput on this CPU with sentence-transformers, ONNX Runtime and OpenVINO, on the same model and texts.
 
     python benchmarks/encode.py [--rounds 3] [--texts 1000] [--precisions fp32 bf16 int8]
                                [--backends native torch onnx openvino] [--output FILE.json]
 
-Three kinds of text: short (STS sentences), mixed (paragraphs of 20 to 250 tokens from SQuAD and Simple Wikipedia), long
-(SciFact abstracts). Ratios are to sentence-transformers' default of the same run; the share of the machine's rate counts
-the model's matrix products over real tokens, against a product of that precision as torch computes it. ONNX Runtime and
-OpenVINO run the graph of `embedkit model export` within our encoder: texts sorted, tokenized while others are computed, one
-piece of a batch a core. int8 of OpenVINO is its own: weights by column, activations in groups of 128.
+There are three kinds of text: short (STS sentences), mixed (paragraphs of 20 to 250 tokens from SQuAD and Simple
+Wikipedia) and long (SciFact abstracts). Ratios are to sentence-transformers with its defaults in the same run. The share of
+the machine's rate divides the model's matrix products over real tokens by the rate of torch's own matrix product in that
+precision. ONNX Runtime and OpenVINO run the graph of `embedkit model export` inside our encoder, which sorts texts,
+tokenizes while others are computed, and gives each core one piece of a batch. OpenVINO's int8 is its own: weights are
+quantized per column, activations in groups of 128.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def texts_by_kind(data: Path, size: int) -> dict[str, list[str]]:
-    """Draw the three kinds of text, the same ones for everybody."""
+    """Sample the three kinds of text, the same ones in every run."""
     draw = random.Random(0)
     sentences = []
     for line in (data / "sts/stsb/train.tsv").read_text(encoding="utf-8").splitlines()[1:]:
@@ -55,7 +56,7 @@ def texts_by_kind(data: Path, size: int) -> dict[str, list[str]]:
 
 
 def flops_of(encoder: Encoder, lengths: np.ndarray) -> float:
-    """Count the multiply-adds of the linear layers and of attention, twice each, over real tokens."""
+    """Count the operations of the linear layers and of attention over real tokens, two per multiply-add."""
     config = encoder.folder.config
     d, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     linear = 2 * (4 * d * d + 2 * d * inner) * layers
@@ -64,7 +65,7 @@ def flops_of(encoder: Encoder, lengths: np.ndarray) -> float:
 
 
 def load_ours(folder: Path, backends: list[str], precisions: list[str]) -> dict[str, Encoder]:
-    """Load each backend in each precision that is to be had here; the rest is named, with the reason, and left out."""
+    """Load each backend in each precision available here; name the others, with the reason, and leave them out."""
     ours = {}
     for backend, precision in product(backends, precisions):
         try:
@@ -82,7 +83,10 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--texts", type=int, default=1000, help="short texts; half as many mixed, a quarter long"
+        "--texts",
+        type=int,
+        default=1000,
+        help="number of short texts; half as many mixed ones, a quarter as many long ones",
     )
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
     parser.add_argument("--backends", nargs="+", default=["native", "torch", "onnx", "openvino"])

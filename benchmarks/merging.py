@@ -1,11 +1,11 @@
-"""What merging tokens costs and gains: nDCG@10 and texts/s on SciFact, with all-MiniLM-L6-v2, share by share.
+"""Measure what merging tokens costs and gains: nDCG@10 and texts/s on SciFact with all-MiniLM-L6-v2, for each share.
 
     python benchmarks/merging.py [--shares 0.05 0.1 0.15 0.2] [--cuts 192 128] [--precision int8] [--rounds 5]
                                  [--texts 96] [--cache-dir DIR] [--output FILE.json] [--plot FILE.png]
 
-Beside it stands the plainest way to save work on long texts: reading only their first tokens. Speed is the best of several
-rounds in which all encode the same abstracts in turn. Quality is that of exact search over all 5,183 abstracts; with
---cache-dir their vectors are kept, and a second run goes on where the first was stopped.
+It is compared with the simplest way to save work on long texts, reading only their first tokens. Speed is the best of
+several rounds in which all settings encode the same abstracts in turn. Quality is measured with exact search over all 5,183
+abstracts; with --cache-dir their vectors are kept, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to encode: a share of tokens that each layer merges, or so many tokens read of each text."""
+    """One way to encode: the share of tokens that each layer merges, or the number of tokens read per text."""
 
     share: float = 0.0
     cut: int | None = None
@@ -45,7 +45,7 @@ class Setting:
     def name(self) -> str:
         if self.cut is not None:
             return f"cut at {self.cut} tokens"
-        return f"merging {self.share:g}" if self.share else "everything"
+        return f"merging {self.share:g}" if self.share else "all tokens"
 
     def load(self, folder: Path, precision: str) -> Encoder:
         return Encoder.load(
@@ -58,7 +58,7 @@ class Setting:
 
 
 def vectors_of(encoder: Encoder, texts: list[str], kept: Path | None) -> Float32:
-    """Encode texts, or read what an earlier run has kept of them."""
+    """Encode texts, or read the vectors that an earlier run kept."""
     if kept is not None and kept.is_file():
         found: Float32 = np.load(kept, allow_pickle=False)
         return found
@@ -84,14 +84,14 @@ def ndcg(test: RetrievalSet, doc_ids: list[str], documents: Float32, queries: Fl
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw nDCG@10 over speed: a line for merging, a line for cutting, both from the same start."""
+    """Plot nDCG@10 over speedup: one line for merging and one for cutting, from the same starting point."""
     drawing = load_extra("plot", purpose=f"drawing {path}")
     lines = []
     for name in ("merging", "cut"):
-        points = [row for row in rows if row["with"].startswith(("everything", name))]
-        x, y = ([row[column] for row in points] for column in ("speed", "nDCG@10"))
+        points = [row for row in rows if row["with"].startswith(("all tokens", name))]
+        x, y = ([row[column] for row in points] for column in ("speedup", "nDCG@10"))
         lines.append((f"{name} tokens" if name == "merging" else "reading fewer tokens", x, y))
-    drawing.save_lines(lines, path, x_label="times as fast as with all tokens", y_label="nDCG@10 on SciFact")
+    drawing.save_lines(lines, path, x_label="speedup over all tokens", y_label="nDCG@10 on SciFact")
 
 
 def main() -> None:
@@ -128,8 +128,8 @@ def main() -> None:
                 "with": each.name,
                 "nDCG@10": round(ndcg(test, list(corpus), documents, queries), 4),
                 "texts/s": round(len(sample) / timings[each.name].best, 1),
-                "speed": round(timings["everything"].best / timings[each.name].best, 2),
-                "cosine to everything": f"{cosines(documents, exact).mean():.4f}",
+                "speedup": round(timings["all tokens"].best / timings[each.name].best, 2),
+                "cosine to all tokens": f"{cosines(documents, exact).mean():.4f}",
             }
         )
         print(rows[-1], flush=True)

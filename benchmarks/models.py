@@ -1,10 +1,10 @@
-"""The shipped models beside all-MiniLM-L6-v2 and BM25, on real test sets: makes docs/results.md anew.
+"""Compare the shipped models with all-MiniLM-L6-v2 and BM25 on real test sets; this writes docs/results.md.
 
     python benchmarks/models.py [MODEL…] [--data FOLDER] [--rerank MODEL] [--cache-dir FOLDER] [--output docs/results.md]
 
-The first model is the one in question, the last the one to compare with: embedkit-small and all-MiniLM-L6-v2, unless others are
-named. Collections are encoded once, with minutes for each, and kept in the cache. Then questions are encoded and searched
-anew, and speeds measured with all models in turn, which takes some minutes.
+The first model is the one being measured and the last is the reference; the default is embedkit-small and all-MiniLM-L6-v2.
+Collections are encoded once, which takes minutes for each, and kept in the cache. After that, a run encodes and searches
+the queries and measures the speed of all models in turn, which takes a few minutes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ SETS = {
 }
 RERANKED = ("SciFact", "SQuAD dev")
 CANDIDATES = 20
-# What is known of all-MiniLM-L6-v2, and how near we must come: SciFact and STS-B as published (MTEB leaderboard), CACM
-# and CISI as measured with sentence-transformers on these files.
+# Known scores of all-MiniLM-L6-v2 and the tolerance: SciFact and STS-B as published (MTEB leaderboard), CACM and CISI
+# as measured with sentence-transformers on these files.
 KNOWN = {
     "STS-B test": (0.8203, 0.0005),
     "SciFact": (0.645, 0.003),
@@ -47,10 +47,11 @@ KNOWN = {
 }
 HEADER = """# Results
 
-Measured by `python benchmarks/models.py`, which writes this page. Retrieval is nDCG@10 as trec_eval computes it (linear gain), title
-and text joined, documents uncut but for what the model reads, fp32; similarity is Spearman's correlation with the cosine. BM25 is
-`--mode text` (SQLite FTS5, Porter stemming, k1 = 1.2, b = 0.75); hybrid joins its scores with the model's, with equal weights
-and nothing tuned. SQuAD dev is all 10,570 questions over all 2,067 paragraphs.
+Measured by `python benchmarks/models.py`, which writes this page. Retrieval scores are nDCG@10 as trec_eval
+computes it (linear gain), in fp32, with title and text joined and documents cut only to what the model reads.
+Similarity is Spearman's correlation with the cosine. BM25 is `--mode text` (SQLite FTS5, Porter stemming,
+k1 = 1.2, b = 0.75); hybrid fuses its scores with the model's, with equal weights and no tuning. SQuAD dev is all
+10,570 questions over all 2,067 paragraphs.
 """
 Figures = dict[
     tuple[str, str], float
@@ -67,7 +68,7 @@ def embedkit(*arguments: str) -> list[dict[str, Any]]:
 
 
 def quality(data: Path, models: dict[str, Path], cache: Sequence[str]) -> Figures:
-    """Measure similarity and retrieval of every model, by meaning and hybrid, with BM25 beside."""
+    """Measure similarity and retrieval of every model, dense and hybrid, and BM25."""
     found: Figures = {}
     for label, folder in models.items():
         for row in embedkit(
@@ -87,7 +88,7 @@ def quality(data: Path, models: dict[str, Path], cache: Sequence[str]) -> Figure
 
 
 def sampled(folder: Path, num_queries: int, place: Path) -> Path:
-    """Make a test set of some of the queries, drawn with a fixed seed, over the whole collection of another."""
+    """Make a test set from a fixed sample of another's queries, over its whole collection."""
     from embedkit.data.beir import load_retrieval_set
 
     test = load_retrieval_set(folder)
@@ -95,7 +96,7 @@ def sampled(folder: Path, num_queries: int, place: Path) -> Path:
     chosen = sorted(test.qrels)
     if len(chosen) > num_queries:
         chosen = random.Random(0).sample(chosen, num_queries)
-    target = place / folder.name  # a collection is cached by this name
+    target = place / folder.name  # the collection is cached under this name
     (target / "qrels").mkdir(parents=True)
     (target / Path(test.corpus).name).symlink_to(test.corpus)
     queries = [json.dumps({"_id": name, "text": test.queries[name]}) for name in chosen]
@@ -109,8 +110,8 @@ def sampled(folder: Path, num_queries: int, place: Path) -> Path:
 def reranking(
     data: Path, model: Path, reranker: Path, num_queries: int, cache: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """Measure a reranker on the model's hits: set, queries, nDCG@10 without and with, ms a query."""
-    rows: list[tuple[str, ...]] = [("nDCG@10", "queries", "first stage", "reranked", "gain", "ms a query")]
+    """Measure a reranker on the model's hits: set, queries, nDCG@10 without and with it, ms per query."""
+    rows: list[tuple[str, ...]] = [("nDCG@10", "queries", "first stage", "reranked", "gain", "ms per query")]
     with tempfile.TemporaryDirectory() as place:
         for name in RERANKED:
             folder = sampled(data / "retrieval" / SETS[name], num_queries, Path(place))
@@ -135,7 +136,7 @@ def reranking(
 
 
 def speeds(data: Path, models: dict[str, Path], rounds: int, num_texts: int) -> list[tuple[str, ...]]:
-    """Measure size on disk and texts a second, short and long, of all models in turn."""
+    """Measure the size on disk of all models and, in turn, their texts per second, short and long."""
     labels = list(models)
     rows: list[tuple[str, ...]] = [("", *labels, f"{labels[0]} / {labels[-1]}")]
     sizes = [sum(file.stat().st_size for file in models[label].rglob("*.*")) / 1e6 for label in labels]
@@ -165,7 +166,7 @@ def speeds(data: Path, models: dict[str, Path], rounds: int, num_texts: int) -> 
 
 
 def quality_rows(found: Figures, labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Lay the figures out: a row a set, and the means; the last column is the first model's share of the last's."""
+    """Arrange the figures: one row per set, and the means; the last column is the first model relative to the last."""
     systems = ["BM25", *(system for label in labels for system in (label, f"{label} hybrid"))]
     rows: list[tuple[str, ...]] = [("", *systems, f"{labels[0]} / {labels[-1]}")]
     groups = {"mean of similarity": list(PAIRS), "mean of retrieval": list(SETS)}
@@ -181,7 +182,7 @@ def quality_rows(found: Figures, labels: Sequence[str]) -> list[tuple[str, ...]]
 def _mean_row(
     label: str, names: Sequence[str], found: Figures, systems: Sequence[str], labels: Sequence[str]
 ) -> tuple[str, ...]:
-    """Average over sets what all of them have."""
+    """Average the figures of every system measured on all the sets."""
     means = {
         system: sum(found[name, system] for name in names) / len(names)
         for system in systems
@@ -203,9 +204,9 @@ def markdown(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def misses(found: Figures, minilm: str) -> list[str]:
-    """Name the figures of all-MiniLM-L6-v2 that are not where they must be."""
+    """Name the figures of all-MiniLM-L6-v2 that are outside their tolerance."""
     return [
-        f"{name}: {found[name, minilm]:.4f}; known is {known} ± {near}"
+        f"{name}: {found[name, minilm]:.4f}; expected {known} ± {near}"
         for name, (known, near) in KNOWN.items()
         if (name, minilm) in found and abs(found[name, minilm] - known) > near
     ]
@@ -218,9 +219,11 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=[ENCODER, "all-MiniLM-L6-v2"])
     parser.add_argument("--data", type=Path, help="default: $EMBEDKIT_DATA, else ../shared/data")
     parser.add_argument("--rerank", default=RERANKER, help="a cross-encoder, or 'none'")
-    parser.add_argument("--rerank-queries", type=int, default=300, help="of each set, for reranking")
+    parser.add_argument("--rerank-queries", type=int, default=300, help="queries per set for reranking")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--texts", type=int, default=1000, help="short texts to time; a quarter as many long")
+    parser.add_argument(
+        "--texts", type=int, default=1000, help="number of short texts to time; a quarter as many long ones"
+    )
     parser.add_argument("--cache-dir", type=Path)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -236,17 +239,19 @@ def main() -> None:
     parts = [
         HEADER,
         markdown(quality_rows(found, labels)),
-        "Speed is the best of several rounds in which all models encode the same texts in turn: short ones are STS sentences, long ones "
-        "SciFact abstracts.\n",
+        "Speed is the best of several rounds in which all models encode the same texts in turn: STS sentences (short)\n"
+        "and SciFact abstracts (long).\n",
         markdown(speeds(data, models, arguments.rounds, arguments.texts)),
     ]
     if arguments.rerank != "none":
         reranker = find_model(arguments.rerank).resolve()
         parts += [
-            f"{reranker.name} over the first {CANDIDATES} hits of {labels[0]}, on a sample of the queries that is drawn once:\n",
+            f"{reranker.name} over the first {CANDIDATES} hits of {labels[0]}, on a fixed sample of the queries:\n",
             markdown(reranking(data, models[labels[0]], reranker, arguments.rerank_queries, cache)),
         ]
-    parts.append("With " + ", ".join(f"{name} {what}" for name, what in surroundings().items()) + ".\n")
+    parts.append(
+        "Measured with " + ", ".join(f"{name} {what}" for name, what in surroundings().items()) + ".\n"
+    )
     page = "\n".join(parts)
     print(page)
     if arguments.output is not None:

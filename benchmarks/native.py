@@ -1,10 +1,10 @@
-"""Tokens per second of the native kernels beside torch, on tokens alone: no tokenizing, no pooling.
+"""Compare the native kernels with torch in tokens per second, without tokenization or pooling.
 
     python benchmarks/native.py [--threads N] [--tokens 3000] [--rounds 5] [--output FILE.json]
 
-Sequences of one length each, cut from SciFact abstracts: 15 tokens (a sentence), 59 (a paragraph), 200 (an abstract).
-Both run the encoder of all-MiniLM-L6-v2 in turn; ratios are to torch in fp32. The share of the machine's rate counts the
-model's matrix products against torch's own product of that precision, measured in the same run.
+Batches hold sequences of one length, cut from SciFact abstracts: 15 tokens (a sentence), 59 (a paragraph) or 200 (an
+abstract). Both run the encoder of all-MiniLM-L6-v2 alternately; ratios are to torch in fp32. The share of the machine's
+rate divides the model's matrix products by the rate of torch's own product in that precision, measured in the same run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PRECISIONS: tuple[NativePrecision, ...] = ("fp32", "bf16", "int8")
 
 
 def sequences(folder: Path, length: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut (B, length) ids, each between the tokenizer's special tokens, from abstracts one after another."""
+    """Cut (B, length) ids from consecutive abstracts, each row between the tokenizer's special tokens."""
     documents = read_documents([str(data_folder() / "retrieval/scifact/corpus.jsonl.zst")])
     texts = [document.text for document, _ in zip(documents, range(200), strict=False)]
     batch = Tokenizer.load(folder).encode(texts)
@@ -48,7 +48,7 @@ def sequences(folder: Path, length: int, tokens: int) -> tuple[np.ndarray, np.nd
 
 
 def flops_of(config: EncoderConfig, length: int) -> float:
-    """Count the multiply-adds of a token's linear layers and attention, twice each."""
+    """Count the operations of a token's linear layers and attention, two per multiply-add."""
     hidden, inner = config.hidden_size, config.intermediate_size
     return config.num_hidden_layers * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * length)
 
@@ -63,7 +63,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--tokens", type=int, default=3000, help="tokens of a call")
+    parser.add_argument("--tokens", type=int, default=3000, help="tokens per call")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()

@@ -1,9 +1,10 @@
-"""The most similar pair among 10,000 sentences, from a text file to the printed pair, cold start included.
+"""Find the most similar pair among 10,000 sentences, from a text file to the printed pair, cold start included.
 
-    python benchmarks/pairs.py [--rounds 3] [--precision fp32]
+    python benchmarks/pairs.py [--rounds 3] [--precisions fp32]
 
-The task of Reimers and Gurevych 2019, section 1: 65 hours with a cross-encoder, about 5 seconds with sentence-transformers
-on a V100. Here `embedkit pairs` and a script with sentence-transformers run as whole processes, in turn.
+This is the task of Reimers and Gurevych 2019, section 1: 65 hours with a cross-encoder, about 5 seconds with
+sentence-transformers on a V100. Here `embedkit pairs` and a script with sentence-transformers run alternately, as whole
+processes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Speed of pretraining on this machine, beside transformers' `Trainer` with the same model, sequences, optimizer and precision.
+"""Compare pretraining speed with transformers' `Trainer`, with the same model, sequences, optimizer and precision.
 
     python benchmarks/pretrain.py [--steps 20] [--rounds 3] [--documents 3000] [--output FILE.json]
 
-Both start from the same weights of the `mini` shape and read the same pieces of simplewiki articles, about as many tokens a step.
-`Trainer` shuffles them itself, pads each batch to its longest and scores the vocabulary at every place, as its own collator and
-`BertForMaskedLM` do. Runs alternate; tokens are real ones, without padding. After the last round both models are measured on the
-same held-out pieces with the same masks.
+Both start from the same weights of the `mini` shape and read the same pieces of simplewiki articles, about the same number of
+tokens per step. `Trainer` shuffles them itself, pads each batch to its longest sequence and scores the vocabulary at every
+position, as its own collator and `BertForMaskedLM` do. Runs alternate; only real tokens count, not padding. After the last round,
+both models are evaluated on the same held-out pieces with the same masks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Run:
 
 
 def prepare(place: Path, documents: int, steps: int) -> tuple[Tokenizer, Corpus, PretrainRecipe]:
-    """Take the first articles of simplewiki, train a tokenizer on them and tokenize them."""
+    """Read the first articles of simplewiki, train a tokenizer on them and tokenize them."""
     source = data_folder() / "text" / "simplewiki.jsonl.zst"
     articles = list(itertools.islice(read_documents([str(source)]), documents))
     tokenizer, _ = train_tokenizer(texts_of(articles), vocab_size=16_384)

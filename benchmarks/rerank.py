@@ -1,12 +1,12 @@
-"""Speed of a cross-encoder on this CPU, beside sentence-transformers' `CrossEncoder` with the same model and pairs.
+"""Compare cross-encoder speed on this CPU with sentence-transformers' `CrossEncoder`, on the same model and pairs.
 
     python benchmarks/rerank.py [--rounds 3] [--queries 8] [--runs 20] [--precisions fp32 bf16 int8]
                                [--backends native torch] [--layers 3] [--output FILE.json]
 
-The model is all-MiniLM-L6-v2's encoder with a random head (its scores mean nothing, its work is that of any MiniLM reranker).
-Pairs are SciFact claims with abstracts, the cited one and others drawn at random, up to 512 tokens. The second table is one
-query with 100 candidates, pairs cut to 128 tokens each: how long a user waits. In both all run in turn, and ratios are to
-sentence-transformers in the same table.
+The model is all-MiniLM-L6-v2's encoder with a random head (its scores are meaningless, but it does the work of any MiniLM
+reranker). Pairs are SciFact claims with abstracts, the cited ones and others drawn at random, up to 512 tokens. The second table
+is for one query with 100 candidates, each pair cut to 128 tokens: the time that a user waits. In both, all run alternately, and
+ratios are to sentence-transformers in the same table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PEER = "sentence-transformers"
 
 
 def write_reranker(target: Path) -> Path:
-    """Write all-MiniLM-L6-v2's encoder with a random head of one label."""
+    """Write all-MiniLM-L6-v2's encoder with a random single-label head."""
     folder = read_model_folder(minilm_folder())
     model = classifier_from_encoder(folder, num_labels=1, seed=0)
     tokenizer = folder.tokenizer.with_max_length(512)
@@ -45,7 +45,7 @@ def write_reranker(target: Path) -> Path:
 
 
 def scifact_pairs(data: Path, num_queries: int, per_query: int) -> tuple[list[str], list[str]]:
-    """Pair claims with their cited abstracts and others drawn at random, the same for everybody."""
+    """Pair claims with their cited abstracts and others drawn at random, the same ones in every run."""
     found = load_retrieval_set(data / "retrieval" / "scifact")
     abstracts = {d.doc_id: f"{d.title} {d.text}" for d in read_documents([str(found.corpus)])}
     draw = random.Random(0)
@@ -97,7 +97,7 @@ def load_all(
     layers: list[int | None],
     **settings: Any,  # Any: as `CrossEncoder.load` takes them
 ) -> dict[str, CrossEncoder]:
-    """Load the model with each backend in each precision that is to be had here; the rest is named and left out."""
+    """Load the model with each backend in each precision available here; name the others and leave them out."""
     found = {}
     for (backend, precision), count in product(hows, layers):
         name = f"{backend} {precision}" + ("" if count is None else f", {count} layers")
@@ -147,13 +147,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of the first table; 0 leaves it out")
-    parser.add_argument("--runs", type=int, default=20, help="of the second table; 0 leaves it out")
-    parser.add_argument("--queries", type=int, default=8, help="claims, each with 16 abstracts")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the first table; 0 skips it")
+    parser.add_argument("--runs", type=int, default=20, help="runs of the second table; 0 skips it")
+    parser.add_argument("--queries", type=int, default=8, help="number of claims, each with 16 abstracts")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
     parser.add_argument("--backends", nargs="+", default=["native", "torch"])
     parser.add_argument(
-        "--layers", type=int, nargs="*", default=[], help="score after so many layers, too; second table"
+        "--layers",
+        type=int,
+        nargs="*",
+        default=[],
+        help="also score after this many layers, in the second table",
     )
     parser.add_argument("--output", type=Path, help="write both tables as JSON: FILE and FILE-latency")
     arguments = parser.parse_args()

@@ -1,17 +1,18 @@
-"""Search speed by kind of index, beside plain FAISS calls on the very structure that embedkit built, hnswlib and usearch.
+"""Compare the search speed of each kind of index with plain FAISS on the same file, hnswlib and usearch.
 
     python benchmarks/sentences.py sentences.txt
     embedkit index build sentences.txt --text-unit line --chunk-tokens 0 --index wiki.index --model FOLDER
     python benchmarks/search.py wiki.index --work DIR [--rows 1000000] [--kinds hnsw] [--peers]
 
-The queries are 1,000 stored sentences that are left out of the index. For recall@10 of .95 and of .99 against exact search
-it measures a batch of all queries and one query alone through
-    ids    `Index.search_ids`: ids and scores, as a run for an evaluation needs them
-    hits   `Index.search`: the same with texts, titles and metadata, all read from the database and proved anew
+The queries are 1,000 stored sentences that are left out of the index. At recall@10 of .95 and .99 against exact search, it
+measures a batch of all queries and single queries with
+    ids    `Index.search_ids`: ids and scores, as an evaluation run needs them
+    hits   `Index.search`: the same with texts, titles and metadata, all read from the database and verified
     faiss  the file ann-*.faiss, opened by faiss alone, with the same knobs; for flat an IndexFlatIP, and for IVF-PQ an
-           IndexRefine over the same file, which scores what it finds by the vectors, as we do
-and says what `ids` and `hits` take more than `faiss`. All is kept in DIR: the collection, the exact answers, each structure
-as soon as it is built, each kind's figures. The same command goes on where it was interrupted; what is removed is made anew.
+           IndexRefine over the same file, which rescores its hits with the stored vectors, as we do
+and reports how much more time `ids` and `hits` take than `faiss`. Everything is kept in DIR: the collection, the exact
+answers, each ANN index as soon as it is built, and the figures of each kind. The same command resumes an interrupted run and
+rebuilds whatever was removed.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ Search = Callable[[np.ndarray], Any]
 
 
 class Work:
-    """The folder that keeps what was made."""
+    """The folder that keeps intermediate results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what `make` returned when it was first called, from DIR/name.json."""
+        """Return the result of `make`, which is called once and kept in DIR/name.json."""
         path = self.folder / f"{name}.json"
         if not path.exists():
             print(f"{name} …", file=sys.stderr, flush=True)
@@ -77,12 +78,12 @@ class Work:
             return np.concatenate([vectors for _, vectors in stream_vectors(index.snapshot)])
 
     def recall(self, found: Sequence[Sequence[Any]]) -> float:
-        """Return the recall@10 of positions, as numbers or as our ids."""
+        """Return the recall@10 of positions, given as numbers or as our ids."""
         pairs = zip(found, self.truth.tolist(), strict=True)
         return statistics.fmean(len({int(one) for one in some} & set(true)) / K for some, true in pairs)
 
     def make_base(self, source: Path, rows: int) -> dict[str, Any]:
-        """Copy `rows` documents with their vectors to an index of their own, under their positions as ids."""
+        """Copy `rows` documents with their vectors to a new index, with their positions as ids."""
         path = self.folder / "base.index"
         shutil.rmtree(path, ignore_errors=True)
         start = time.perf_counter()
@@ -109,7 +110,7 @@ class Work:
         return made | {"seconds": round(time.perf_counter() - start)}
 
     def build(self, kind: str) -> dict[str, Any]:
-        """Build the structure of one kind over a copy of the collection; the segments are linked, not copied."""
+        """Build one kind of index on a copy of the collection; the segments are linked, not copied."""
         path = self.folder / f"{kind}.index"
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(
@@ -147,7 +148,7 @@ class Work:
         return rows
 
     def compare(self, index: Index, kind: str, knobs: Mapping[str, int]) -> dict[str, Any]:
-        """Time our two calls and that of faiss alone, in turn."""
+        """Time our two calls and plain faiss alternately."""
         bare = self.bare(index, kind, knobs)
         calls: dict[str, Search] = {
             "ids": lambda some: index.search_ids(some, k=K, knobs=knobs or None),
@@ -182,7 +183,7 @@ class Work:
         flat = faiss.IndexFlatIP(self.vectors.shape[1])
         flat.add(self.vectors)
         lists = structure.invlists
-        for number in range(structure.nlist):  # rows are numbered from 1, a refining index counts from 0
+        for number in range(structure.nlist):  # rows are numbered from 1, but a refining index counts from 0
             rows = faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
             rows -= 1
         refined = faiss.IndexRefine(structure, flat)
@@ -205,7 +206,7 @@ class Work:
 
 
 def _read(index: Index, total: int) -> Iterator[tuple[int, list[Any], np.ndarray]]:
-    """Yield (position of the first, documents, vectors) of the first `total` documents, in chunks."""
+    """Yield the first `total` documents in chunks: (position of the first, documents, vectors)."""
     after, position = 0, 0
     while position < total:
         stored = read_documents(index.database, after, min(CHUNK, total - position))
@@ -217,7 +218,7 @@ def _read(index: Index, total: int) -> Iterator[tuple[int, list[Any], np.ndarray
 
 
 def times(calls: Mapping[str, Search], queries: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the best seconds of a batch, and the median over 100 queries of the best of 3 for one; calls in turn."""
+    """Return each call's best time for a batch, and its median over 100 single queries of the best of 3."""
     batch = in_turn({name: partial(call, queries) for name, call in calls.items()}, rounds=3)
     alone: dict[str, list[float]] = {name: [] for name in calls}
     for query in queries[:100]:
@@ -239,7 +240,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("index", type=Path)
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps what was made")
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps intermediate results")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument(
@@ -251,8 +252,8 @@ def main() -> None:
     base = work.kept("base", lambda: work.make_base(arguments.index, arguments.rows))
     if (base["source"], base["asked"]) != (str(arguments.index.resolve()), arguments.rows):
         sys.exit(
-            f"{arguments.work}: holds {base['asked']:,} rows of {base['source']}; {arguments.rows:,} of "
-            f"{arguments.index} are asked for. Name another folder with --work"
+            f"{arguments.work}: holds {base['asked']:,} rows of {base['source']}, not {arguments.rows:,} of "
+            f"{arguments.index}. Name another folder with --work"
         )
     rows: list[dict[str, Any]] = []
     for kind in arguments.kinds:

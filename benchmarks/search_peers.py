@@ -1,4 +1,4 @@
-"""hnswlib and usearch for search.py, with the links and the effort in building that embedkit's HNSW has."""
+"""hnswlib and usearch for search.py, with the same links and build effort as embedkit's HNSW."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 class Peer(Protocol):
-    """An index of another library, built or, where the folder keeps it, loaded."""
+    """An index of another library, built, or loaded if the folder has it."""
 
     name: str
     build_seconds: float
@@ -30,7 +30,7 @@ class Peer(Protocol):
 def _kept(
     path: Path, build: Callable[[], Any], save: Callable[[str], Any], load: Callable[[str], Any]
 ) -> float:
-    """Build and save, or load what was saved; return how long the building took when it was done."""
+    """Build and save an index, or load the saved one; return the time the build took."""
     note = path.with_suffix(".seconds")
     if not note.exists():
         start = time.perf_counter()
@@ -69,7 +69,7 @@ class HnswLib:
 
 
 class USearch:
-    """usearch, with 16-bit vectors or with 8-bit ones as embedkit's structure has; it does not score again what it finds."""
+    """usearch, with 16-bit vectors or with 8-bit ones as in embedkit's ANN index; it does not rescore its hits."""
 
     def __init__(self, folder: Path, vectors: np.ndarray, *, dtype: str) -> None:
         from usearch.index import Index

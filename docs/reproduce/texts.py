@@ -1,12 +1,12 @@
-"""Write what embedkit-small is trained on, from the open data sets alone.
+"""Write the training data of embedkit-small, using only the open data sets.
 
     python docs/reproduce/texts.py texts DATA texts.jsonl --limit 300000
     python docs/reproduce/texts.py pairs DATA pairs/
 
 `texts` writes JSON lines {"text": …} to distil from: sentences, paragraphs, titles, questions, answers, captions,
-definitions, and pieces cut and joined of these, a share for each kind. A source that has less than its share gives all
-it has, and the others more. `pairs` writes a file of {"query": …, "positive": …} for each source. No text is written twice,
-and none that shares a sentence with a development or test set. The same data, seed and limit give the same files.
+definitions, and pieces cut from these and joined, with a share for each kind. A source with less than its share gives
+all it has, and the others give more. `pairs` writes one file of {"query": …, "positive": …} per source. No text is written
+twice, and none shares a sentence with a development or test set. The same data, seed and limit give the same files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sources import (
 )
 
 Text = tuple[str, str]  # kind, text
-# Parts of a hundred. Questions and informal writing are there in small numbers, so they get more than their size.
+# Percentages. There are few questions and informal texts, so their shares are larger than their sizes.
 SHARES = {
     "simplewiki sentence": 9,
     "simplewiki paragraph": 6,
@@ -66,7 +66,7 @@ SHARES = {
     "scitldr summary": 0.7,
     "scitldr abstract": 0.7,
 }
-# How often a text is written without capitals, and without punctuation, too.
+# How often a text is written without capitals, and how often also without punctuation.
 LOWER, BARE = 0.06, 0.04
 QUESTION_LOWER, QUESTION_BARE = 0.12, 0.12
 
@@ -166,7 +166,7 @@ def short_texts(data: Path, rng: Random, out: KeptOut) -> Iterator[Text]:
 
 
 def sample(data: Path, out: KeptOut, limit: int, seed: int) -> dict[str, list[str]]:
-    """Read every source once; keep of each kind a random sample of up to three times its share."""
+    """Read every source once and keep a random sample of each kind, up to three times its share."""
     room = {kind: int(3 * limit * share / sum(SHARES.values())) + 10 for kind, share in SHARES.items()}
     kept: dict[str, list[str]] = {kind: [] for kind in SHARES}
     met: Counter[str] = Counter()
@@ -184,7 +184,7 @@ def sample(data: Path, out: KeptOut, limit: int, seed: int) -> dict[str, list[st
 
 
 def distinct(kept: dict[str, list[str]], out: KeptOut) -> dict[str, list[str]]:
-    """Make the texts single lines of at most 250 words; drop doubles and what is kept out. Scarce kinds choose first."""
+    """Shorten texts to 250 words; drop duplicates and held-out texts. Scarce kinds come first."""
     seen: set[str] = set()
     result = {}
     for kind in sorted(kept, key=lambda kind: len(kept[kind]) / SHARES[kind]):
@@ -199,7 +199,7 @@ def distinct(kept: dict[str, list[str]], out: KeptOut) -> dict[str, list[str]]:
 
 
 def quotas(available: dict[str, int], limit: int) -> dict[str, int]:
-    """Share `limit` out by SHARES; what a scarce kind cannot fill goes to the others in proportion."""
+    """Divide `limit` by SHARES; what a scarce kind cannot fill goes to the others in proportion."""
     found: dict[str, int] = {}
     open_kinds = {kind for kind, count in available.items() if count}
     while open_kinds:
@@ -214,7 +214,7 @@ def quotas(available: dict[str, int], limit: int) -> dict[str, int]:
 
 
 def _parts(limit: int, kinds: list[str]) -> dict[str, int]:
-    """Cut `limit` in proportion to the shares, whole and without a rest."""
+    """Divide `limit` into whole numbers in proportion to the shares, with nothing left over."""
     total, reached, ends = sum(SHARES[kind] for kind in kinds), 0.0, [0]
     for kind in kinds:
         reached += SHARES[kind]
@@ -223,7 +223,7 @@ def _parts(limit: int, kinds: list[str]) -> dict[str, int]:
 
 
 def varied(kind: str, text: str, rng: Random) -> str:
-    """Write some texts as people type them: without capitals, or without capitals and punctuation."""
+    """Make some texts look the way people type: without capitals, or without capitals and punctuation."""
     is_question = "question" in kind or kind == "stackexchange title"
     lower, bare = (QUESTION_LOWER, QUESTION_BARE) if is_question else (LOWER, BARE)
     chance = rng.random()
@@ -304,10 +304,10 @@ def main() -> None:
     texts = commands.add_parser("texts", help="texts to distil from")
     texts.add_argument("data", type=Path, help="the folder of data sets")
     texts.add_argument("output", type=Path, help="the JSONL file to write")
-    texts.add_argument("--limit", type=int, default=300_000, help="how many texts")
+    texts.add_argument("--limit", type=int, default=300_000, help="number of texts")
     pairs = commands.add_parser("pairs", help="pairs for contrastive training")
     pairs.add_argument("data", type=Path, help="the folder of data sets")
-    pairs.add_argument("output", type=Path, help="the folder to write a JSONL file for each source into")
+    pairs.add_argument("output", type=Path, help="the folder to write one JSONL file per source into")
     for command in (texts, pairs):
         command.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
