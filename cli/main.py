@@ -13,6 +13,8 @@ from typer.main import get_group
 
 from embedkit.errors import EmbedkitError
 
+from .shared import console
+
 # The commands and what the overall help says of each: the module of a command is loaded when the command is called.
 COMMANDS = {
     "encode": "Turn texts into sentence vectors.",
@@ -111,5 +113,5 @@ def run() -> None:
     try:
         app()
     except EmbedkitError as exc:
-        typer.echo(f"error: {exc}", err=True)
+        console.note(f"error: {exc}")
         sys.exit(1)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from ..shared import console, options
 from ..shared.commands import subcommand
 from ..shared.groups import grouped
+from ..shared.locating import HIDDEN_INDEX, Located, split_words
 from . import build as index_build
 
 if TYPE_CHECKING:
@@ -24,11 +27,26 @@ Examples:
   embedkit index build --vectors x.npy --ids ids.txt --index my.index
 """
 
-app = typer.Typer(name="index", help="Build, change, check and measure an index.", no_args_is_help=True)
+
+class IndexCommands(TyperGroup):
+    """The commands, and `embedkit index INPUT…` for `embedkit index build INPUT…`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
+            mistyped = not Path(args[0]).exists() and get_close_matches(args[0], names, n=1)
+            args = args if mistyped else ["build", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    name="index",
+    cls=IndexCommands,
+    help="Build, change, check and measure an index. `embedkit index INPUT…` is short for `embedkit index build INPUT…`.",
+    no_args_is_help=True,
+)
 subcommand(app, "build", epilog=BUILD_EXAMPLES)(index_build.build)
 subcommand(app, "add")(index_build.add)
-
-IndexPath = options.IndexPath
 
 
 ExportFormat = Literal["faiss", "npy", "parquet"]
@@ -42,20 +60,22 @@ def _open(path: Path, *, writable: bool = False) -> Index:
 
 @subcommand(app, "delete")
 def delete(
-    index: IndexPath,
-    ids: Annotated[
+    words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ID",
-            help="Ids of documents, or - to read them from standard input, one a line.",
+            metavar="[INDEX] [ID]...",
+            help="Index folder (default: this folder's), then ids of documents, or - to read them from standard input, one per line.",
             show_default=False,
         ),
     ] = None,
+    *,
+    named: HIDDEN_INDEX = None,
     where: options.Where = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Delete documents by id or by their metadata. Their space is freed by `index compact`."""
-    wanted = [line.rstrip("\n") for line in sys.stdin] if ids == ["-"] else list(ids or [])
+    index, ids = split_words(words or [], named)
+    wanted = [line.rstrip("\n") for line in sys.stdin] if ids == ["-"] else ids
     if not wanted and where is None:
         raise typer.BadParameter("name ids, - for standard input, or --where FILTER")
     with _open(index, writable=True) as opened:
@@ -70,17 +90,19 @@ def delete(
 
 
 @subcommand(app, "compact")
-def compact(index: IndexPath, as_json: options.AsJson = False, quiet: options.Quiet = False) -> None:
+@grouped
+def compact(located: Located, printing: options.Printing) -> None:
     """Write the living vectors anew and free the space of deleted ones. Readers go on meanwhile."""
+    index = located.path
     from indexes import compact as compact_index
 
-    with _open(index, writable=True) as opened, console.progress_bar("compact", quiet=quiet) as bar:
+    with _open(index, writable=True) as opened, console.progress_bar("compact", quiet=printing.quiet) as bar:
         report = None
         for report in compact_index(opened):
             bar.update(report.rows_done / max(report.rows_total, 1), f"{report.rows_done:,} vectors")
     if report is None:
         console.note(f"{index}: nothing to compact")
-    elif as_json:
+    elif printing.as_json:
         console.print_json(
             {
                 "dropped": report.dropped,
@@ -96,8 +118,10 @@ def compact(index: IndexPath, as_json: options.AsJson = False, quiet: options.Qu
 
 
 @subcommand(app, "verify")
-def verify(index: IndexPath, as_json: options.AsJson = False) -> None:
+@grouped
+def verify(located: Located, *, as_json: options.AsJson = False) -> None:
     """Check everything: checksums, counts, the database, ids against rows. Exit code 1 where something is damaged."""
+    index = located.path
     from indexes import verify as verify_index
 
     findings = list(verify_index(index))
@@ -112,8 +136,10 @@ def verify(index: IndexPath, as_json: options.AsJson = False) -> None:
 
 
 @subcommand(app, "repair")
-def repair(index: IndexPath, as_json: options.AsJson = False) -> None:
+@grouped
+def repair(located: Located, *, as_json: options.AsJson = False) -> None:
     """Rebuild what can be derived, drop what cannot be read, and name the documents that were lost."""
+    index = located.path
     from indexes import repair as repair_index
 
     count = 0
@@ -130,8 +156,10 @@ def repair(index: IndexPath, as_json: options.AsJson = False) -> None:
 
 
 @subcommand(app, "stats")
+@grouped
 def stats(
-    index: IndexPath,
+    located: Located,
+    *,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -144,6 +172,7 @@ def stats(
     as_json: options.AsJson = False,
 ) -> None:
     """Tell what an index holds: documents, vectors, bytes, kind, recall, encoder."""
+    index = located.path
     from indexes import stats as index_stats
 
     with _open(index) as opened:
@@ -154,7 +183,7 @@ def stats(
 
         if not found.curve:
             raise IndexFileError(
-                f"{index}: no recall has been measured. Measure it with: embedkit index tune --index {index}"
+                f"{index}: no recall has been measured. Measure it with: embedkit index tune {index}"
             )
         recalls = [point["recall"] for point in found.curve]
         speeds = [point["queries_per_second"] for point in found.curve]
@@ -201,7 +230,7 @@ def _cell(value: object) -> str:
 @subcommand(app, "tune")
 @grouped
 def tune(
-    index: IndexPath,
+    located: Located,
     *,
     target_recall: Annotated[
         float, typer.Option("--target-recall", metavar="R", min=0.01, max=1.0, help="Recall@10 to reach.")
@@ -212,13 +241,16 @@ def tune(
     printing: options.Printing,
 ) -> None:
     """Measure recall@10 against exact search over the settings of an approximate index, and keep the fastest that reaches the target."""
+    index = located.path
     with _open(index, writable=True) as opened:
         index_build.tune_index(opened, target_recall, num_queries=num_queries, printing=printing)
 
 
 @subcommand(app, "export")
+@grouped
 def export(
-    index: IndexPath,
+    located: Located,
+    *,
     output: Annotated[
         Path,
         typer.Option(
@@ -235,6 +267,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the vectors as a plain .faiss index or .npy with ids beside, or everything as .parquet."""
+    index = located.path
     from indexes import export_faiss, export_npy, export_records
 
     kind = format if format is not None else output.suffix.lstrip(".")
@@ -254,8 +287,16 @@ def export(
 
 @subcommand(app, "merge")
 def merge(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Index whose documents are taken over.")],
-    index: IndexPath,
+    words: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INDEX SOURCE",
+            help="The index that takes documents over, and the one whose documents it takes.",
+            show_default=False,
+        ),
+    ],
+    *,
+    named: HIDDEN_INDEX = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Where both have a document differently, take that of SOURCE.")
     ] = False,
@@ -264,6 +305,10 @@ def merge(
     """Take over all documents of another index that the same encoder made."""
     from indexes import merge_indexes
 
+    both = [*([] if named is None else [named]), *words]
+    if len(both) != 2:
+        raise typer.BadParameter("name two indexes: INDEX, which takes documents over, and SOURCE")
+    index, source = both
     with (
         _open(index, writable=True) as target,
         _open(source) as taken,

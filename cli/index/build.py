@@ -9,6 +9,7 @@ import typer
 
 from ..shared import console, models, options
 from ..shared.groups import grouped
+from ..shared.locating import existing
 from .source import Adding, Building, Input, KindOption, SomeInputs, TargetRecall, make_source
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 @grouped
 def build(
-    index: options.IndexPath,
     inputs: SomeInputs = None,
     *,
+    index: options.IndexPath = None,
     given: Input,
     building: Building,
     kind: KindOption = None,
@@ -40,8 +41,10 @@ def build(
     The same command again resumes after a stop, and later embeds only what is new or has changed. Every commit is whole:
     a kill at any moment loses at most the documents since the last one.
     """
+    from embedkit.pipelines.default_index import default_index
+
     source = make_source(inputs, given, reading=reading, computing=computing, merge_tokens=merge_tokens)
-    with _open(index, source, building) as opened:
+    with _open(index or default_index(), source, building) as opened:
         _fill(opened, source, building, printing)
         if kind is not None:
             _build_structure(opened, kind, quiet=printing.quiet)
@@ -51,9 +54,9 @@ def build(
 
 @grouped
 def add(
-    index: options.IndexPath,
     inputs: SomeInputs = None,
     *,
+    index: options.IndexPath = None,
     given: Input,
     adding: Adding,
     computing: options.Computing,
@@ -64,7 +67,7 @@ def add(
     from indexes import Index
 
     source = make_source(inputs, given, reading=reading, computing=computing)
-    with Index.open(index, writable=True) as opened:
+    with Index.open(existing(index), writable=True) as opened:
         source.check(opened, adding)
         _fill(opened, source, adding, printing)
 

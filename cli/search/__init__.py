@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,10 @@ from embedkit.models import RERANKER
 
 from ..shared import console, models, options
 from ..shared.groups import grouped
-from .hits import explain_nothing, print_hits
+from ..shared.locating import complete_index, split_words
+from .hits import explain_nothing, print_hits, wants_json
 from .many import search_many
+from .prompt import converse
 
 if TYPE_CHECKING:
     from embedkit.pipelines.searching import Search
@@ -31,13 +34,14 @@ Examples:
 
 @grouped
 def search(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
-    query: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[QUERY]",
-            help="What to look for. Default: ask for queries, or read them from a pipe.",
+            metavar="[INDEX] [QUERY]...",
+            help="Index folder (default: this folder's, made by `embedkit index .`), and what to look for, with or without "
+            "quotes. Without a query: ask for queries, or read them from a pipe.",
             show_default=False,
+            autocompletion=complete_index,
         ),
     ] = None,
     *,
@@ -66,33 +70,45 @@ def search(
             show_default=False,
         ),
     ] = None,
+    passages: Annotated[
+        bool,
+        typer.Option(
+            "--passages",
+            help="Also list further passages of the same document; with --json they are always listed.",
+        ),
+    ] = False,
     computing: options.Computing,
     as_json: options.AsJson = False,
 ) -> None:
     """Search an index.
 
-    On a terminal a query's hits come as a list with the matching words marked; with --json or into a pipe, as JSON lines.
-    A higher score is better: a cosine, BM25, of a hybrid search the mean of both scaled to 0 … 1, or the reranker's score.
+    The hits of one query are a list for people, with the matching words marked, or JSON lines with --json; those of
+    --queries are JSON lines, or a TREC run. A higher score is better: a cosine, BM25, of a hybrid search the mean of both
+    scaled to 0 … 1, or the reranker's score. In a pipe, EMBEDKIT_PIPE=json stands for --json.
     """
     from embedkit.pipelines.searching import open_search
 
+    index, said = split_words(words or [])
+    query = " ".join(said) or None
     if query is not None and queries is not None:
         raise typer.BadParameter("QUERY and --queries exclude each other")
     if run is not None and query is not None:
         raise typer.BadParameter("--run goes with --queries or a pipe: a query on the command line has no id")
     # A query alone, or typed by hand: what starts fastest answers fastest.
     interactive = query is not None or (queries is None and run is None and sys.stdin.isatty())
+    if interactive and not passages and not wants_json(as_json):  # people want one line for one document
+        searching = replace(searching, group=True)
     with open_search(
         index, searching, computing, model=model, rerank=rerank, interactive=interactive
     ) as opened:
         _say_models(opened, searching)
         if query is not None:
             hits = opened.retriever.search([query], searching)[0]
-            print_hits(query, hits, as_json=as_json)
+            print_hits(query, hits, searching, as_json=as_json)
             if not hits:
                 explain_nothing(searching, len(opened.index))
         elif interactive:
-            _converse(opened, searching, as_json=as_json)
+            converse(opened, searching, as_json=as_json)
         else:
             search_many(opened.retriever, searching, source="-" if queries is None else str(queries), run=run)
         _say_truncated(opened)
@@ -114,19 +130,3 @@ def _say_truncated(opened: Search) -> None:
         console.note(
             f"warning: {opened.embedder.truncated:,} queries were cut to the {limit} tokens that the model reads"
         )
-
-
-def _converse(opened: Search, wanted: SearchOptions, *, as_json: bool) -> None:
-    import contextlib
-
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 (line editing and history for input())
-    console.note("Type a query; Ctrl-D ends.")
-    while True:
-        try:
-            query = input("query> ").strip()
-        except EOFError:
-            console.note("")
-            return
-        if query:
-            print_hits(query, opened.retriever.search([query], wanted)[0], as_json=as_json)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..shared import console
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+    from rich.text import Text
+
     from embedkit.data.records import Hit
     from embedkit.retrieval.options import SearchOptions
+
+DOTS = 5  # of how strong a hit is
+# Cosines of a good sentence encoder below the first mean nothing, above the second nearly the same.
+WEAK_COSINE, STRONG_COSINE = 0.1, 0.7
+INDENT = 4
+# Code, a table row, a quotation, a heading or an item of a list.
+_LINE_OF_ITS_OWN = re.compile(r"(\s{4}|\t|\||>|#|\s*([-*+•]|\d+[.)])\s)")
+_HEADING = re.compile(r"#{1,6} +(.*?)( +#+)?$")
 
 
 def hit_row(hit: Hit, rank: int) -> dict[str, object]:
@@ -19,13 +36,22 @@ def hit_row(hit: Hit, rank: int) -> dict[str, object]:
         "title": hit.title,
         "text": hit.text,
         "passage": hit.passage,
+        "start": hit.start,
+        "stop": hit.stop,
+        "source": hit.source,
         "metadata": dict(hit.metadata),
         "scores": dict(hit.scores),
     }
 
 
-def print_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
-    if console.wants_json(as_json):
+def wants_json(as_json: bool) -> bool:
+    """Hits are JSON lines where they are asked for; $EMBEDKIT_PIPE=json asks for them wherever no terminal reads them."""
+    return as_json or (os.environ.get("EMBEDKIT_PIPE") == "json" and not sys.stdout.isatty())
+
+
+def print_hits(query: str, hits: list[Hit], wanted: SearchOptions, *, as_json: bool) -> None:
+    """Print the hits of a query, best first."""
+    if wants_json(as_json):
         for rank, hit in enumerate(hits, 1):
             console.print_json(hit_row(hit, rank))
         return
@@ -34,21 +60,97 @@ def print_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
 
     from indexes import snippets
 
-    out = Console(highlight=False)
-    for rank, (hit, snippet) in enumerate(
-        zip(hits, snippets(query, [hit.text for hit in hits]), strict=True), 1
-    ):
-        place = hit.doc_id + (f" #{hit.passage}" if hit.passage else "")
-        head = Text(f"{rank:>2}  {hit.score:.4f}  ", style="bold")
-        head.append(hit.title or place, style="bold cyan")
-        if hit.title and hit.title != place:
-            head.append(f"  {place}", style="dim")
-        body = Text(snippet.text.replace("\n", " "))
+    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    shown = snippets(query, [hit.text for hit in hits])
+    for rank, (hit, snippet) in enumerate(zip(hits, shown, strict=True), 1):
+        body = Text(_flowing(console.safe(snippet.text)))
         for start, stop in snippet.spans:
             body.stylize("bold yellow", start, stop)
-        out.print(head)
-        for line in body.wrap(out, max(20, out.width - 4)):
-            out.print(Text("    ").append_text(line))
+        out.print(_head(hit, rank, _strength(hit, hits[0], wanted)))
+        _print_body(out, body, cut=(_is_cut_before(hit, snippet.text), _is_cut_after(hit, snippet.text)))
+
+
+def print_whole(hit: Hit) -> None:
+    """Print all of a hit's passage."""
+    from rich.console import Console
+    from rich.text import Text
+
+    out = Console(highlight=False)
+    out.print(_head(hit, 0, None))
+    _print_body(out, Text(_flowing(console.safe(hit.text))), cut=(False, False))
+
+
+def _head(hit: Hit, rank: int, strength: float | None) -> Text:
+    from rich.text import Text
+
+    place = console.safe(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
+    head = Text(f"{rank:>2}  " if rank else "", style="bold")
+    if strength is not None:
+        full = round(strength * DOTS)
+        head.append(f"{hit.score:.2f} {'●' * full}{'○' * (DOTS - full)}  ", style="bold")
+    title = console.safe(hit.title)
+    head.append(title or place, style="bold cyan")
+    if title and title != place:
+        head.append(f"  {place}", style="dim")
+    return head
+
+
+def _strength(hit: Hit, best: Hit, wanted: SearchOptions) -> float:
+    """Say how strong a hit is, from 0 to 1: a cosine on a fixed scale, BM25 against the best hit, and what is 0 … 1 as it is."""
+    if "rerank" in hit.scores or wanted.mode == "hybrid":
+        value = hit.score
+    elif wanted.mode == "dense":
+        value = (hit.score - WEAK_COSINE) / (STRONG_COSINE - WEAK_COSINE)
+    else:
+        value = hit.score / best.score if best.score > 0 else 0.0
+    return min(1.0, max(0.0, value))
+
+
+def _print_body(out: Console, body: Text, *, cut: tuple[bool, bool]) -> None:
+    """Print a text line by line as it is; a line that is too long is folded, and prose that was cut has an ellipsis."""
+    from rich.text import Text
+
+    lines = [line for line in body.split("\n", allow_blank=True) if line.plain.strip()]
+    if not lines:
+        return
+    if cut[0]:
+        lines[0] = Text("… ") + lines[0]
+    if cut[1]:
+        lines[-1] = lines[-1] + Text(" …")
+    for line in _folded(lines, max(20, out.width - INDENT)):
+        out.print(Text(" " * INDENT).append_text(line))
+
+
+def _flowing(text: str) -> str:
+    """Put a space for each line end within a paragraph; code, tables, lists and headings keep their lines."""
+    lines = text.split("\n")
+    kept, fenced = lines[0], lines[0].startswith("```")
+    for before, line in pairwise(lines):
+        own = fenced or line.startswith("```") or _LINE_OF_ITS_OWN.match(line) or not line.strip()
+        after = _HEADING.match(before) or before.startswith(("```", "|")) or not before.strip()
+        kept += ("\n" if own or after else " ") + line
+        fenced ^= line.startswith("```")
+    return kept
+
+
+def _folded(lines: list[Text], width: int) -> Iterator[Text]:
+    from rich.console import Console
+
+    for line in lines:
+        heading = _HEADING.match(line.plain)
+        if heading:
+            start = heading.start(1)
+            line = line[start : heading.end(1)]
+            line.stylize("bold")
+        yield from line.wrap(Console(width=width), width) if len(line) > width else [line]
+
+
+def _is_cut_before(hit: Hit, shown: str) -> bool:
+    return not hit.text.lstrip().startswith(shown[:40])
+
+
+def _is_cut_after(hit: Hit, shown: str) -> bool:
+    return not hit.text.rstrip().endswith(shown[-40:])
 
 
 def explain_nothing(wanted: SearchOptions, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,16 @@ def print_json(content: Any) -> None:  # Any: whatever JSON holds
 
 def note(message: str) -> None:
     """Say something on standard error."""
-    typer.echo(message, err=True)
+    typer.echo(safe(message), err=True)
+
+
+# What a terminal obeys instead of showing: C0 and C1 controls but tab and line end, and signs that turn the direction of text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def safe(text: str) -> str:
+    """Return a text as a terminal may show it, with U+FFFD for each control character and lone surrogate."""
+    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def command_words() -> list[str]:
@@ -49,7 +59,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
         numeric = all(_is_number(row[number]) for row in rows) and bool(rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(safe(cell)) for cell in row))
     Console().print(table)
 
 

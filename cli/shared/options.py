@@ -83,7 +83,14 @@ MergeTokens = Annotated[
 ]
 
 IndexPath = Annotated[
-    Path, typer.Option("--index", "-i", metavar="FOLDER", help="Index folder.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--index",
+        "-i",
+        metavar="FOLDER",
+        help="Index folder. Default: .embedkit/index in this folder, or in one above that has it.",
+        show_default=False,
+    ),
 ]
 # Without envvar: an index's own model comes before what the environment names.
 IndexModel = Annotated[
@@ -252,8 +259,8 @@ class Searching(SearchOptions):
 
     k: Annotated[int, typer.Option("--top-k", "-k", metavar="K", min=1, help="Hits per query, at most.")] = 10
     mode: Annotated[
-        Mode, typer.Option("--mode", help="By meaning (dense), by words (text, BM25), or both.")
-    ] = "dense"
+        Mode, typer.Option("--mode", help="By meaning (dense), by words (text, BM25), or both. (hybrid)")
+    ] = "hybrid"
     where: Where = None
     group: Annotated[bool, typer.Option("--group", help="One hit per document: its best passage.")] = False
     min_score: Annotated[

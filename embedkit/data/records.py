@@ -45,8 +45,9 @@ class Query:
 class Hit:
     """One search result; a higher `score` is better, always.
 
-    `passage` is the number of the passage within its document (0 where the document was not cut), and
-    `scores` names the parts that `score` was made of, such as `dense`, `text` or `rerank`.
+    `text` is the passage, characters `start` to `stop` of the document that `source` names the file of; `passage` is its
+    number there (0 where the document was not cut). `scores` names the parts that `score` was made of, such as `dense`,
+    `text` or `rerank`.
     """
 
     doc_id: str
@@ -56,6 +57,9 @@ class Hit:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
     passage: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    start: int = 0
+    stop: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 def hits(*arguments: object, stdin: str | None = None) -> list[dict[str, object]]:
-    return [json.loads(line) for line in invoke("search", *arguments, stdin=stdin).splitlines()]
+    return [json.loads(line) for line in invoke("search", *arguments, "--json", stdin=stdin).splitlines()]
 
 
 def test_a_document_finds_itself_with_cosine_one(index: Path) -> None:

@@ -1,0 +1,73 @@
+"""The conversation of `embedkit search` without a query: queries typed one after another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..shared import console
+from .hits import explain_nothing, print_hits, print_whole
+
+if TYPE_CHECKING:
+    from embedkit.data.records import Hit
+    from embedkit.pipelines.searching import Search
+    from embedkit.retrieval.options import SearchOptions
+
+HISTORY = "search_history"  # in the cache folder
+HELP = "a query searches; a number shows that hit in full; help, quit (or Ctrl-D)"
+
+
+def converse(opened: Search, wanted: SearchOptions, *, as_json: bool) -> None:
+    """Answer queries until the input ends."""
+    console.note(f"Type a query. ({HELP})")
+    hits: list[Hit] = []
+    with _history():
+        while True:
+            try:
+                line = input("query> ").strip()
+            except EOFError:
+                console.note("")
+                return
+            if line in ("quit", "exit", ":q"):
+                return
+            if line in ("help", "?"):
+                console.note(HELP)
+            elif line.isdigit():
+                _open(hits, int(line))
+            elif line:
+                hits = opened.retriever.search([line], wanted)[0]
+                print_hits(line, hits, wanted, as_json=as_json)
+                if not hits:
+                    explain_nothing(wanted, len(opened.index))
+
+
+def _open(hits: list[Hit], number: int) -> None:
+    if 1 <= number <= len(hits):
+        print_whole(hits[number - 1])
+    elif hits:
+        console.note(f"there is no hit {number}; the last query has {len(hits)}")
+    else:
+        console.note("there are no hits yet: type a query first")
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[None]:
+    """Edit lines with a history that outlives the conversation, where Python was built with readline."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    from embedkit.storage.cache import cache_folder
+
+    path = cache_folder() / HISTORY
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # a conversation is worth more than its history
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.set_history_length(1000)
+            readline.write_history_file(path)
