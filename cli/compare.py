@@ -33,7 +33,7 @@ SHOWN_CHARACTERS = 90
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class JudgedRuns:
     """What the two are judged by: a test set, or judgements of two runs."""
 
     set_: Annotated[
@@ -60,7 +60,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP)],
     b: Annotated[str, typer.Argument(metavar="B", help="The same; the difference is B minus A.")],
     *,
-    judged: Judged,
+    judged: JudgedRuns,
     examples: Annotated[
         int, typer.Option("--examples", metavar="N", min=0, help="Queries shown each way.")
     ] = 5,
@@ -71,7 +71,7 @@ def compare(
             "--html", metavar="FILE", help="Write a page with plots and top hits.", show_default=False
         ),
     ] = None,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     printing: options.Printing,
 ) -> None:
     """Compare two runs, saved results, models or modes, query by query.
@@ -151,8 +151,8 @@ class _Sides:
     """What is compared where it has to be searched or read."""
 
     test: RetrievalSet | None
-    judged: Judged
-    computing: options.Computing
+    judged: JudgedRuns
+    computing: options.ComputingOptions
     quiet: bool
 
     def qrels(self) -> Qrels:

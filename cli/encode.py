@@ -76,7 +76,7 @@ def encode(
         ),
     ] = None,
     encoding: Encoding,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     reading: options.Reading,
     printing: options.Printing,
 ) -> None:

@@ -124,7 +124,7 @@ def mine(
         bool, typer.Option("--resume", help="Go on where the same command was stopped.")
     ] = False,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Suspects to show in the report.")] = 3,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     printing: options.Printing,
 ) -> None:
     """Find documents that are near a query and are no answer to it: training on them teaches the most.

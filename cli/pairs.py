@@ -89,7 +89,7 @@ def pairs(
         ),
     ] = None,
     wanted: Wanted,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     reading: options.Reading,
     printing: options.Printing,
 ) -> None:

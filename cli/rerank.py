@@ -55,7 +55,7 @@ Budget = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Input:
+class RerankInput:
     """What is reranked."""
 
     run: Annotated[
@@ -153,7 +153,7 @@ class Scoring:
     ] = False
     max_seq_length: options.MaxSeqLength = None
 
-    def load(self, computing: options.Computing) -> CrossEncoder | MaxSim:
+    def load(self, computing: options.ComputingOptions) -> CrossEncoder | MaxSim:
         from embedkit.pipelines.models import load_encoder
         from embedkit.reranking.cross_encoder import CrossEncoder
         from embedkit.reranking.maxsim import MaxSim
@@ -184,7 +184,7 @@ def rerank(
         ),
     ] = "-",
     *,
-    given: Input,
+    given: RerankInput,
     scoring: Scoring,
     depth: Depth,
     calibrate: Annotated[
@@ -196,7 +196,7 @@ def rerank(
             show_default=False,
         ),
     ] = None,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     printing: options.Printing,
 ) -> None:
     """Reorder candidates by a model that reads query and text together.

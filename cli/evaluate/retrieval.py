@@ -124,7 +124,7 @@ class Judged:
     corpus: Corpus = None
     cache_dir: CacheDir = None
 
-    def place(self, computing: options.Computing) -> Place:
+    def place(self, computing: options.ComputingOptions) -> Place:
         """Say where the collections are searched."""
         from embedkit.pipelines.collection_cache import cache_folder
         from embedkit.pipelines.collections import Place
@@ -159,7 +159,7 @@ def retrieval(
     fusion: options.FusionOption = "scores",
     metric: Metrics = None,
     judged: Judged,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     merge_tokens: options.MergeTokens = None,
     showing: Showing,
 ) -> None:
@@ -207,7 +207,7 @@ def reranking(
     model: FirstModels = None,
     metric: Metrics = None,
     judged: Judged,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     showing: Showing,
 ) -> None:
     """Measure what reranking gains and costs: the same hits with and without it, ms per query and pairs per second.

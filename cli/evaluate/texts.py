@@ -72,7 +72,7 @@ def similarity(
         ),
     ] = None,
     columns: Columns = None,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     showing: Showing,
 ) -> None:
     """Measure cosines of pairs and triplets of texts.
@@ -146,7 +146,7 @@ def clustering(
     model: Models = None,
     columns: Columns = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the first centres of k-means.")] = 0,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     showing: Showing,
 ) -> None:
     """Cluster labelled texts (columns text, label) into as many clusters as labels, and compare: V-measure and adjusted Rand."""
@@ -185,7 +185,7 @@ def _split(columns: str, count: int) -> tuple[str, ...]:
 def _evaluate(
     measures: Mapping[Path, Measure],
     named: Sequence[str] | None,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     *,
     quiet: bool,
 ) -> list[Evaluation]:

@@ -10,7 +10,7 @@ import typer
 from ..shared import console, models, options
 from ..shared.groups import grouped
 from ..shared.locating import existing
-from .source import Adding, Building, Input, KindOption, SomeInputs, TargetRecall, make_source
+from .source import Adding, Building, KindOption, SomeInputs, TargetRecall, VectorSource, make_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +27,11 @@ def build(
     inputs: SomeInputs = None,
     *,
     index: options.IndexPath = None,
-    given: Input,
+    given: VectorSource,
     building: Building,
     kind: KindOption = None,
     target_recall: TargetRecall = None,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     merge_tokens: options.MergeTokens = None,
     reading: options.ReadingFiles,
     printing: options.Printing,
@@ -57,9 +57,9 @@ def add(
     inputs: SomeInputs = None,
     *,
     index: options.IndexPath = None,
-    given: Input,
+    given: VectorSource,
     adding: Adding,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     reading: options.ReadingFiles,
     printing: options.Printing,
 ) -> None:

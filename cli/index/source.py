@@ -62,7 +62,7 @@ CommitEvery = Annotated[int, typer.Option("--commit-every", metavar="N", min=1, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Input:
+class VectorSource:
     """Where the vectors come from: documents and a model, or ready vectors."""
 
     model: options.IndexModel = None
@@ -106,10 +106,10 @@ class Building(BuildOptions):
 
 def make_source(
     inputs: list[str] | None,
-    given: Input,
+    given: VectorSource,
     *,
     reading: options.Reading,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     merge_tokens: float | None = None,
 ) -> Source:
     """Return where the vectors come from, or end with wrong usage."""

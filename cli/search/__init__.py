@@ -77,7 +77,7 @@ def search(
             help="Also list further passages of the same document; with --json they are always listed.",
         ),
     ] = False,
-    computing: options.Computing,
+    computing: options.ComputingOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Search an index.

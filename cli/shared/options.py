@@ -176,7 +176,7 @@ class Printing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computing(types.Computing):
+class ComputingOptions(types.Computing):
     """What computes a model, where its kind leaves a choice."""
 
     PANEL: ClassVar[str] = "Computing"

@@ -28,7 +28,7 @@ Examples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class ContrastiveTuning:
     """What is trained on what, by which loss."""
 
     loss: Annotated[
@@ -124,7 +124,7 @@ def train_contrastive(
     ],
     *,
     model: options.Model,
-    tuning: Tuning,
+    tuning: ContrastiveTuning,
     running: train_view.Running,
 ) -> None:
     """Turn an encoder into a sentence encoder, or fine-tune one.
@@ -145,7 +145,7 @@ def train_contrastive(
 
 
 def _journey(
-    data: Sequence[str], tuning: Tuning, recipe: ContrastiveRecipe, *, model: Path, quiet: bool
+    data: Sequence[str], tuning: ContrastiveTuning, recipe: ContrastiveRecipe, *, model: Path, quiet: bool
 ) -> Contrastive:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.checkpoint.weights import load_sentence_encoder

@@ -31,7 +31,7 @@ Examples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class PretrainingStart:
     """What training starts from: a fresh model of a shape and a tokenizer, or a model."""
 
     tokenizer: Annotated[
@@ -109,7 +109,7 @@ class Tasks:
 def train_mlm(
     inputs: options.Inputs,
     *,
-    start: Start,
+    start: PretrainingStart,
     tasks: Tasks,
     running: train_view.Running,
     cache: Annotated[
@@ -149,7 +149,7 @@ class _Texts:
     quiet: bool
 
 
-def _journey(texts: _Texts, recipe: PretrainRecipe, start: Start, *, ranks: Ranks) -> Pretraining:
+def _journey(texts: _Texts, recipe: PretrainRecipe, start: PretrainingStart, *, ranks: Ranks) -> Pretraining:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.tokenization.tokenizer import Tokenizer
     from embedkit.training.pretraining.mlm import Pretraining, continued_model, fresh_model

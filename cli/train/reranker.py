@@ -28,7 +28,7 @@ Rows: query, positive, negatives (or negative_1 …) · query, text, label · qu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class RerankerTuning:
     """What is trained on, by which loss."""
 
     loss: Annotated[
@@ -82,7 +82,7 @@ def train_reranker(
     ],
     *,
     model: options.Model,
-    tuning: Tuning,
+    tuning: RerankerTuning,
     running: train_view.Running,
 ) -> None:
     """Train a cross-encoder, which reads query and text together and scores the pair.
