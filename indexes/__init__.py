@@ -12,22 +12,23 @@ if TYPE_CHECKING:
     from .maintenance.ann_build import AnnReport, build_ann
     from .maintenance.build import BuildReport, build
     from .maintenance.compact import CompactReport, compact
-    from .maintenance.exchange import (
+    from .maintenance.export import (
         Exported,
-        build_vectors,
         export_faiss,
         export_npy,
+        export_parquet,
         export_records,
         living_texts,
-        merge_indexes,
     )
     from .maintenance.pairs import Cluster, Pair, cluster, duplicates, similar_pairs
     from .maintenance.repair import Repair, repair
     from .maintenance.stats import Stats, stats
+    from .maintenance.take_in import build_vectors, merge_indexes
     from .maintenance.tune import TunePoint, TuneReport, tune
     from .maintenance.verify import Finding, verify
     from .search.text import Snippet, snippets
     from .storage.documents import Passage
+    from .storage.layout import is_index
     from .storage.settings import Settings
     from .store import Deleted, Index
     from .types import Kind, Metric, Storage
@@ -36,20 +37,21 @@ _HOMES = {
     "maintenance.build": ("BuildReport", "build"),
     "maintenance.compact": ("CompactReport", "compact"),
     "storage.documents": ("Passage",),
-    "maintenance.exchange": (
+    "maintenance.export": (
         "Exported",
-        "build_vectors",
         "export_faiss",
         "export_npy",
+        "export_parquet",
         "export_records",
         "living_texts",
-        "merge_indexes",
     ),
     "maintenance.pairs": ("Cluster", "Pair", "cluster", "duplicates", "similar_pairs"),
     "maintenance.repair": ("Repair", "repair"),
     "storage.settings": ("Settings",),
     "types": ("Kind", "Metric", "Storage"),
     "maintenance.stats": ("Stats", "stats"),
+    "maintenance.take_in": ("build_vectors", "merge_indexes"),
+    "storage.layout": ("is_index",),
     "store": ("Deleted", "Index"),
     "maintenance.ann_build": ("AnnReport", "build_ann"),
     "search.text": ("Snippet", "snippets"),
@@ -84,7 +86,9 @@ __all__ = [
     "duplicates",
     "export_faiss",
     "export_npy",
+    "export_parquet",
     "export_records",
+    "is_index",
     "living_texts",
     "merge_indexes",
     "repair",

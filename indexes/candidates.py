@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .storage.segment import FloatArray, RowArray
+from .storage.codes import FloatArray, RowArray
 from .types import Metric
 
 Mask = npt.NDArray[np.bool_]  # by row number: may the row be returned?
@@ -38,6 +38,18 @@ class Candidates:
         rows = np.concatenate([self.rows, other.rows], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return Candidates(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
+
+    def replace(self, queries: RowArray, other: Candidates) -> Candidates:
+        """Return these candidates, but for some queries (by position) the other's."""
+        replaced = Candidates.none(len(self.rows), max(self.rows.shape[1], other.rows.shape[1]))
+        replaced.scores[:, : self.rows.shape[1]], replaced.rows[:, : self.rows.shape[1]] = (
+            self.scores,
+            self.rows,
+        )
+        replaced.scores[queries], replaced.rows[queries] = -np.inf, -1
+        replaced.scores[queries, : other.rows.shape[1]] = other.scores
+        replaced.rows[queries, : other.rows.shape[1]] = other.rows
+        return replaced
 
 
 @dataclass(frozen=True)

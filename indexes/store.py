@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,25 +13,20 @@ import numpy as np
 from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError
 
-from .candidates import Candidates
+from .search.ann_file import AnnFile
 from .search.filters import compile_filter
-from .search.hits import Names, make_hits, name_hits, text_hits
-from .search.search import AnnFile, SearchRequest, search_made
+from .search.searcher import Searcher
 from .search.snapshot import Snapshot
-from .search.text import filtered_documents, filtered_rows
-from .storage.commit import WHOLE, Addition, Change, Writer, database_path, new_folder, prepare_vectors
-from .storage.database import Database, reading
-from .storage.documents import (
-    Passage,
-    content_hash,
-    duplicate_id,
-    find_documents,
-    metadata_json,
-    read_documents,
-)
+from .search.text import filtered_documents
+from .storage.codes import FloatArray
+from .storage.commit import WHOLE, Addition, Change, Writer, prepare_vectors
+from .storage.database import Database
+from .storage.documents import Passage, duplicate_id, find_documents, read_documents
+from .storage.faults import reading
+from .storage.layout import DATABASE_NAME, database_path, empty_folder, is_index
 from .storage.lock import WriterLock
 from .storage.merging import merge_newest
-from .storage.segment import FloatArray, RowArray
+from .storage.schema import create_database
 from .storage.settings import Fingerprint, Settings
 
 # Small commits make small segments; beyond this many the newest are merged.
@@ -58,12 +52,7 @@ class Index:
         assert text is not None
         self.settings = Settings.from_json(text)
         self.writer = None if lock is None else Writer(path, database, self.settings)
-        self._device = device
-        self._filters: dict[str, RowArray] = {}
-        self._names: Names = {}
-        self.ann: AnnFile | None = None
-        self._snapshot: Snapshot | None = None
-        self.refresh()
+        self._searcher = Searcher(path, database, self.settings, device=device, writes=lock is not None)
 
     @classmethod
     def create(cls, path: str | Path, settings: Settings) -> Index:
@@ -72,10 +61,10 @@ class Index:
         Raises:
             IndexFileError: something is there already, or the folder cannot be written.
         """
-        folder = new_folder(Path(path))
+        folder = empty_folder(Path(path))
         lock = WriterLock(folder)
         try:
-            Database.create(database_path(folder), settings.to_json())
+            create_database(database_path(folder), settings.to_json())
         except BaseException:
             lock.release()
             raise
@@ -91,8 +80,10 @@ class Index:
             IndexFileError: there is none, it is damaged, of a newer version, or another process writes to it.
         """
         folder = Path(path)
-        if not database_path(folder).is_file():
-            there = "there is no such folder" if not folder.is_dir() else "the folder holds no 'index.sqlite'"
+        if not is_index(folder):
+            there = (
+                "there is no such folder" if not folder.is_dir() else f"the folder holds no {DATABASE_NAME!r}"
+            )
             raise IndexFileError(
                 f"{folder}: {there}. Make an index with: embedkit index build INPUT --index {folder}"
             )
@@ -114,8 +105,7 @@ class Index:
 
     def close(self) -> None:
         self.database.close()
-        if self.ann is not None:
-            self.ann.close()
+        self._searcher.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -129,8 +119,11 @@ class Index:
 
     @property
     def snapshot(self) -> Snapshot:
-        assert self._snapshot is not None
-        return self._snapshot
+        return self._searcher.snapshot
+
+    @property
+    def ann(self) -> AnnFile | None:
+        return self._searcher.ann
 
     def __len__(self) -> int:
         """Count the vectors that can be found."""
@@ -138,34 +131,7 @@ class Index:
 
     def refresh(self) -> None:
         """See what has been committed since the index was opened."""
-        known = () if self._snapshot is None else self._snapshot.segments
-        missing = ""
-        while True:
-            with reading(self.database.path):
-                if self.writer is None:
-                    self.database.begin_snapshot()
-                try:
-                    self._snapshot = Snapshot.take(self.path, self.database, self.settings, known)
-                    break
-                except FileNotFoundError as exc:
-                    # A compaction may remove files between our look at the database and this; then a newer
-                    # snapshot does not name the file any more.
-                    if self.writer is not None or str(exc.filename) == missing:
-                        raise IndexFileError(
-                            f"{exc.filename}: the segment is missing, though the database names it. "
-                            f"Run: embedkit index repair --index {self.path}"
-                        ) from exc
-                    missing = str(exc.filename)
-        self._filters.clear()
-        info = self.database.ann()
-        if self.ann is not None and (info is None or self.ann.info.name != info.name):
-            self.ann.close()
-            self.ann = None
-        if info is not None and self.ann is None:
-            with suppress(FileNotFoundError):  # derived, and safe to delete: search is exact without it
-                self.ann = AnnFile(self.path, info)
-        elif info is not None and self.ann is not None:
-            self.ann.info = info  # new knobs
+        self._searcher.refresh()
 
     def check_encoder(self, fingerprint: Fingerprint | None) -> None:
         """Refuse queries from an encoder that did not make the vectors here.
@@ -218,11 +184,7 @@ class Index:
             other = seen.setdefault(document.doc_id, document)
             if other is not document:
                 raise duplicate_id(document.doc_id, other.where, document.where)
-        additions = []
-        for document, cut in zip(documents, cuts, strict=True):
-            metadata = metadata_json(document.metadata)
-            digest = content_hash(document.doc_id, document.title, document.text, metadata)
-            additions.append(Addition(document, metadata, digest, cut))
+        additions = [Addition.of(document, cut) for document, cut in zip(documents, cuts, strict=True)]
         old = find_documents(self.database, list(seen))
         fields = frozenset(name for document in documents for name in document.metadata)
         change = Change(additions, (), [key for key, _, _ in old.values()], fields)
@@ -294,17 +256,8 @@ class Index:
             IndexMismatchError: queries of another dimension, or such as have no score.
             IndexFileError: what the search met is damaged.
         """
-
-        def make(found: Candidates, width: int) -> list[list[Hit]]:
-            return make_hits(self.database, self.snapshot, found, k=k, width=width, group=group, part="dense")
-
-        return search_made(
-            self.snapshot,
-            self.ann,
-            self._prepared(queries),
-            self._request(k, where, group, exact, knobs),
-            make,
-        )
+        request = self._searcher.request(k=k, where=where, group=group, exact=exact, knobs=knobs)
+        return self._searcher.hits(self._prepared(queries), request)
 
     def search_ids(
         self,
@@ -320,52 +273,15 @@ class Index:
 
         An id is read from the database, and proved, once; then it is remembered.
         """
-
-        def make(found: Candidates, width: int) -> list[list[tuple[str, float]]]:
-            return name_hits(self.database, self.snapshot, found, self._names, k=k, width=width, group=group)
-
-        return search_made(
-            self.snapshot,
-            self.ann,
-            self._prepared(queries),
-            self._request(k, where, group, exact, knobs),
-            make,
-        )
+        request = self._searcher.request(k=k, where=where, group=group, exact=exact, knobs=knobs)
+        return self._searcher.ids(self._prepared(queries), request)
 
     def _prepared(self, queries: FloatArray) -> FloatArray:
         names = [f"query {number}" for number in range(1, len(queries) + 1)]
         return prepare_vectors(queries, self.settings, names)
 
-    def _request(
-        self, k: int, where: str | None, group: bool, exact: bool, knobs: Mapping[str, int] | None
-    ) -> SearchRequest:
-        _check_k(k)
-        rows = None if where is None else self._rows_of(where)
-        return SearchRequest(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
-
     def search_text(
         self, queries: Sequence[str], *, k: int = 10, where: str | None = None, group: bool = False
     ) -> list[list[Hit]]:
         """Return up to k hits for each query by BM25 over the words, best first, ties by id."""
-        _check_k(k)
-        with reading(self.database.path):
-            condition = None if where is None else compile_filter(where, self.database.field_names())
-            return [
-                text_hits(self.database, self.snapshot, query, condition, k=k, group=group)
-                for query in queries
-            ]
-
-    def _rows_of(self, where: str) -> RowArray:
-        """Return the rows that a filter lets pass, remembered for this snapshot."""
-        if where not in self._filters:
-            if len(self._filters) >= 8:
-                self._filters.clear()
-            with reading(self.database.path):
-                condition = compile_filter(where, self.database.field_names())
-                self._filters[where] = filtered_rows(self.database, condition)
-        return self._filters[where]
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+        return self._searcher.text_hits(queries, k=k, where=where, group=group)

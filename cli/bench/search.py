@@ -102,12 +102,13 @@ def measure_index(encoder: Encoder, path: Path) -> Iterator[Latency]:
 
 def _queries(index: Index) -> list[str]:
     """Take a few words out of the first documents."""
+    from embedkit.data.records import titled_text
     from embedkit.errors import EvaluationError
 
     documents = index.first_documents(QUERIES)
     if not documents:
         raise EvaluationError(f"{index.path}: the index is empty; there is nothing to search")
-    texts = (f"{each.title} {each.text}".split() for each in documents)
+    texts = (titled_text(each.title, each.text).split() for each in documents)
     return [" ".join(words[:QUERY_WORDS]) for words in texts]
 
 

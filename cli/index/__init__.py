@@ -180,6 +180,7 @@ def stats(
     if plot is not None:
         from embedkit.errors import IndexFileError
         from embedkit.extras import load_extra
+        from embedkit.storage.files import atomic_file
 
         if not found.curve:
             raise IndexFileError(
@@ -188,12 +189,14 @@ def stats(
         recalls = [point["recall"] for point in found.curve]
         speeds = [point["queries_per_second"] for point in found.curve]
         draw = load_extra("plot", purpose="drawing a curve").save_lines
-        draw(
-            [(found.kind, recalls, speeds)],
-            plot,
-            x_label="recall@10",
-            y_label="queries a second, in one batch",
-        )
+        with atomic_file(plot) as stream:
+            draw(
+                [(found.kind, recalls, speeds)],
+                stream,
+                name=plot.name,
+                x_label="recall@10",
+                y_label="queries a second, in one batch",
+            )
         console.note(f"{plot}: drawn")
     if console.wants_json(as_json):
         console.print_json(dataclasses.asdict(found))
@@ -268,7 +271,7 @@ def export(
 ) -> None:
     """Write the vectors as a plain .faiss index or .npy with ids beside, or everything as .parquet."""
     index = located.path
-    from indexes import export_faiss, export_npy, export_records
+    from indexes import export_faiss, export_npy, export_parquet
 
     kind = format if format is not None else output.suffix.lstrip(".")
     with _open(index) as opened:
@@ -277,9 +280,7 @@ def export(
         elif kind == "npy":
             export_npy(opened, output)
         elif kind == "parquet":
-            from embedkit.extras import load_extra
-
-            load_extra("parquet", purpose="writing Parquet").write_rows(export_records(opened), output)
+            export_parquet(opened, output)
         else:
             raise typer.BadParameter(f"the ending of {output} is none of .faiss .npy .parquet; say --format")
         console.note(f"{output}: {len(opened):,} vectors written")

@@ -57,8 +57,8 @@ def split_words(words: list[str], named: Path | None = None) -> tuple[Path, list
         IndexFileError: the first word looks like a path where there is no index, or there is no default index.
     """
     from embedkit.errors import IndexFileError
-    from embedkit.pipelines.building import is_index
     from embedkit.pipelines.default_index import find_default_index
+    from indexes import is_index
 
     if named is not None:
         return named, words
@@ -77,7 +77,7 @@ def _looks_like_an_index(word: str) -> bool:
 def _near_miss(path: Path) -> str:
     from difflib import get_close_matches
 
-    from embedkit.pipelines.building import is_index
+    from indexes import is_index
 
     folder = path.parent
     names = [each.name for each in folder.iterdir() if is_index(each)] if folder.is_dir() else []
@@ -89,7 +89,7 @@ def _near_miss(path: Path) -> str:
 
 def complete_index(incomplete: str) -> list[str]:
     """Offer the indexes beside what was typed so far."""
-    from embedkit.pipelines.building import is_index
+    from indexes import is_index
 
     folder = Path(incomplete).parent
     found: list[Any] = [each for each in folder.iterdir() if is_index(each)] if folder.is_dir() else []

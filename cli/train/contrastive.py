@@ -177,10 +177,10 @@ def _journey(
 
 
 def _write_card(journey: Contrastive, output: Path) -> None:
-    from embedkit.storage.files import write_atomically
+    from embedkit.storage.files import write_text
     from embedkit.training.engine.run_folder import RunFolder
     from embedkit.training.reports.card import best_results, contrastive_card
 
     results = best_results(RunFolder(output).log_path)
     card = contrastive_card(journey.manifest(), journey.described(), results)
-    write_atomically(output / "README.md", card)
+    write_text(output / "README.md", card)

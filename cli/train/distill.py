@@ -241,7 +241,7 @@ def _compare(
 ) -> None:
     """Hold the finished student against its teacher, print it, and write the model card."""
     from embedkit.encoding.encoder import Encoder
-    from embedkit.storage.files import write_atomically
+    from embedkit.storage.files import write_text
     from embedkit.training.distillation.comparison import compare_models
     from embedkit.training.reports.card import distillation_card
 
@@ -253,9 +253,7 @@ def _compare(
         evaluation=journey.evaluation,
         axes=journey.axes,
     )
-    write_atomically(
-        running.output / "README.md", distillation_card(journey.manifest(), rows, journey.described)
-    )
+    write_text(running.output / "README.md", distillation_card(journey.manifest(), rows, journey.described))
     if console.wants_json(running.as_json):
         for row in rows:
             console.print_json({"measure": row.measure, "teacher": row.teacher, "student": row.student})

@@ -43,6 +43,7 @@ def train_plot(
 ) -> None:
     """Draw the loss of runs over their steps, while training and on held-out data."""
     from embedkit.extras import load_extra
+    from embedkit.storage.files import atomic_file
     from embedkit.training.reports.plot import read_curves, terminal_plot
 
     curves = [curve for run in runs for curve in read_curves(run, metric=metric)]
@@ -52,5 +53,6 @@ def train_plot(
         lines = [
             (curve.name, curve.steps, curve.values) for curve in (curve.smoothed(points) for curve in curves)
         ]
-        plot.save_lines(lines, output, x_label="step", y_label=metric)
+        with atomic_file(output) as stream:
+            plot.save_lines(lines, stream, name=output.name, x_label="step", y_label=metric)
         console.note(f"wrote {output}")

@@ -66,7 +66,15 @@ def save_classifier(
         OutputError: the target exists, or cannot be written.
     """
     with new_folder(target) as folder:
-        write_classifier(folder, model, tokenizer, family=family, labels=labels, activation=activation)
+        write_classifier(
+            folder,
+            model,
+            tokenizer,
+            family=family,
+            labels=labels,
+            activation=activation,
+            rerank_weight=rerank_weight,
+        )
 
 
 def write_classifier(

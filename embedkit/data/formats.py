@@ -1,6 +1,6 @@
 """The file formats that records are read from: bytes in, numbered lines and rows out.
 
-Nothing here knows what a document is; `embedkit.data.records` makes them of the rows.
+Nothing here knows what a document is; `embedkit.data.reading` makes them of the rows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, cast
 from embedkit.errors import RecordError
 from embedkit.extras import load_extra
 
+RowFormat = Literal["jsonl", "csv", "tsv", "parquet"]
 Format = Literal["txt", "jsonl", "csv", "tsv", "parquet", "file"]
 Row = tuple[int, Mapping[str, Any]]  # line number, fields
 
@@ -138,6 +139,17 @@ def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> str:
 
 def _damaged(where: str, exc: Exception) -> str:
     return f"{where}: cannot be read ({exc}). The file is cut short or damaged; make or fetch it again"
+
+
+def named_rows(stream: BinaryIO, source: str, form: RowFormat, *, max_line_bytes: int) -> Iterator[Row]:
+    """Read rows with named columns in any of the formats that have them."""
+    match form:
+        case "jsonl":
+            return json_rows(stream, source, max_line_bytes)
+        case "csv" | "tsv":
+            return separated_rows(stream, source, max_line_bytes, form)
+        case "parquet":
+            return parquet_rows(stream, source)
 
 
 def json_rows(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Row]:

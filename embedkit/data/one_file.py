@@ -11,12 +11,10 @@ from typing import Any, BinaryIO
 from embedkit.data.formats import (
     Format,
     format_of,
-    json_rows,
+    named_rows,
     open_compressed,
-    parquet_rows,
     plain_suffix,
     read_lines,
-    separated_rows,
 )
 from embedkit.data.paths import STDIN, expand_inputs
 from embedkit.data.records import ReadOptions
@@ -45,12 +43,8 @@ def open_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:  # A
     form, limit = format_of(path), ReadOptions.max_line_bytes
     with _open_one(path, None) as (stream, source):
         match form:
-            case "jsonl":
-                rows = json_rows(stream, source, limit)
-            case "csv" | "tsv":
-                rows = separated_rows(stream, source, limit, form)
-            case "parquet":
-                rows = parquet_rows(stream, source)
+            case "jsonl" | "csv" | "tsv" | "parquet":
+                rows = named_rows(stream, source, form, max_line_bytes=limit)
             case _:
                 raise RecordError(
                     f"{path}: the ending is {plain_suffix(path)!r}; rows with named columns are read from "

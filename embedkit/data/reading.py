@@ -10,13 +10,11 @@ from typing import Any, BinaryIO
 from embedkit.data.formats import (
     Row,
     format_of,
-    json_rows,
+    named_rows,
     open_compressed,
-    parquet_rows,
     plain_suffix,
     read_lines,
     read_whole,
-    separated_rows,
     sniff,
 )
 from embedkit.data.paths import STDIN, expand_inputs
@@ -93,12 +91,8 @@ def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator
             return iter([_whole_file(stream, source, limit)])
         case "txt":
             return _read_txt(stream, source, limit)
-        case "jsonl":
-            return _from_rows(json_rows(stream, source, limit), source, options)
-        case "parquet":
-            return _from_rows(parquet_rows(stream, source), source, options)
-        case "csv" | "tsv":
-            return _from_rows(separated_rows(stream, source, limit, form), source, options)
+        case "jsonl" | "csv" | "tsv" | "parquet":
+            return _from_rows(named_rows(stream, source, form, max_line_bytes=limit), source, options)
 
 
 def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Document]:

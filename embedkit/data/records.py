@@ -1,4 +1,4 @@
-"""What goes in and what comes out: documents, queries, hits, and the readers that make them from files.
+"""What goes in and comes out: documents, queries and hits; how files are read into them, and the texts they stand for.
 
 Every record knows the file and line it came from, so that whatever is wrong with it later can be said with its place.
 """
@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from embedkit.data.formats import (
-    Format,
-)
+from embedkit.data.formats import Format
 
 # Looked for in this order where the user names no field.
 ID_FIELDS = ("_id", "id", "doc_id")
@@ -83,5 +81,10 @@ class ReadOptions:
 
 
 def titled_text(title: str, text: str) -> str:
-    """Join title and text with a space, as BEIR does: what an encoder and a reranker read of a document."""
+    """Join title and text with a space, without space around them, as BEIR does: what an encoder and a reranker read."""
     return f"{title} {text}".strip()
+
+
+def headed_text(title: str, text: str) -> str:
+    """Put a title on a line above its text, which is then a sentence of its own: what a tokenizer and an MLM learn from."""
+    return f"{title}\n{text}" if title else text

@@ -1,4 +1,4 @@
-"""Ready vectors: a `.npy` file of rows and a text file of their ids, as `embedkit encode` writes them."""
+"""Ready vectors: a `.npy` file of rows and a text file of their ids, as `embedkit encode` and `index export` write them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ import numpy as np
 
 from embedkit.errors import RecordError
 from embedkit.types import Float32
+
+# The header of a .npy file of float32 rows in a fixed size, so that the row count can be filled in at the end.
+NPY_HEADER_BYTES = 128
+
+
+def ids_path(output: Path) -> Path:
+    """Return where the ids of a .npy file lie."""
+    return output.with_suffix(".ids.txt")
+
+
+def npy_header(rows: int, dimension: int) -> bytes:
+    """Return the header of a .npy file of (rows, dimension) little-endian float32, padded to a fixed size."""
+    fields = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
+    text = fields.ljust(NPY_HEADER_BYTES - 11) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
 
 
 def open_vectors(path: Path) -> Float32:

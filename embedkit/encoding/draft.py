@@ -18,20 +18,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from embedkit.data.vectors import NPY_HEADER_BYTES, ids_path, npy_header
 from embedkit.errors import OutputError
-from embedkit.storage.files import sync
+from embedkit.storage.files import put_in_place
 from embedkit.types import Float32
 
-# The header of a .npy file of float32 rows in a fixed size, so that the row count can be filled in at the end.
-NPY_HEADER_BYTES = 128
 _FILES = ("vectors", "ids", "hashes")
 
 Json = dict[str, Any]  # Any: whatever JSON holds
-
-
-def ids_path(output: Path) -> Path:
-    """Return where the ids of a .npy file lie."""
-    return output.with_suffix(".ids.txt")
 
 
 def partial_path(output: Path) -> Path:
@@ -53,7 +47,7 @@ def check_output(output: Path) -> None:
             f"{output}: the ending is {output.suffix!r}; vectors are written as .npy or .jsonl. Choose one of these"
         )
     folder = partial_path(output)
-    if output.exists():
+    if os.path.lexists(output):
         if folder.is_dir() and not (folder / "vectors").exists():
             shutil.rmtree(folder, ignore_errors=True)  # what a stop after the last rename left
         raise OutputError(f"{output}: already exists. Choose another --output, or remove it first")
@@ -195,8 +189,7 @@ class Draft:
         }
         new = self.folder / "journal.json.new"
         new.write_text(json.dumps(journal, indent=1), encoding="utf-8")
-        sync(new)
-        new.replace(self.folder / "journal.json")
+        put_in_place(new, self.folder / "journal.json")
 
     def count_duplicates(self) -> int:
         """Count the texts that stood earlier already, by their 64-bit hashes, a sixteenth of them in memory at a time."""
@@ -217,11 +210,8 @@ class Draft:
         if self.as_npy:
             with (self.folder / "vectors").open("r+b") as stream:
                 stream.write(npy_header(self.rows, self.dimension))
-                stream.flush()
-                os.fsync(stream.fileno())
-            (self.folder / "ids").replace(ids_path(self.output))
-        (self.folder / "vectors").replace(self.output)
-        sync(self.output.absolute().parent)
+            put_in_place(self.folder / "ids", ids_path(self.output))
+        put_in_place(self.folder / "vectors", self.output)
         shutil.rmtree(self.folder, ignore_errors=True)  # what stays behind is removed by the next call
 
     @property
@@ -235,13 +225,6 @@ def _flat(settings: Json, prefix: str = "") -> Json:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def npy_header(rows: int, dimension: int) -> bytes:
-    """Return the header of a .npy file of (rows, dimension) little-endian float32, padded to a fixed size."""
-    fields = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
-    text = fields.ljust(NPY_HEADER_BYTES - 11) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
 
 
 def json_row(doc_id: str, embedding: Float32) -> str:

@@ -21,7 +21,8 @@ from embedkit.data.records import Document, titled_text
 from embedkit.encoding.draft import Draft
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.windows import EncodedWindow, TextRefusedError
-from embedkit.errors import OutputError, RecordError
+from embedkit.errors import RecordError
+from embedkit.storage.files import output_errors
 from embedkit.types import OnTruncate
 
 
@@ -66,10 +67,8 @@ class EncodeOptions:
 
 
 def document_text(document: Document, *, join_title: bool = True) -> str:
-    """Return what is encoded of a document: its title and text, joined by a space as in BEIR."""
-    if join_title and document.title:
-        return titled_text(document.title, document.text)
-    return document.text
+    """Return what is encoded of a document: its title and text, or the text alone, as it is."""
+    return titled_text(document.title, document.text) if join_title and document.title else document.text
 
 
 def encode_stream(
@@ -129,7 +128,8 @@ def _run(
         )
 
     start = time.monotonic()
-    try:
+    stopped = f"What is done lies in {draft.folder}; make room, and the same command goes on"
+    with output_errors(draft.output, stopped):
         with draft:
             before = draft.report | {"resumed_at": draft.rows, "session_tokens": 0, "seconds": 0.0}
             progress = EncodeProgress(**before)
@@ -143,11 +143,6 @@ def _run(
             progress = replace(progress, duplicates=draft.count_duplicates(), done=True)
             draft.finish()
         yield progress
-    except OSError as exc:
-        raise OutputError(
-            f"{draft.output}: cannot be written ({exc.strerror or exc}). What is done lies in {draft.folder}; "
-            "make room, and the same command goes on"
-        ) from exc
 
 
 def count_window(

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit.data.beir import name_some
-from embedkit.data.qrels import Qrels, Run, ranking
+from embedkit.data.qrels import Qrels, Run, name_some, ranking
 from embedkit.errors import EvaluationError
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval

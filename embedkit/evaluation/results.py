@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from embedkit.errors import EvaluationError, RecordError
-from embedkit.storage.files import file_hash, write_text
+from embedkit.storage.files import write_text
+from embedkit.storage.hashing import file_hash
 
 FORMAT = "embedkit evaluation"
 VERSION = 1

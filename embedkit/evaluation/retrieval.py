@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedkit.data.beir import name_some
-from embedkit.data.qrels import Qrels, Run
+from embedkit.data.qrels import Qrels, Run, name_some
 from embedkit.errors import EvaluationError
 from embedkit.evaluation.metrics import Metric, metric_value, standing
 

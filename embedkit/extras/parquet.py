@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow
 import pyarrow.parquet
-
-from embedkit.errors import OutputError
 
 
 def read_rows(stream: BinaryIO) -> Iterator[dict[str, Any]]:  # Any: whatever the columns hold
@@ -25,11 +21,11 @@ def read_rows(stream: BinaryIO) -> Iterator[dict[str, Any]]:  # Any: whatever th
         yield from batch.to_pylist()
 
 
-def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:  # Any: whatever the columns hold
+def write_rows(rows: Iterable[Mapping[str, Any]], stream: BinaryIO) -> None:  # Any: whatever the columns hold
     """Write records with the keys id, passage, title, text, metadata (as JSON text) and vector.
 
     Raises:
-        OutputError: the file cannot be written.
+        OSError: the stream cannot be written to.
     """
     schema = pyarrow.schema(
         [
@@ -41,17 +37,7 @@ def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:  # Any: what
             ("vector", pyarrow.list_(pyarrow.float32())),
         ]
     )
-    temporary = path.with_name(f".{path.name}.tmp")
     records = iter(rows)
-    try:
-        with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-            while batch := list(islice(records, 4096)):
-                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({exc.strerror or exc}). Check the folder and the disk"
-        ) from exc
+    with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
+        while batch := list(islice(records, 4096)):
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))

@@ -6,7 +6,6 @@ model's fingerprint, the machine, and the runtimes that computed it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from embedkit.errors import DeviceError
 from embedkit.inference.choice import Choice, PrecisionFinding
 from embedkit.machine import cpu_flags, cpu_name, num_cores
 from embedkit.storage.cache import keep_note, read_note
-from embedkit.storage.files import canonical_json
+from embedkit.storage.hashing import json_digest
 from embedkit.types import Float32, Precision, WantedPrecision
 
 # `auto` takes no precision whose mean cosine to fp32 is lower.
@@ -122,7 +121,7 @@ def _digest(choices: Mapping[Precision, Choice], model: Mapping[str, Any]) -> st
         "choices": {precision: [choice.runtime, choice.device] for precision, choice in choices.items()},
         "embedkit": [version("embedkit"), _state_of(find_library())],
     }
-    return hashlib.sha256(canonical_json(about).encode("utf-8")).hexdigest()[:16]
+    return json_digest(about)[:16]
 
 
 def _state_of(file: Path | None) -> list[int] | None:

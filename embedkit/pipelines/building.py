@@ -12,7 +12,7 @@ from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.models import load_encoder, of_index, or_default
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
-from indexes import BuildReport, Index, Settings, build, build_vectors
+from indexes import BuildReport, Index, Settings, build, build_vectors, is_index
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,11 +177,6 @@ def open_index(path: Path, source: Source, options: BuildOptions) -> Index:
         index.close()
         raise
     return index
-
-
-def is_index(path: Path) -> bool:
-    """Say whether there is an index in a folder."""
-    return (path / "index.sqlite").is_file()
 
 
 def _check_settings(index: Index, options: BuildOptions) -> None:

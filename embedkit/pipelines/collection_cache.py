@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from embedkit.storage.cache import cache_folder as cache_folder  # where the collections lie
-from embedkit.storage.files import file_hash, write_text
+from embedkit.storage.files import write_text
+from embedkit.storage.hashing import file_hash
 
 # Hexadecimal digits of a name: 48 bits, and the whole hashes stand in the note beside the index.
 DIGITS = 12

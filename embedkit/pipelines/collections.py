@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from embedkit.data.beir import RetrievalSet
 from embedkit.data.reading import DocumentReader
 from embedkit.models import lasting_name
-from embedkit.pipelines.building import is_index
 from embedkit.pipelines.collection_cache import CachedCollection
-from indexes import BuildReport, Index, Settings, build
+from indexes import BuildReport, Index, Settings, build, is_index
 
 if TYPE_CHECKING:
     import numpy as np

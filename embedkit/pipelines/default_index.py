@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexes import is_index
+
 HOME, NAME = ".embedkit", "index"
 
 
@@ -12,7 +14,7 @@ def find_default_index(start: Path | None = None) -> Path | None:
     start = Path.cwd() if start is None else start.absolute()
     for folder in (start, *start.parents):
         path = folder / HOME / NAME
-        if (path / "index.sqlite").is_file():
+        if is_index(path):
             return path
     return None
 

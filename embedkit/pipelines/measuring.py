@@ -35,7 +35,7 @@ from embedkit.pipelines.systems import (
 from embedkit.retrieval.options import Fusion, Mode, SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
-from embedkit.storage.files import file_hash
+from embedkit.storage.hashing import file_hash
 from embedkit.types import Computing
 from indexes import Index
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedkit.data.beir import RetrievalSet, find_unknown
-from embedkit.data.qrels import Run
+from embedkit.data.beir import RetrievalSet
+from embedkit.data.qrels import Run, find_unknown
 from embedkit.data.records import Hit
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import Evaluation, Kind, collect_provenance

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from embedkit.checkpoint.st_modules import read_json
 from embedkit.errors import CheckpointError, EvaluationError
+from embedkit.storage.files import write_text
 
 FILE = "calibration.json"
 NUM_BINS = 15  # Guo et al. 2017, section 4
@@ -129,9 +130,12 @@ def _sigmoid(x: Floats) -> Floats:
 
 
 def write_calibration(folder: str | Path, calibration: Calibration) -> None:
-    """Write a calibration beside a model."""
-    text = json.dumps(asdict(calibration), indent=2) + "\n"
-    (Path(folder) / FILE).write_text(text, encoding="utf-8")
+    """Write a calibration beside a model.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    write_text(Path(folder) / FILE, json.dumps(asdict(calibration), indent=2) + "\n")
 
 
 def read_calibration(folder: str | Path) -> Calibration:

@@ -14,9 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.data.beir import name_some
 from embedkit.data.formats import read_lines
-from embedkit.data.qrels import ranking
+from embedkit.data.qrels import name_some, ranking
 from embedkit.data.reading import read_documents, read_queries
 from embedkit.data.records import ReadOptions, titled_text
 from embedkit.data.trec import read_run

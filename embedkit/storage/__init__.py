@@ -1,1 +1,1 @@
-"""Writing whole files and folders, and the cache."""
+"""Writing whole files and folders, telling contents apart, and the cache."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from embedkit.errors import OutputError
+from embedkit.storage.files import write_text
 
 
 def cache_folder(given: Path | None = None) -> Path:
@@ -24,12 +28,8 @@ def read_note(name: str) -> str | None:
 
 
 def keep_note(name: str, text: str) -> None:
-    """Keep a small text in the cache, whole or not at all; where nothing can be written it is found anew the next time."""
+    """Keep a small text in the cache; where nothing can be written it is found again the next time."""
     path = cache_folder() / name
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError, OutputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        return
+        write_text(path, text)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from embedkit.data.records import Document
+from embedkit.data.records import Document, headed_text
 from embedkit.errors import TrainingError
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -88,9 +88,7 @@ def smallest_vocabulary(algorithm: Algorithm) -> int:
 
 def texts_of(documents: Iterable[Document]) -> Iterator[str]:
     """Return what a document says to a tokenizer: its title, if it has one, and its text."""
-    return (
-        f"{document.title}\n{document.text}" if document.title else document.text for document in documents
-    )
+    return (headed_text(document.title, document.text) for document in documents)
 
 
 class _Split:

@@ -12,11 +12,13 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 
-from ..search.search import checksums
+from ..search.ann_file import checksums
 from ..search.snapshot import Snapshot
-from ..storage.commit import ANN_PATTERN, writing
-from ..storage.database import AnnInfo
-from ..storage.segment import FloatArray, RowArray, sync_folder
+from ..storage.ann_info import AnnInfo
+from ..storage.codes import FloatArray, RowArray
+from ..storage.faults import writing
+from ..storage.layout import ANN_PATTERN
+from ..storage.new_file import unnamed_file
 
 if TYPE_CHECKING:
     from ..store import Index
@@ -78,10 +80,8 @@ def _build(index: Index, kind: Kind, seed: int) -> Iterator[AnnReport]:
         yield AnnReport(done, total, perf_counter() - started)
     name = ANN_PATTERN.format(index.database.meta("next_file"))
     path = index.path / name
-    with writing(index.path):
-        path.unlink(missing_ok=True)
-        ann.save(path)
-        sync_folder(index.path)
+    with writing(index.path), unnamed_file(path) as stream:
+        ann.save(stream)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         of_blocks, num_bytes = checksums(data), len(data)
     info = AnnInfo(

@@ -3,46 +3,41 @@
 1. A thread reads documents and hashes them, a few hundred ahead of what follows.
 2. What the index holds with the same hash is passed over; that alone makes the same command resume after a kill.
 3. Other threads embed the new and changed passages as they come, while this one commits the batch before.
-Memory: two batches of `commit_every` passages and their vectors, and `_READ_AHEAD` chunks of documents.
+Memory: two batches of `commit_every` passages and their vectors, and a few chunks of documents.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from time import perf_counter
-from typing import TypeVar
 
 import numpy as np
 
 from embedkit.data.records import Document, titled_text
 
+from ..storage.codes import FloatArray
 from ..storage.commit import WHOLE, Addition, Change, Update, prepare_vectors
 from ..storage.documents import (
     Passage,
     begin_run,
-    content_hash,
     duplicate_id,
     find_documents,
     find_duplicate,
-    metadata_json,
     vanished_documents,
 )
-from ..storage.segment import FloatArray
 from ..store import Index
+from .read_ahead import read_ahead
 
-_T = TypeVar("_T")
 Embed = Callable[[Sequence[str]], FloatArray]  # N texts -> (N, E) float32
 Split = Callable[
     [str, str], Sequence[tuple[int, int]]
 ]  # title, text -> start and stop of each passage, in characters
 
 _CHUNK_DOCUMENTS = 256
-_READ_AHEAD = 4
 _MAX_READ = 65_536
 # Texts embedded between two reports: a second or so on a processor.
 _SLICE_TEXTS = 1024
@@ -159,14 +154,14 @@ class _Build:
         """Sort documents into batches of about `commit_every` passages; one document is never cut in two."""
         batch = _Batch()
         for chunk in read_ahead(_chunks(documents, min(_CHUNK_DOCUMENTS, self.commit_every))):
-            places = [(document.doc_id, document.where) for document, _, _ in chunk]
+            places = [(addition.document.doc_id, addition.document.where) for addition in chunk]
             duplicate = find_duplicate(self.index.database, self.noted, places)
             self.noted += len(places)
             if duplicate is not None:
                 raise duplicate_id(*duplicate)
-            known = find_documents(self.index.database, [document.doc_id for document, _, _ in chunk])
-            for document, metadata, digest in chunk:
-                self._place(batch, document, metadata, digest, known.get(document.doc_id))
+            known = find_documents(self.index.database, [doc_id for doc_id, _ in places])
+            for addition in chunk:
+                self._place(batch, addition, known.get(addition.document.doc_id))
                 self._submit(batch, pool, _SLICE_TEXTS)  # at once: the first texts need not wait for the last
                 # Unchanged documents make no work, but a pass over many of them must show some progress.
                 work = max(len(batch.texts), len(batch.updates), len(batch.additions))
@@ -175,15 +170,9 @@ class _Build:
                     batch = _Batch()
         yield batch
 
-    def _place(
-        self,
-        batch: _Batch,
-        document: Document,
-        metadata: str,
-        digest: bytes,
-        known: tuple[int, bytes, str] | None,
-    ) -> None:
+    def _place(self, batch: _Batch, addition: Addition, known: tuple[int, bytes, str] | None) -> None:
         """Decide what a document is: new, changed in its words, changed in its metadata, or as it was."""
+        document, metadata, digest = addition.document, addition.metadata, addition.digest
         batch.counts["read"] += 1
         if known is not None and known[1:] == (digest, document.source):
             batch.counts["unchanged"] += 1
@@ -196,7 +185,7 @@ class _Build:
         if known is not None:
             batch.replaced.append(known[0])
         batch.counts["added" if known is None else "updated"] += 1
-        self._cut(Addition(document, metadata, digest), batch)
+        self._cut(addition, batch)
 
     def _cut(self, addition: Addition, batch: _Batch) -> None:
         document = addition.document
@@ -240,52 +229,7 @@ class _Build:
             self._now(deleted=self.report.deleted + len(keys))
 
 
-def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[tuple[Document, str, bytes]]]:
-    chunk = []
-    for document in documents:
-        metadata = metadata_json(document.metadata)
-        digest = content_hash(document.doc_id, document.title, document.text, metadata)
-        chunk.append((document, metadata, digest))
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
+def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Addition]]:
+    hashed = (Addition.of(document) for document in documents)
+    while chunk := list(islice(hashed, size)):
         yield chunk
-
-
-def read_ahead(items: Iterator[_T]) -> Iterator[_T]:
-    """Draw items in a thread, a few ahead; what it raises is raised here, in its place."""
-    line: queue.Queue[tuple[str, _T | BaseException | None]] = queue.Queue(_READ_AHEAD)
-    stopped = threading.Event()
-
-    def put(kind: str, value: _T | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                line.put((kind, value), timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def read() -> None:
-        try:
-            for item in items:
-                put("item", item)
-                if stopped.is_set():
-                    return
-            put("end", None)
-        except BaseException as exc:
-            put("error", exc)
-
-    thread = threading.Thread(target=read, name="read", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = line.get()
-            if kind == "end":
-                return
-            if isinstance(value, BaseException):
-                raise value
-            yield value  # type: ignore[misc]  # an item, since it is no error and not the end
-    finally:
-        stopped.set()
-        thread.join()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..storage.codes import FloatArray, RowArray
 from ..storage.commit import prepare_vectors
-from ..storage.segment import FloatArray, RowArray
 from ..storage.settings import Settings
 
 _BLOCK = 1024

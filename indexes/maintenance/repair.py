@@ -22,11 +22,14 @@ import numpy as np
 from embedkit.data.records import titled_text
 from embedkit.errors import IndexFileError
 
-from ..search.search import AnnFile
-from ..storage.commit import SEGMENT_PATTERN, database_path
-from ..storage.database import FORMAT_VERSION, Database, checked
+from ..search.ann_file import AnnFile
+from ..storage.codes import RowArray
+from ..storage.database import Database
+from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, SEGMENT_PATTERN, database_path, is_index
 from ..storage.lock import WriterLock
-from ..storage.segment import SEGMENT_FOLDER, RowArray, Segment, write_segment
+from ..storage.schema import FORMAT_VERSION, checked, create_database
+from ..storage.segment import Segment
+from ..storage.segment_file import write_segment
 from ..storage.settings import Settings
 from ..store import Index
 from .ann_build import build_ann
@@ -55,7 +58,7 @@ def repair(path: str | Path) -> Iterator[Repair]:
         IndexFileError: there is no index, another process writes to it, or its settings cannot be read.
     """
     folder = Path(path)
-    if not database_path(folder).is_file():
+    if not is_index(folder):
         raise IndexFileError(
             f"{folder}: there is no index here to repair. Make one with: embedkit index build INPUT --index {folder}"
         )
@@ -119,7 +122,7 @@ def _repair_database(folder: Path) -> Iterator[Repair]:
 
     for suffix in ("-wal", "-shm"):  # the old file's log would be taken for the new one's
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    Database.create(path, settings, fill=fill)
+    create_database(path, settings, fill=fill)
     yield Repair(path.name, f"copied what could be read into a new database ({problems[0]})")
 
 
@@ -163,13 +166,13 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
         database.rebuild_text_index()
     if lost:
         yield Repair(
-            database_path(folder).name,
+            DATABASE_NAME,
             f"deleted {len(lost)} documents that lost their words or vectors; build again from the same input",
             tuple(sorted(lost)),
         )
     elif before != [database.meta("tombstone_sum"), database.count("tombstones")]:
-        yield Repair(database_path(folder).name, "wrote the tombstones anew")
-    yield Repair(database_path(folder).name, "built the text index anew")
+        yield Repair(DATABASE_NAME, "wrote the tombstones anew")
+    yield Repair(DATABASE_NAME, "built the text index anew")
 
 
 def _rewrite(folder: Path, database: Database, segment: Segment, bad: RowArray) -> None:
@@ -177,7 +180,6 @@ def _rewrite(folder: Path, database: Database, segment: Segment, bad: RowArray) 
     keep = np.flatnonzero(np.isin(segment.rows, bad, invert=True))
     name = SEGMENT_PATTERN.format(database.meta("next_file"))
     path = folder / SEGMENT_FOLDER / name
-    path.unlink(missing_ok=True)
     info = None
     if len(keep):
         info = write_segment(

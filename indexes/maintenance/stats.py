@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..storage.database import FORMAT_VERSION, reading
+from ..storage.faults import reading
+from ..storage.schema import FORMAT_VERSION
 from ..storage.settings import Settings
 
 if TYPE_CHECKING:

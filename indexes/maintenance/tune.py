@@ -11,9 +11,10 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 
-from ..search.search import AnnFile, search_structure
+from ..search.ann_file import AnnFile
+from ..search.search import search_structure
+from ..storage.codes import FloatArray, RowArray
 from ..storage.commit import prepare_vectors
-from ..storage.segment import FloatArray, RowArray
 from .ann_build import sample_vectors
 
 if TYPE_CHECKING:

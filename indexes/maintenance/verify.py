@@ -20,11 +20,12 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 
-from ..search.search import AnnFile
-from ..storage.commit import database_path
+from ..search.ann_file import AnnFile
+from ..storage.codes import RowArray
 from ..storage.database import Database, tombstone_sum
-from ..storage.documents import content_hash, passage_key
-from ..storage.segment import SEGMENT_FOLDER, RowArray, Segment
+from ..storage.hashes import content_hash, passage_key
+from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
+from ..storage.segment import Segment
 from ..storage.settings import Settings
 
 
@@ -44,7 +45,7 @@ def verify(path: str | Path) -> Iterator[Finding]:
         IndexFileError: there is no index.
     """
     folder = Path(path)
-    if not database_path(folder).is_file():
+    if not is_index(folder):
         raise IndexFileError(
             f"{folder}: there is no index here to verify. Make one with: embedkit index build INPUT --index {folder}"
         )
@@ -52,7 +53,7 @@ def verify(path: str | Path) -> Iterator[Finding]:
 
 
 def _verify(folder: Path) -> Iterator[Finding]:
-    place = database_path(folder).name
+    place = DATABASE_NAME
     try:
         database = Database(database_path(folder))
     except IndexFileError as exc:
@@ -63,15 +64,15 @@ def _verify(folder: Path) -> Iterator[Finding]:
         broken = False
         for problem in database_problems(database):
             broken = True
-            yield Finding(place, problem, f"Run: embedkit index repair --index {folder}")
+            yield Finding(place, problem, f"Run: embedkit index repair {folder}")
         if broken:
             return  # what a damaged database says of the other files is worth nothing
         yield from (
-            Finding(where, problem, f"Run: embedkit index repair --index {folder}")
+            Finding(where, problem, f"Run: embedkit index repair {folder}")
             for where, problem in _content_problems(folder, database)
         )
     except (sqlite3.DatabaseError, IndexFileError) as exc:
-        yield Finding(place, str(exc), f"Run: embedkit index repair --index {folder}")
+        yield Finding(place, str(exc), f"Run: embedkit index repair {folder}")
     finally:
         database.close()
 
@@ -91,7 +92,7 @@ def database_problems(database: Database) -> Iterator[str]:
 
 def _content_problems(folder: Path, database: Database) -> Iterator[tuple[str, str]]:
     settings = Settings.from_json(database.checked_meta("settings") or "")
-    place = database_path(folder).name
+    place = DATABASE_NAME
     for doc_id in damaged_documents(database):
         yield place, f"document {doc_id!r} is not what was written: its hash differs"
     problem = text_problem(database)

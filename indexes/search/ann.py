@@ -1,4 +1,4 @@
-"""Every faiss call: the ANN structures (HNSW, IVF, IVF-PQ), scans of codes, Hamming search, k-means.
+"""What faiss builds: the ANN structures (HNSW, IVF, IVF-PQ), flat files, k-means.
 
 The structures hold 8-bit or product-quantised codes, never the vectors: they need only be good enough to find the way,
 since whatever they find is scored again by the stored vectors. That keeps a million HNSW vectors of 384 dimensions at
@@ -8,12 +8,9 @@ since whatever they find is scored again by the stored vectors. That keeps a mil
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import faiss as _faiss
 import numpy as np
@@ -22,9 +19,8 @@ import numpy.typing as npt
 from embedkit.native.search import num_threads
 
 from ..candidates import Candidates, Mask
-from ..storage.segment import FloatArray, RowArray, Segment
+from ..storage.codes import FloatArray, RowArray
 from ..types import Kind, Metric
-from .tiles import keep_best
 
 faiss: Any = _faiss  # Any: its stubs lack much of what it has
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,8 +29,6 @@ Knobs = Mapping[str, int]
 HNSW_LINKS = 24
 HNSW_EF_CONSTRUCTION = 100
 MAX_TRAINING_ROWS = 100_000  # 150 MB of 384 dimensions
-# So many numbers, 100,000 rows of 384 dimensions, take one thread 6 ms to score: more than others take to start.
-THREADS_WORTH = 38_000_000
 BLOCK_QUERIES = 512  # at most, of a search by one thread
 # What a search uses until `tune` has measured something better.
 DEFAULT_KNOBS: dict[Kind, dict[str, int]] = {
@@ -44,7 +38,7 @@ DEFAULT_KNOBS: dict[Kind, dict[str, int]] = {
 }
 
 
-def _metric(metric: Metric) -> int:
+def faiss_metric(metric: Metric) -> int:
     return int(faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
 
 
@@ -63,7 +57,7 @@ class AnnIndex:
     @classmethod
     def train(cls, kind: Kind, metric: Metric, rows: int, sample: FloatArray) -> AnnIndex:
         """Make an empty structure fit for so many rows, from a sample of the vectors."""
-        dimension, measure = sample.shape[1], _metric(metric)
+        dimension, measure = sample.shape[1], faiss_metric(metric)
         if kind == "hnsw":
             index = faiss.IndexHNSWSQ(dimension, faiss.ScalarQuantizer.QT_8bit, HNSW_LINKS, measure)
             index.hnsw.efConstruction = HNSW_EF_CONSTRUCTION
@@ -88,13 +82,8 @@ class AnnIndex:
     def add(self, rows: RowArray, vectors: FloatArray) -> None:
         self._index.add_with_ids(vectors, rows)
 
-    def save(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def save(self, stream: BinaryIO) -> None:
+        _write(self._index, stream)
 
     @classmethod
     def map(cls, data: mmap.mmap, kind: Kind) -> AnnIndex:
@@ -153,107 +142,6 @@ def search_blocks(
         pool.shutdown(cancel_futures=True)
 
 
-def scan_codes(
-    segment: Segment, metric: Metric, queries: FloatArray, k: int, start: int, allowed: Mask | None
-) -> Candidates:
-    """Score codes from `start` on where they lie in the memory map, with as many threads as faiss may use.
-
-    `allowed` is by position from `start` on.
-    """
-    threads = num_threads() if segment.codes[start:].size > THREADS_WORTH else 1
-    borders = np.linspace(start, len(segment), threads + 1).astype(int).tolist()
-    scan = _scan_floats if segment.storage == "float32" else _scan_quantised
-
-    def part(at: int, stop: int) -> Candidates:
-        here = None if allowed is None else allowed[at - start : stop - start]
-        return scan(segment, metric, queries, k, slice(at, stop), here)
-
-    if threads == 1:
-        return part(start, len(segment))
-    with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
-        found = list(pool.map(part, borders[:-1], borders[1:]))
-    return reduce(lambda best, other: best.merge(other, k), found)
-
-
-def _scan_quantised(
-    segment: Segment, metric: Metric, queries: FloatArray, k: int, where: slice, allowed: Mask | None
-) -> Candidates:
-    quantizer = faiss.IndexScalarQuantizer(
-        segment.dimension,
-        faiss.ScalarQuantizer.QT_fp16 if segment.storage == "float16" else faiss.ScalarQuantizer.QT_8bit,
-        _metric(metric),
-    )
-    if segment.scales is not None:
-        # faiss decodes low + span * (code + 0.5) / 255; ours is (code - 128) * scale.
-        trained = np.concatenate([-128.5 * segment.scales, 255 * segment.scales]).astype(np.float32)
-        faiss.copy_array_to_vector(trained, quantizer.sq.trained)
-    selector = None
-    if allowed is not None:
-        bitmap = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bitmap))
-    scanner = quantizer.sq.select_InvertedListScanner(_metric(metric), quantizer, True, selector, False)
-    codes = segment.codes[where].view(np.uint8)
-    worst = -np.inf if metric != "l2" else np.inf
-    scores = np.full((len(queries), k), worst, np.float32)
-    found = np.full((len(queries), k), -1, np.int64)
-    for query in range(len(queries)):
-        scanner.set_query(faiss.swig_ptr(np.ascontiguousarray(queries[query])))
-        scanner.set_list(0, 0.0)
-        scanner.scan_codes(
-            len(codes),
-            faiss.swig_ptr(codes),
-            None,
-            faiss.swig_ptr(scores[query]),
-            faiss.swig_ptr(found[query]),
-            k,
-        )
-    if metric == "l2":
-        scores = -scores
-    rows = np.where(found >= 0, segment.rows[where][np.maximum(found, 0)], -1)
-    order = np.argsort(-scores, axis=1, kind="stable")  # the scanner leaves a heap
-    return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
-
-
-def _scan_floats(
-    segment: Segment, metric: Metric, queries: FloatArray, k: int, where: slice, allowed: Mask | None
-) -> Candidates:
-    best = Candidates.none(len(queries), k)
-    vectors, rows = segment.codes[where], segment.rows[where]
-    score = faiss.fvec_L2sqr_ny if metric == "l2" else faiss.fvec_inner_products_ny
-    for query in range(len(queries)):
-        scores = np.empty((1, len(vectors)), np.float32)
-        one = np.ascontiguousarray(queries[query])
-        score(*map(faiss.swig_ptr, (scores, one, vectors)), segment.dimension, len(vectors))
-        if metric == "l2":
-            np.negative(scores, out=scores)
-        if allowed is not None:
-            scores[0, ~allowed] = -np.inf
-        keep_best(scores, rows, best.scores[query : query + 1], best.rows[query : query + 1])
-    return best
-
-
-def score_in_place(segment: Segment, metric: Metric, queries: FloatArray, positions: RowArray) -> FloatArray:
-    """Score fp32 vectors where they lie in the memory map, good to six digits.
-
-    Shapes:
-        queries: (Q, E); positions: (Q, K) in the segment, or -1
-        returns: (Q, K), -inf for a position of -1
-    """
-    scores = np.empty(positions.shape, np.float32)
-    kernel = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
-    arrays = (scores, np.ascontiguousarray(queries), segment.codes, np.ascontiguousarray(positions))
-    kernel(*map(faiss.swig_ptr, arrays), segment.dimension, *positions.shape)
-    return -scores if metric == "l2" else scores
-
-
-def hamming_search(
-    queries: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8], k: int
-) -> tuple[npt.NDArray[np.int32], RowArray]:
-    """Return the distances and positions of the k nearest bit strings of each query, as (Q, k) each, nearest first."""
-    distances, positions = faiss.knn_hamming(queries, np.ascontiguousarray(bits), k, variant="hc")
-    return distances, np.asarray(positions, np.int64)
-
-
 def k_means(
     vectors: FloatArray, num_clusters: int, *, seed: int, spherical: bool
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
@@ -271,11 +159,15 @@ def k_means(
 
 
 def write_flat(
-    path: Path, metric: Metric, dimension: int, chunks: Iterable[tuple[RowArray, FloatArray]]
-) -> int:
-    """Write a plain faiss file of (row, vector) pairs that faiss alone opens; return how many there are."""
-    index = faiss.IndexFlat(dimension, _metric(metric))
+    stream: BinaryIO, metric: Metric, dimension: int, chunks: Iterable[tuple[RowArray, FloatArray]]
+) -> None:
+    """Write a plain faiss file of (row, vector) pairs that faiss alone opens."""
+    index = faiss.IndexFlat(dimension, faiss_metric(metric))
     for _, vectors in chunks:
         index.add(vectors)
-    faiss.write_index(index, str(path))
-    return int(index.ntotal)
+    _write(index, stream)
+
+
+def _write(index: Any, stream: BinaryIO) -> None:  # Any: faiss has no types
+    # Given a name, faiss opens the file itself, and where the disk is full at its last bytes it loses them without an error.
+    faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))

@@ -16,7 +16,8 @@ import numpy as np
 from embedkit.native.search import StoredVectors, can_search, num_threads
 
 from ..candidates import Candidates, Mask, Scorer
-from ..storage.segment import FloatArray, Segment
+from ..storage.codes import FloatArray
+from ..storage.segment import Segment
 from ..types import Metric
 from .tiles import search_tiles
 
@@ -27,7 +28,21 @@ SCAN_BLOCK = 1024  # queries at a time: packed, 1.5 MB of 384 dimensions
 # rows of 384 dimensions it saves 2 ms (fp32), 88 (fp16) or 27 (int8). Importing it takes longer than that.
 FAISS_SAVES = {"float32": 0.05, "float16": 2.3, "int8": 0.7, "binary": 0.0}
 FAISS_START = 100e6  # nanoseconds
-_lost = 0.0  # nanoseconds that this process has spent for want of faiss
+
+
+class MissedFaiss:
+    """How long an index's searches have taken for want of faiss: once that is as long as its import takes, it is worth it."""
+
+    def __init__(self) -> None:
+        self._nanoseconds = 0.0
+
+    def worth_importing(self, segments: Sequence[Segment]) -> bool:
+        """Say whether faiss shall search these segments, and count what it would have saved where not."""
+        saved = sum(FAISS_SAVES[segment.storage] * segment.codes.size for segment in segments)
+        if not saved or "faiss" in sys.modules:
+            return saved > 0
+        self._nanoseconds += saved
+        return self._nanoseconds > FAISS_START
 
 
 def search_segments(
@@ -36,6 +51,7 @@ def search_segments(
     queries: FloatArray,
     k: int,
     *,
+    missed: MissedFaiss,
     mask: Mask | None = None,
     first_row: int = 0,
     release: bool = False,
@@ -47,7 +63,7 @@ def search_segments(
     """
     best = Candidates.none(len(queries), k)
     kernels = can_search()
-    scan = not kernels and len(queries) <= 2 and _worth_faiss(segments)
+    scan = not kernels and len(queries) <= 2 and missed.worth_importing(segments)
     for segment in segments:
         start = int(np.searchsorted(segment.rows, first_row)) if first_row else 0
         if start == len(segment):
@@ -60,7 +76,7 @@ def search_segments(
         elif kernels:
             best = _search_blocks(segment, scorer, queries, best, start, allowed)
         elif scan:
-            from .ann import scan_codes
+            from .scan import scan_codes
 
             segment.check(start, len(segment))
             best = best.merge(scan_codes(segment, scorer.metric, queries, k, start, allowed), k)
@@ -69,16 +85,6 @@ def search_segments(
         if release:
             segment.release()
     return best
-
-
-def _worth_faiss(segments: Sequence[Segment]) -> bool:
-    """Say whether faiss is there already, or has been missed by now for as long as its import takes."""
-    global _lost
-    saved = sum(FAISS_SAVES[segment.storage] * segment.codes.size for segment in segments)
-    if not saved or "faiss" in sys.modules:
-        return saved > 0
-    _lost += saved
-    return _lost > FAISS_START
 
 
 def stored_vectors(segment: Segment, metric: Metric, start: int = 0) -> StoredVectors:
@@ -114,7 +120,7 @@ def _search_bits(
     segment: Segment, queries: FloatArray, k: int, start: int, allowed: Mask | None
 ) -> Candidates:
     """Return the nearest by sign; the scores are minus the Hamming distances."""
-    from .ann import hamming_search
+    from .scan import hamming_search
 
     segment.check(start, len(segment), bits=True)
     bits, rows = segment.bits[start:], segment.rows[start:]

@@ -12,7 +12,8 @@ import torch
 from embedkit.errors import DeviceError
 
 from ..candidates import Candidates, Mask
-from ..storage.segment import FloatArray, Segment
+from ..storage.codes import FloatArray
+from ..storage.segment import Segment
 from .snapshot import MARGIN, Snapshot
 
 _TILE_BYTES = 64 * 2**20  # large enough for a copy at full speed, small beside any device's memory

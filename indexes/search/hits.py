@@ -12,9 +12,10 @@ from embedkit.data.records import Hit
 from embedkit.errors import IndexFileError
 
 from ..candidates import Candidates
-from ..storage.database import Database, reading
+from ..storage.codes import RowArray
+from ..storage.database import Database
 from ..storage.documents import StoredPassage, read_passages
-from ..storage.segment import RowArray
+from ..storage.faults import reading
 from .filters import Filter
 from .snapshot import Snapshot
 from .text import search_words
@@ -139,5 +140,5 @@ def _read(database: Database, snapshot: Snapshot, rows: RowArray) -> dict[int, S
         if row not in passages or passages[row].key != key:
             what = "has no passage" if row not in passages else "belongs to another text than its vector"
             folder = database.path.parent
-            raise IndexFileError(f"{folder}: row {row} {what}. Run: embedkit index repair --index {folder}")
+            raise IndexFileError(f"{folder}: row {row} {what}. Run: embedkit index repair {folder}")
     return passages

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from embedkit.errors import IndexFileError
-from embedkit.native.search import num_threads
-
 from ..candidates import Candidates, Mask
-from ..storage.database import ANN_CHUNK_BYTES, AnnInfo
-from ..storage.segment import FloatArray, RowArray
+from ..storage.codes import FloatArray, RowArray
+from .ann_file import AnnFile
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -29,58 +22,6 @@ _Made = TypeVar("_Made")
 # mostly rows it may not return: HNSW's effort grows as 1 / share, that of exact search with the rows. Measured on 100,000
 # vectors of 384 dimensions with a fifth allowed: 0.28 ms a query exactly, 1.2 ms through the graph.
 EXACT_WORTH = 5_000
-
-
-class AnnFile:
-    """The ANN file that a snapshot names, mapped when first searched. An open file stays, even once it is replaced."""
-
-    def __init__(self, folder: Path, info: AnnInfo) -> None:
-        self.path, self.info = folder / info.name, info
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._index: AnnIndex | None = None
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def check(self) -> mmap.mmap:
-        """Compare the file with what the database says of it: a damaged graph would lead faiss out of its memory.
-
-        Raises:
-            IndexFileError: the size or a checksum differs.
-        """
-        size = os.fstat(self._fd).st_size
-        if size != self.info.num_bytes:
-            raise self._damaged(f"{size:,} bytes; the database says {self.info.num_bytes:,}")
-        # The descriptor, not the name: another process may have replaced the file since.
-        data = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
-        for number, (checksum, expected) in enumerate(zip(checksums(data), self.info.checksums, strict=True)):
-            if checksum != expected:
-                raise self._damaged(f"the checksum of its block {number} does not match: bytes were changed")
-        return data
-
-    def _damaged(self, what: str) -> IndexFileError:
-        return IndexFileError(
-            f"{self.path}: {what}. It can be made again: embedkit index repair --index {self.path.parent}"
-        )
-
-    def load(self) -> AnnIndex:
-        if self._index is None:
-            from .ann import AnnIndex
-
-            self._index = AnnIndex.map(self.check(), self.info.kind)  # type: ignore[arg-type]  # it was written from a Kind
-        return self._index
-
-
-def checksums(data: mmap.mmap) -> list[int]:
-    """Return the CRC-32 of each ANN_CHUNK_BYTES of a mapped file."""
-    # It takes 10 ms to import: not where there is no structure.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with memoryview(data) as view, ThreadPoolExecutor(num_threads(), "checksums") as pool:
-        starts = range(0, len(view), ANN_CHUNK_BYTES)
-        return list(pool.map(lambda at: zlib.crc32(view[at : at + ANN_CHUNK_BYTES]), starts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +114,4 @@ def _completed(
     short = np.flatnonzero((found.rows >= 0).sum(axis=1) < wanted)
     if not len(short):
         return found
-    wider = snapshot.search_exact(queries[short], wanted, rows=rows)
-    padded = Candidates.none(len(queries), max(found.rows.shape[1], wider.rows.shape[1]))
-    padded.scores[:, : found.rows.shape[1]], padded.rows[:, : found.rows.shape[1]] = found.scores, found.rows
-    padded.scores[short], padded.rows[short] = -np.inf, -1
-    padded.scores[short, : wider.rows.shape[1]] = wider.scores
-    padded.rows[short, : wider.rows.shape[1]] = wider.rows
-    return padded
+    return found.replace(short, snapshot.search_exact(queries[short], wanted, rows=rows))

@@ -1,8 +1,8 @@
-"""What one reader sees: the segments, the rows that are alive and the ANN structure of one commit."""
+"""The vectors of one commit: the segments and the rows that are alive, their scores, and the exact search over them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,12 @@ from embedkit.errors import IndexFileError
 from embedkit.native.search import can_search
 
 from ..candidates import Candidates, Mask, Scorer
+from ..storage.codes import FloatArray, RowArray
 from ..storage.database import Database
-from ..storage.segment import SEGMENT_FOLDER, FloatArray, RowArray, Segment
+from ..storage.layout import SEGMENT_FOLDER
+from ..storage.segment import Segment
 from ..storage.settings import Settings
-from .exact import BINARY_OVERSAMPLING, search_segments, stored_vectors
+from .exact import BINARY_OVERSAMPLING, MissedFaiss, search_segments, stored_vectors
 
 # As many more than k are fetched, so that ties at the border can be put in order by id.
 MARGIN = 8
@@ -32,10 +34,17 @@ class Snapshot:
     alive: Mask | None
     num_rows: int  # alive
     next_row: int
+    missed: MissedFaiss  # of all snapshots of an index
 
     @classmethod
     def take(
-        cls, folder: Path, database: Database, settings: Settings, known: Sequence[Segment] = ()
+        cls,
+        folder: Path,
+        database: Database,
+        settings: Settings,
+        *,
+        missed: MissedFaiss,
+        known: Sequence[Segment] = (),
     ) -> Snapshot:
         """Map the segments that the database names; `known` are mapped already.
 
@@ -56,7 +65,7 @@ class Snapshot:
         if len(tombstones):
             alive = np.ones(next_row, bool)
             alive[tombstones] = False
-        return cls(settings, segments, alive, num_rows, next_row)
+        return cls(settings, segments, alive, num_rows, next_row, missed)
 
     @property
     def scorer(self) -> Scorer:
@@ -116,7 +125,7 @@ class Snapshot:
                 missing = rows[at][found != rows[at]]
                 raise IndexFileError(
                     f"{segment.path.parent.parent}: no segment holds row {missing[0]}, which the database names. "
-                    f"Run: embedkit index repair --index {segment.path.parent.parent}"
+                    f"Run: embedkit index repair {segment.path.parent.parent}"
                 )
             located.append((segment, at, positions))
         return located
@@ -158,7 +167,7 @@ class Snapshot:
         rows, width = candidates.rows, k + MARGIN
         if self.settings.storage != "float32" or rows.shape[1] <= 2 * width:
             return candidates
-        from .ann import score_in_place
+        from .scan import score_in_place
 
         scores = np.full(rows.shape, -np.inf, np.float32)
         for segment, places in self._placed(rows):
@@ -180,31 +189,38 @@ class Snapshot:
         `rows` are those that a filter lets pass; `release` keeps the files out of this process's memory.
         """
         mask, matching = self.restrict(rows)
-        if self.settings.storage == "binary":
-            width = min(matching, max(200, BINARY_OVERSAMPLING * k))
-            nearest = search_segments(
-                self.segments, self.scorer, queries, width, mask=mask, first_row=first_row, release=release
-            )
-            return self.rescore(queries, nearest)
-        return self._search_exact(queries, k, min(matching, k + MARGIN), mask, matching, first_row, release)
 
-    def _search_exact(
+        def search(some: FloatArray, width: int) -> Candidates:
+            return search_segments(
+                self.segments,
+                self.scorer,
+                some,
+                width,
+                missed=self.missed,
+                mask=mask,
+                first_row=first_row,
+                release=release,
+            )
+
+        if self.settings.storage == "binary":
+            return self.rescore(queries, search(queries, min(matching, max(200, BINARY_OVERSAMPLING * k))))
+        return self._with_ties(search, queries, k, fetch=min(matching, k + MARGIN), matching=matching)
+
+    def _with_ties(
         self,
+        search: Callable[[FloatArray, int], Candidates],
         queries: FloatArray,
         k: int,
+        *,
         fetch: int,
-        mask: Mask | None,
         matching: int,
-        first_row: int,
-        release: bool,
     ) -> Candidates:
+        """Search for `fetch` rows, and for more where what ties with the k-th may not be among them."""
         if not fetch:
             return Candidates.none(len(queries), 0)
-        found = search_segments(
-            self.segments, self.scorer, queries, fetch, mask=mask, first_row=first_row, release=release
-        )
-        worst = found.scores[:, -1]
-        found = self.rescore(queries, found)
+        fast = search(queries, fetch)
+        worst = fast.scores[:, -1]
+        found = self.rescore(queries, fast)
         kth = found.scores[:, min(k, fetch) - 1]
         tied = np.flatnonzero(
             (worst > -np.inf) & (worst >= kth - self.scorer.error(queries, found.scores[:, 0]))
@@ -212,11 +228,5 @@ class Snapshot:
         if fetch == matching or not len(tied):
             return found
         # More rows than were fetched may tie at the border: take four times as many for those queries.
-        wider = self._search_exact(
-            queries[tied], k, min(matching, 4 * fetch), mask, matching, first_row, release
-        )
-        scores, rows = wider.scores, wider.rows
-        padded = Candidates.none(len(queries), scores.shape[1])
-        padded.scores[:, :fetch], padded.rows[:, :fetch] = found.scores, found.rows
-        padded.scores[tied], padded.rows[tied] = scores, rows
-        return padded
+        more = min(matching, 4 * fetch)
+        return found.replace(tied, self._with_ties(search, queries[tied], k, fetch=more, matching=matching))

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from ..candidates import Candidates, Mask, Scorer
-from ..storage.segment import FloatArray, RowArray, Segment, decode
+from ..storage.codes import FloatArray, RowArray, decode
+from ..storage.segment import Segment
 
 _Job = TypeVar("_Job")
 _Done = TypeVar("_Done")

@@ -5,33 +5,31 @@ Whatever happens before the transaction's end leaves a file that no transaction 
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from embedkit.data.records import Document
-from embedkit.errors import IndexFileError, IndexMismatchError
+from embedkit.errors import IndexMismatchError
 
-from .database import DATABASE_NAME, Database
+from .codes import FloatArray, calibrate, encode
+from .database import Database
 from .documents import (
     Passage,
     add_fields,
     delete_documents,
     insert_document,
     insert_passages,
-    passage_key,
     update_document,
 )
-from .lock import LOCK_NAME
-from .segment import SEGMENT_FOLDER, FloatArray, SegmentInfo, calibrate, encode, write_segment
+from .faults import writing
+from .hashes import content_hash, metadata_json, passage_key
+from .layout import SEGMENT_FOLDER, SEGMENT_PATTERN
+from .segment_file import SegmentInfo, write_segment
 from .settings import Settings
 
-ANN_PATTERN = "ann-{:06d}.faiss"
-SEGMENT_PATTERN = "{:06d}.vectors"
 WHOLE = (Passage(0, -1),)  # the passage that is all of its text
 
 
@@ -43,6 +41,13 @@ class Addition:
     metadata: str
     digest: bytes
     passages: Sequence[Passage] = WHOLE
+
+    @classmethod
+    def of(cls, document: Document, passages: Sequence[Passage] = WHOLE, *, vector: bytes = b"") -> Addition:
+        """Take a document in; `vector` are the bytes of one that was not made from its text."""
+        metadata = metadata_json(document.metadata)
+        digest = content_hash(document.doc_id, document.title, document.text, metadata, vector)
+        return cls(document, metadata, digest, passages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +68,6 @@ class Change:
     updates: Sequence[Update] = ()
     deleted_keys: Sequence[int] = ()  # documents that go, those that an addition replaces among them
     fields: frozenset[str] = field(default_factory=frozenset)  # names of metadata that now occur
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what the system raises about a write into an IndexFileError that says what to do."""
-    try:
-        yield
-    except OSError as exc:
-        if isinstance(exc, FileNotFoundError):
-            raise
-        advice = "Check the permissions of the folder and the disk"
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "Make room and run the same command again; nothing that was committed is lost"
-        raise IndexFileError(f"{folder}: cannot be written ({exc.strerror}). {advice}") from exc
 
 
 def prepare_vectors(vectors: FloatArray, settings: Settings, names: Sequence[str]) -> FloatArray:
@@ -186,50 +177,13 @@ class Writer:
     def _write(
         self, name: str, first_row: int, keys: list[int], vectors: FloatArray, scales: FloatArray | None
     ) -> SegmentInfo:
-        path = self.folder / SEGMENT_FOLDER / name
         with writing(self.folder):
-            path.unlink(missing_ok=True)  # the name is unused, so a file there is what a failed commit left
-            try:
-                return write_segment(
-                    path,
-                    [encode(vectors, self.settings.storage, scales)],
-                    storage=self.settings.storage,
-                    rows=np.arange(first_row, first_row + len(keys), dtype=np.int64),
-                    keys=np.asarray(keys, np.uint64),
-                    dimension=self.settings.dimension,
-                    scales=scales,
-                )
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
-
-
-def new_folder(folder: Path) -> Path:
-    """Make the folder for a new index, or find it empty.
-
-    Raises:
-        IndexFileError: something is there already, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A creation that was killed leaves no more than these.
-        others = sorted(
-            child.name
-            for child in folder.iterdir()
-            if child.name not in (LOCK_NAME, SEGMENT_FOLDER) and ".new" not in child.name
-        )
-    except OSError as exc:
-        raise IndexFileError(
-            f"{folder}: cannot be made ({exc.strerror}). Check the path and the permissions"
-        ) from exc
-    if database_path(folder).exists():
-        raise IndexFileError(f"{folder}: there is an index already. Add to it, or choose another folder")
-    if others:
-        raise IndexFileError(
-            f"{folder}: the folder holds {others[0]!r}; an index wants an empty folder. Choose another"
-        )
-    return folder
-
-
-def database_path(folder: Path) -> Path:
-    return folder / DATABASE_NAME
+            return write_segment(
+                self.folder / SEGMENT_FOLDER / name,
+                [encode(vectors, self.settings.storage, scales)],
+                storage=self.settings.storage,
+                rows=np.arange(first_row, first_row + len(keys), dtype=np.int64),
+                keys=np.asarray(keys, np.uint64),
+                dimension=self.settings.dimension,
+                scales=scales,
+            )

@@ -1,4 +1,4 @@
-"""The SQLite side of an index: its schema and the statements on documents, segments and tombstones.
+"""The SQLite side of an index: the connection, and the statements on segments, tombstones and what is known of the whole.
 
 A row is a vector: one passage of one document. Rows are numbered from 1 on and a number is never used again, so that
 segments, tombstones, the text index and the ANN structure can all name rows without renumbering each other.
@@ -6,13 +6,11 @@ segments, tombstones, the text index and the ANN structure can all name rows wit
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,59 +18,13 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 
-from .segment import RowArray, SegmentInfo
+from .ann_info import AnnInfo
+from .codes import RowArray
+from .faults import reading
+from .schema import FORMAT_VERSION, checked
+from .segment_file import SegmentInfo
 
-DATABASE_NAME = "index.sqlite"
-FORMAT_VERSION = 1
 BUSY_SECONDS = 30
-ANN_CHUNK_BYTES = 16 * 2**20
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE documents (
-    doc_key INTEGER PRIMARY KEY, doc_id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL,
-    metadata TEXT NOT NULL, content_hash BLOB NOT NULL, source TEXT NOT NULL);
-CREATE TABLE passages (
-    row INTEGER PRIMARY KEY, doc_key INTEGER NOT NULL, number INTEGER NOT NULL,
-    start INTEGER NOT NULL, stop INTEGER NOT NULL);
-CREATE INDEX passages_of_document ON passages (doc_key);
-CREATE TABLE segments (
-    name TEXT PRIMARY KEY, first_row INTEGER NOT NULL, rows INTEGER NOT NULL,
-    num_bytes INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE tombstones (row INTEGER PRIMARY KEY);
-CREATE TABLE fields (name TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE VIEW passage_texts AS
-    SELECT row, title, CASE WHEN start = 0 AND stop = -1 THEN text ELSE substr(text, start + 1, stop - start) END
-        AS text
-    FROM passages JOIN documents USING (doc_key);
-CREATE VIRTUAL TABLE text_index USING fts5(
-    title, text, content='passage_texts', content_rowid='row', tokenize='porter unicode61 remove_diacritics 2');
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnInfo:
-    """What the database knows of the ANN file, and how to search it.
-
-    It covers `rows` rows, all those up to `last_row` that there were. `curve` is what `tune` measured.
-    """
-
-    name: str
-    kind: str
-    rows: int
-    last_row: int
-    num_bytes: int
-    checksums: Sequence[int]  # CRC-32 of each ANN_CHUNK_BYTES
-    knobs: Mapping[str, int]
-    target_recall: float | None = None
-    curve: Sequence[Mapping[str, Any]] = ()  # Any: numbers and knobs, see tuning.py
-
-    def to_json(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__}, default=list)
-
-    @classmethod
-    def from_json(cls, text: str) -> AnnInfo:
-        return cls(**json.loads(text))
 
 
 def tombstone_sum(rows: RowArray) -> int:
@@ -81,35 +33,6 @@ def tombstone_sum(rows: RowArray) -> int:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return int(np.bitwise_xor.reduce(mixed ^ (mixed >> np.uint64(31)))) if len(rows) else 0
-
-
-def checked(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x} {text}"
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises about a file into an IndexFileError that says what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as exc:
-        text = str(exc)
-        if "full" in text:
-            advice = "The disk is full: make room and run the same command again; nothing that was committed is lost"
-        elif "readonly" in text or "read-only" in text:
-            advice = "The index is read-only: check the permissions of its folder and files"
-        elif "locked" in text or "busy" in text:
-            advice = "Another process holds the database: run the command again when it has ended"
-        else:
-            advice = (
-                f"Check the permissions and the disk, or run: embedkit index verify --index {path.parent}"
-            )
-        raise IndexFileError(f"{path}: SQLite says {text!r}. {advice}") from exc
-    except sqlite3.DatabaseError as exc:
-        raise IndexFileError(
-            f"{path}: SQLite says {str(exc)!r}: the database is damaged. "
-            f"Run: embedkit index verify --index {path.parent}"
-        ) from exc
 
 
 class Database:
@@ -155,38 +78,6 @@ class Database:
             connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -65536")  # 64 MB: random look-ups of a million documents
         return connection
-
-    @staticmethod
-    def create(
-        path: Path, settings: str, *, fill: Callable[[sqlite3.Connection], None] | None = None
-    ) -> None:
-        """Make a new database in one step: it is there whole, or not at all. `fill` puts in more than the settings."""
-        temporary = path.with_name(path.name + ".new")
-        for old in path.parent.glob(temporary.name + "*"):
-            old.unlink()
-        with reading(path):
-            connection = sqlite3.connect(temporary, isolation_level=None)
-            try:
-                # Readers go on with their snapshot while a writer commits.
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript("BEGIN;" + _SCHEMA)
-                values = {
-                    "format_version": FORMAT_VERSION,
-                    "settings": checked(settings),
-                    "next_row": 1,
-                    "next_file": 1,
-                }
-                connection.executemany(
-                    "INSERT INTO meta VALUES (?, ?)", [*values.items(), ("tombstone_sum", "0")]
-                )
-                if fill is not None:
-                    fill(connection)
-                connection.execute("COMMIT")
-            finally:
-                connection.close()  # takes the log into the file and removes it
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def close(self) -> None:
         self._connection.close()
@@ -248,7 +139,7 @@ class Database:
         if checksum != f"{zlib.crc32(text.encode()):08x}":
             raise IndexFileError(
                 f"{self.path}: the entry {name!r} is not what was written. "
-                f"Run: embedkit index verify --index {self.path.parent}"
+                f"Run: embedkit index verify {self.path.parent}"
             )
         return text
 
@@ -298,7 +189,7 @@ class Database:
         if str(tombstone_sum(rows)) != self.meta("tombstone_sum"):
             raise IndexFileError(
                 f"{self.path}: the tombstones are not those that were written. "
-                f"Run: embedkit index repair --index {self.path.parent}"
+                f"Run: embedkit index repair {self.path.parent}"
             )
         return rows
 

@@ -1,25 +1,21 @@
-"""The SQLite side of documents and passages: what goes in, what comes out, and the hashes that prove both."""
+"""The SQLite side of documents and passages: what goes in, and what comes out."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from embedkit.data.records import Document
 from embedkit.errors import IndexFileError, RecordError
 
+from .codes import RowArray
 from .database import Database
-from .segment import RowArray
-
-_PLACE = struct.Struct("<Iqq")  # number, start and stop of a passage
+from .hashes import content_hash, passage_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +46,6 @@ class StoredDocument:
     metadata: str
     digest: bytes
     passages: Sequence[tuple[int, int, int]]
-
-
-def content_hash(doc_id: str, title: str, text: str, metadata: str, vector: bytes = b"") -> bytes:
-    """Hash what a document holds: 16 bytes for id, title and text, 8 for the metadata, 8 for a ready vector."""
-    # The lengths keep ("ab", "c") apart from ("a", "bc").
-    head = f"{len(doc_id)} {len(title)} {len(text)} "
-    words = hashlib.blake2b((head + doc_id + title + text).encode(), digest_size=16).digest()
-    digest = words + _metadata_hash(metadata)
-    return digest + hashlib.blake2b(vector, digest_size=8).digest() if vector else digest
-
-
-@lru_cache(maxsize=4096)  # most documents of a collection have few different ones, or none
-def _metadata_hash(metadata: str) -> bytes:
-    return hashlib.blake2b(metadata.encode(), digest_size=8).digest()
-
-
-def passage_key(digest: bytes, number: int, start: int, stop: int) -> int:
-    """Tie a vector to its text: 8 bytes of a hash of the document's words and the passage's place in it."""
-    place = digest[:16] + _PLACE.pack(number, start, stop)
-    return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little")
-
-
-def metadata_json(metadata: Mapping[str, Any]) -> str:  # Any: whatever JSON holds
-    return json.dumps(metadata, ensure_ascii=False, sort_keys=True) if metadata else "{}"
 
 
 def begin_run(database: Database) -> None:
@@ -200,7 +172,7 @@ def read_passages(database: Database, rows: RowArray) -> dict[int, StoredPassage
         if content_hash(doc_id, title, text, metadata) != digest[:24]:
             raise IndexFileError(
                 f"{database.path}: document {doc_id!r} is not what was written: its hash differs. "
-                f"Run: embedkit index repair --index {database.path.parent}"
+                f"Run: embedkit index repair {database.path.parent}"
             )
         part = text if stop == -1 else text[start:stop]
         key = passage_key(digest, number, start, stop)

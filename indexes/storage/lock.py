@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedkit.errors import IndexFileError
 
-LOCK_NAME = "index.lock"
+from .layout import LOCK_NAME
 
 
 class WriterLock:

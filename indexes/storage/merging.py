@@ -7,8 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .commit import SEGMENT_PATTERN, Writer, writing
-from .segment import SEGMENT_FOLDER, Codes, Segment, SegmentInfo, write_segment
+from .codes import Codes
+from .commit import Writer
+from .faults import writing
+from .layout import SEGMENT_FOLDER, SEGMENT_PATTERN
+from .segment import Segment
+from .segment_file import SegmentInfo, write_segment
 
 Alive = npt.NDArray[np.bool_] | None  # by row number; None where every row is
 
@@ -42,7 +46,6 @@ def merge(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
     info: SegmentInfo | None = None
     if len(rows):
         with writing(writer.folder):
-            path.unlink(missing_ok=True)
             info = write_segment(
                 path,
                 _codes(segments, kept),

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from embedkit.errors import IndexMismatchError
 
 from ..types import Metric, Storage
-from .segment import STORAGES
+from .codes import STORAGES
 
 Fingerprint = Mapping[str, Any]  # Any: whatever JSON holds
 

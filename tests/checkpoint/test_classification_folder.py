@@ -204,6 +204,8 @@ def test_missing_folder_and_wrong_tokenizer(folder: Path, tmp_path: Path) -> Non
 
 
 def test_the_part_in_the_order_of_hits_is_kept(tmp_path: Path) -> None:
+    save_classifier(tmp_path / "half", tiny_classifier(), tiny_tokenizer(), family="bert", rerank_weight=0.5)
+    assert read_classifier_folder(tmp_path / "half").rerank_weight == 0.5
     folder = write_tiny_cross_encoder(tmp_path / "m")
     assert read_classifier_folder(folder).rerank_weight == 1
     edit(folder / "config.json", embedkit={"rerank_weight": 0.25})

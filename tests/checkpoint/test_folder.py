@@ -1,4 +1,4 @@
-"""Model folders: what is read of them, every way in which one can be wrong, and writing one whole or not at all."""
+"""Model folders: what is read of them, and every way in which one can be wrong."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from embedkit.checkpoint.folder import fingerprint, read_model_folder, weight_files
 from embedkit.encoding.encoder import Encoder
-from embedkit.errors import CheckpointError, OutputError
-from embedkit.storage.files import canonical_json, new_folder
+from embedkit.errors import CheckpointError
+from embedkit.storage.hashing import canonical_json
 from tests.checkpoint.damage import copy_of, edit_json
 from tests.tiny import write_tiny_model
 
@@ -178,32 +178,3 @@ def test_the_fingerprint_changes_with_everything_that_changes_vectors(folder: Pa
     assert changed(2, prompts={"query": "q: "}) == {"prompts"}
     assert changed(3, max_length=20) == {"max_seq_length"}
     assert json.loads(canonical_json(original)) == original
-
-
-def test_a_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "model"
-    with new_folder(target) as draft:
-        (draft / "a.txt").write_text("x", encoding="utf-8")
-        assert not target.exists()
-    assert [path.name for path in target.parent.rglob("*")] == ["model", "a.txt"]
-    with (
-        pytest.raises(OutputError, match=r"model: already exists\. Choose another name, or remove it first"),
-        new_folder(target),
-    ):
-        pass
-    other = tmp_path / "other"
-    other.mkdir()  # an empty folder is as good as none
-    with pytest.raises(ZeroDivisionError), new_folder(other) as draft:
-        (draft / str(1 // 0)).write_text("x", encoding="utf-8")
-    assert list(other.iterdir()) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "other"]
-    with (
-        pytest.raises(OutputError, match=r"other: cannot be written \(No space\)\. Nothing was left"),
-        new_folder(other),
-    ):
-        raise OSError(28, "No space")
-    with (
-        pytest.raises(OutputError, match=r"cannot be written \(File exists\)"),
-        new_folder(target / "a.txt" / "b"),
-    ):
-        pass

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.data.reading import DocumentReader, read_documents, read_queries, read_stream
-from embedkit.data.records import Document, ReadOptions
+from embedkit.data.records import Document, ReadOptions, headed_text, titled_text
 from embedkit.errors import RecordError
 
 
@@ -288,3 +288,10 @@ def test_standard_input_is_json_lines_or_text_by_its_first_line(
 def test_a_bound_below_one_is_a_mistake_of_the_programmer() -> None:
     with pytest.raises(ValueError, match="max_line_bytes is 0; it must be at least 1"):
         ReadOptions(max_line_bytes=0)
+
+
+def test_a_title_is_joined_to_its_text_in_two_ways() -> None:
+    assert titled_text("Title", "text") == "Title text"
+    assert titled_text("", " text\n") == titled_text("text", "") == "text"
+    assert headed_text("Title", "text") == "Title\ntext"
+    assert headed_text("", " text\n") == " text\n"

@@ -18,7 +18,8 @@ from threading import Thread
 import pytest
 
 from embedkit.data.reading import read_documents
-from embedkit.encoding.draft import ids_path, partial_path
+from embedkit.data.vectors import ids_path
+from embedkit.encoding.draft import partial_path
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.job import encode_to_file
 from embedkit.encoding.windows import WINDOW_TEXTS

@@ -14,7 +14,8 @@ import pytest
 
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.data.records import Document
-from embedkit.encoding.draft import ids_path, npy_header, partial_path
+from embedkit.data.vectors import ids_path, npy_header
+from embedkit.encoding.draft import partial_path
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.job import EncodeOptions, EncodeProgress, document_text, encode_to_file
 from embedkit.encoding.windows import WINDOW_TEXTS
@@ -215,6 +216,12 @@ def test_a_stop_between_the_last_renames_is_made_good(encoder: Encoder, begun: P
     assert_same(begun, expected)
 
 
+def test_a_link_to_nothing_is_not_written_over(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "v.npy").symlink_to(tmp_path / "nowhere.npy")
+    with pytest.raises(OutputError, match=r"v\.npy: already exists"):
+        run(encoder, tmp_path / "v.npy")
+
+
 def test_no_documents_make_an_empty_file_that_numpy_reads(encoder: Encoder, tmp_path: Path) -> None:
     output = tmp_path / "v.npy"
     assert run(encoder, output, documents(0)).texts == 0
@@ -263,6 +270,7 @@ def test_a_title_stands_before_its_text() -> None:
     assert document_text(document) == "Title text"
     assert document_text(document, join_title=False) == "text"
     assert document_text(Document("d", "", title="Title")) == "Title"
+    assert document_text(Document("d", " text\n")) == " text\n"
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10**15])

@@ -17,7 +17,7 @@ from embedkit.evaluation.results import (
     tabulate,
     to_markdown,
 )
-from embedkit.storage.files import file_hash
+from embedkit.storage.hashing import file_hash
 
 FIXTURE = Path(__file__).parent / "fixtures" / "evaluation-v1.json"
 # SHA-256 of the three bytes "abc", from FIPS 180-2.

@@ -8,7 +8,7 @@ import numpy as np
 
 from embedkit.data.records import Document
 from indexes import Index, Settings
-from indexes.storage.segment import FloatArray
+from indexes.storage.codes import FloatArray
 
 DIMENSION = 16
 
@@ -41,3 +41,8 @@ def create(folder: Path, count: int = 0, **settings: object) -> Index:
         docs = documents(count)
         index.add(docs, embed([f"{doc.title} {doc.text}" for doc in docs]))
     return index
+
+
+def halves(title: str, text: str) -> list[tuple[int, int]]:
+    """Cut a text into two passages, as `build` wants it cut."""
+    return [(0, 5), (5, len(text))]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from embedkit.data.records import Document
 from indexes import Index, Passage, Settings, build_ann
-from indexes.storage.database import FORMAT_VERSION
-from indexes.storage.segment import STORAGES
+from indexes.storage.codes import STORAGES
+from indexes.storage.schema import FORMAT_VERSION
 from tests.indexes.fakes import DIMENSION, embed
 
 FIXTURES = Path(__file__).parent / "fixtures"

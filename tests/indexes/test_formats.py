@@ -7,7 +7,8 @@ import pytest
 
 from embedkit.errors import IndexFileError
 from indexes import Index, verify
-from indexes.storage.segment import Segment, SegmentInfo
+from indexes.storage.segment import Segment
+from indexes.storage.segment_file import SegmentInfo
 from tests.indexes.fakes import DIMENSION, embed
 from tests.indexes.make_format_fixture import FIXTURES, TEXTS
 

@@ -5,25 +5,13 @@ from pathlib import Path
 import pytest
 
 from embedkit.errors import OutputError, RecordError
-from embedkit.pipelines.collection_cache import CachedCollection, cache_folder, digest
+from embedkit.pipelines.collection_cache import CachedCollection, digest
 
 
 def _corpus(folder: Path, text: str = "a") -> Path:
     path = folder / "corpus.jsonl"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def test_the_folder_is_the_given_one_the_named_one_or_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMBEDKIT_CACHE", "/named")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/users")
-    assert cache_folder(Path("/given")) == Path("/given")
-    assert cache_folder() == Path("/named")
-    monkeypatch.delenv("EMBEDKIT_CACHE")
-    assert cache_folder() == Path("/users/embedkit")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert cache_folder() == Path("/home/me/.cache/embedkit")
 
 
 def test_the_place_depends_on_the_corpus_and_on_all_of_the_encoder(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedkit.errors import CheckpointError, EvaluationError
+from embedkit.errors import CheckpointError, EvaluationError, OutputError
 from embedkit.reranking.calibration import (
     Calibration,
     expected_calibration_error,
@@ -15,6 +15,7 @@ from embedkit.reranking.calibration import (
     read_calibration,
     write_calibration,
 )
+from tests.full_disk import files_limited_to
 
 
 def sample(temperature: float, offset: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +88,11 @@ def test_file_is_read_as_written_and_damage_is_told(tmp_path: Path) -> None:
     calibration = fit_calibration(*sample(2.0, 1.0, 100))
     write_calibration(tmp_path, calibration)
     assert read_calibration(tmp_path) == calibration
+    with pytest.raises(OutputError, match=r"none/calibration\.json: cannot be written"):
+        write_calibration(tmp_path / "none", calibration)
+    with files_limited_to(10), pytest.raises(OutputError, match=r"calibration\.json: cannot be written"):
+        write_calibration(tmp_path, fit_calibration(*sample(1.0, 0.0, 100)))
+    assert read_calibration(tmp_path) == calibration  # that of before, whole
     (tmp_path / "calibration.json").write_text('{"temperature": 0}', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"calibration.json: not a calibration \(.*Fit it again"):
         read_calibration(tmp_path)

@@ -7,7 +7,6 @@ What a backend runs lies in the cache, made when it is first asked for; what `em
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,7 +25,8 @@ from embedkit.inference.graph_runtime.graph import RUNNERS, Graph, GraphRuntime,
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
 from embedkit.inference.sample import sample_batches
 from embedkit.storage.cache import cache_folder
-from embedkit.storage.files import canonical_json, new_folder
+from embedkit.storage.files import new_folder
+from embedkit.storage.hashing import json_digest
 
 FORM = 1  # counted up where the same model is written otherwise: what the cache holds is then made anew
 TOLERANCE = (
@@ -125,7 +125,7 @@ def cached_graph(folder: ModelFolder, runtime: GraphRuntime, *, reference: Refer
         "sentence": asdict(folder.modules.sentence),
         "runtime": [runtime, _versions(runtime), FORM],
     }
-    digest = hashlib.sha256(canonical_json(about).encode("utf-8")).hexdigest()[:16]
+    digest = json_digest(about)[:16]
     target = cache_folder() / "exported" / f"{folder.path.name}-{runtime}-{digest}"
     file = target / RUNNERS[runtime][1]
     if not file.is_file():

@@ -292,9 +292,8 @@ class Contrastive:
             default_prompt_name=modules.default_prompt_name,
             similarity=modules.similarity,
         )
-        draft = folder.path / "model.draft"
-        save_sentence_encoder(draft, self._model, self._tokenizer, modules, family=self._folder.family)
-        folder.publish(draft)
+        with folder.publishing() as draft:
+            save_sentence_encoder(draft, self._model, self._tokenizer, modules, family=self._folder.family)
 
 
 def load_guide(folder: str) -> Guide:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.errors import OutputError, TrainingError
-from embedkit.storage.files import canonical_json
+from embedkit.errors import TrainingError
+from embedkit.storage.files import output_errors, write_text
+from embedkit.storage.hashing import json_digest
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -48,27 +49,20 @@ class TeacherCache:
             TrainingError: the cache is of another format or dimension, or its description is damaged.
             OutputError: the folder cannot be written.
         """
-        name = hashlib.sha256(canonical_json(fingerprint).encode()).hexdigest()[:16]
-        self.folder = Path(cache) / f"teacher-{name}"
+        self.folder = Path(cache) / f"teacher-{json_digest(fingerprint)[:16]}"
         self.dimension = dimension
         self._keys_path, self._vectors_path = self.folder / "keys.bin", self.folder / "vectors.f32"
-        try:
+        with output_errors(self.folder, "Choose another --cache"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._check_description()
             self._keys_path.touch()
             self._vectors_path.touch()
-        except OSError as exc:
-            raise OutputError(
-                f"{self.folder}: cannot be written ({exc.strerror or exc}). Choose another --cache"
-            ) from exc
 
     def _check_description(self) -> None:
         path = self.folder / "cache.json"
         wanted = {"format": FORMAT, "dimension": self.dimension}
         if not path.exists():
-            draft = path.with_suffix(".draft")
-            draft.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
-            draft.replace(path)
+            write_text(path, json.dumps(wanted) + "\n")
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -91,6 +85,7 @@ class TeacherCache:
 
         Raises:
             TrainingError: the teacher returns vectors of another shape, or not finite ones.
+            OutputError: the disk is full.
         """
         here = set(self._keys().tolist())
         wanted = dict.fromkeys(texts)
@@ -115,9 +110,10 @@ class TeacherCache:
             )
         rows = len(self)
         keys = b"".join(_key(text) for text in texts)
-        # Vectors first: a row counts only once its key is there too.
-        _append_bytes(self._vectors_path, rows * 4 * self.dimension, vectors.astype("<f4").tobytes())
-        _append_bytes(self._keys_path, rows * KEY_BYTES, keys)
+        with output_errors(self.folder, "Make room and run the same command again; what is encoded is kept"):
+            # Vectors first: a row counts only once its key is there too.
+            _append_bytes(self._vectors_path, rows * 4 * self.dimension, vectors.astype("<f4").tobytes())
+            _append_bytes(self._keys_path, rows * KEY_BYTES, keys)
 
     def _keys(self) -> NDArray[np.void]:
         return np.fromfile(self._keys_path, dtype=f"V{KEY_BYTES}", count=len(self))

@@ -211,7 +211,6 @@ class Distillation:
         )
 
     def save(self, folder: RunFolder) -> None:
-        draft = folder.path / "model.draft"
         student = self._student
-        write_model(draft, student.model, student.tokenizer, student.modules, family=student.family)
-        folder.publish(draft)
+        with folder.publishing() as draft:
+            write_model(draft, student.model, student.tokenizer, student.modules, family=student.family)

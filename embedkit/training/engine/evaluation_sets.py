@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.data.beir import find_unknown, load_retrieval_set
-from embedkit.data.qrels import Qrels
+from embedkit.data.beir import load_retrieval_set
+from embedkit.data.qrels import Qrels, find_unknown
 from embedkit.data.reading import read_documents
 from embedkit.data.records import titled_text
 from embedkit.errors import EvaluationError
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.similarity import evaluate_similarity, read_scored_pairs
-from embedkit.storage.files import file_hash
+from embedkit.storage.hashing import file_hash
 
 Floats = NDArray[np.float32]
 Role = str  # "query" or "document"

@@ -12,21 +12,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from embedkit.checkpoint.folder import RUN_FOLDER
+from embedkit.checkpoint.weights import save_tensors
 from embedkit.errors import OutputError, TrainingError
 from embedkit.recipe import differences
-from embedkit.storage.files import new_folder, sync, write_atomically
+from embedkit.storage.files import (
+    atomic_path,
+    new_folder,
+    output_errors,
+    put_in_place,
+    remove_drafts,
+    write_text,
+)
 from embedkit.training.engine.optim import AveragedWeights
 from embedkit.training.engine.ranks import placed, whole
 
@@ -34,6 +43,7 @@ FORMAT = 1
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 # What may change when a run is resumed, since no weight depends on it.
 FREE_KEYS = ("recipe.run.keep_last", "recipe.run.save_every", "versions.")
+GO_ON = "Make room and go on with --resume"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +112,19 @@ class RunFolder:
             )
 
     def begin(self, manifest: Json) -> None:
-        """Write `run.json` of a new run."""
-        self.states.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "run.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        """Write `run.json`, and remove what a run that was killed left half written.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        with output_errors(self.output):
+            self.states.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self.states)
+            remove_drafts(self.path)
+        write_text(self.path / "run.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
     def log(self, entry: Json) -> None:
-        with self.log_path.open("a", encoding="utf-8") as stream:
+        with output_errors(self.log_path, GO_ON), self.log_path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
     def trim_log(self, step: int) -> None:
@@ -121,7 +138,7 @@ class RunFolder:
                     kept.append(line + "\n")
             except ValueError:
                 break
-        write_atomically(self.log_path, "".join(kept))
+        write_text(self.log_path, "".join(kept))
 
     def saved_steps(self) -> list[int]:
         """List the steps that a state is kept of, in order."""
@@ -137,7 +154,7 @@ class RunFolder:
         if not target.exists():
             with new_folder(target) as folder:
                 for name, tensors in groups.items():
-                    save_file(tensors, folder / f"{name}.safetensors")
+                    save_tensors(tensors, folder / f"{name}.safetensors")
                 content = {"format": FORMAT, **position.__dict__}
                 (folder / "state.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         for old in self.saved_steps()[:-keep_last]:
@@ -165,22 +182,32 @@ class RunFolder:
         return position, groups
 
     def write_best(self, weights: dict[str, Tensor]) -> None:
-        draft = self.best_path.with_suffix(".draft")
-        save_file(weights, draft)
-        sync(draft)
-        draft.replace(self.best_path)
+        with atomic_path(self.best_path) as draft:
+            save_tensors(weights, draft)
 
     def read_best(self) -> dict[str, Tensor]:
         return load_file(self.best_path)
 
-    def publish(self, draft: Path) -> None:
-        """Move a finished model's files beside the run, config.json last: before it there is no model."""
-        for path in sorted(draft.iterdir(), key=lambda path: path.name == "config.json"):
-            target = self.output / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            path.replace(target)
-        sync(self.output)
+    @contextmanager
+    def publishing(self) -> Iterator[Path]:
+        """Give an empty folder for a finished model's files, which are moved beside the run when the block ends well.
+
+        config.json is the last: before it there is no model.
+
+        Raises:
+            OutputError: the folder cannot be written, or the disk is full.
+        """
+        draft = self.path / "model.draft"
+        shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed while it moved them
+        with new_folder(draft) as folder:
+            yield folder
+        with output_errors(self.output, GO_ON):
+            for path in sorted(draft.iterdir(), key=lambda path: path.name == "config.json"):
+                target = self.output / path.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                put_in_place(path, target)
+            draft.rmdir()
 
 
 def state_bytes(module: nn.Module, *, keep_last: int, averaged: bool) -> int:

@@ -8,16 +8,12 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.data.records import Hit
+from embedkit.data.records import Hit, titled_text
 from embedkit.training.engine.evaluation_sets import unit
 
 Floats = NDArray[np.float32]
 # Vectors of texts kept from one window of queries to the next: 150 MB of 384 dimensions.
 MAX_REMEMBERED = 100_000
-
-
-def text_of(hit: Hit) -> str:
-    return f"{hit.title} {hit.text}".strip() if hit.title else hit.text
 
 
 class CosineMeasure:
@@ -40,7 +36,9 @@ class CosineMeasure:
         self._queries = dict(zip(queries, vectors, strict=True))
         found = self._find(vectors, depth)
         pairs = zip(queries, found, strict=True)
-        self._scores = {(query, text_of(hit)): hit.score for query, hits in pairs for hit in hits}
+        self._scores = {
+            (query, titled_text(hit.title, hit.text)): hit.score for query, hits in pairs for hit in hits
+        }
         return found
 
     def score(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:

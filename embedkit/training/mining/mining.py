@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +23,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.data.records import Hit
+from embedkit.data.records import Hit, titled_text
 from embedkit.errors import OutputError, TrainingError
-from embedkit.training.mining.cosine import text_of
+from embedkit.storage.files import output_errors, put_in_place, write_text
 from embedkit.training.rows.examples import Examples
 
 Floats = NDArray[np.float32]
@@ -163,7 +163,7 @@ def mine(
     Raises:
         TrainingError: the rows have no second text, margins are asked for without anything to measure them by, or the rows to resume
             were mined with other settings.
-        OutputError: the output exists.
+        OutputError: the output exists, or (while iterating, too) cannot be written.
     """
     if examples.second is None:
         raise TrainingError(
@@ -173,19 +173,23 @@ def mine(
         raise TrainingError(
             "margins compare scores of one measure, and words alone have none; search densely, give a cross-encoder, or pass --no-margin"
         )
-    if output.exists():
+    if os.path.lexists(output):
         raise OutputError(f"{output}: already exists. Choose another --output, or remove it first")
     part, described = output.with_name(output.name + ".part"), output.with_name(output.name + ".mining.json")
     wanted = json.loads(json.dumps({"recipe": asdict(recipe), "examples": examples.fingerprint} | manifest))
     done = 0
-    if resume and part.exists():
-        if json.loads(described.read_text(encoding="utf-8")) != wanted:
-            raise TrainingError(f"{part}: was mined with other data or settings. Mine again without --resume")
-        done = _whole_lines(part)
-    else:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        described.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        part.write_bytes(b"")
+    with output_errors(output):
+        if resume and part.exists():
+            if json.loads(described.read_text(encoding="utf-8")) != wanted:
+                raise TrainingError(
+                    f"{part}: was mined with other data or settings. Mine again without --resume"
+                )
+            done = _whole_lines(part)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            part.unlink(missing_ok=True)  # it would not fit the description that comes first
+            write_text(described, json.dumps(wanted, indent=2) + "\n")
+            part.touch()
     return _mine(examples, searches, score, recipe, part, output, done)
 
 
@@ -210,17 +214,24 @@ def _mine(
     assert examples.second is not None
     known: dict[int, set[str]] = defaultdict(set)
     for query, positive in zip(examples.first.tolist(), examples.second.tolist(), strict=True):
-        known[query].add(examples.texts[positive])
+        known[query].add(titled_text("", examples.texts[positive]))
     yield MiningReport(done, len(examples))
+    for start in range(done, len(examples), WINDOW):
+        rows = range(start, min(start + WINDOW, len(examples)))
+        mined = mine_window(examples, rows, known, searches, score, recipe)
+        with output_errors(output, f"What is done lies in {part}; make room, and --resume goes on"):
+            _append(part, mined)
+        yield MiningReport(rows.stop, len(examples))
+    with output_errors(output, f"What is done lies in {part}; --resume goes on"):
+        put_in_place(part, output)
+
+
+def _append(part: Path, mined: Iterable[Mined]) -> None:
     with part.open("ab") as stream:
-        for start in range(done, len(examples), WINDOW):
-            rows = range(start, min(start + WINDOW, len(examples)))
-            for row in mine_window(examples, rows, known, searches, score, recipe):
-                stream.write(json.dumps(asdict(row), ensure_ascii=False).encode("utf-8") + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-            yield MiningReport(rows.stop, len(examples))
-    part.replace(output)
+        for row in mined:
+            stream.write(json.dumps(asdict(row), ensure_ascii=False).encode("utf-8") + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def mine_window(
@@ -231,7 +242,7 @@ def mine_window(
     score: Score | None,
     recipe: MiningRecipe,
 ) -> list[Mined]:
-    """Mine some rows; `known` holds the positives of each query."""
+    """Mine some rows; `known` holds the positives of each query, as `titled_text` has them."""
     assert examples.second is not None
     texts = examples.texts
     numbers = list(dict.fromkeys(int(examples.first[row]) for row in rows))
@@ -239,7 +250,9 @@ def mine_window(
     depth = recipe.last_rank + max(len(known[number]) for number in numbers)
     found = [dict(zip(numbers, search(list(queries.values()), depth), strict=True)) for search in searches]
     candidates = {
-        number: _window([hits[number] for hits in found], known[number] | {queries[number]}, recipe)
+        number: _window(
+            [hits[number] for hits in found], known[number] | {titled_text("", queries[number])}, recipe
+        )
         for number in numbers
     }
     pairs = [(int(examples.first[row]), texts[int(examples.second[row])]) for row in rows]
@@ -258,7 +271,8 @@ def _window(hit_lists: Sequence[Sequence[Hit]], known: set[str], recipe: MiningR
     """Return the texts of the rank window of each search, taken in turn, each text once."""
     windows = []
     for hits in hit_lists:
-        unknown = dict.fromkeys(text for hit in hits if (text := text_of(hit)) not in known)
+        texts = (titled_text(hit.title, hit.text) for hit in hits)
+        unknown = dict.fromkeys(text for text in texts if text not in known)
         windows.append(list(unknown)[recipe.first_rank - 1 : recipe.last_rank])
     longest = max(map(len, windows), default=0)
     turns = (window[i] for i in range(longest) for window in windows if i < len(window))

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from embedkit.data.paths import STDIN
 from embedkit.data.reading import DocumentReader
-from embedkit.data.records import ReadOptions
+from embedkit.data.records import ReadOptions, headed_text
 from embedkit.errors import TrainingError
 from embedkit.storage.cache import cache_folder
-from embedkit.storage.files import canonical_json, new_folder
+from embedkit.storage.files import new_folder
+from embedkit.storage.hashing import canonical_json
 from embedkit.tokenization.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -119,7 +120,7 @@ def build_corpus(
             writer = _Writer(tokens, dtype, tokenizer)
             reader = DocumentReader(inputs, options)
             for document in reader:
-                writer.add(f"{document.title}\n{document.text}" if document.title else document.text)
+                writer.add(headed_text(document.title, document.text))
                 if len(writer.hashes) % 2_000 == 0:
                     yield CorpusProgress(len(writer.hashes), writer.num_tokens, reader.fraction() or 0.0)
             writer.flush()

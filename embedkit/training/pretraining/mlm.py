@@ -23,7 +23,6 @@ from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
 from embedkit.model.pretraining import PretrainingModel
 from embedkit.recipe import as_table
-from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.loop import Shares
 from embedkit.training.engine.ranks import Ranks, autocast, synchronized
@@ -157,9 +156,8 @@ class Pretraining:
 
     def save(self, folder: RunFolder) -> None:
         tokenizer = self._tokenizer.with_max_length(self._recipe.text.sequence_length)
-        with new_folder(folder.path / "model.draft") as draft:
+        with folder.publishing() as draft:
             write_pretraining(draft, self._model, tokenizer, self._family)
-        folder.publish(folder.path / "model.draft")
 
 
 def _stream(maker: BatchMaker, documents: Ints, length: int, seed: int) -> Stream:

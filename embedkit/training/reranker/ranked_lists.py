@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.data.formats import format_of, json_rows, open_compressed, parquet_rows, separated_rows
+from embedkit.data.formats import format_of, named_rows, open_compressed
 from embedkit.data.paths import expand_inputs
 from embedkit.data.records import ReadOptions
 from embedkit.errors import RecordError
@@ -143,18 +143,12 @@ def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:  # Any: whate
         name, limit = path.as_posix(), ReadOptions.max_line_bytes
         with path.open("rb") as file:
             stream, form = open_compressed(file, name), format_of(path)
-            if form == "jsonl":
-                rows = json_rows(stream, name, limit)
-            elif form == "csv" or form == "tsv":
-                rows = separated_rows(stream, name, limit, form)
-            elif form == "parquet":
-                rows = parquet_rows(stream, name)
-            else:
+            if form is None or form == "txt" or form == "file":
                 raise RecordError(
                     f"{name}: plain text has no columns; a reranker needs rows such as query, positive, negatives. "
                     "Give .jsonl, .csv, .tsv or .parquet"
                 )
-            for number, row in rows:
+            for number, row in named_rows(stream, name, form, max_line_bytes=limit):
                 yield f"{name}:{number}", row
 
 

@@ -27,7 +27,6 @@ from embedkit.errors import EvaluationError, TrainingError
 from embedkit.model.classification import SequenceClassifier
 from embedkit.recipe import as_table
 from embedkit.reranking.calibration import fit_calibration, write_calibration
-from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training import losses
 from embedkit.training.engine.loop import Shares
@@ -293,7 +292,7 @@ class RerankerTraining:
     def save(self, folder: RunFolder) -> None:
         """Write the model; where held-out pairs allow it, with a calibration (not of sharded weights: this is one rank)."""
         labels = self.train.classes or ("LABEL_0",)
-        with new_folder(folder.path / "model.draft") as draft:
+        with folder.publishing() as draft:
             write_classifier(
                 draft,
                 self._model,
@@ -305,7 +304,6 @@ class RerankerTraining:
             )
             if self.train.meaning == "binary" and self._recipe.run.strategy == "ddp":
                 self._calibrate(draft)
-        folder.publish(folder.path / "model.draft")
 
     def _calibrate(self, draft: Path) -> None:
         whole = self._held_out_batch()

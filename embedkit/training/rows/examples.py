@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from embedkit.data.beir import load_retrieval_set
 from embedkit.data.formats import (
     format_of,
-    json_rows,
+    named_rows,
     open_compressed,
-    parquet_rows,
     read_lines,
     read_whole,
-    separated_rows,
 )
 from embedkit.data.paths import expand_inputs
 from embedkit.data.reading import read_documents
@@ -142,12 +140,8 @@ def _read_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:  # Any: 
         with path.open("rb") as file:
             stream, form = open_compressed(file, name), format_of(path)
             match form:
-                case "jsonl":
-                    rows = json_rows(stream, name, MAX_LINE_BYTES)
-                case "csv" | "tsv":
-                    rows = separated_rows(stream, name, MAX_LINE_BYTES, form)
-                case "parquet":
-                    rows = parquet_rows(stream, name)
+                case "jsonl" | "csv" | "tsv" | "parquet":
+                    rows = named_rows(stream, name, form, max_line_bytes=MAX_LINE_BYTES)
                 case "txt":
                     lines = read_lines(stream, name, MAX_LINE_BYTES)
                     rows = ((number, {"text": line}) for number, line in lines if line.strip())

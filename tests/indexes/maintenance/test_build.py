@@ -11,7 +11,7 @@ import pytest
 from embedkit.data.records import Document
 from embedkit.errors import IndexMismatchError, RecordError
 from indexes import BuildReport, Index, build, build_vectors, verify
-from indexes.storage.segment import FloatArray
+from indexes.storage.codes import FloatArray
 from tests.indexes.fakes import DIMENSION, create, documents, embed
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from embedkit.errors import IndexMismatchError
 from indexes import Pair, cluster, duplicates, similar_pairs
-from indexes.storage.segment import FloatArray
+from indexes.storage.codes import FloatArray
 
 
 def blobs(sizes: list[int], noise: float, seed: int = 0) -> tuple[FloatArray, list[int]]:

@@ -9,7 +9,7 @@ from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError
 from indexes import Index, Settings, build_ann, compact, stats, tune, verify
 from indexes.candidates import Candidates
-from indexes.storage.segment import FloatArray
+from indexes.storage.codes import FloatArray
 from indexes.types import Kind, Metric, Storage
 
 COUNT = 12_000

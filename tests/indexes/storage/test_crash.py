@@ -1,6 +1,8 @@
 """A kill at any moment leaves an index that is whole, holds every commit, and can be brought to the end."""
 
+import os
 import random
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 
 from embedkit.errors import IndexFileError
-from indexes import Index, build, compact, verify
+from indexes import Index, build, build_ann, compact, verify
 from tests.conftest import REPOSITORY
+from tests.full_disk import files_limited_to
 from tests.indexes.fakes import create, documents, embed
 from tests.indexes.storage.crashing import COUNT
 
@@ -160,21 +163,60 @@ def test_a_reader_of_a_read_only_folder_searches_and_a_writer_is_refused(tmp_pat
 
 @pytest.mark.parametrize("limit", [1_000, 60_000, 200_000])
 def test_a_full_disk_is_said_so_and_loses_nothing(tmp_path: Path, limit: int) -> None:
-    """A limit on the size of files stands in for a full disk: writes fail in the same places."""
-    import resource
-
     folder = tmp_path / "i"
     with create(folder, 30) as index:
         before = found(index)
         docs = documents(3000)
-        old = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
-        try:
-            with pytest.raises(IndexFileError, match=r"cannot be written|SQLite says"):
-                index.add(docs, embed([doc.text for doc in docs]))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        with files_limited_to(limit), pytest.raises(IndexFileError, match=r"cannot be written|SQLite says"):
+            index.add(docs, embed([doc.text for doc in docs]))
         assert found(index) == before
         index.add(docs, embed([doc.text for doc in docs]))  # the same writer goes on once there is room
         assert len(index) == 3000
     assert list(verify(folder)) == []
+
+
+@pytest.mark.parametrize("left", [1, 4000])
+def test_a_structure_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Path, left: int) -> None:
+    """Not even its last byte may be missing."""
+    folder = tmp_path / "i"
+    with create(folder, 300) as index:
+        list(build_ann(index, "ivf-flat"))
+        assert index.ann is not None
+        before, name = names_of(folder), index.ann.info.name
+        limit = index.ann.info.num_bytes - left
+        with (
+            files_limited_to(limit),
+            pytest.raises(IndexFileError, match=r"cannot be written \(File too large\)"),
+        ):
+            list(build_ann(index, "ivf-flat"))
+        assert names_of(folder) == before
+        assert index.ann.info.name == name
+    assert list(verify(folder)) == []
+
+
+def names_of(folder: Path) -> list[str]:
+    """List the files that hold vectors."""
+    return sorted(path.name for path in folder.rglob("*") if path.suffix in (".faiss", ".vectors"))
+
+
+def test_a_new_index_and_its_files_outlast_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each folder is flushed after a file in it has got its name."""
+    folders: list[int] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            folders.append(status.st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    folder = tmp_path / "i"
+    with create(folder) as index:
+        assert folders == [folder.stat().st_ino]
+        index.add(documents(30), embed([document.text for document in documents(30)]))
+        assert folders[1:] == [(folder / "segments").stat().st_ino]
+        list(build_ann(index, "ivf-flat"))
+        assert folders[2:] == [folder.stat().st_ino]

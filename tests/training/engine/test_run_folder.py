@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from embedkit.errors import TrainingError
-from embedkit.storage.files import write_atomically
+from embedkit.errors import OutputError, TrainingError
 from embedkit.training.engine.run_folder import Position, RunFolder
+from tests.full_disk import files_limited_to
 
 GROUPS = {"weights": {"w": torch.arange(3.0)}, "optimizer": {"w|exp_avg": torch.ones(3)}}
 
@@ -73,8 +73,66 @@ def test_the_log_is_cut_back_to_a_step_and_loses_a_torn_line(tmp_path: Path) -> 
     assert folder.log_path.read_text(encoding="utf-8").count("\n") == 2
 
 
-def test_an_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a.json", "long old text")
-    write_atomically(tmp_path / "a.json", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert (tmp_path / "a.json").read_text(encoding="utf-8") == "new"
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write(folder, 2)
+    (folder.states / ".00000004.0123456789ab.tmp").mkdir()
+    (folder.path / ".best.safetensors.0123456789ab.tmp").write_bytes(b"half")
+    folder.begin({})
+    assert [path.name for path in folder.states.iterdir()] == ["00000002"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["run.json", "states"]
+
+
+def test_weights_that_do_not_fit_on_the_disk_leave_those_of_before(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write(folder, 2)
+    folder.write_best({"w": torch.ones(3)})
+    large = {"w": torch.zeros(50_000)}
+    with files_limited_to(20_000):
+        with pytest.raises(OutputError, match=r"best\.safetensors: cannot be written"):
+            folder.write_best(large)
+        with pytest.raises(OutputError, match=r"00000004: cannot be written"):
+            folder.write_state(Position(step=4), {"weights": large}, 2)
+    assert torch.equal(folder.read_best()["w"], torch.ones(3))
+    assert folder.saved_steps() == [2]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["best.safetensors", "run.json", "states"]
+
+
+def test_weights_can_be_read_by_whom_the_umask_says(tmp_path: Path) -> None:
+    """The library that writes them lets their owner alone."""
+    folder = RunFolder(tmp_path)
+    write(folder, 2)
+    folder.write_best({"w": torch.ones(3)})
+    modes = {path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {(folder.path / "run.json").stat().st_mode}
+
+
+def test_a_model_is_published_after_a_kill_in_the_middle_of_it(tmp_path: Path) -> None:
+    """config.json is the last file to move, so that there is no model before all of it is there."""
+    folder = RunFolder(tmp_path)
+    write(folder, 2)
+    (folder.path / "model.draft").mkdir()
+    (folder.path / "model.draft" / "config.json").write_text("old", encoding="utf-8")
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "old").write_text("old", encoding="utf-8")
+    with folder.publishing() as draft:
+        (draft / "1_Pooling").mkdir()
+        (draft / "1_Pooling" / "config.json").write_text("{}", encoding="utf-8")
+        (draft / "config.json").write_text("new", encoding="utf-8")
+        assert not (tmp_path / "config.json").exists()
+    assert (tmp_path / "config.json").read_text(encoding="utf-8") == "new"
+    assert [path.name for path in (tmp_path / "1_Pooling").iterdir()] == ["config.json"]
+    assert not (folder.path / "model.draft").exists()
+
+
+def test_a_model_that_cannot_be_written_is_not_published(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    def write_half() -> None:
+        with folder.publishing() as draft:
+            (draft / "config.json").write_text("half", encoding="utf-8")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert [path.name for path in tmp_path.rglob("*")] == ["training"]

@@ -14,6 +14,7 @@ from embedkit.errors import OutputError, TrainingError
 from embedkit.training.mining.cosine import CosineMeasure
 from embedkit.training.mining.mining import MiningRecipe, MiningReport, audit, mine
 from embedkit.training.rows.examples import Examples, read_examples
+from tests.full_disk import files_limited_to
 from tests.training.contrastive_runs import rows_of, write_rows
 
 WORLD = {"q": ["near", "right", "close", "far", "farther"], "r": ["right", "far"]}
@@ -70,6 +71,13 @@ def test_what_is_known_to_be_right_is_never_a_negative_of_its_query(tmp_path: Pa
     assert [row["negatives"] for row in rows] == [["close", "far", "farther"]] * 2 + [["far"]]
 
 
+def test_space_around_a_text_does_not_make_a_negative_of_what_is_right(tmp_path: Path) -> None:
+    """A search gives texts as they are encoded, without it; rows are read as they are."""
+    examples = examples_of(tmp_path, [("q", "right"), ("q", "near \n"), ("r", "right")])
+    (row, *_) = mined(examples, tmp_path, MiningRecipe(margin=None), score=None)
+    assert row["negatives"] == ["close", "far", "farther"]
+
+
 def test_several_searches_take_turns_and_random_picks_are_seeded(tmp_path: Path) -> None:
     def words(queries: Sequence[str], depth: int) -> list[list[Hit]]:
         return [[Hit("farther", 9.0, "farther"), Hit("near", 8.0, "near")] for _ in queries]
@@ -116,6 +124,30 @@ def test_a_stopped_run_goes_on_and_gives_the_same_file(tmp_path: Path) -> None:
     assert (mined_rows.kind, len(mined_rows)) == ("triplets", 600)
     with pytest.raises(OutputError, match=r"whole\.jsonl: already exists"):
         mine(examples, [find], None, recipe, whole, manifest={})
+
+
+def test_rows_are_written_through_a_full_disk_and_a_link_is_no_place_for_them(tmp_path: Path) -> None:
+    examples = read_examples(str(write_rows(tmp_path / "pairs.jsonl", rows_of("pairs", 600))))
+    recipe, output = MiningRecipe(margin=None), tmp_path / "mined.jsonl"
+
+    def find(queries: Sequence[str], depth: int) -> list[list[Hit]]:
+        return [[Hit("x" * 100, 0.5, "x" * 100)] for _ in queries]
+
+    job = mine(examples, [find], None, recipe, output, manifest={})
+    with (
+        files_limited_to(100_000),
+        pytest.raises(
+            OutputError, match=r"mined\.jsonl: cannot be written .*mined\.jsonl\.part; make room, and"
+        ),
+    ):
+        list(job)
+    list(mine(examples, [find], None, recipe, output, manifest={}, resume=True))
+    assert output.read_bytes().count(b"\n") == 600
+    with pytest.raises(OutputError, match=r"pairs\.jsonl/mined: cannot be written"):
+        mine(examples, [find], None, recipe, tmp_path / "pairs.jsonl" / "mined", manifest={})
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match=r"link: already exists"):
+        mine(examples, [find], None, recipe, tmp_path / "link", manifest={})
 
 
 def test_the_audit_counts_and_shows_what_looks_right(tmp_path: Path) -> None:

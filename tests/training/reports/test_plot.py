@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from embedkit.errors import TrainingError
+from embedkit.errors import OutputError, TrainingError
 from embedkit.extras import load_extra
 from embedkit.training.engine.loop import Evaluated, Saved, Step, scalars
 from embedkit.training.reports.plot import Curve, read_curves, terminal_plot
@@ -77,12 +78,16 @@ def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
         read_curves(run)
 
 
-def test_an_image_is_written(run: Path, tmp_path: Path) -> None:
+def test_an_image_is_of_the_kind_that_its_name_says(run: Path) -> None:
     pytest.importorskip("matplotlib", reason="the plot extra is not installed")
     lines = [(curve.name, curve.steps, curve.values) for curve in read_curves(run)]
-    target = tmp_path / "curves.png"
-    load_extra("plot", purpose="the test").save_lines(lines, target, x_label="step", y_label="loss")
-    assert target.read_bytes().startswith(b"\x89PNG")
+    plot = load_extra("plot", purpose="the test")
+    for name, start in (("curves.png", b"\x89PNG"), ("curves", b"\x89PNG"), ("a.b.SVG", b"<?xml")):
+        stream = BytesIO()
+        plot.save_lines(lines, stream, name=name, x_label="step", y_label="loss")
+        assert stream.getvalue().startswith(start)
+    with pytest.raises(OutputError, match=r"^a\.xyz: the ending is 'xyz'; a plot is written as .*png.*svg"):
+        plot.save_lines(lines, BytesIO(), name="a.xyz", x_label="step", y_label="loss")
 
 
 def test_reports_reach_tensorboard(tmp_path: Path) -> None:

@@ -1,47 +1,23 @@
-"""In and out: ready vectors, plain faiss and numpy files, records, and one index into another."""
+"""What comes into an index without being embedded here: ready vectors, and the documents of another index."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from embedkit.data.records import Document, titled_text
-from embedkit.errors import IndexFileError, IndexMismatchError, OutputError, RecordError
+from embedkit.data.records import Document
+from embedkit.errors import IndexMismatchError, RecordError
 
-from ..storage.commit import WHOLE, Addition, Change, prepare_vectors
-from ..storage.documents import (
-    Passage,
-    content_hash,
-    doc_ids,
-    duplicate_id,
-    find_documents,
-    metadata_json,
-    passage_counts,
-    read_documents,
-    read_passages,
-)
-from ..storage.segment import FloatArray
+from ..storage.codes import FloatArray
+from ..storage.commit import Addition, Change, prepare_vectors
+from ..storage.documents import Passage, duplicate_id, find_documents, read_documents
 from ..storage.settings import check_same
 from ..store import Index
-from .ann_build import stream_vectors
 from .build import BuildReport
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was written: the files, and how many vectors of which dimension."""
-
-    paths: tuple[Path, ...]
-    vectors: int
-    dimension: int
 
 
 def build_vectors(
@@ -94,15 +70,15 @@ def _build_vectors(
         known = find_documents(index.database, part)
         additions, kept, replaced = [], [], []
         for number, doc_id in enumerate(part):
-            document = documents.get(doc_id) or Document(doc_id, "")
-            metadata = metadata_json(document.metadata)
-            digest = content_hash(doc_id, document.title, document.text, metadata, ready[number].tobytes())
+            addition = Addition.of(
+                documents.get(doc_id) or Document(doc_id, ""), vector=ready[number].tobytes()
+            )
             key, old_digest, _ = known.get(doc_id, (0, b"", ""))
-            if key and old_digest == digest:
+            if key and old_digest == addition.digest:
                 counts["unchanged"] += 1
                 continue
             counts["updated" if key else "added"] += 1
-            additions.append(Addition(document, metadata, digest, WHOLE))
+            additions.append(addition)
             kept.append(number)
             if key:
                 replaced.append(key)
@@ -126,107 +102,6 @@ def _report(counts: Counter[str], passages: int, read: int, total: int, started:
         seconds=perf_counter() - started,
         finished=read == total,
     )
-
-
-def export_faiss(index: Index, path: Path) -> Exported:
-    """Write all living vectors to a flat faiss file that faiss alone opens, and their ids beside it as `.ids.txt`.
-
-    A document of several passages has the number of the passage behind its id: `id#2`.
-    Memory: the whole of the vectors as float32, which faiss's flat index keeps.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    from ..search.ann import write_flat
-
-    _need_vectors(index)
-
-    def write(temporary: Path) -> None:
-        write_flat(temporary, index.settings.metric, index.settings.dimension, stream_vectors(index.snapshot))
-
-    return _export(index, path, write)
-
-
-def export_npy(index: Index, path: Path) -> Exported:
-    """Write all living vectors to a float32 `.npy` file, and their ids beside it as `.ids.txt`.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    _need_vectors(index)
-
-    def write(temporary: Path) -> None:
-        shape = (index.snapshot.num_rows, index.settings.dimension)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for _, vectors in stream_vectors(index.snapshot):
-                file.write(vectors.astype("<f4", copy=False).tobytes())
-
-    return _export(index, path, write)
-
-
-def _need_vectors(index: Index) -> None:
-    if not index.snapshot.num_rows:
-        raise IndexFileError(f"{index.path}: no vectors to export. Add documents first")
-
-
-def _export(index: Index, path: Path, write: Callable[[Path], None]) -> Exported:
-    """Write vectors and ids to temporary files, then put both in place."""
-    ids_path = path.with_suffix(".ids.txt")
-    temporary, temporary_ids = (p.with_name(f".{p.name}.tmp") for p in (path, ids_path))
-    try:
-        write(temporary)
-        with temporary_ids.open("w", encoding="utf-8") as file:
-            file.writelines(name + "\n" for name in vector_names(index))
-        for written, final in ((temporary, path), (temporary_ids, ids_path)):
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
-            written.replace(final)
-    except (OSError, RuntimeError) as exc:  # faiss raises RuntimeError
-        for leftover in (temporary, temporary_ids):
-            leftover.unlink(missing_ok=True)
-        reason = getattr(exc, "strerror", None) or str(exc).strip().splitlines()[-1]
-        raise OutputError(f"{path}: cannot be written ({reason}). Check the folder and the disk") from exc
-    return Exported((path, ids_path), index.snapshot.num_rows, index.settings.dimension)
-
-
-def vector_names(index: Index) -> Iterator[str]:
-    """Yield the document's id of each living row, in order, with '#number' where the document has more than one."""
-    for rows, _ in stream_vectors(index.snapshot):
-        places = doc_ids(index.database, rows)
-        counts = passage_counts(index.database, rows)
-        for row in rows.tolist():
-            doc_id, number = places[row]
-            yield doc_id if counts[row] == 1 else f"{doc_id}#{number}"
-
-
-def living_texts(index: Index) -> tuple[list[str], list[str], FloatArray]:
-    """Return the names, the texts (title before text) and the vectors (N, E) of all living passages, in memory."""
-    ids = list(vector_names(index))
-    texts: list[str] = []
-    parts = [np.empty((0, index.settings.dimension), np.float32)]
-    for rows, vectors in stream_vectors(index.snapshot):
-        passages = read_passages(index.database, rows)
-        texts += [titled_text(passages[row].title, passages[row].text) for row in rows.tolist()]
-        parts.append(vectors)
-    return ids, texts, np.concatenate(parts)
-
-
-def export_records(index: Index) -> Iterator[dict[str, Any]]:  # Any: whatever JSON holds
-    """Yield each passage with its vector (a list of floats) as a flat record, for parquet or JSON lines."""
-    for rows, vectors in stream_vectors(index.snapshot):
-        passages = read_passages(index.database, rows)
-        for row, vector in zip(rows.tolist(), vectors, strict=True):
-            passage = passages[row]
-            yield {
-                "id": passage.doc_id,
-                "passage": passage.number,
-                "title": passage.title,
-                "text": passage.text,
-                "metadata": passage.metadata,
-                "vector": vector.tolist(),
-            }
 
 
 def merge_indexes(target: Index, source: Index, *, replace: bool = False) -> Iterator[BuildReport]:

@@ -1,0 +1,156 @@
+"""What a reader sees of an index, one commit until `refresh`, and its search by vectors and by words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from embedkit.data.records import Hit
+from embedkit.errors import IndexFileError
+
+from ..candidates import Candidates
+from ..storage.codes import FloatArray, RowArray
+from ..storage.database import Database
+from ..storage.faults import reading
+from ..storage.segment import Segment
+from ..storage.settings import Settings
+from .ann_file import AnnFile
+from .exact import MissedFaiss
+from .filters import compile_filter
+from .hits import Names, make_hits, name_hits, text_hits
+from .search import SearchRequest, search_made
+from .snapshot import Snapshot
+from .text import filtered_rows
+
+MAX_FILTERS = 8  # remembered
+
+
+class Searcher:
+    """One commit of an index, and what its searches have learned of it.
+
+    `device` is where exact search computes. A writer sees what it has committed itself, so that it holds no read
+    transaction.
+    """
+
+    def __init__(
+        self, path: Path, database: Database, settings: Settings, *, device: str | None, writes: bool
+    ) -> None:
+        self._path, self._database, self._settings = path, database, settings
+        self._device, self._writes = device, writes
+        self._filters: dict[str, RowArray] = {}
+        self._names: Names = {}
+        self._missed = MissedFaiss()
+        self.ann: AnnFile | None = None
+        self.snapshot = self._take(())
+        self._open_ann()
+
+    def close(self) -> None:
+        if self.ann is not None:
+            self.ann.close()
+
+    def refresh(self) -> None:
+        """See what has been committed since."""
+        self.snapshot = self._take(self.snapshot.segments)
+        self._filters.clear()
+        self._open_ann()
+
+    def _take(self, known: Sequence[Segment]) -> Snapshot:
+        missing = ""
+        while True:
+            with reading(self._database.path):
+                if not self._writes:
+                    self._database.begin_snapshot()
+                try:
+                    return Snapshot.take(
+                        self._path, self._database, self._settings, missed=self._missed, known=known
+                    )
+                except FileNotFoundError as exc:
+                    # A compaction may remove files between our look at the database and this; then a newer
+                    # snapshot does not name the file any more.
+                    if self._writes or str(exc.filename) == missing:
+                        raise IndexFileError(
+                            f"{exc.filename}: the segment is missing, though the database names it. "
+                            f"Run: embedkit index repair {self._path}"
+                        ) from exc
+                    missing = str(exc.filename)
+
+    def _open_ann(self) -> None:
+        info = self._database.ann()
+        if self.ann is not None and (info is None or self.ann.info.name != info.name):
+            self.ann.close()
+            self.ann = None
+        if info is not None and self.ann is None:
+            with suppress(FileNotFoundError):  # derived, and safe to delete: search is exact without it
+                self.ann = AnnFile(self._path, info)
+        elif info is not None and self.ann is not None:
+            self.ann.info = info  # new knobs
+
+    def request(
+        self, *, k: int, where: str | None, group: bool, exact: bool, knobs: Mapping[str, int] | None
+    ) -> SearchRequest:
+        """Say what a search by vectors is to find, the filter looked up.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+        """
+        _check_k(k)
+        rows = None if where is None else self._rows_of(where)
+        return SearchRequest(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
+
+    def _rows_of(self, where: str) -> RowArray:
+        """Return the rows that a filter lets pass, remembered for this snapshot."""
+        if where not in self._filters:
+            if len(self._filters) >= MAX_FILTERS:
+                self._filters.clear()
+            with reading(self._database.path):
+                condition = compile_filter(where, self._database.field_names())
+                self._filters[where] = filtered_rows(self._database, condition)
+        return self._filters[where]
+
+    def hits(self, queries: FloatArray, request: SearchRequest) -> list[list[Hit]]:
+        """Return up to k hits for each of the prepared queries (Q, E), best first, ties by id."""
+
+        def make(found: Candidates, width: int) -> list[list[Hit]]:
+            return make_hits(
+                self._database,
+                self.snapshot,
+                found,
+                k=request.k,
+                width=width,
+                group=request.group,
+                part="dense",
+            )
+
+        return search_made(self.snapshot, self.ann, queries, request, make)
+
+    def ids(self, queries: FloatArray, request: SearchRequest) -> list[list[tuple[str, float]]]:
+        """Return (doc_id, score) of what `hits` finds; an id is read from the database, and proved, once."""
+
+        def make(found: Candidates, width: int) -> list[list[tuple[str, float]]]:
+            return name_hits(
+                self._database,
+                self.snapshot,
+                found,
+                self._names,
+                k=request.k,
+                width=width,
+                group=request.group,
+            )
+
+        return search_made(self.snapshot, self.ann, queries, request, make)
+
+    def text_hits(self, queries: Sequence[str], *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
+        """Return up to k hits for each query by BM25 over the words, best first, ties by id."""
+        _check_k(k)
+        with reading(self._database.path):
+            condition = None if where is None else compile_filter(where, self._database.field_names())
+            return [
+                text_hits(self._database, self.snapshot, query, condition, k=k, group=group)
+                for query in queries
+            ]
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")

@@ -1,0 +1,36 @@
+"""What a document and a passage are known by: hashes that prove what was stored, and that a vector is that of a text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+_PLACE = struct.Struct("<Iqq")  # number, start and stop of a passage
+
+
+def content_hash(doc_id: str, title: str, text: str, metadata: str, vector: bytes = b"") -> bytes:
+    """Hash what a document holds: 16 bytes for id, title and text, 8 for the metadata, 8 for a ready vector."""
+    # The lengths keep ("ab", "c") apart from ("a", "bc").
+    head = f"{len(doc_id)} {len(title)} {len(text)} "
+    words = hashlib.blake2b((head + doc_id + title + text).encode(), digest_size=16).digest()
+    digest = words + _metadata_hash(metadata)
+    return digest + hashlib.blake2b(vector, digest_size=8).digest() if vector else digest
+
+
+@lru_cache(maxsize=4096)  # most documents of a collection have few different ones, or none
+def _metadata_hash(metadata: str) -> bytes:
+    return hashlib.blake2b(metadata.encode(), digest_size=8).digest()
+
+
+def passage_key(digest: bytes, number: int, start: int, stop: int) -> int:
+    """Tie a vector to its text: 8 bytes of a hash of the document's words and the passage's place in it."""
+    place = digest[:16] + _PLACE.pack(number, start, stop)
+    return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little")
+
+
+def metadata_json(metadata: Mapping[str, Any]) -> str:  # Any: whatever JSON holds
+    return json.dumps(metadata, ensure_ascii=False, sort_keys=True) if metadata else "{}"

@@ -1,0 +1,71 @@
+"""The tables of an index's database, and the making of a new one."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from embedkit.storage.files import put_in_place
+
+from .faults import reading, writing
+
+FORMAT_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE documents (
+    doc_key INTEGER PRIMARY KEY, doc_id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL,
+    metadata TEXT NOT NULL, content_hash BLOB NOT NULL, source TEXT NOT NULL);
+CREATE TABLE passages (
+    row INTEGER PRIMARY KEY, doc_key INTEGER NOT NULL, number INTEGER NOT NULL,
+    start INTEGER NOT NULL, stop INTEGER NOT NULL);
+CREATE INDEX passages_of_document ON passages (doc_key);
+CREATE TABLE segments (
+    name TEXT PRIMARY KEY, first_row INTEGER NOT NULL, rows INTEGER NOT NULL,
+    num_bytes INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE tombstones (row INTEGER PRIMARY KEY);
+CREATE TABLE fields (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE VIEW passage_texts AS
+    SELECT row, title, CASE WHEN start = 0 AND stop = -1 THEN text ELSE substr(text, start + 1, stop - start) END
+        AS text
+    FROM passages JOIN documents USING (doc_key);
+CREATE VIRTUAL TABLE text_index USING fts5(
+    title, text, content='passage_texts', content_rowid='row', tokenize='porter unicode61 remove_diacritics 2');
+"""
+
+
+def checked(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x} {text}"
+
+
+def create_database(
+    path: Path, settings: str, *, fill: Callable[[sqlite3.Connection], None] | None = None
+) -> None:
+    """Make a new database in one step: it is there whole, or not at all. `fill` puts in more than the settings."""
+    temporary = path.with_name(path.name + ".new")
+    for old in path.parent.glob(temporary.name + "*"):
+        old.unlink()
+    with reading(path):
+        connection = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            # Readers go on with their snapshot while a writer commits.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript("BEGIN;" + _SCHEMA)
+            values = {
+                "format_version": FORMAT_VERSION,
+                "settings": checked(settings),
+                "next_row": 1,
+                "next_file": 1,
+            }
+            connection.executemany(
+                "INSERT INTO meta VALUES (?, ?)", [*values.items(), ("tombstone_sum", "0")]
+            )
+            if fill is not None:
+                fill(connection)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()  # takes the log into the file and removes it
+    with writing(path.parent):
+        put_in_place(temporary, path)
