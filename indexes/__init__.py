@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .maintenance.ann_build import AnnReport, build_ann
-    from .maintenance.build import BuildReport, build
+    from .maintenance.build import BuildReport, build, delete_keys, find_vanished
     from .maintenance.compact import CompactReport, compact
     from .maintenance.export import (
         Exported,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         export_records,
         living_texts,
     )
+    from .maintenance.identity import FileNames
     from .maintenance.pairs import Cluster, Pair, cluster, duplicates, similar_pairs
     from .maintenance.repair import Repair, repair
     from .maintenance.stats import Stats, stats
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from .types import Kind, Metric, Storage
 
 _HOMES = {
-    "maintenance.build": ("BuildReport", "build"),
+    "maintenance.build": ("BuildReport", "build", "delete_keys", "find_vanished"),
+    "maintenance.identity": ("FileNames",),
     "maintenance.compact": ("CompactReport", "compact"),
     "storage.documents": ("Passage",),
     "maintenance.export": (
@@ -65,6 +67,7 @@ __all__ = [
     "CompactReport",
     "Deleted",
     "Exported",
+    "FileNames",
     "Finding",
     "Index",
     "Kind",
@@ -83,11 +86,13 @@ __all__ = [
     "build_vectors",
     "cluster",
     "compact",
+    "delete_keys",
     "duplicates",
     "export_faiss",
     "export_npy",
     "export_parquet",
     "export_records",
+    "find_vanished",
     "is_index",
     "living_texts",
     "merge_indexes",

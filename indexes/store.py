@@ -21,7 +21,7 @@ from .search.text import filtered_documents
 from .storage.codes import FloatArray
 from .storage.commit import WHOLE, Addition, Change, Writer, prepare_vectors
 from .storage.database import Database
-from .storage.documents import Passage, duplicate_id, find_documents, read_documents
+from .storage.documents import Passage, document_ids, duplicate_id, find_documents, read_documents
 from .storage.faults import reading
 from .storage.layout import DATABASE_NAME, database_path, empty_folder, is_index
 from .storage.lock import WriterLock
@@ -222,6 +222,25 @@ class Index:
         """Return the documents that came first, up to `count`."""
         with reading(self.database.path):
             return [stored.document for stored in read_documents(self.database, 0, count)]
+
+    def ids_of(self, keys: Sequence[int]) -> list[str]:
+        """Return the ids of documents by their keys, in order."""
+        with reading(self.database.path):
+            return document_ids(self.database, keys)
+
+    def count_matching(self, where: str) -> tuple[int, list[str]]:
+        """Return how many documents a filter matches, and the ids of the first few.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+        """
+        with reading(self.database.path):
+            keys = filtered_documents(self.database, compile_filter(where, self.database.field_names()))
+            return len(keys), document_ids(self.database, sorted(keys)[:5])
+
+    def count_documents(self) -> int:
+        with reading(self.database.path):
+            return self.database.count("documents")
 
     def known_ids(self, doc_ids: Sequence[str]) -> set[str]:
         """Return which of the ids are here."""

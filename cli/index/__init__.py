@@ -16,6 +16,7 @@ from ..shared.commands import subcommand
 from ..shared.groups import grouped
 from ..shared.locating import HIDDEN_INDEX, Located, split_words
 from . import build as index_build
+from .source import Yes
 
 if TYPE_CHECKING:
     from indexes import Index
@@ -71,6 +72,7 @@ def delete(
     *,
     named: HIDDEN_INDEX = None,
     where: options.Where = None,
+    yes: Yes = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Delete documents by id or by their metadata. Their space is freed by `index compact`."""
@@ -79,14 +81,21 @@ def delete(
     if not wanted and where is None:
         raise typer.BadParameter("name ids, - for standard input, or --where FILTER")
     with _open(index, writable=True) as opened:
+        if where is not None:
+            count, some = opened.count_matching(where)
+            if not as_json:
+                console.note(
+                    f"{count:,} documents match" + (f": {', '.join(map(repr, some))} …" if some else "")
+                )
+            index_build.ask_to_delete(count, opened.count_documents(), some=some, yes=yes)
         deleted = opened.delete(wanted, where=where)
     if as_json:
         console.print_json({"deleted": deleted.documents, "missing": list(deleted.missing)})
         return
     console.note(f"{deleted.documents:,} documents deleted from {index}")
     if deleted.missing:
-        some = ", ".join(repr(doc_id) for doc_id in deleted.missing[:5])
-        console.note(f"warning: {len(deleted.missing):,} of the ids are not there: {some}")
+        named_few = ", ".join(repr(doc_id) for doc_id in deleted.missing[:5])
+        console.note(f"warning: {len(deleted.missing):,} of the ids are not there: {named_few}")
 
 
 @subcommand(app, "compact")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +18,13 @@ from .source import Adding, Building, KindOption, SomeInputs, TargetRecall, Vect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from embedkit.encoding.embedder import Embedder
     from embedkit.pipelines.building import Source
     from embedkit.pipelines.options import BuildOptions
     from indexes import BuildReport, Index
     from indexes.types import Kind
+
+
+SHOWN_FAILURES = 10  # files that could not be read
 
 
 @grouped
@@ -43,7 +48,14 @@ def build(
     """
     from embedkit.pipelines.default_index import default_index
 
-    source = make_source(inputs, given, reading=reading, computing=computing, merge_tokens=merge_tokens)
+    source = make_source(
+        inputs,
+        given,
+        reading=reading,
+        computing=computing,
+        merge_tokens=merge_tokens,
+        strict=building.strict,
+    )
     with _open(index or default_index(), source, building) as opened:
         _fill(opened, source, building, printing)
         if kind is not None:
@@ -66,27 +78,62 @@ def add(
     """Add documents to an index that is there; those with an id that it has take the place of the old ones."""
     from indexes import Index
 
-    source = make_source(inputs, given, reading=reading, computing=computing)
+    source = make_source(inputs, given, reading=reading, computing=computing, strict=adding.strict)
     with Index.open(existing(index), writable=True) as opened:
         source.check(opened, adding)
         _fill(opened, source, adding, printing)
 
 
-def _open(path: Path, source: Source, building: BuildOptions) -> Index:
-    from embedkit.pipelines.building import open_index
+@contextmanager
+def _open(path: Path, source: Source, wanted: BuildOptions) -> Iterator[Index]:
+    from embedkit.pipelines.building import building
 
     try:
-        return open_index(path, source, building)
+        source.prepare(path, wanted)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
+    with building(path, source, wanted) as index:
+        yield index
 
 
-def _fill(index: Index, source: Source, wanted: BuildOptions, printing: options.Printing) -> None:
+def _fill(index: Index, source: Source, wanted: Adding | Building, printing: options.Printing) -> None:
     if source.embedder is not None:
         models.say_choice(source.embedder.encoder.choice, quiet=printing.quiet)
     report = _watch(source.fill(index, wanted), index, quiet=printing.quiet)
+    deleted = _sync(index, source, yes=wanted.yes) if wanted.sync else 0
     if report is not None:
-        _summarize(report, index, source.embedder, as_json=printing.as_json)
+        _summarize(replace(report, deleted=deleted), index, source, as_json=printing.as_json)
+    if source.failed:
+        raise typer.Exit(1)
+
+
+def _sync(index: Index, source: Source, *, yes: bool) -> int:
+    """Delete what is no longer in the inputs; ask where that is much."""
+    from embedkit.pipelines.building import find_gone
+    from indexes import delete_keys
+
+    gone = find_gone(index, source)
+    ask_to_delete(len(gone), index.count_documents(), some=index.ids_of(gone[:5]), yes=yes)
+    delete_keys(index, gone)
+    return len(gone)
+
+
+def ask_to_delete(count: int, total: int, *, some: list[str], yes: bool) -> None:
+    """Ask before much is deleted; without a terminal that takes --yes.
+
+    Raises:
+        RecordError: the answer is no, or nobody is there to give one.
+    """
+    from embedkit.errors import RecordError
+    from embedkit.pipelines.building import needs_consent
+
+    if yes or not needs_consent(count, total):
+        return
+    what = f"{count:,} of {total:,} documents would be deleted: {', '.join(map(repr, some))}{' …' if count > len(some) else ''}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise RecordError(f"{what}. Nothing was deleted: pass --yes if that is meant")
+    if not typer.confirm(f"{console.safe(what)}. Delete them?", err=True):
+        raise RecordError("nothing was deleted")
 
 
 def _watch(reports: Iterator[BuildReport], index: Index, *, quiet: bool) -> BuildReport | None:
@@ -107,7 +154,8 @@ def _watch(reports: Iterator[BuildReport], index: Index, *, quiet: bool) -> Buil
     return report
 
 
-def _summarize(report: BuildReport, index: Index, embedder: Embedder | None, *, as_json: bool) -> None:
+def _summarize(report: BuildReport, index: Index, source: Source, *, as_json: bool) -> None:
+    embedder = source.embedder
     counts = {
         name: getattr(report, name)
         for name in ("read", "added", "updated", "unchanged", "deleted", "empty", "passages")
@@ -123,6 +171,8 @@ def _summarize(report: BuildReport, index: Index, embedder: Embedder | None, *, 
                 **(models.choice_as_json(embedder.encoder.choice) if embedder is not None else {}),
                 **counts,
                 "truncated": truncated,
+                "left_out": source.left_out.as_dict(),
+                "failed": source.failed,
                 "vectors": len(index),
                 "seconds": seconds,
             }
@@ -140,6 +190,12 @@ def _summarize(report: BuildReport, index: Index, embedder: Embedder | None, *, 
     console.note(
         f"{index.path}: {changes}; {report.passages:,} passages embedded in {report.seconds:,.1f} s{rate}; {len(index):,} vectors{model}"
     )
+    if left_out := source.left_out.described():
+        console.note(f"left out: {left_out}")
+    for reason in source.failed[:SHOWN_FAILURES]:
+        console.note(f"not read: {reason}")
+    if len(source.failed) > SHOWN_FAILURES:
+        console.note(f"not read: {len(source.failed) - SHOWN_FAILURES:,} more")
     if counts["empty"]:
         console.note(f"warning: {counts['empty']:,} documents are empty: no search can find them")
     if truncated:

@@ -61,6 +61,15 @@ Sync = Annotated[
 CommitEvery = Annotated[int, typer.Option("--commit-every", metavar="N", min=1, help="Passages per commit.")]
 
 
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Stop at the first file of a folder that cannot be read. Default: skip and name it."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VectorSource:
     """Where the vectors come from: documents and a model, or ready vectors."""
@@ -75,6 +84,8 @@ class Adding(BuildOptions):
     """How documents are added to an index that is there."""
 
     sync: Sync = False
+    yes: Yes = False
+    strict: Strict = False
     commit_every: CommitEvery = BuildOptions.commit_every
 
 
@@ -101,6 +112,8 @@ class Building(BuildOptions):
     storage: Annotated[Storage, typer.Option("--storage", help="How vectors are kept on disk.")] = "float32"
     metric: Annotated[Metric, typer.Option("--metric", help="How vectors are compared.")] = "cosine"
     sync: Sync = False
+    yes: Yes = False
+    strict: Strict = False
     commit_every: CommitEvery = BuildOptions.commit_every
 
 
@@ -111,6 +124,7 @@ def make_source(
     reading: options.Reading,
     computing: options.ComputingOptions,
     merge_tokens: float | None = None,
+    strict: bool = False,
 ) -> Source:
     """Return where the vectors come from, or end with wrong usage."""
     from embedkit.data.reading import DocumentReader
@@ -121,7 +135,7 @@ def make_source(
     if given.vectors is None or given.ids is None:
         if not inputs:
             raise typer.BadParameter("name an INPUT, or --vectors and --ids")
-        reader = DocumentReader(inputs, reading)
+        reader = DocumentReader(inputs, reading, tolerant=not strict)
         return Documents(reader, computing, model=given.model, merge_tokens=merge_tokens)
     if inputs:
         raise typer.BadParameter("INPUT and --vectors exclude each other")

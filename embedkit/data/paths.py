@@ -1,37 +1,64 @@
-"""From files, folders, globs and `-` to the list of files to read."""
+"""From files, folders, globs and `-` to the list of files to read, and what of the folders is left out."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
 from embedkit.data.formats import Format, format_of, known_endings
+from embedkit.data.walking import LeftOut, walk
 from embedkit.errors import RecordError
 
 STDIN = "-"
+
+
+@dataclass
+class Expanded:
+    """The files to read, each once; those that were named themselves; and what of the folders is left out."""
+
+    paths: list[Path] = field(default_factory=list)
+    named: set[Path] = field(default_factory=set)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def expand_inputs(inputs: Sequence[str], *, explicit_format: Format | None = None) -> list[Path]:
     """Turn files, globs, folders and `-` into a list of files, each once.
 
     Raises:
+        RecordError: nothing is there, a folder cannot be read or holds no file we read, or the format cannot be told.
+    """
+    expanded = expand(inputs, explicit_format=explicit_format)
+    if expanded.left_out.unreadable:
+        raise RecordError(f"{expanded.left_out.unreadable[0]}. Check its permissions")
+    return expanded.paths
+
+
+def expand(inputs: Sequence[str], *, explicit_format: Format | None = None) -> Expanded:
+    """Turn files, globs, folders and `-` into files, noting what of the folders cannot be read.
+
+    Raises:
         RecordError: nothing is there, a folder holds no file we read, or the format cannot be told.
     """
     if not inputs:
         raise RecordError("no input was given; name files, folders or globs, or '-' to read standard input")
-    paths: dict[Path, None] = {}
+    expanded = Expanded()
+    seen: set[Path] = set()
     for name in inputs:
-        for path in _expand_one(name, explicit_format):
-            paths.setdefault(path)
-    return list(paths)
+        for path in _expand_one(name, explicit_format, expanded):
+            if path not in seen:
+                seen.add(path)
+                expanded.paths.append(path)
+    return expanded
 
 
-def _expand_one(name: str, explicit_format: Format | None) -> list[Path]:
+def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -> list[Path]:
     path = Path(name)
     if name == STDIN:
+        expanded.named.add(path)
         return [path]
     try:
         is_there, is_folder = path.exists(), path.is_dir()
@@ -41,14 +68,18 @@ def _expand_one(name: str, explicit_format: Format | None) -> list[Path]:
             f"{start}: cannot be looked up ({exc.strerror}). Name a file, or pipe texts in and pass '-'"
         ) from exc
     if is_folder:
-        found = sorted(child for child in path.rglob("*") if child.is_file() and format_of(child) is not None)
-        if not found:
+        found, left_out = walk(path)
+        expanded.left_out.add(left_out)
+        if not found and not left_out.unreadable:
+            what = left_out.described()
             raise RecordError(
                 f"{name}: the folder holds no file with a known ending; known are {known_endings()}. "
-                "Name the files themselves, and say what they are with --format"
+                + (f"Left out: {what}. " if what else "")
+                + "Name the files themselves, and say what they are with --format"
             )
     elif is_there:
         found = [path]
+        expanded.named.add(path)
     elif glob.has_magic(name):
         matches = (Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (absolute patterns)
         found = sorted(match for match in matches if match.is_file())

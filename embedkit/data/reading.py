@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from embedkit.data.formats import (
     read_whole,
     sniff,
 )
-from embedkit.data.paths import STDIN, expand_inputs
+from embedkit.data.paths import STDIN, expand
 from embedkit.data.records import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Document, Query, ReadOptions
 from embedkit.errors import RecordError
 from embedkit.extras import load_extra
@@ -26,15 +27,26 @@ from embedkit.extras import load_extra
 class DocumentReader:
     """Iterate over the documents of many files, knowing how far along it is.
 
+    With `tolerant` a file of a folder or glob that cannot be read is passed over, named in `failed`, and so is a folder; what was
+    named itself stays an error. `name_of` says what a file is called in the ids that come of its path.
+
     Raises (while iterating):
         RecordError: a file or line that cannot be read; the message names it.
     """
 
-    def __init__(self, inputs: Sequence[str], options: ReadOptions | None = None) -> None:
+    def __init__(
+        self, inputs: Sequence[str], options: ReadOptions | None = None, *, tolerant: bool = False
+    ) -> None:
         self.options = options if options is not None else ReadOptions()
         self.inputs = list(inputs)
-        self.paths = expand_inputs(inputs, explicit_format=self.options.format)
-        self.bytes_total = sum(path.stat().st_size for path in self.paths if str(path) != STDIN)
+        expanded = expand(inputs, explicit_format=self.options.format)
+        self.paths, self.left_out = expanded.paths, expanded.left_out
+        self._named, self._tolerant = expanded.named, tolerant
+        self.failed = list(expanded.left_out.unreadable)
+        if self.failed and not tolerant:
+            raise RecordError(f"{self.failed[0]}. Check its permissions")
+        self.name_of: Callable[[Path], str] = Path.as_posix
+        self.bytes_total = sum(_size(path) for path in self.paths if str(path) != STDIN)
         self._bytes_done = 0
         self._stream: BinaryIO | None = None
 
@@ -43,14 +55,24 @@ class DocumentReader:
             if str(path) == STDIN:
                 yield from read_stream(sys.stdin.buffer, "stdin", self.options)
                 continue
-            yield from self._read_file(path)
-            self._bytes_done += path.stat().st_size
+            try:
+                yield from self._read_file(path)
+            except RecordError as exc:
+                if not self._tolerant or path in self._named:
+                    raise
+                self.failed.append(str(exc))
+            self._bytes_done += _size(path)
 
     def _read_file(self, path: Path) -> Iterator[Document]:
+        shown, source, name = path.as_posix(), path.resolve().as_posix(), self.name_of(path)
         try:
             with path.open("rb") as stream:
                 self._stream = stream
-                yield from read_stream(stream, path.as_posix(), self.options)
+                for document in read_stream(stream, shown, self.options):
+                    doc_id = document.doc_id
+                    if name != shown and document.where == doc_id:  # the id comes of the path
+                        doc_id = name + doc_id.removeprefix(shown)
+                    yield replace(document, doc_id=doc_id, source=source, shown=shown)
         except OSError as exc:
             raise RecordError(
                 f"{path}: cannot be read ({exc.strerror or exc}). Check its permissions"
@@ -66,6 +88,13 @@ class DocumentReader:
         if self._stream is not None and not self._stream.closed:
             here = self._stream.tell()
         return min(1.0, (self._bytes_done + here) / self.bytes_total)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it went away, or may not be looked at: reading it will say so
+        return 0
 
 
 def read_documents(inputs: Sequence[str], options: ReadOptions | None = None) -> Iterator[Document]:

@@ -19,7 +19,11 @@ TITLE_FIELDS = ("title",)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text with its id. `source` and `line` say where it was read (line 0: the whole file)."""
+    """A text with its id.
+
+    `source` and `line` say where it was read: the resolved path of a file, or "stdin" (line 0: the whole file). `shown` is the
+    source as the user spelled it, for messages.
+    """
 
     doc_id: str
     text: str
@@ -27,10 +31,12 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
     source: str = ""
     line: int = 0
+    shown: str = ""
 
     @property
     def where(self) -> str:
-        return f"{self.source}:{self.line}" if self.line else self.source
+        source = self.shown or self.source
+        return f"{source}:{self.line}" if self.line else source
 
 
 @dataclass(frozen=True, slots=True)

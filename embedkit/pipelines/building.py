@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from embedkit.data.reading import DocumentReader
-from embedkit.errors import IndexMismatchError
+from embedkit.data.scope import scope_of
+from embedkit.data.walking import LeftOut
+from embedkit.errors import IndexMismatchError, RecordError
 from embedkit.pipelines.models import load_encoder, of_index, or_default
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
-from indexes import BuildReport, Index, Settings, build, build_vectors, is_index
+from indexes import (
+    BuildReport,
+    FileNames,
+    Index,
+    Settings,
+    build,
+    build_vectors,
+    find_vanished,
+    is_index,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +34,7 @@ if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
 
+HANDFUL = 10  # documents that are deleted without a question
 PASSAGE_TOKENS = 256  # or what the model reads, where that is less
 
 
@@ -28,6 +42,24 @@ class Source(Protocol):
     """Where an index's vectors come from."""
 
     embedder: Embedder | None
+
+    @property
+    def failed(self) -> list[str]:
+        """What could not be read, each with its reason."""
+        ...
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What of the inputs is of no kind that is read."""
+        ...
+
+    def prepare(self, path: Path, options: BuildOptions) -> None:
+        """Load what making the index needs, before anything is made.
+
+        Raises:
+            ValueError: the options do not fit the model.
+        """
+        ...
 
     def settings(self, options: BuildOptions) -> Settings:
         """Return the settings of a new index."""
@@ -59,6 +91,27 @@ class Documents:
         self.reader, self.computing = reader, computing
         self.model, self.merge_tokens = model, merge_tokens
         self.embedder: Embedder | None = None
+
+    @property
+    def failed(self) -> list[str]:
+        return self.reader.failed
+
+    @property
+    def left_out(self) -> LeftOut:
+        return self.reader.left_out
+
+    def prepare(self, path: Path, options: BuildOptions) -> None:
+        """Load the encoder, and check how texts are to be cut.
+
+        Raises:
+            ValueError: passages would be longer than what the model reads.
+            CheckpointError, DeviceError: the model cannot be loaded or computed here.
+        """
+        if not is_index(path):
+            cutting_of(self._load(None), options)
+            return
+        with Index.open(path) as index:
+            cutting_of(self._load(index), options)
 
     def settings(self, options: BuildOptions) -> Settings:
         """Return the settings of a new index; loads the encoder.
@@ -94,13 +147,13 @@ class Documents:
 
         encoder = self._load(index)
         index.note_model_path(lasting_name(encoder.folder.path))
+        self.reader.name_of = FileNames(index)
         cutting = index.settings.cutting
         return build(
             index,
             self.reader,
             embed=self._embedder(encoder),
             split=PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None,
-            sync_sources=self.reader.inputs if options.sync else None,
             commit_every=options.commit_every,
             fraction=self.reader.fraction,
         )
@@ -131,6 +184,11 @@ class ReadyVectors:
 
     def __init__(self, vectors: Path, ids: Path) -> None:
         self.vectors, self.ids = vectors, ids
+        self.failed: list[str] = []
+        self.left_out = LeftOut()
+
+    def prepare(self, path: Path, options: BuildOptions) -> None:
+        """There is nothing to load."""
 
     @cached_property
     def _opened(self) -> npt.NDArray[np.floating]:
@@ -158,6 +216,46 @@ class ReadyVectors:
         from embedkit.data.vectors import read_ids
 
         return build_vectors(index, read_ids(self.ids), self._opened)
+
+
+def find_gone(index: Index, source: Source) -> list[int]:
+    """Return the keys of documents of these inputs that are no longer in them; to be called after `fill` has ended.
+
+    Raises:
+        RecordError: something of the inputs could not be read, so that what is missing may be there.
+    """
+    if not isinstance(source, Documents):
+        return []
+    failed = source.reader.failed
+    if failed:
+        raise RecordError(
+            f"{failed[0]}. With --sync everything must be readable: {len(failed):,} could not be read, and nothing was deleted"
+        )
+    return find_vanished(index, scope_of(source.reader.inputs))
+
+
+def needs_consent(count: int, total: int) -> bool:
+    """Say whether deleting so many of all documents is worth a question: more than a tenth of them, and more than a handful."""
+    return count > max(HANDFUL, total // 10)
+
+
+@contextmanager
+def building(path: Path, source: Source, options: BuildOptions) -> Iterator[Index]:
+    """Open or create an index as `open_index` does; one that was created and got no document goes again.
+
+    Raises:
+        As `open_index`.
+    """
+    created, empty = not is_index(path), False
+    try:
+        with open_index(path, source, options) as index:
+            try:
+                yield index
+            finally:
+                empty = created and index.count_documents() == 0
+    finally:
+        if empty:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def open_index(path: Path, source: Source, options: BuildOptions) -> Index:

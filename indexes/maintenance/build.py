@@ -81,15 +81,12 @@ def build(
     *,
     embed: Embed,
     split: Split | None = None,
-    sync_sources: Sequence[str] | None = None,
     commit_every: int = 4096,
     fraction: Callable[[], float | None] = lambda: None,
 ) -> Iterator[BuildReport]:
     """Bring an index up to date with documents; yields a report after each embedded slice and each commit.
 
-    `split` cuts a text into passages; without it each document is one. With `sync_sources` (the files and folders that
-    the documents were read from) those documents of these sources that did not come again are deleted at the end.
-    `commit_every` counts passages; `fraction` tells how much of the input has been read. `embed` is called from two
+    `split` cuts a text into passages; without it each document is one. `commit_every` counts passages; `fraction` tells how much of the input has been read. `embed` is called from two
     threads: for the texts that come next it need not compute anything before those before are done.
 
     Raises (while iterating):
@@ -100,7 +97,7 @@ def build(
     index.need_writer()
     if commit_every < 1:
         raise ValueError(f"commit_every is {commit_every}; it must be at least 1")
-    return _Build(index, embed, split, commit_every, fraction).run(documents, sync_sources)
+    return _Build(index, embed, split, commit_every, fraction).run(documents)
 
 
 class _Build:
@@ -120,7 +117,7 @@ class _Build:
         self.started = perf_counter()
         self.noted = 0  # documents whose ids are noted
 
-    def run(self, documents: Iterable[Document], sync_sources: Sequence[str] | None) -> Iterator[BuildReport]:
+    def run(self, documents: Iterable[Document]) -> Iterator[BuildReport]:
         begin_run(self.index.database)
         pending: _Batch | None = None
         with ThreadPoolExecutor(_EMBEDDERS, thread_name_prefix="embed") as pool:
@@ -135,8 +132,6 @@ class _Build:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        if sync_sources is not None:
-            self._delete_vanished(sync_sources)
         self.index.settle()
         yield self._now(finished=True, fraction=1.0)
 
@@ -220,13 +215,21 @@ class _Build:
         counts = {name: getattr(self.report, name) + count for name, count in batch.counts.items()}
         yield self._now(**counts, passages=self.report.passages + len(batch.texts))
 
-    def _delete_vanished(self, sources: Sequence[str]) -> None:
-        vanished = vanished_documents(self.index.database, sources)
-        for start in range(0, len(vanished), self.commit_every):
-            keys = vanished[start : start + self.commit_every]
-            empty = np.empty((0, self.index.settings.dimension), np.float32)
-            self.index.need_writer().commit(Change(deleted_keys=keys), empty)
-            self._now(deleted=self.report.deleted + len(keys))
+
+def find_vanished(index: Index, within: Callable[[str], bool]) -> list[int]:
+    """Return the keys of documents whose source is `within` a scope and which the build before did not see.
+
+    Call it after `build` has come to its end, on the same open index; what is found goes to `delete_keys`.
+    """
+    return vanished_documents(index.database, within)
+
+
+def delete_keys(index: Index, keys: Sequence[int], *, commit_every: int = 4096) -> None:
+    """Delete documents by their keys, in commits of at most so many."""
+    empty = np.empty((0, index.settings.dimension), np.float32)
+    for start in range(0, len(keys), commit_every):
+        index.need_writer().commit(Change(deleted_keys=keys[start : start + commit_every]), empty)
+    index.settle()
 
 
 def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Addition]]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from glob import has_magic
-from pathlib import Path
 from typing import NamedTuple
 
 from embedkit.data.records import Document
@@ -79,16 +76,26 @@ def find_duplicate(
     raise ValueError(f"ids were noted twice from number {first_number} on")
 
 
-def vanished_documents(database: Database, sources: Sequence[str]) -> list[int]:
-    """Return the keys of documents that were read from these files or folders once, and not in this run."""
+def vanished_documents(database: Database, within: Callable[[str], bool]) -> list[int]:
+    """Return the keys of documents whose source is within a scope, and which did not come in this run."""
     stored = [source for (source,) in database.execute("SELECT DISTINCT source FROM documents")]
-    within = [source for source in stored if any(_is_within(source, name) for name in sources)]
     found = database.execute(
         "SELECT doc_key FROM documents WHERE source IN (SELECT value FROM json_each(?)) "
         "AND doc_id NOT IN (SELECT doc_id FROM seen) ORDER BY doc_key",
-        (json.dumps(within),),
+        (json.dumps([source for source in stored if within(source)]),),
     )
     return [key for (key,) in found]
+
+
+def document_ids(database: Database, keys: Sequence[int]) -> list[str]:
+    """Return the ids of documents by their keys, in the order of the keys."""
+    found = dict(
+        database.execute(
+            "SELECT doc_key, doc_id FROM documents WHERE doc_key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+    )
+    return [found[key] for key in keys if key in found]
 
 
 def find_documents(database: Database, doc_ids: Sequence[str]) -> dict[str, tuple[int, bytes, str]]:
@@ -218,15 +225,3 @@ def read_documents(database: Database, after_key: int, count: int) -> list[Store
         )
         for key, doc_id, title, text, metadata, digest, source in found
     ]
-
-
-def _is_within(source: str, name: str) -> bool:
-    """Say whether a file is the one named, lies in the folder named, or matches the pattern named."""
-    folder = Path(name).as_posix().rstrip("/")
-    return (
-        source in (name, folder)
-        or folder == "."
-        or source.startswith(folder + "/")
-        or (has_magic(name) and fnmatchcase(source, name))
-        or (name == "-" and source == "stdin")
-    )

@@ -110,7 +110,7 @@ def test_ids_titles_and_metadata_come_from_the_usual_keys_or_the_named_ones(tmp_
     row = {"_id": "q1", "title": "T", "text": "x", "lang": "en"}
     path = write(tmp_path / "a.jsonl", json.dumps(row) + "\n")
     (document,) = read_documents([str(path)])
-    assert document == Document("q1", "x", "T", {"lang": "en"}, path.as_posix(), 1)
+    assert document == Document("q1", "x", "T", {"lang": "en"}, path.as_posix(), 1, path.as_posix())
     options = ReadOptions(text_field="title", id_field="lang", title_field="text")
     (document,) = read_documents([str(path)], options)
     assert (document.doc_id, document.text, document.title) == ("en", "T", "x")
