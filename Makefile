@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := $(VENV)/.installed-model
 PARITY := $(VENV)/.installed-parity
+# Of `make gpu`, which installs nothing: the Python whose torch finds the GPU, and where the results go.
+GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
+OUT ?= gpu-results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-parity bench clean
+.PHONY: help demo test check format test-parity bench gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -49,6 +52,9 @@ test-parity: $(PARITY)  ## compare with reference libraries; real data and slow 
 
 bench: $(PARITY)  ## run the benchmarks side by side with other libraries
 	for name in encode pairs rerank pretrain contrastive models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+gpu:  ## check every CUDA path against the CPU and measure it (OUT=FOLDER WHEELS=FOLDER GPU_PYTHON=python3)
+	$(GPU_PYTHON) -u -m benchmarks.gpu --output '$(OUT)' $(if $(WHEELS),--wheels '$(WHEELS)')
 
 clean:  ## remove everything that make created
 	rm -rf $(VENV) build dist *.egg-info

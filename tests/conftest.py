@@ -17,6 +17,7 @@ if "EMBEDKIT_CACHE" not in os.environ:  # what tests measure and hash is not kep
     os.environ["EMBEDKIT_CACHE"] = _cache.name
 
 import pytest
+import torch
 
 from embedkit.machine import BF16_FLAGS, INT8_FLAGS, cpu_flags
 from embedkit.models import ENCODER, RERANKER
@@ -28,6 +29,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 needs_half_precision = pytest.mark.skipif(
     not cpu_flags() & {*BF16_FLAGS, *INT8_FLAGS}, reason="this processor computes only fp32 fast"
 )
+
+
+# A test's device: both are the same code, so that what runs on CUDA is tried everywhere.
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip(f"needs a CUDA device; torch {torch.__version__} finds none")
 
 
 @pytest.fixture(scope="session")

@@ -120,8 +120,17 @@ def _digest(choices: Mapping[Precision, Choice], model: Mapping[str, Any]) -> st
         "machine": [cpu_name(), sorted(cpu_flags()), num_cores()],
         "choices": {precision: [choice.runtime, choice.device] for precision, choice in choices.items()},
         "embedkit": [version("embedkit"), _state_of(find_library())],
-    }
+    } | _gpu(choices)
     return json_digest(about)[:16]
+
+
+def _gpu(choices: Mapping[Precision, Choice]) -> dict[str, str]:
+    """Name the GPU where one computes: another one in the same machine is measured by itself."""
+    if all(choice.device != "cuda" for choice in choices.values()):
+        return {}
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name()}
 
 
 def _state_of(file: Path | None) -> list[int] | None:

@@ -166,7 +166,11 @@ class TransformerEncoder(nn.Module):
         if local and length > reach + 1:
             position = torch.arange(length, device=device)
             near = (position[:, None] - position[None, :]).abs() <= reach  # (T, T)
-            mask = near if mask is None else mask & near
+            if mask is None:
+                mask = near
+            else:
+                # Padding far from real tokens attends to itself: without any key some kernels give NaN, which spreads.
+                mask = (mask & near) | torch.eye(length, dtype=torch.bool, device=device)
         if self.relative_bias is not None:
             buckets = relative_position_buckets(
                 length, num_buckets=config.relative_attention_num_buckets, device=device

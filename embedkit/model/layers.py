@@ -78,8 +78,8 @@ def relative_position_buckets(
         returns: (T, T) long in [0, num_buckets); row i, column j is the bucket of key j seen from query i
     Source: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1; MPNet uses it unchanged.
     """
-    position = torch.arange(length, device=device)
-    distance = position[None, :] - position[:, None]
+    # On the CPU: 16, 32, 64 and 128 lie on borders of buckets, where another device may round to the other side.
+    distance = torch.arange(1 - length, length)
     half = num_buckets // 2
     exact = half // 2
     far = exact + (
@@ -87,8 +87,9 @@ def relative_position_buckets(
         / math.log(max_distance / exact)
         * (half - exact)
     ).long().clamp(max=half - exact - 1)
-    bucket = torch.where(distance.abs() < exact, distance.abs(), far)
-    return bucket + half * (distance > 0)
+    buckets = torch.where(distance.abs() < exact, distance.abs(), far) + half * (distance > 0)  # (2T - 1,)
+    position = torch.arange(length, device=device)
+    return buckets.to(device)[position[None, :] - position[:, None] + length - 1]
 
 
 def rotary_table(length: int, *, head_size: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,8 @@ def pool(token_embeddings: Tensor, attention_mask: Tensor | None, mode: PoolingM
     total = weights.sum(dim=1, keepdim=True).clamp(min=1)
     if mode == "mean_sqrt_len":
         total = total.sqrt()
-    # (B, 1, T) @ (B, T, D) -> (B, D)
-    pooled = torch.bmm((weights / total)[:, None, :], token_embeddings.float())[:, 0]
+    # Autocast would round both to half precision.
+    with torch.autocast(token_embeddings.device.type, enabled=False):
+        # (B, 1, T) @ (B, T, D) -> (B, D)
+        pooled = torch.bmm((weights / total)[:, None, :], token_embeddings.float())[:, 0]
     return pooled.to(token_embeddings.dtype)

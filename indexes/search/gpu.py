@@ -17,6 +17,7 @@ from ..storage.segment import Segment
 from .snapshot import MARGIN, Snapshot
 
 _TILE_BYTES = 64 * 2**20  # large enough for a copy at full speed, small beside any device's memory
+_SCORE_BYTES = 512 * 2**20  # of scores at a time, so that memory does not grow with the number of queries
 
 
 def search_device(
@@ -59,28 +60,35 @@ def _top(snapshot: Snapshot, queries: torch.Tensor, fetch: int, mask: Mask | Non
             allowed = None if mask is None else mask[segment.rows[start:stop]]
             if allowed is not None and not allowed.any():
                 continue
+            hidden = None if allowed is None else ~torch.from_numpy(allowed).to(queries.device)
             tile_rows = torch.from_numpy(np.array(segment.rows[start:stop])).to(queries.device)
-            scores = _score(snapshot, segment, queries, start, stop)
-            if allowed is not None:
-                scores.masked_fill_(~torch.from_numpy(allowed).to(queries.device), -torch.inf)
-            best_here, at = scores.topk(min(fetch, stop - start), dim=1)
-            all_scores = torch.cat([best, best_here], dim=1)
-            all_rows = torch.cat([rows, tile_rows[at]], dim=1)
-            best, order = all_scores.topk(fetch, dim=1)
-            rows = all_rows.gather(1, order)
+            vectors = _vectors(segment, start, stop, queries.device)
+            size = max(1, _SCORE_BYTES // (4 * (stop - start)))
+            for part in (slice(first, first + size) for first in range(0, len(queries), size)):
+                scores = _score(queries[part], vectors, squared=snapshot.settings.metric == "l2")
+                if hidden is not None:
+                    scores.masked_fill_(hidden, -torch.inf)
+                best_here, at = scores.topk(min(fetch, stop - start), dim=1)
+                all_scores = torch.cat([best[part], best_here], dim=1)
+                all_rows = torch.cat([rows[part], tile_rows[at]], dim=1)
+                best[part], order = all_scores.topk(fetch, dim=1)
+                rows[part] = all_rows.gather(1, order)
     rows[best == -torch.inf] = -1
     return Candidates(best.cpu().numpy(), rows.cpu().numpy())
 
 
-def _score(
-    snapshot: Snapshot, segment: Segment, queries: torch.Tensor, start: int, stop: int
-) -> torch.Tensor:
-    """Score (Q, E) queries against a tile as (Q, T), in fp32."""
+def _vectors(segment: Segment, start: int, stop: int, device: torch.device) -> torch.Tensor:
+    """Copy a tile's codes to the device, and decode them there: (T, E) in fp32."""
     segment.check(start, stop)
-    vectors = torch.from_numpy(np.array(segment.codes[start:stop])).to(queries.device).float()  # (T, E)
+    vectors = torch.from_numpy(np.array(segment.codes[start:stop])).to(device).float()
     if segment.scales is not None:
-        vectors = (vectors - 128) * torch.from_numpy(np.array(segment.scales)).to(queries.device)
+        vectors = (vectors - 128) * torch.from_numpy(np.array(segment.scales)).to(device)
+    return vectors
+
+
+def _score(queries: torch.Tensor, vectors: torch.Tensor, *, squared: bool) -> torch.Tensor:
+    """Score (Q, E) queries against a tile as (Q, T), in fp32; `squared` by minus the squared distance."""
     scores = queries @ vectors.T
-    if snapshot.settings.metric == "l2":
+    if squared:
         scores = 2 * scores - (vectors * vectors).sum(dim=1) - (queries * queries).sum(dim=1, keepdim=True)
     return scores

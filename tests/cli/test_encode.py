@@ -51,6 +51,15 @@ def test_a_file_becomes_vectors_with_ids_and_a_summary(
     ]
 
 
+@pytest.mark.gpu
+def test_a_gpu_is_taken_where_it_is_asked_for(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    result = encode(corpus, "-m", tiny_model, "-o", tmp_path / "v.npy", "--device", "cuda", "--json")
+    summary = json.loads(result.stdout)
+    assert (summary["backend"], summary["device"]) == ("torch", "cuda")
+    expected = Encoder.load(tiny_model, device="cpu").encode(TEXTS, on_truncate="ok")
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, rtol=0, atol=1e-5)
+
+
 def test_the_summary_as_json_counts_everything(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
     result = encode(corpus, "-m", tiny_model, "-o", tmp_path / "v.npy", "--json")
     summary = json.loads(result.stdout)

@@ -16,7 +16,8 @@ from embedkit.explaining.page import render_html
 from embedkit.explaining.views import as_dict, stretches
 from embedkit.inference.backend import Backend
 from embedkit.tokenization.batch import TokenBatch
-from embedkit.types import Float32
+from embedkit.types import Device, Float32
+from tests.conftest import DEVICES
 
 QUERY, DOCUMENT = "a dog runs", "The girl sings; <b>the dog</b> sleeps"
 
@@ -34,6 +35,15 @@ def explanation(encoder: Encoder) -> Explanation:
 def test_the_score_is_the_cosine_that_a_search_would_give(encoder: Encoder, explanation: Explanation) -> None:
     query, document = encoder.encode([QUERY, DOCUMENT])
     assert explanation.score == pytest.approx(float(query @ document), abs=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_explanation_is_the_same_on_every_device(
+    tiny_model: Path, explanation: Explanation, device: Device
+) -> None:
+    other = explain(Encoder.load(tiny_model, device=device, backend="torch"), QUERY, DOCUMENT)
+    np.testing.assert_allclose(other.similarities, explanation.similarities, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(other.document.attention, explanation.document.attention, rtol=0, atol=1e-4)
 
 
 def test_an_effect_is_what_the_score_loses_without_the_word(

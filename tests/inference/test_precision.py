@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
@@ -86,6 +87,19 @@ def test_what_was_found_is_kept_by_model_and_by_what_computes_it() -> None:
     other.choose = lambda precision: Choice("torch", "cpu", precision, "")  # type: ignore[method-assign]
     settle("auto", other.choose, lambda choice: lambda: np.ones((4, 2), np.float32), MODEL)
     assert settle("auto", Machine().choose, Machine().load, MODEL) == found
+
+
+def test_another_gpu_in_the_same_machine_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(choice: Choice) -> Callable[[], Float32]:
+        loaded.append(choice.precision)
+        return lambda: np.ones((4, 2), np.float32)
+
+    for gpu in ("A", "A", "B"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu=gpu: gpu)
+        settle("auto", lambda precision: Choice("torch", "cuda", precision, ""), load, MODEL)
+    assert loaded == 2 * ["fp32", "bf16", "fp16", "int8"]
 
 
 def test_int8_is_measured_too_so_that_its_quality_can_be_told() -> None:

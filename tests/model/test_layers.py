@@ -20,6 +20,7 @@ from embedkit.model.layers import (
     rotate,
     runs_of,
 )
+from tests.conftest import DEVICES
 from tests.tiny import tiny_config
 
 ROUNDING = 1e-6  # sums of a few dozen float32 products in another order
@@ -48,10 +49,11 @@ def bucket_of(distance: int, num_buckets: int, max_distance: int = 128) -> int:
     return side + min(half - 1, exact + int(ratio * (half - exact)))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("num_buckets", [8, 32, 64])
-def test_relative_buckets_equal_the_slow_twin(num_buckets: int) -> None:
+def test_relative_buckets_equal_the_slow_twin(num_buckets: int, device: str) -> None:
     length = 300
-    buckets = relative_position_buckets(length, num_buckets=num_buckets, device=torch.device("cpu"))
+    buckets = relative_position_buckets(length, num_buckets=num_buckets, device=torch.device(device))
     for i in (0, 1, 150, length - 1):
         assert buckets[i].tolist() == [bucket_of(j - i, num_buckets) for j in range(length)]
 

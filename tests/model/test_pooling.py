@@ -64,6 +64,13 @@ def test_half_precision_is_summed_in_fp32() -> None:
         assert pooled.item() == expected
 
 
+def test_autocast_does_not_round_what_is_summed() -> None:
+    """1 + 2^-12 has no place in bf16, which training computes products in."""
+    tokens = torch.full((1, 4, 1), 1 + 2**-12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert pool(tokens, None, "mean").tolist() == [[1 + 2**-12]]
+
+
 def test_no_token_to_pool_gives_zeros_and_no_nan() -> None:
     nothing = torch.zeros(1, 3, dtype=torch.bool)
     for mode in ("mean", "weighted_mean", "mean_sqrt_len"):

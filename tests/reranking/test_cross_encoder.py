@@ -16,6 +16,8 @@ from embedkit.errors import CheckpointError
 from embedkit.reranking.calibration import Calibration
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.reranking.pairs import WINDOW_PAIRS, PairCounts
+from embedkit.types import Device
+from tests.conftest import DEVICES
 from tests.tiny_cross_encoder import LONG, QUERY, TEXTS, write_tiny_cross_encoder
 
 TOLERANCE = 2e-6  # fp32, in batches of other sizes
@@ -222,8 +224,21 @@ def test_calibration_makes_probabilities(folder: Path, model: CrossEncoder) -> N
         CrossEncoder.load(folder, device="cpu", probabilities=True)
 
 
-def test_half_precision_keeps_the_ranking_of_clear_differences(folder: Path, model: CrossEncoder) -> None:
-    half = CrossEncoder.load(folder, device="cpu", precision="bf16", force_precision=True)
+@pytest.mark.parametrize("device", DEVICES)
+def test_torch_on_a_device_gives_the_scores_of_the_cpu(
+    folder: Path, model: CrossEncoder, device: Device
+) -> None:
+    for layers in (None, 1):
+        other = CrossEncoder.load(folder, device=device, backend="torch", layers=layers)
+        wanted = CrossEncoder.load(folder, device="cpu", layers=layers).score(QUERY, TEXTS)
+        np.testing.assert_allclose(other.score(QUERY, TEXTS), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_keeps_the_ranking_of_clear_differences(
+    folder: Path, model: CrossEncoder, device: Device
+) -> None:
+    half = CrossEncoder.load(folder, device=device, precision="bf16", force_precision=True)
     difference = np.abs(half.score(QUERY, TEXTS) - model.score(QUERY, TEXTS)).max()
     assert 0 < difference < 0.1
 

@@ -62,6 +62,8 @@ def estimate(
     The first step warms up and is not counted.
     """
     module = prepared(journey.module, ranks, run)
+    if ranks.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(ranks.device)  # what came before is not this run's
     weights = copy.deepcopy(journey.module.state_dict())
     module.train()
     optimizer = make_optimizer(journey.module, optim)
@@ -78,6 +80,7 @@ def estimate(
             spent += time.perf_counter() - started
             sums = ranks.total({"tokens": shares.tokens, "flops": shares.flops})
             tokens, flops = tokens + sums["tokens"], flops + sums["flops"]
+    memory = _peak_memory(ranks.device)  # before `matmul_peak`, whose matrices are larger than a small model
     journey.module.load_state_dict(weights)
     parameters = list(journey.module.parameters())
     per_step = tokens / measured_steps
@@ -91,7 +94,7 @@ def estimate(
         precision=resolve_precision(ranks.device, run.precision),
         tokens_per_second=tokens / spent,
         share_of_peak=flops / spent / peak,
-        memory_bytes=_peak_memory(ranks.device),
+        memory_bytes=memory,
         disk_bytes=state_bytes(journey.module, keep_last=run.keep_last, averaged=run.ema_decay > 0),
         seconds=run.steps * spent / measured_steps,
     )

@@ -60,7 +60,8 @@ def launched(device: str = "auto") -> Iterator[Ranks]:
     """Join the processes that torchrun started, or stand alone where it started none.
 
     Raises:
-        DeviceError: a CUDA device was asked for and there is none, or there are fewer than processes.
+        DeviceError: a CUDA device was asked for and there is none, or there are fewer than processes; or the device is
+            neither CUDA nor the CPU.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -73,8 +74,12 @@ def launched(device: str = "auto") -> Iterator[Ranks]:
             )
         place = torch.device("cuda", local) if world > 1 or kind == "cuda" else torch.device(kind)
         torch.cuda.set_device(place)
-    else:
+    elif kind == "cpu":
         place = torch.device("cpu")
+    else:
+        raise DeviceError(
+            f"device {kind!r}: training computes on CUDA devices and on the CPU. Pass --device cpu"
+        )
     if world == 1:
         yield Ranks(0, 1, place)
         return

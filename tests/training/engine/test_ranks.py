@@ -116,6 +116,14 @@ def test_a_cuda_device_that_is_not_there_is_an_error() -> None:
         pass
 
 
+def test_a_device_that_nothing_is_trained_on_is_refused_and_not_replaced_by_the_cpu() -> None:
+    with (
+        pytest.raises(DeviceError, match=r"device 'mps': training computes on CUDA devices"),
+        launched("mps"),
+    ):
+        pass
+
+
 def test_sharding_needs_several_processes() -> None:
     with pytest.raises(TrainingError, match=r"run\.strategy is 'fsdp' with one process"):
         check_world("fsdp", 1)
