@@ -7,9 +7,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.checkpoint.classification import ClassifierFolder
+from embedkit.checkpoint.folder import ModelFolder
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32
 
+AnyFolder = ModelFolder | ClassifierFolder  # what a model is loaded from
 Output = Literal["pooled", "hidden_states", "mlm_logits", "class_logits"]
 OUTPUT_NAMES: dict[Output, str] = {
     "pooled": "pooled vectors",

@@ -10,13 +10,11 @@ import numpy as np
 
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.folder import ModelFolder, fingerprint
-from embedkit.inference.backend import Backend, Output
+from embedkit.inference.backend import AnyFolder, Backend, Output
 from embedkit.inference.choice import Choice, choose_device_type, choose_runtime
 from embedkit.inference.precision import settle
 from embedkit.inference.sample import compared, sample_batches, sample_tokens
 from embedkit.types import Device, Float32, Precision, WantedPrecision, WantedRuntime
-
-AnyFolder = ModelFolder | ClassifierFolder
 
 
 def choose(

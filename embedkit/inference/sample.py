@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from embedkit.checkpoint.classification import ClassifierFolder
-from embedkit.checkpoint.folder import ModelFolder
-from embedkit.inference.backend import Backend, Output
+from embedkit.inference.backend import AnyFolder, Backend, Output
 from embedkit.inference.choice import CPU_TOKEN_BUDGET
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32
@@ -64,7 +63,7 @@ Rivers rarely run straight for long. Where the current meets a small obstacle it
 SAMPLE_TEXTS: tuple[str, ...] = tuple(_LINES.splitlines())
 
 
-def sample_tokens(folder: ModelFolder | ClassifierFolder) -> TokenBatch:
+def sample_tokens(folder: AnyFolder) -> TokenBatch:
     """Return the sample as a model reads it: the texts, or for a cross-encoder pairs of neighbouring ones."""
     if isinstance(folder, ClassifierFolder):
         return folder.encode_pairs(SAMPLE_TEXTS[:-1], SAMPLE_TEXTS[1:])

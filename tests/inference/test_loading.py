@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedkit.checkpoint.classification import ClassifierFolder, read_classifier_folder
-from embedkit.checkpoint.folder import ModelFolder, read_model_folder
+from embedkit.checkpoint.classification import read_classifier_folder
+from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.errors import DeviceError
 from embedkit.inference import choice as choosing
-from embedkit.inference.backend import Backend, Output
+from embedkit.inference.backend import AnyFolder, Backend, Output
 from embedkit.inference.loading import choose, load_backend
 from embedkit.model.static import StaticEncoder
 from embedkit.types import WantedRuntime
@@ -22,29 +22,27 @@ from tests.tiny import tiny_config, tiny_tokenizer, write_tiny_model
 from tests.tiny_cross_encoder import QUERY, TEXTS, write_tiny_cross_encoder
 from tests.tiny_masked_lm import write_tiny_masked_lm
 
-Folder = ModelFolder | ClassifierFolder
 
-
-def encoder(path: Path) -> Folder:
+def encoder(path: Path) -> AnyFolder:
     return read_model_folder(write_tiny_model(path))
 
 
-def cross_encoder(path: Path) -> Folder:
+def cross_encoder(path: Path) -> AnyFolder:
     return read_classifier_folder(write_tiny_cross_encoder(path))
 
 
-def masked_lm(path: Path) -> Folder:
+def masked_lm(path: Path) -> AnyFolder:
     return read_model_folder(write_tiny_masked_lm(path))
 
 
-def static(path: Path) -> Folder:
+def static(path: Path) -> AnyFolder:
     write_model(
         path, StaticEncoder(tiny_config().vocab_size, 16), tiny_tokenizer(), SentenceModules(), family=None
     )
     return read_model_folder(path)
 
 
-CALLS: dict[Output, Callable[[Backend, Folder], np.ndarray]] = {
+CALLS: dict[Output, Callable[[Backend, AnyFolder], np.ndarray]] = {
     "pooled": lambda backend, folder: backend.pooled(folder.tokenizer.encode(TEXTS)),
     "hidden_states": lambda backend, folder: backend.hidden_states(folder.tokenizer.encode(TEXTS)),
     "mlm_logits": lambda backend, folder: backend.mlm_logits(folder.tokenizer.encode(TEXTS), np.array([1])),
@@ -65,7 +63,7 @@ CALLS: dict[Output, Callable[[Backend, Folder], np.ndarray]] = {
     ],
 )
 def test_a_backend_computes_what_its_model_has_and_refuses_the_rest(
-    make: Callable[[Path], Folder], runtime: WantedRuntime, computed: tuple[Output, ...], tmp_path: Path
+    make: Callable[[Path], AnyFolder], runtime: WantedRuntime, computed: tuple[Output, ...], tmp_path: Path
 ) -> None:
     folder = make(tmp_path / "m")
     choice = choose(folder, output=computed[-1], device="cpu", backend=runtime)
@@ -134,7 +132,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("make", "output"), [(encoder, "pooled"), (cross_encoder, "class_logits"), (masked_lm, "mlm_logits")]
 )
 def test_precisions_of_all_kinds_of_models_are_measured_the_same_way(
-    make: Callable[[Path], Folder], output: Output, tmp_path: Path
+    make: Callable[[Path], AnyFolder], output: Output, tmp_path: Path
 ) -> None:
     folder = make(tmp_path / "m")
     assert choose(folder, output=output, device="cpu", precision="auto", interactive=True).findings == ()

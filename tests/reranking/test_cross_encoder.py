@@ -56,6 +56,11 @@ def test_score_is_the_network_over_cls_query_sep_text_sep(model: CrossEncoder) -
     np.testing.assert_allclose(model.score("a cat", ["dog"]), wanted.flatten(), atol=TOLERANCE)
 
 
+def test_it_is_called_after_its_folder_and_says_what_computes_it(folder: Path, model: CrossEncoder) -> None:
+    assert model.name == str(folder)
+    assert repr(model) == f"CrossEncoder {folder}, {model.backend!r}"
+
+
 def test_no_texts_have_no_scores(model: CrossEncoder) -> None:
     assert model.score(QUERY, []).shape == (0,)
     assert model.logits([], []).shape == (0, 1)

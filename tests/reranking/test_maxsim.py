@@ -71,6 +71,12 @@ def test_prompts_are_read_but_not_compared(tmp_path: Path) -> None:
     assert MaxSim(encoder).score("plays", ["water"])[0] == pytest.approx(wanted, abs=TOLERANCE)
 
 
+def test_it_has_its_own_name_and_what_computes_the_encoder(encoder: Encoder) -> None:
+    reranker = MaxSim(encoder)
+    assert (reranker.name, reranker.weight) == ("maxsim", 1.0)
+    assert reranker.choice is encoder.choice is not None
+
+
 def test_static_model_is_refused(encoder: Encoder) -> None:
     static = replace(encoder.folder, static=True)
     with pytest.raises(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,22 @@ def test_cross_encoder_answers_together_as_one_by_one(tmp_path: Path) -> None:
         wanted = model.score(request.query, request.texts[:3])
         np.testing.assert_allclose(reply.scores, wanted, atol=2e-6)
         assert len(reply.row()["candidates"]) == len(request.texts)
+
+
+def test_any_reranker_gets_the_whole_stream_at_once() -> None:
+    class Together(ByLength):
+        def score_groups(
+            self, groups: Iterable[tuple[str, Sequence[str]]]
+        ) -> Iterator[npt.NDArray[np.float32]]:
+            self.queries = [query for query, _ in groups]
+            yield from (np.zeros(1, np.float32) for _ in self.queries)
+
+    reranker = Together()
+    given = requests(*({"query": query, "candidates": ["a", "b"]} for query in "xyz"))
+    assert len(list(answer(reranker, given, candidates=1))) == 3
+    assert reranker.queries == ["x", "y", "z"]
+    with pytest.raises(ValueError, match=r"scores of shape \(1,\) for 2 texts"):
+        list(answer(reranker, given))
 
 
 def test_candidates_beyond_the_depth_follow_without_a_score() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embedkit.checkpoint.arrays import Weights, load_classifier_weights, load_sentence_weights
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.inference.backend import Backend
+from embedkit.inference.backend import AnyFolder, Backend
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
 from embedkit.inference.numpy_runtime.scoring_head import ScoringHead
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
@@ -94,7 +94,7 @@ class PackedBackend(Backend):
 
 
 def load_packed(
-    folder: ModelFolder | ClassifierFolder,
+    folder: AnyFolder,
     *,
     runtime: Runtime,
     precision: Precision,

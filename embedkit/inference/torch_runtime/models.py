@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.classification_weights import load_classifier
-from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.pretraining import load_pretraining
 from embedkit.checkpoint.sentence_folder import load_model
-from embedkit.inference.backend import Output
+from embedkit.inference.backend import AnyFolder, Output
 from embedkit.inference.numpy_runtime.scoring_head import ScoringHead
 from embedkit.inference.torch_runtime.backend import DTYPES, TorchBackend, rows
 from embedkit.model.classification import SequenceClassifier
@@ -73,7 +72,7 @@ class TorchMaskedLM(TorchBackend):
 
 
 def load_torch(
-    folder: ModelFolder | ClassifierFolder, *, output: Output, device: DeviceType, precision: Precision
+    folder: AnyFolder, *, output: Output, device: DeviceType, precision: Precision
 ) -> TorchBackend:
     """Load a folder's weights onto a device that is there, with what gives the output.
 
