@@ -10,6 +10,7 @@ import typer
 
 from embedkit.models import SHIPPED
 
+from .evaluate.output import IdenticalIds
 from .evaluate.progress import watch
 from .evaluate.retrieval import CacheDir, Split
 from .shared import console, options
@@ -50,6 +51,7 @@ class JudgedRuns:
         Path | None,
         typer.Option("--qrels", metavar="FILE", help="Judgments of two runs.", show_default=False),
     ] = None
+    ignore_identical_ids: IdenticalIds = None
     cache_dir: CacheDir = None
     metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What to compare.")] = "ndcg@10"
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resampling.")] = 0
@@ -92,7 +94,7 @@ def compare(
     if a.endswith(".json") and b.endswith(".json"):
         comparison = _compare_saved(Path(a), Path(b), metric=str(metric), seed=judged.seed)
     else:
-        sides = _Sides(test, judged, computing, printing.quiet)
+        sides = _Sides(test, judged, computing, printing.quiet, _ignored(test, judged))
         (first, second), names = sides.runs((a, b))
         from embedkit.evaluation.compare import compare_runs
 
@@ -118,9 +120,23 @@ def compare(
         console.note(f"wrote {html}")
 
 
+def _ignored(test: RetrievalSet | None, judged: JudgedRuns) -> bool | None:
+    """Say whether hits with the id of their query are left out of both sides; None where no texts can tell."""
+    from embedkit.evaluation.identical_ids import ignored_note, own_documents, queries_are_documents
+
+    ignored = judged.ignore_identical_ids
+    if ignored is None and test is not None and test.corpus is not None:
+        own = own_documents(test.queries, test.corpus)
+        ignored = queries_are_documents(test.queries, test.qrels, own)
+    if ignored:
+        console.note(f"note: {ignored_note(judged.ignore_identical_ids)}")
+    return ignored
+
+
 def _compare_saved(a: Path, b: Path, *, metric: str, seed: int) -> Comparison:
     from embedkit.errors import EvaluationError
     from embedkit.evaluation.compare import compare_values
+    from embedkit.evaluation.identical_ids import IGNORED
     from embedkit.evaluation.results import load_evaluation
     from embedkit.pipelines.systems import labels
 
@@ -136,6 +152,12 @@ def _compare_saved(a: Path, b: Path, *, metric: str, seed: int) -> Comparison:
         raise EvaluationError(
             f"{a} was measured on {first.dataset!r} and {b} on {second.dataset!r}, whose files differ: such values do "
             "not compare. Measure both on the same files"
+        )
+    if (IGNORED in first.counts) != (IGNORED in second.counts):
+        kept = b if IGNORED in first.counts else a
+        raise EvaluationError(
+            f"{kept} counts hits with the id of their query, and the other result does not; such values do not compare. "
+            "Measure both alike, with --ignore-identical-ids or --keep-identical-ids"
         )
     names = (first.system, second.system)
     if names[0] == names[1]:  # the same system at two times
@@ -154,6 +176,7 @@ class _Sides:
     judged: JudgedRuns
     computing: options.ComputingOptions
     quiet: bool
+    ignore_identical_ids: bool | None
 
     def qrels(self) -> Qrels:
         from embedkit.data.trec import read_qrels
@@ -175,7 +198,12 @@ class _Sides:
         from embedkit.data.trec import read_run
 
         if not _is_system(side):
-            return read_run(side), label.removesuffix(".trec")
+            from embedkit.evaluation.identical_ids import of_run
+
+            run, _, notes = of_run(self.qrels(), read_run(side), wanted=self.ignore_identical_ids)
+            for text in notes if not self.ignore_identical_ids else ():  # else it is said already
+                console.note(f"note: {label}: {text}")
+            return run, label.removesuffix(".trec")
         if self.test is None:
             raise typer.BadParameter(f"{side!r} is a system, not a run: name a test set for it with --set")
         return self._search(side, self.test)
@@ -197,6 +225,7 @@ class _Sides:
             place=Place(cache_folder(self.judged.cache_dir)),
             command=console.command_words(),
             computing=self.computing,
+            ignore_identical_ids=self.ignore_identical_ids,
         )
         measured = watch(job, quiet=self.quiet)[-1]  # BM25 comes first
         return measured.found.run(), measured.evaluation.system

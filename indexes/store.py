@@ -14,7 +14,7 @@ from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError
 
 from .search.ann_file import AnnFile
-from .search.filters import compile_filter
+from .search.conditions import condition_of
 from .search.searcher import Searcher
 from .search.snapshot import Snapshot
 from .search.text import filtered_documents
@@ -202,7 +202,7 @@ class Index:
         found = find_documents(self.database, doc_ids)
         keys = {key for key, _, _ in found.values()}
         if where is not None:
-            keys.update(filtered_documents(self.database, compile_filter(where, self.database.field_names())))
+            keys.update(filtered_documents(self.database, condition_of(self.database, where)))
         if keys:
             writer.commit(
                 Change(deleted_keys=sorted(keys)), np.empty((0, self.settings.dimension), np.float32)
@@ -235,7 +235,7 @@ class Index:
             FilterError: the filter cannot be understood.
         """
         with reading(self.database.path):
-            keys = filtered_documents(self.database, compile_filter(where, self.database.field_names()))
+            keys = filtered_documents(self.database, condition_of(self.database, where))
             return len(keys), document_ids(self.database, sorted(keys)[:5])
 
     def count_documents(self) -> int:

@@ -32,3 +32,11 @@ def write_judged_set(folder: Path) -> Path:
 def write_lines(path: Path, texts: dict[str, str]) -> None:
     rows = ({"_id": key, "title": "", "text": text} for key, text in texts.items())
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_self_asking_set(folder: Path) -> Path:
+    """Write a set as ArguAna is: the queries are documents, and each is answered by another one."""
+    write_judged_set(folder)
+    write_lines(folder / "queries.jsonl", {key: DOCUMENTS[key] for key in ("d1", "d2")})
+    (folder / "qrels" / "test.tsv").write_text("d1\td3\t1\nd2\td4\t1\n", encoding="utf-8")
+    return folder

@@ -35,6 +35,15 @@ Metrics = Annotated[
         show_default=False,
     ),
 ]
+IdenticalIds = Annotated[
+    bool | None,
+    typer.Option(
+        "--ignore-identical-ids/--keep-identical-ids",
+        help="Leave out hits with the id of their query, as BEIR does. Default: where the queries are documents of the "
+        "collection, with their text (ArguAna, Quora).",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from embedkit.retrieval.options import Mode
 
 from ..shared import console, options
 from ..shared.groups import grouped
-from .output import Metrics, Showing, chosen_metrics, file_name, present
+from .output import IdenticalIds, Metrics, Showing, chosen_metrics, file_name, present
 from .progress import watch
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Judged:
     queries: Queries = None
     qrels: Qrels = None
     corpus: Corpus = None
+    ignore_identical_ids: IdenticalIds = None
     cache_dir: CacheDir = None
 
     def place(self, computing: options.ComputingOptions) -> Place:
@@ -173,7 +174,7 @@ def retrieval(
     from embedkit.pipelines.measuring import Job
     from embedkit.pipelines.models import MAXSIM, or_default
 
-    sets = _sets(folders or [], judged)
+    sets = _sets(folders or [], judged, saved=showing.save is not None)
     usual = [str(each) for each in STANDARD_METRICS]
     shown = chosen_metrics(metric, usual if len(sets) == 1 else usual[:1])
     modes = mode or ["dense"]
@@ -195,6 +196,7 @@ def retrieval(
         candidates=reranked.candidates,
         computing=computing,
         merge_tokens=merge_tokens,
+        ignore_identical_ids=judged.ignore_identical_ids,
     )
     _present(watch(job, quiet=showing.quiet), shown, showing)
 
@@ -218,7 +220,7 @@ def reranking(
     from embedkit.pipelines.measuring import Job
     from embedkit.pipelines.models import MAXSIM, or_default
 
-    sets = _sets(folders or [], judged)
+    sets = _sets(folders or [], judged, saved=showing.save is not None)
     shown = chosen_metrics(metric, ["map@100", "mrr@10", "ndcg@10"])
     models: Sequence[str | Path] = model or ()
     if not models and MAXSIM in (reranked.rerank or []) and judged.index is None:
@@ -235,6 +237,7 @@ def reranking(
         candidates=reranked.candidates,
         computing=computing,
         kind="reranking",
+        ignore_identical_ids=judged.ignore_identical_ids,
     )
     _present(watch(job, quiet=showing.quiet), [*shown, "ms/query", "pairs/s"], showing)
 
@@ -246,8 +249,10 @@ def _present(measured: list[Measured], shown: list[str], showing: Showing) -> No
     present([each.evaluation for each in measured], shown, showing, runs=runs)
 
 
-def _sets(folders: list[Path], judged: Judged) -> list[RetrievalSet]:
+def _sets(folders: list[Path], judged: Judged, *, saved: bool) -> list[RetrievalSet]:
+    """Read the test sets; where runs are `saved` their ids must fit one before anything is searched."""
     from embedkit.data.beir import load_retrieval_set, load_topic_set
+    from embedkit.data.trec import refuse_white_space
 
     queries, qrels, corpus, index = judged.queries, judged.qrels, judged.corpus, judged.index
     if (queries is None) != (qrels is None):
@@ -266,4 +271,6 @@ def _sets(folders: list[Path], judged: Judged) -> list[RetrievalSet]:
     names = [each.name for each in sets]
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"two test sets have one name: {', '.join(names)}; rename a folder")
+    for query_id in (query_id for each in sets for query_id in each.queries if saved):
+        refuse_white_space(query_id, "query id")
     return sets

@@ -33,10 +33,19 @@ def run(
         bool,
         typer.Option("--ignore-ranks", help="Order by score even where the column of ranks says otherwise."),
     ] = False,
+    ignore_identical_ids: Annotated[
+        bool | None,
+        typer.Option(
+            "--ignore-identical-ids/--keep-identical-ids",
+            help="Leave out hits with the id of their query, as BEIR does. Default: keep them, and say where they come first.",
+            show_default=False,
+        ),
+    ] = None,
     showing: Showing,
 ) -> None:
     """Measure run files, as trec_eval does."""
     from embedkit.data.trec import read_qrels, read_run
+    from embedkit.evaluation.identical_ids import of_run
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.evaluation.results import Evaluation, collect_provenance
     from embedkit.evaluation.retrieval import STANDARD_METRICS, evaluate_retrieval
@@ -46,11 +55,10 @@ def run(
     judgements = read_qrels(qrels)
     evaluations = []
     for path, name in zip(runs, labels(runs), strict=True):
-        result = evaluate_retrieval(
-            judgements,
-            read_run(path, check_ranks=not ignore_ranks),
-            [parse_metric(each) for each in shown],
+        given, ignored, notes = of_run(
+            judgements, read_run(path, check_ranks=not ignore_ranks), wanted=ignore_identical_ids
         )
+        result = evaluate_retrieval(judgements, given, [parse_metric(each) for each in shown])
         evaluations.append(
             Evaluation(
                 kind="retrieval",
@@ -59,8 +67,8 @@ def run(
                 values=result.means,
                 # The run is the system, not the data: two runs on the same judgements compare.
                 provenance=collect_provenance(command=console.command_words(), data=[qrels]),
-                counts={"queries": result.num_queries},
-                notes=result.notes(),
+                counts={"queries": result.num_queries, **ignored},
+                notes=(*notes, *result.notes()),
                 per_query=result.per_query,
             )
         )

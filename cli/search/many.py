@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,9 @@ RUN_QUERIES, PRINTED_QUERIES, RERANKED_QUERIES = 1024, 256, 16
 
 
 def search_many(retriever: Retriever, wanted: SearchOptions, *, source: str, run: Path | None) -> None:
-    from embedkit.data.reading import read_queries
+    from embedkit.data.queries import read_distinct_queries
 
-    queries = read_queries([source])
+    queries = read_distinct_queries([source])
     if run is None:
         for batch in _batches(queries, PRINTED_QUERIES if retriever.reranker is None else RERANKED_QUERIES):
             found = retriever.search([query.text for query in batch], wanted)
@@ -31,19 +30,22 @@ def search_many(retriever: Retriever, wanted: SearchOptions, *, source: str, run
                 for rank, hit in enumerate(hits, 1):
                     console.print_json({"query_id": query.query_id, **hit_row(hit, rank)})
         return
-    from embedkit.data.trec import write_run
+    from embedkit.data.trec import refuse_white_space, write_run
 
+    for query in queries:
+        refuse_white_space(query.query_id, "query id")
     scores: dict[str, dict[str, float]] = {}
     for batch in _batches(queries, RUN_QUERIES):
         named = retriever.search_ids([query.text for query in batch], wanted)
         for query, best in zip(batch, named, strict=True):
             of_query = scores.setdefault(query.query_id, {})
             for doc_id, score in best:  # a run knows documents, not passages: the best passage counts
+                refuse_white_space(doc_id, "document id")
                 of_query.setdefault(doc_id, score)
     write_run(run, scores)
     console.note(f"{run}: {sum(map(len, scores.values())):,} hits for {len(scores):,} queries")
 
 
-def _batches(queries: Iterator[Query], size: int) -> Iterator[list[Query]]:
-    while batch := list(islice(queries, size)):
-        yield batch
+def _batches(queries: list[Query], size: int) -> Iterator[list[Query]]:
+    for start in range(0, len(queries), size):
+        yield queries[start : start + size]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -14,8 +13,10 @@ import typer
 
 
 def print_json(content: Any) -> None:  # Any: whatever JSON holds
-    """Print one JSON line."""
-    typer.echo(json.dumps(content, ensure_ascii=False))
+    """Print one JSON line that every reader takes."""
+    from embedkit.data.strict_json import to_strict_json
+
+    typer.echo(to_strict_json(content))
 
 
 def note(message: str) -> None:

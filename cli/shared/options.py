@@ -108,7 +108,7 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="FILTER",
-        help="Only documents whose metadata match, such as \"lang = 'en' and year > 2020\".",
+        help="Only documents whose metadata match, such as \"lang = 'en' and year > 2020 and tags contains 'news'\".",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from embedkit.data.formats import format_of
 from embedkit.data.one_file import open_lines
 from embedkit.data.qrels import Qrels
-from embedkit.data.reading import read_queries
+from embedkit.data.queries import read_distinct_queries
 from embedkit.data.records import TEXT_FIELDS
 from embedkit.data.trec import read_qrels, read_topics
 from embedkit.errors import EvaluationError, RecordError
@@ -65,17 +65,13 @@ def read_query_texts(path: str | Path) -> dict[str, str]:
     """Read queries by id: JSON lines, CSV, Parquet or a `.tsv` with a header, else TREC topics or `id`, tab, `text`.
 
     Raises:
-        RecordError: the file cannot be read, or an id stands twice.
+        RecordError: the file cannot be read, or an id occurs twice.
     """
     form = format_of(path)
     # A .tsv without a header is lines of id, tab, text, as TREC has them.
     by_rows = form in ("jsonl", "csv", "parquet") or (form == "tsv" and _has_header(path))
-    queries: dict[str, str] = {}
-    for query in read_queries([str(path)]) if by_rows else read_topics(path):
-        if query.query_id in queries:
-            raise RecordError(f"{path}: the query id {query.query_id!r} stands twice. Rename one")
-        queries[query.query_id] = query.text
-    return queries
+    queries = read_distinct_queries([str(path)]) if by_rows else read_topics(path)
+    return {query.query_id: query.text for query in queries}
 
 
 def _has_header(path: str | Path) -> bool:

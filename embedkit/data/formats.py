@@ -222,7 +222,7 @@ def parquet_rows(stream: BinaryIO, source: str) -> Iterator[Row]:
     parquet = load_extra("parquet", purpose=f"reading {source}")
     try:
         yield from enumerate(parquet.read_rows(stream), 1)
-    except (*_DAMAGED, ValueError) as exc:
+    except (*_DAMAGED, ValueError, OverflowError) as exc:  # the last: a date beyond the year 9999
         raise RecordError(
             f"{source}: cannot be read as Parquet ({exc}). Make or fetch the file again; it cannot come from a pipe"
         ) from exc

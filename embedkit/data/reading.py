@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from embedkit.data.column_types import typed
 from embedkit.data.formats import (
     Row,
     format_of,
@@ -121,7 +122,8 @@ def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator
         case "txt":
             return _read_txt(stream, source, limit)
         case "jsonl" | "csv" | "tsv" | "parquet":
-            return _from_rows(named_rows(stream, source, form, max_line_bytes=limit), source, options)
+            rows = _from_rows(named_rows(stream, source, form, max_line_bytes=limit), source, options)
+            return typed(rows) if form in ("csv", "tsv") else rows
 
 
 def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Document]:

@@ -156,16 +156,21 @@ def write_run(path: str | Path, run: Run, *, tag: str = "embedkit") -> None:
         OutputError: the file cannot be written.
     """
     lines = []
-    _refuse_white_space(tag, "tag")
+    refuse_white_space(tag, "tag")
     for query_id, scores in run.items():
-        _refuse_white_space(query_id, "query id")
+        refuse_white_space(query_id, "query id")
         for rank, doc_id in enumerate(ranking(scores), 1):
-            _refuse_white_space(doc_id, "document id")
+            refuse_white_space(doc_id, "document id")
             lines.append(f"{query_id} Q0 {doc_id} {rank} {float(scores[doc_id])!r} {tag}\n")
     write_text(path, "".join(lines))
 
 
-def _refuse_white_space(name: str, what: str) -> None:
+def refuse_white_space(name: str, what: str) -> None:
+    """Refuse an id that a TREC run cannot hold.
+
+    Raises:
+        EvaluationError: it is empty or holds white space.
+    """
     if name.split() != [name]:
         raise EvaluationError(
             f"the {what} {name!r} is empty or holds white space, which separates the columns of a TREC run. Rename it"
@@ -188,7 +193,7 @@ def read_topics(path: str | Path) -> list[Query]:
             missing = "number" if not query_id else "text"
             raise RecordError(f"{where}: the topic {query_id!r} has no {missing}; it needs both. Complete it")
         if query_id in queries:
-            raise RecordError(f"{where}: the query id {query_id!r} stands twice. Rename one")
+            raise RecordError(f"{where}: the query id {query_id!r} occurs twice. Rename or remove one")
         queries[query_id] = Query(query_id, text)
     if not queries:
         raise RecordError(

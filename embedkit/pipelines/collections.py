@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from embedkit.data.beir import RetrievalSet
 from embedkit.data.reading import DocumentReader
+from embedkit.data.records import Document
 from embedkit.models import lasting_name
 from embedkit.pipelines.collection_cache import CachedCollection
 from indexes import BuildReport, Index, Settings, build, is_index
@@ -108,6 +109,12 @@ def _one_number(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     import numpy as np
 
     return np.ones((len(texts), 1), np.float32)
+
+
+def own_documents(index: Index, test: RetrievalSet) -> dict[str, Document]:
+    """Return the documents of the collection that have the id of a query."""
+    found = {query_id: index.document(query_id) for query_id in index.known_ids(list(test.queries))}
+    return {query_id: document for query_id, document in found.items() if document is not None}
 
 
 def known_documents(index: Index, test: RetrievalSet) -> set[str]:

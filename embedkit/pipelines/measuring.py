@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from embedkit.checkpoint.folder import weight_files
 from embedkit.data.beir import RetrievalSet
+from embedkit.evaluation.identical_ids import ignored_note, queries_are_documents
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import Evaluation
 from embedkit.pipelines.collection_cache import digest
@@ -21,6 +22,7 @@ from embedkit.pipelines.collections import (
     fill_collection,
     known_documents,
     open_collection,
+    own_documents,
 )
 from embedkit.pipelines.models import MAXSIM, load_encoder, load_reranker, of_index
 from embedkit.pipelines.systems import (
@@ -64,6 +66,7 @@ class Job:
     computing: Computing
     merge_tokens: float | None = None  # None: none, or what the index has
     kind: Literal["retrieval", "reranking"] = "retrieval"
+    ignore_identical_ids: bool | None = None  # None: where the queries are documents of the collection
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class _System:
     index: Index
     embedder: Embedder | None
     notes: tuple[str, ...]
+    ignore_identical_ids: bool
 
 
 def measure(job: Job) -> Iterator[Event]:
@@ -180,12 +184,24 @@ def _measure_set(
             yield Underway(what, report.fraction, f"{report.embedded:,} documents  {rate:,.0f} documents/s")
     with open_collection(job.place, cached, encoder.embedder) as index:
         notes = unknown_notes(test, known_documents(index, test))
+        ignore = job.ignore_identical_ids
+        if ignore is None:
+            ignore = queries_are_documents(test.queries, test.qrels, own_documents(index, test))
+        if ignore:
+            notes += (ignored_note(job.ignore_identical_ids),)
         modes: list[Mode] = [mode for mode in job.modes if mode != "text"] if encoder.embedder else []
         if with_bm25:
             modes.insert(0, "text")
         for mode in modes:
             shown = {"text": BM25, "dense": encoder.name, "hybrid": f"{encoder.name} hybrid"}[mode]
-            system = _System(shown, mode, index, encoder.embedder, notes)
+            system = _System(
+                name=shown,
+                mode=mode,
+                index=index,
+                embedder=encoder.embedder,
+                notes=notes,
+                ignore_identical_ids=ignore,
+            )
             # BM25 stands beside; it is reranked where it was asked for, or where there is nothing else.
             yield from _measure_system(job, test, system, rerankers=rerankers if mode in job.modes else ())
 
@@ -201,7 +217,8 @@ def _measure_system(
     options = SearchOptions(k=depth, mode=system.mode, candidates=width, fusion=job.fusion, group=True)
     what = f"{test.name}: {system.name}"
     yield Underway(what, None, f"{len(test.queries):,} queries")
-    found = search_all(Retriever(system.index, embed=system.embedder), test.queries, options)
+    retriever = Retriever(system.index, embed=system.embedder)
+    found = search_all(retriever, test.queries, options, ignore_identical_ids=system.ignore_identical_ids)
     yield _evaluated(job, test, system, found=found, name=system.name, fingerprints=prints)
     for folder, model in rerankers:
         reranker, print_of = _ready_reranker(model, system)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedkit.data.beir import RetrievalSet
 from embedkit.data.qrels import Run, find_unknown
 from embedkit.data.records import Hit
+from embedkit.evaluation.identical_ids import IGNORED
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import Evaluation, Kind, collect_provenance
 from embedkit.evaluation.retrieval import evaluate_retrieval
@@ -28,11 +29,15 @@ BATCH_QUERIES = 256
 
 @dataclass(frozen=True)
 class Found:
-    """The hits of every query of a set, best first; how long they were reranked and how many, 0 where not at all."""
+    """The hits of every query of a set, best first; how long they were reranked and how many, 0 where not at all.
+
+    `ignored` counts the hits that were left out for the id of their query; None where such hits count.
+    """
 
     hits: Mapping[str, Sequence[Hit]]
     rerank_seconds: float = 0.0
     reranked_pairs: int = 0
+    ignored: int | None = None
 
     def run(self) -> Run:
         """Return the hits as a run; of several passages of a document the best counts."""
@@ -49,8 +54,24 @@ def depth_of(metrics: Sequence[Metric]) -> int:
     return max(DEPTH, *(WHOLE_DEPTH if metric.k is None else metric.k for metric in metrics))
 
 
-def search_all(retriever: Retriever, queries: Mapping[str, str], options: SearchOptions) -> Found:
-    """Search every query (id -> text)."""
+def search_all(
+    retriever: Retriever,
+    queries: Mapping[str, str],
+    options: SearchOptions,
+    *,
+    ignore_identical_ids: bool = False,
+) -> Found:
+    """Search every query (id -> text), with as many hits of other ids as of all where those with its own are left out."""
+    if not ignore_identical_ids:
+        return _search_all(retriever, queries, options)
+    wider = replace(options, k=options.k + 1, candidates=max(options.k + 1, options.candidates))
+    hits = _search_all(retriever, queries, wider).hits
+    kept = {query_id: [hit for hit in listed if hit.doc_id != query_id] for query_id, listed in hits.items()}
+    ignored = sum(len(hits[query_id]) - len(listed) for query_id, listed in kept.items())
+    return Found({query_id: listed[: options.k] for query_id, listed in kept.items()}, ignored=ignored)
+
+
+def _search_all(retriever: Retriever, queries: Mapping[str, str], options: SearchOptions) -> Found:
     ids = list(queries)
     hits: dict[str, Sequence[Hit]] = {}
     for start in range(0, len(ids), BATCH_QUERIES):
@@ -77,7 +98,7 @@ def rerank_all(
         seconds += time.perf_counter() - started
         hits[query_id] = reranked.hits
         pairs += reranked.depth
-        yield Found(hits, seconds, pairs)
+        yield Found(hits, seconds, pairs, found.ignored)
 
 
 def unknown_notes(test: RetrievalSet, doc_ids: Collection[str]) -> tuple[str, ...]:
@@ -119,7 +140,11 @@ def evaluate_found(
         provenance=collect_provenance(
             command=command, data=test.files if data is None else data, fingerprint=fingerprint
         ),
-        counts={"queries": result.num_queries, "reranked pairs": found.reranked_pairs},
+        counts={
+            "queries": result.num_queries,
+            "reranked pairs": found.reranked_pairs,
+            **({} if found.ignored is None else {IGNORED: found.ignored}),
+        },
         # The queries without a text are named by `notes` already.
         notes=(*notes, *result.notes()),
         per_query=result.per_query,

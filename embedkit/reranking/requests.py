@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from embedkit.data.formats import read_lines
 from embedkit.data.qrels import name_some, ranking
-from embedkit.data.reading import read_documents, read_queries
+from embedkit.data.queries import read_distinct_queries
+from embedkit.data.reading import read_documents
 from embedkit.data.records import ReadOptions, titled_text
 from embedkit.data.trec import read_run
 from embedkit.errors import EvaluationError, RecordError
@@ -147,15 +148,19 @@ def requests_of_run(run_path: str | Path, queries: Sequence[str], documents: Seq
     that the run names are kept.
 
     Raises:
-        RecordError: a file cannot be read.
+        RecordError: a file cannot be read, or an id occurs twice in the texts.
         EvaluationError: a query or a document of the run has no text; nothing is left out.
     """
     run = read_run(run_path)
-    query_texts = {query.query_id: query.text for query in read_queries(queries)}
+    query_texts = {query.query_id: query.text for query in read_distinct_queries(queries)}
     wanted = {doc_id for scores in run.values() for doc_id in scores}
     texts: dict[str, str] = {}
     for document in read_documents(documents):
         if document.doc_id in wanted:
+            if document.doc_id in texts:
+                raise RecordError(
+                    f"{document.where}: the document id {document.doc_id!r} occurs twice. Rename or remove one"
+                )
             texts[document.doc_id] = titled_text(document.title, document.text)
     for what, missing, total, option in (
         ("queries", [query_id for query_id in run if query_id not in query_texts], len(run), "--queries"),

@@ -17,6 +17,7 @@ from embedkit.storage.files import atomic_file
 
 from ..storage.codes import FloatArray
 from ..storage.documents import doc_ids, passage_counts, read_passages
+from ..storage.metadata import strict_json
 from ..store import Index
 from .ann_build import stream_vectors
 
@@ -117,6 +118,6 @@ def export_records(index: Index) -> Iterator[dict[str, Any]]:  # Any: whatever J
                 "passage": passage.number,
                 "title": passage.title,
                 "text": passage.text,
-                "metadata": passage.metadata,
+                "metadata": strict_json(passage.metadata),
                 "vector": vector.tolist(),
             }

@@ -4,7 +4,8 @@ A document that lost its vector or its words is deleted, so that the next build 
 1. A database that SQLite cannot read in full is copied into a new one, from both ends up to the damage.
 2. Segments: blocks with wrong checksums are left out of a new file; a segment that cannot be read goes.
 3. Documents, passages and rows that do not fit together go; what is left in the segments gets tombstones.
-4. The text index is built again from the documents, the ANN structure from the segments.
+4. Metadata that earlier versions stored with NaN or an infinity is stored again with null in its place.
+5. The text index is built again from the documents, the ANN structure from the segments.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from embedkit.data.qrels import name_some
 from embedkit.data.records import titled_text
 from embedkit.errors import IndexFileError
 
 from ..search.ann_file import AnnFile
 from ..storage.codes import RowArray
 from ..storage.database import Database
+from ..storage.documents import update_document
+from ..storage.hashes import content_hash
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, SEGMENT_PATTERN, database_path, is_index
 from ..storage.lock import WriterLock
+from ..storage.metadata import strict_json
 from ..storage.schema import FORMAT_VERSION, checked, create_database
 from ..storage.segment import Segment
 from ..storage.segment_file import write_segment
@@ -159,6 +164,12 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
             yield Repair(where, f"removed {len(bad)} vectors whose checksums do not match")
         good = np.isin(segment.rows, bad, invert=True)
         sound.update(zip(segment.rows[good].tolist(), segment.keys[good].tolist(), strict=True))
+    strict = _write_strict(database)
+    if strict:
+        yield Repair(
+            database_path(folder).name,
+            f"stored null for what JSON cannot hold in the metadata of {len(strict)} documents: {name_some(strict)}",
+        )
     lost = _misfits(database, sound)
     before = [database.meta("tombstone_sum"), database.count("tombstones")]
     with database.transaction():
@@ -196,6 +207,23 @@ def _rewrite(folder: Path, database: Database, segment: Segment, bad: RowArray) 
         database.remove_segments([segment.info.name])
         if info is not None:
             database.add_segment(info)
+
+
+def _write_strict(database: Database) -> list[str]:
+    """Store null where metadata holds NaN or an infinity; return the ids of these documents."""
+    found = database.execute(
+        "SELECT doc_key, doc_id, title, text, metadata, content_hash, source FROM documents WHERE NOT json_valid(metadata)"
+    ).fetchall()
+    written = []
+    with database.transaction():
+        for key, doc_id, title, text, metadata, digest, source in found:
+            strict = strict_json(metadata)
+            # A damaged document is deleted below: it must not get a hash that says it is whole.
+            if strict != metadata and content_hash(doc_id, title, text, metadata) == bytes(digest)[:24]:
+                new = content_hash(doc_id, title, text, strict) + bytes(digest)[24:]
+                update_document(database, key, strict, new, source)
+                written.append(doc_id)
+    return written
 
 
 def _misfits(database: Database, sound: dict[int, int]) -> set[str]:

@@ -25,6 +25,7 @@ from ..storage.codes import RowArray
 from ..storage.database import Database, tombstone_sum
 from ..storage.hashes import content_hash, passage_key
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
+from ..storage.metadata import not_finite
 from ..storage.segment import Segment
 from ..storage.settings import Settings
 
@@ -95,6 +96,11 @@ def _content_problems(folder: Path, database: Database) -> Iterator[tuple[str, s
     place = DATABASE_NAME
     for doc_id in damaged_documents(database):
         yield place, f"document {doc_id!r} is not what was written: its hash differs"
+    for doc_id, fields in loose_documents(database):
+        yield (
+            place,
+            f"document {doc_id!r} holds what JSON cannot: {fields}. Filters and hits take it for null",
+        )
     problem = text_problem(database)
     if problem is not None:
         yield place, f"the text index does not fit the documents: SQLite says {problem!r}"
@@ -130,6 +136,15 @@ def damaged_documents(database: Database) -> Iterator[str]:
     ):
         if content_hash(doc_id, title, text, metadata) != bytes(digest)[:24]:
             yield doc_id
+
+
+def loose_documents(database: Database) -> Iterator[tuple[str, str]]:
+    """Yield (doc_id, fields) of documents whose metadata is not strict JSON, as earlier versions stored it."""
+    found = database.execute(
+        "SELECT doc_id, metadata FROM documents WHERE NOT json_valid(metadata) AND json_valid(strict_json(metadata))"
+    )
+    for doc_id, metadata in found:
+        yield doc_id, not_finite(metadata)
 
 
 def text_problem(database: Database) -> str | None:

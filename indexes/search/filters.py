@@ -4,10 +4,12 @@
     (topic in ('law', 'tax') or title like 'Budget%') and not archived = true
     author.name is not null
 
+    tags contains 'pets' and 'home' not in tags
+
 A comparison holds only where the field is there and is of the literal's kind (text, number, true/false), so that 'not'
 is the opposite and a year written as text is never larger than every number, as plain SQLite would have it.
 `id`, `title`, `text` and `source` are the document's own; every other name is metadata, dots reach into objects, and
-double quotes hold names with other signs: "my field" = 1.
+double quotes hold names with other signs: "my field" = 1, and a double quote as two: "5"" disk" = true.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from embedkit.errors import FilterError
+
+from .fields import Field, FieldUse, Literal, Value
 
 _COLUMNS = {"id": "doc_id", "title": "title", "text": "text", "source": "source"}
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -34,15 +38,14 @@ _TOKEN = re.compile(
 )
 MAX_DEPTH = 50
 
-Value = str | int | float
-
 
 @dataclass(frozen=True)
 class Filter:
-    """A condition over the table `documents`, and the values of its question marks."""
+    """A condition over the table `documents`, the values of its question marks, and how it uses metadata fields."""
 
     sql: str
     values: Sequence[Value]
+    uses: Sequence[FieldUse] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def compile_filter(text: str, field_names: Sequence[str]) -> Filter:
     parser = _Parser(text, field_names)
     sql = parser.disjunction(0)
     parser.expect_end()
-    return Filter(sql, tuple(parser.values))
+    return Filter(sql, tuple(parser.values), tuple(dict.fromkeys(parser.uses)))
 
 
 class _Parser:
@@ -70,6 +73,7 @@ class _Parser:
     def __init__(self, text: str, field_names: Sequence[str]) -> None:
         self.text, self.field_names = text, field_names
         self.values: list[Value] = []
+        self.uses: list[FieldUse] = []
         self._tokens = self._split()
         self._next = 0
 
@@ -146,47 +150,87 @@ class _Parser:
         return self._comparison()
 
     def _comparison(self) -> str:
+        if self._here.kind in ("string", "number") or self._here.text in ("true", "false"):
+            return self._membership()
         field = self._field()
         if self._take("is"):
             negated = self._take("not") is not None
             self._need("null")
             # JSON's null and a field that is not there are both "no value".
-            test = f"({field.value(self)} IS NULL)"
+            test = f"({self._put(*field.value())} IS NULL)"
             return f"(NOT {test})" if negated else test
         negated = self._take("not") is not None
-        token = (
-            self._need("in", "like", "between")
-            if negated
-            else self._need(*_COMPARISONS, "in", "like", "between")
-        )
-        if token.text == "in":
+        if self._take_contains():
+            test = self._contains(field, self._literal())
+        else:
+            # "contains" would have been taken already: it is here for the message.
+            operators = ("in", "like", "between", "contains")
+            token = self._need(*operators) if negated else self._need(*_COMPARISONS, *operators)
+            test = self._compared(field, token.text)
+        return f"(NOT {test})" if negated else test
+
+    def _compared(self, field: Field, operator: str) -> str:
+        if operator == "in":
             self._need("(")
-            parts = [field.compare(self, "=", self._literal())]
+            parts = [self._compare(field, "=", self._literal())]
             while self._take(","):
-                parts.append(field.compare(self, "=", self._literal()))
+                parts.append(self._compare(field, "=", self._literal()))
             self._need(")")
-            test = f"({' OR '.join(parts)})"
-        elif token.text == "between":
+            return f"({' OR '.join(parts)})"
+        if operator == "between":
             low = self._literal()
             self._need("and")
-            test = f"({field.compare(self, '>=', low)} AND {field.compare(self, '<=', self._literal())})"
-        elif token.text == "like":
+            return f"({self._compare(field, '>=', low)} AND {self._compare(field, '<=', self._literal())})"
+        if operator == "like":
             pattern = self._literal()
             if not isinstance(pattern, str):
                 raise self._error(str(pattern), "a text in single quotes", self._tokens[self._next - 1].at)
-            test = field.compare(self, "LIKE", pattern)
-        else:
-            test = field.compare(self, _COMPARISONS[token.text], self._literal())
+            return self._compare(field, "LIKE", pattern)
+        return self._compare(field, _COMPARISONS[operator], self._literal())
+
+    def _membership(self) -> str:
+        """Read `'x' in tags`: the same as `tags contains 'x'`."""
+        first = self._here
+        literal = self._literal()
+        negated = self._take("not") is not None
+        if not self._take("in"):
+            raise self._error(repr(first.text), "a field", first.at)
+        test = self._contains(self._field(), literal)
         return f"(NOT {test})" if negated else test
 
-    def _field(self) -> _Field:
+    def _take_contains(self) -> bool:
+        # No word of the language everywhere: a field may have this name.
+        found = self._here.kind == "name" and self._here.text.lower() == "contains"
+        self._next += found
+        return found
+
+    def _compare(self, field: Field, operator: str, literal: Literal) -> str:
+        if field.is_metadata:
+            self.uses.append(FieldUse(field, "value"))
+        return self._put(*field.compare(operator, literal))
+
+    def _contains(self, field: Field, literal: Literal) -> str:
+        if not field.is_metadata:
+            raise FilterError(
+                f"--where {self.text!r}: {field.name!r} is a text, and contains looks into lists. "
+                f"Write it like: {field.name} like '%word%'"
+            )
+        self.uses.append(FieldUse(field, "list"))
+        return self._put(*field.contains(literal))
+
+    def _put(self, sql: str, values: Sequence[Value]) -> str:
+        """Note the values of a piece of SQL, in the order in which the pieces are joined."""
+        self.values.extend(values)
+        return sql
+
+    def _field(self) -> Field:
         token = self._here
         if token.kind not in ("name", "quoted"):
             raise self._error(repr(token.text) if token.kind != "end" else token.text, "a field", token.at)
         self._next += 1
         name = token.text if token.kind == "name" else token.text[1:-1].replace('""', '"')
         if token.kind == "name" and name in _COLUMNS and name not in self.field_names:
-            return _Field(_COLUMNS[name], None)
+            return Field(name, _COLUMNS[name])
         # A field's own name may hold a dot; else the dot reaches into an object.
         path = [name] if token.kind == "quoted" or name in self.field_names else name.split(".")
         if path[0] not in self.field_names:
@@ -196,10 +240,9 @@ class _Parser:
             raise FilterError(
                 f"--where {self.text!r}: no document has the field {path[0]!r}; fields here: {known}; {hint}"
             )
-        steps = "".join('."' + step.replace('"', '\\"') + '"' for step in path)
-        return _Field("metadata", f"${steps}")
+        return Field(name, path=tuple(path))
 
-    def _literal(self) -> Value | bool:
+    def _literal(self) -> Literal:
         token = self._here
         if token.kind == "string":
             self._next += 1
@@ -219,35 +262,3 @@ class _Parser:
             "a text, a number, true or false",
             token.at,
         )
-
-
-@dataclass(frozen=True)
-class _Field:
-    """A column, or a path into the metadata."""
-
-    column: str
-    path: str | None
-
-    def value(self, parser: _Parser) -> str:
-        if self.path is None:
-            return self.column
-        parser.values.append(self.path)
-        return f"json_extract({self.column}, ?)"
-
-    def compare(self, parser: _Parser, operator: str, literal: Value | bool) -> str:
-        if self.path is None:
-            if isinstance(literal, str):
-                parser.values.append(literal)
-                return f"({self.column} {operator} ?)"
-            return "0"  # the document's own fields are text
-        if isinstance(literal, bool):
-            kinds = "'true', 'false'"
-        elif isinstance(literal, str):
-            kinds = "'text'"
-        else:
-            kinds = "'integer', 'real'"
-        parser.values.append(self.path)
-        value = self.value(parser)
-        parser.values.append(int(literal) if isinstance(literal, bool) else literal)
-        # coalesce: where the field is missing the answer is no, not NULL, so that NOT makes it yes.
-        return f"coalesce(json_type({self.column}, ?) IN ({kinds}) AND {value} {operator} ?, 0)"

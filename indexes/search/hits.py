@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..storage.codes import RowArray
 from ..storage.database import Database
 from ..storage.documents import StoredPassage, read_passages
 from ..storage.faults import reading
+from ..storage.metadata import read_metadata
 from .filters import Filter
 from .snapshot import Snapshot
 from .text import search_words
@@ -45,7 +45,7 @@ def make_hits(
         for row, score in zip(best, scores, strict=True):
             doc_id, number, title, text, extra, _ = passages[row]
             if row not in metadata:
-                metadata[row] = json.loads(extra) if extra != "{}" else {}
+                metadata[row] = read_metadata(extra)
             hits.append(Hit(doc_id, score, text, title, metadata[row], number, {part: score}))
         results.append(hits)
     return results

@@ -16,8 +16,8 @@ from ..storage.faults import reading
 from ..storage.segment import Segment
 from ..storage.settings import Settings
 from .ann_file import AnnFile
+from .conditions import condition_of
 from .exact import MissedFaiss
-from .filters import compile_filter
 from .hits import Names, make_hits, name_hits, text_hits
 from .search import SearchRequest, search_made
 from .snapshot import Snapshot
@@ -104,7 +104,7 @@ class Searcher:
             if len(self._filters) >= MAX_FILTERS:
                 self._filters.clear()
             with reading(self._database.path):
-                condition = compile_filter(where, self._database.field_names())
+                condition = condition_of(self._database, where)
                 self._filters[where] = filtered_rows(self._database, condition)
         return self._filters[where]
 
@@ -144,7 +144,7 @@ class Searcher:
         """Return up to k hits for each query by BM25 over the words, best first, ties by id."""
         _check_k(k)
         with reading(self._database.path):
-            condition = None if where is None else compile_filter(where, self._database.field_names())
+            condition = None if where is None else condition_of(self._database, where)
             return [
                 text_hits(self._database, self.snapshot, query, condition, k=k, group=group)
                 for query in queries

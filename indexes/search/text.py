@@ -18,7 +18,8 @@ import numpy as np
 
 from ..candidates import Candidates
 from ..storage.database import Database
-from .filters import Filter, Value
+from .fields import Value
+from .filters import Filter
 
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 STOP_WORDS = frozenset(

@@ -25,8 +25,9 @@ from .documents import (
     update_document,
 )
 from .faults import writing
-from .hashes import content_hash, metadata_json, passage_key
+from .hashes import content_hash, passage_key
 from .layout import SEGMENT_FOLDER, SEGMENT_PATTERN
+from .metadata import metadata_json
 from .segment_file import SegmentInfo, write_segment
 from .settings import Settings
 
@@ -45,7 +46,7 @@ class Addition:
     @classmethod
     def of(cls, document: Document, passages: Sequence[Passage] = WHOLE, *, vector: bytes = b"") -> Addition:
         """Take a document in; `vector` are the bytes of one that was not made from its text."""
-        metadata = metadata_json(document.metadata)
+        metadata = metadata_json(document)
         digest = content_hash(document.doc_id, document.title, document.text, metadata, vector)
         return cls(document, metadata, digest, passages)
 

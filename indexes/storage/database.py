@@ -21,10 +21,16 @@ from embedkit.errors import IndexFileError
 from .ann_info import AnnInfo
 from .codes import RowArray
 from .faults import reading
+from .metadata import strict_json
 from .schema import FORMAT_VERSION, checked
 from .segment_file import SegmentInfo
 
 BUSY_SECONDS = 30
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Give a connection the functions that filters call."""
+    connection.create_function("strict_json", 1, strict_json, deterministic=True)
 
 
 def tombstone_sum(rows: RowArray) -> int:
@@ -77,6 +83,7 @@ class Database:
             # Every commit reaches the disk before it returns: a power cut takes back nothing that was reported.
             connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -65536")  # 64 MB: random look-ups of a million documents
+        add_functions(connection)
         return connection
 
     def close(self) -> None:

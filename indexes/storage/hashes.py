@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 _PLACE = struct.Struct("<Iqq")  # number, start and stop of a passage
 
@@ -30,7 +27,3 @@ def passage_key(digest: bytes, number: int, start: int, stop: int) -> int:
     """Tie a vector to its text: 8 bytes of a hash of the document's words and the passage's place in it."""
     place = digest[:16] + _PLACE.pack(number, start, stop)
     return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little")
-
-
-def metadata_json(metadata: Mapping[str, Any]) -> str:  # Any: whatever JSON holds
-    return json.dumps(metadata, ensure_ascii=False, sort_keys=True) if metadata else "{}"

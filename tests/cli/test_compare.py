@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from embedkit.errors import EvaluationError
-from tests.judged import DOCUMENTS, write_judged_set, write_lines
+from tests.judged import DOCUMENTS, write_judged_set, write_lines, write_self_asking_set
 
 # A finds the right document of q1 alone, B those of q2 and q3 as well.
 RUN_A = "q1 Q0 d1 1 3 a\nq2 Q0 d5 1 3 a\nq3 Q0 d5 1 2 a\n"
@@ -84,6 +84,38 @@ def test_systems_are_searched_and_saved_results_compare(judged: Path, tiny_model
     again = json.loads(compare(*files).stdout)
     for figure in ("mean_a", "mean_b", "difference", "test", "interval"):
         assert again[figure] == found[figure]
+
+
+def test_both_sides_leave_out_a_query_that_is_a_document(judged: Path, tmp_path: Path) -> None:
+    folder = write_self_asking_set(tmp_path / "argu")
+    run = tmp_path / "own.trec"
+    run.write_text("d1 Q0 d1 1 9 x\nd1 Q0 d3 2 8 x\nd2 Q0 d2 1 9 x\nd2 Q0 d4 2 8 x\n", encoding="utf-8")
+    result = compare(run, "bm25", "--set", folder, "--metric", "mrr@10")
+    found = json.loads(result.stdout)
+    assert found["mean_a"] == 1.0
+    assert not any(
+        hit["doc_id"] == change["query_id"] for change in found["changes"] for hit in change["hits_b"]
+    )
+    assert "hits with the id of their query do not count: the queries are documents" in result.stderr
+    kept = compare(run, "bm25", "--set", folder, "--metric", "mrr@10", "--keep-identical-ids")
+    assert json.loads(kept.stdout)["mean_a"] == 0.5
+    assert "do not count" not in kept.stderr
+    alone = compare(run, run, "--qrels", folder / "qrels" / "test.tsv")
+    assert "note: own.trec: 2 of 2 queries have the document of their own id as first hit" in alone.stderr
+
+
+def test_results_that_count_identical_ids_do_not_compare_with_those_that_do_not(
+    judged: Path, tmp_path: Path
+) -> None:
+    folder = write_self_asking_set(tmp_path / "argu")
+    for name, option in (("a", "--ignore-identical-ids"), ("b", "--keep-identical-ids")):
+        arguments = ["evaluate", "retrieval", folder, "--mode", "text", "--save", tmp_path / name, option]
+        assert CliRunner().invoke(app, list(map(str, arguments))).exit_code == 0
+    refused = compare(tmp_path / "a" / "argu.BM25.json", tmp_path / "b" / "argu.BM25.json")
+    assert isinstance(refused.exception, EvaluationError)
+    assert "b/argu.BM25.json counts hits with the id of their query, and the other result does not" in str(
+        refused.exception
+    )
 
 
 def test_results_on_different_data_do_not_compare(judged: Path) -> None:

@@ -75,6 +75,12 @@ def test_parquet_columns_become_text_id_and_metadata(tmp_path: Path) -> None:
     ]
 
 
+def test_a_parquet_date_that_python_has_not_is_named_with_its_file(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": ["x"], "day": pyarrow.array([4_000_000], pyarrow.date32())})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert "a.parquet: cannot be read as Parquet (date value out of range)" in refusal(tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "title", "text"),
     [

@@ -189,7 +189,7 @@ def test_topics_with_tabs(write: Callable[[str], Path]) -> None:
     ("text", "message"),
     [
         ("1 first\n", r"file.txt:1: no tab in the line; a query is its id, a tab and its text"),
-        ("1\ta\n1\tb\n", r"file.txt:2: the query id '1' stands twice"),
+        ("1\ta\n1\tb\n", r"file.txt:2: the query id '1' occurs twice"),
         ("1\t \n", r"file.txt:1: the topic '1' has no text"),
         ("\n<top>\n<title> x\n</top>\n", r"file.txt:2: the topic '' has no number"),
         ("<top>\n<num> 7\n</top>\n", r"file.txt:1: the topic '7' has no text"),

@@ -98,7 +98,9 @@ def test_queries_come_as_rows_topics_or_tabs(tmp_path: Path) -> None:
     for path in (rows, tabs, header, topics):
         assert read_query_texts(path) == {"1": "dog"}
     rows.write_text('{"_id": "1", "text": "dog"}\n{"_id": "1", "text": "cat"}\n', encoding="utf-8")
-    with pytest.raises(RecordError, match=r"q.jsonl: the query id '1' stands twice"):
+    with pytest.raises(
+        RecordError, match=r"q.jsonl:2: the query id '1' occurs twice; it is also at .*q.jsonl:1"
+    ):
         read_query_texts(rows)
 
 

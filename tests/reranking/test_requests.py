@@ -157,6 +157,17 @@ def test_run_is_reranked_with_the_texts_of_the_collection(run_files: Path) -> No
     assert read_run(run_files / "new.trec") == {"q2": {"d3": 9.0, "d1": 3.0}, "q1": {"d2": 1.0}}
 
 
+@pytest.mark.parametrize("name", ["queries", "corpus"])
+def test_an_id_of_two_texts_is_refused(run_files: Path, name: str) -> None:
+    path = run_files / f"{name}.jsonl"
+    line = '{"_id": "q1", "text": "other"}\n' if name == "queries" else '{"_id": "d1", "text": "other"}\n'
+    path.write_text(path.read_text(encoding="utf-8") + line, encoding="utf-8")
+    with pytest.raises(RecordError, match=rf"{name}\.jsonl:4: the (query|document) id '.1' occurs twice"):
+        requests_of_run(
+            run_files / "run.trec", [str(run_files / "queries.jsonl")], [str(run_files / "corpus.jsonl")]
+        )
+
+
 def test_run_with_a_depth_still_falls_from_score_to_score(run_files: Path) -> None:
     files = [str(run_files / "queries.jsonl")], [str(run_files / "corpus.jsonl")]
     given = requests_of_run(run_files / "run.trec", *files)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.beir import load_retrieval_set
-from embedkit.data.qrels import Qrels, find_unknown
+from embedkit.data.qrels import Qrels, Run, find_unknown
 from embedkit.data.reading import read_documents
-from embedkit.data.records import titled_text
+from embedkit.data.records import Document, titled_text
 from embedkit.errors import EvaluationError
+from embedkit.evaluation.identical_ids import queries_are_documents, without_identical
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.similarity import evaluate_similarity, read_scored_pairs
@@ -38,6 +39,7 @@ class EvaluationSet:
     queries: Mapping[str, str] = field(default_factory=dict)
     documents: Mapping[str, str] = field(default_factory=dict)
     qrels: Qrels = field(default_factory=dict)
+    ignore_identical_ids: bool = False  # where the queries are documents
 
     @property
     def measure_name(self) -> str:
@@ -54,7 +56,9 @@ class EvaluationSet:
         """Return Spearman's correlation, or the mean nDCG@10 of an exact search by cosine."""
         if self.pairs:
             return evaluate_similarity(self.pairs, lambda texts: embed(texts, "query")).spearman
-        run = search(embed, self.queries, self.documents)
+        run: Run = search(embed, self.queries, self.documents, k=11 if self.ignore_identical_ids else 10)
+        if self.ignore_identical_ids:
+            run = without_identical(run)
         return evaluate_retrieval(self.qrels, run, (NDCG,)).means[str(NDCG)]
 
 
@@ -70,10 +74,12 @@ def load_evaluation_set(source: str) -> EvaluationSet:
         name = f"{path.absolute().parent.name}/{path.name.partition('.')[0]}"
         return EvaluationSet(name=name, files=(path,), pairs=read_scored_pairs(path))
     found = load_retrieval_set(folder, split=split or "test")
-    documents = {
-        document.doc_id: titled_text(document.title, document.text)
-        for document in read_documents([str(found.corpus)])
-    }
+    documents: dict[str, str] = {}
+    own: dict[str, Document] = {}
+    for document in read_documents([str(found.corpus)]):
+        documents[document.doc_id] = titled_text(document.title, document.text)
+        if document.doc_id in found.queries:
+            own[document.doc_id] = document
     find_unknown(found.qrels, query_ids=found.queries, doc_ids=documents)
     return EvaluationSet(
         name=found.name if found.split == "test" else f"{found.name}/{found.split}",
@@ -81,6 +87,7 @@ def load_evaluation_set(source: str) -> EvaluationSet:
         queries=found.queries,
         documents=documents,
         qrels=found.qrels,
+        ignore_identical_ids=queries_are_documents(found.queries, found.qrels, own),
     )
 
 

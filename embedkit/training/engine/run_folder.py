@@ -26,6 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from embedkit.checkpoint.folder import RUN_FOLDER
 from embedkit.checkpoint.weights import save_tensors
+from embedkit.data.strict_json import to_strict_json
 from embedkit.errors import OutputError, TrainingError
 from embedkit.recipe import differences
 from embedkit.storage.files import (
@@ -125,7 +126,7 @@ class RunFolder:
 
     def log(self, entry: Json) -> None:
         with output_errors(self.log_path, GO_ON), self.log_path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+            stream.write(to_strict_json(entry) + "\n")
 
     def trim_log(self, step: int) -> None:
         """Take out what was logged after `step`, and a line that a kill cut short: those steps are done again."""

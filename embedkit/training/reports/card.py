@@ -34,7 +34,8 @@ def best_results(log: Path) -> dict[str, float]:
     """Return what the best evaluation of a run measured, by its log; "loss" is what decided."""
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     best = [entry for entry in entries if entry["kind"] == "evaluated" and entry["best"]]
-    return {name: float(value) for name, value in best[-1]["values"].items()} if best else {}
+    values = best[-1]["values"] if best else {}
+    return {name: float(value) for name, value in values.items() if value is not None}  # null: not finite
 
 
 def _card(title: str, intro: str, results: str, manifest: Json) -> str:

@@ -59,7 +59,7 @@ def read_curves(run: str | Path, *, metric: str = "loss") -> list[Curve]:
             **{key: entry[key] for key in ("loss", "lr", "grad_norm") if key in entry},
         }
         known |= set(values)
-        if metric in values:
+        if values.get(metric) is not None:  # null: what was not finite
             points[kind].append((step, values[metric]))
     if not points["step"] and not points["evaluated"]:
         raise TrainingError(

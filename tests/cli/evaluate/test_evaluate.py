@@ -16,7 +16,7 @@ from embedkit.errors import EvaluationError, IndexMismatchError, RecordError
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import load_evaluation
 from embedkit.evaluation.retrieval import evaluate_retrieval
-from tests.judged import DOCUMENTS, QRELS, QUERIES, write_judged_set, write_lines
+from tests.judged import DOCUMENTS, QRELS, QUERIES, write_judged_set, write_lines, write_self_asking_set
 from tests.tiny import write_tiny_model
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
 
@@ -183,6 +183,57 @@ def test_results_and_runs_are_saved_and_measure_the_same(
     found = {row["system"]: row for row in map(json.loads, followed.stdout.splitlines())}
     assert found["BM25"]["value"] == evaluation.values["mrr@10"]
     assert len(found) == 2
+
+
+def test_a_query_that_is_a_document_does_not_find_itself_and_that_is_said(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, saved = write_self_asking_set(tmp_path / "argu"), tmp_path / "saved"
+    shared = (folder, "-m", tiny_model, "--device", "cpu", "--metric", "success@1", "--metric", "recall@100")
+    result = evaluate("retrieval", *shared, "--save", saved)
+    rows = rows_of(result)
+    note = "hits with the id of their query do not count: the queries are documents of the collection"
+    assert note in result.stderr
+    for row in rows.values():
+        assert row["counts"]["identical ids ignored"] == 2
+    run = read_run(saved / "argu.BM25.trec")
+    assert not any(query_id in hits for query_id, hits in run.items())
+    (dense,) = saved.glob("argu.*model*.trec")
+    assert {query_id: len(hits) for query_id, hits in read_run(dense).items()} == {"d1": 4, "d2": 4}
+    kept = evaluate("retrieval", *shared, "--keep-identical-ids", "--save", saved / "kept")
+    assert note not in kept.stderr
+    assert all("identical ids ignored" not in row["counts"] for row in rows_of(kept).values())
+    qrels, own = folder / "qrels" / "test.tsv", saved / "kept" / dense.name
+    assert next(iter(read_run(own)["d1"])) == "d1"
+    measured = evaluate("run", qrels, own, dense, "--metric", "mrr@10")
+    assert (
+        f"note: test.tsv ({own.parent.name}/{own.name}): 2 of 2 queries have the document of their own id as first hit"
+        in (measured.stderr)
+    )
+    ignoring = rows_of(evaluate("run", qrels, own, dense, "--metric", "mrr@10", "--ignore-identical-ids"))
+    first, second = ignoring.values()
+    assert first["values"] == second["values"]
+
+
+def test_ids_that_meet_by_chance_count(judged: Path) -> None:
+    write_lines(judged / "queries.jsonl", {"d1": "sings a song", "q2": "piano"})
+    (judged / "qrels" / "test.tsv").write_text("d1\td2\t1\nq2\td4\t1\n", encoding="utf-8")
+    kept = rows_of(evaluate("retrieval", judged, "--mode", "text"))["BM25"]
+    assert "identical ids ignored" not in kept["counts"]
+    asked = evaluate("retrieval", judged, "--mode", "text", "--ignore-identical-ids")
+    assert "do not count (--ignore-identical-ids)" in asked.stderr
+    assert rows_of(asked)["BM25"]["counts"]["identical ids ignored"] == 0
+
+
+def test_ids_that_no_run_can_hold_are_refused_before_the_search(
+    judged: Path, tmp_path: Path, cache: Path
+) -> None:
+    write_lines(judged / "queries.jsonl", {"a b": "piano"})
+    (judged / "qrels" / "test.tsv").write_text("a b\td4\t1\n", encoding="utf-8")
+    refused = evaluate("retrieval", judged, "--mode", "text", "--save", tmp_path / "saved")
+    assert "the query id 'a b' is empty or holds white space" in str(refused.exception)
+    assert not cache.exists()
+    assert evaluate("retrieval", judged, "--mode", "text").exit_code == 0
 
 
 def test_reranking_stands_beside_the_first_stage_with_its_cost(

@@ -174,6 +174,43 @@ def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
     assert "Make an index with: embedkit index build" in str(result.exception)
 
 
+def test_parquet_metadata_of_every_kind_can_be_filtered_or_is_refused_by_its_place(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    import datetime
+    from decimal import Decimal
+
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table(
+        {
+            "text": ["a cat", "a dog"],
+            "when": [datetime.datetime(2024, 1, 1), None],
+            "price": [Decimal("1.50"), Decimal("12.00")],
+            "tags": [["pets"], []],
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    folder = tmp_path / "my.index"
+    invoke("index", "build", tmp_path / "a.parquet", "--index", folder, "--model", tiny_model)
+    where = "when < '2024-02' and price = 1.5 and 'pets' in tags"
+    (line,) = invoke("search", folder, "cat", "--where", where).splitlines()
+    assert json.loads(line)["metadata"] == {"when": "2024-01-01T00:00:00", "price": 1.5, "tags": ["pets"]}
+    pyarrow.parquet.write_table(table.append_column("blob", [[b"x", b"y"]]), tmp_path / "b.parquet")
+    arguments = [
+        "index",
+        "build",
+        tmp_path / "b.parquet",
+        "--index",
+        tmp_path / "b.index",
+        "--model",
+        tiny_model,
+    ]
+    refused = CliRunner().invoke(app, list(map(str, arguments)))
+    assert "b.parquet:1: the field 'blob' is of the type bytes" in str(refused.exception)
+
+
 def test_export_to_parquet_and_to_faiss(tmp_path: Path, index: Path) -> None:
     import faiss
     import pyarrow.parquet

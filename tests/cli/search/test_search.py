@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.errors import EmbedkitError
+from embedkit.retrieval.retriever import Retriever
 from tests.cli.index.test_index import ROWS, invoke
 from tests.tiny import write_tiny_model
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
@@ -56,6 +59,38 @@ def test_queries_from_a_pipe_and_a_file_and_a_trec_run(index: Path, tmp_path: Pa
     invoke("search", index, "--queries", tmp_path / "q.jsonl", "--run", tmp_path / "out.trec", "--top-k", 2)
     rows = [line.split() for line in (tmp_path / "out.trec").read_text(encoding="utf-8").splitlines()]
     assert [(row[0], row[3]) for row in rows] == [("q1", "1"), ("q1", "2"), ("q2", "1"), ("q2", "2")]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (("1", "1"), r"q\.jsonl:2: the query id '1' occurs twice"),
+        (("1", "a b"), r"the query id 'a b' is empty or holds white space"),
+    ],
+)
+def test_query_ids_that_a_run_cannot_hold_are_refused_before_anything_is_searched(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: tuple[str, str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("q.jsonl").write_text(
+        "".join(json.dumps({"_id": each, "text": "horse"}) + "\n" for each in ids), encoding="utf-8"
+    )
+    monkeypatch.setattr(Retriever, "search_ids", None)  # whoever searches fails otherwise
+    arguments = ["search", str(index), "--queries", "q.jsonl", "--run", "out.trec"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, EmbedkitError)
+    assert re.search(message, str(result.exception))
+
+
+def test_a_document_id_that_a_run_cannot_hold_is_refused_at_its_first_hit(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.jsonl").write_text('{"_id": "my notes", "text": "horse"}\n', encoding="utf-8")
+    invoke("index", "build", tmp_path / "c.jsonl", "--index", tmp_path / "i", "--model", tiny_model)
+    (tmp_path / "q.jsonl").write_text('{"_id": "1", "text": "horse"}\n', encoding="utf-8")
+    arguments = ["search", tmp_path / "i", "--queries", tmp_path / "q.jsonl", "--run", tmp_path / "out.trec"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert "the document id 'my notes' is empty or holds white space" in str(result.exception)
 
 
 def test_a_run_holds_what_the_hits_say_with_filters_too(index: Path, tmp_path: Path) -> None:

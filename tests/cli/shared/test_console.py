@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from cli.shared.console import print_json
+
 
 def test_results_reach_the_pipe_while_a_bar_runs_on_the_terminal(tiny_model: Path) -> None:
     """Standard error is a terminal, standard output is not: `embedkit encode - | jq`."""
@@ -29,3 +33,8 @@ def test_results_reach_the_pipe_while_a_bar_runs_on_the_terminal(tiny_model: Pat
     assert len(json.loads(done.stdout)["embedding"]) == 32
     assert "1 texts" in shown
     assert "embedding" not in shown
+
+
+def test_json_lines_hold_only_what_every_reader_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"score": float("nan"), "text": "half an emoji \ud83d"})
+    assert capsys.readouterr().out == '{"score": null, "text": "half an emoji \\ud83d"}\n'

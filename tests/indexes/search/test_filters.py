@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from embedkit.data.records import Document
 from embedkit.errors import FilterError
 from indexes.search.filters import compile_filter
+from indexes.storage.database import add_functions
 from tests.indexes.fakes import create, embed
 
 ROWS: list[dict[str, Any]] = [
@@ -19,6 +20,9 @@ ROWS: list[dict[str, Any]] = [
     {"lang": "de", "year": 2019, "open": False, "author": {"name": "Bob"}},
     {"lang": "en", "year": "2022", "tags": None},
     {"lang": "it's", "price": 2.5, "a.b": 3},
+    {"labels": ["pets", "home", 5, True, None], 'q"q': 5, "a\\b": "x", 'l"s': ["a b"]},
+    {"labels": [], "contains": 7},
+    {"labels": "pets"},
 ]
 FIELDS = sorted({name for row in ROWS for name in row})
 
@@ -26,6 +30,7 @@ FIELDS = sorted({name for row in ROWS for name in row})
 def matching(text: str) -> set[int]:
     """Return the numbers of ROWS that a filter lets pass."""
     connection = sqlite3.connect(":memory:")
+    add_functions(connection)
     connection.execute("CREATE TABLE documents (doc_id, title, text, source, metadata)")
     values = [(f"d{n}", f"Title {n}", "text", "s", json.dumps(row)) for n, row in enumerate(ROWS)]
     connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", values)
@@ -44,11 +49,11 @@ def matching(text: str) -> set[int]:
         ("lang == 'en' AND year > 2020", {0}),  # "2022" is a text
         ("year > 2020", {0}),
         ("year = '2022'", {2}),
-        ("not lang = 'en'", {1, 3}),
+        ("not lang = 'en'", {1, 3, 4, 5, 6}),
         ("lang != 'en'", {1, 3}),
-        ("not year > 2020", {1, 2, 3}),  # the opposite: where there is no number, too
+        ("not year > 2020", {1, 2, 3, 4, 5, 6}),  # the opposite: where there is no number, too
         ("lang in ('de', 'it''s')", {1, 3}),
-        ("lang not in ('de', 'it''s')", {0, 2}),
+        ("lang not in ('de', 'it''s')", {0, 2, 4, 5, 6}),
         ("lang like 'E%'", {0, 2}),
         ("year between 2018 and 2020", {1}),
         ("open = true", {0}),
@@ -57,12 +62,27 @@ def matching(text: str) -> set[int]:
         ("author.name = 'Ann'", {0}),
         ('"my field" = 1', {0}),
         ("a.b = 3", {3}),
-        ("tags is null", {0, 1, 2, 3}),
+        ("tags is null", {0, 1, 2, 3, 4, 5, 6}),
         ("year is not null", {0, 1, 2}),
         ("id = 'd2' or title = 'Title 3'", {2, 3}),
         ("(lang = 'en' or lang = 'de') and (year = 2019 or open = true)", {0, 1}),
         ("price = 25e-1", {3}),
         ("year > -1 and year < +3000", {0, 1}),
+        ("labels contains 'pets'", {4, 6}),  # a value alone is a list of one
+        ("labels CONTAINS 'home'", {4}),
+        ("'home' in labels", {4}),
+        ("'home' not in labels", {0, 1, 2, 3, 5, 6}),
+        ("labels not contains 'pets' and labels is not null", {5}),
+        ("labels contains 5 or labels contains 'x'", {4}),
+        ("labels contains true", {4}),
+        ("labels contains 1", set()),  # true is not the number 1
+        ("labels contains '5'", set()),
+        ("contains = 7", {5}),  # a field's name, too
+        ("contains contains 7", {5}),
+        ('"q""q" = 5', {4}),
+        ("\"a\\b\" = 'x'", {4}),
+        (r'"a\b" is null', {0, 1, 2, 3, 5, 6}),
+        ('"l""s" contains \'a b\'', {4}),
     ],
 )
 def test_a_filter_means_what_it_says(text: str, numbers: set[int]) -> None:
@@ -72,7 +92,7 @@ def test_a_filter_means_what_it_says(text: str, numbers: set[int]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("langg = 'en'", "no document has the field 'langg'; fields here: a.b, author, id, lang,"),
+        ("langg = 'en'", "no document has the field 'langg'; fields here: a.b, a\\b, author, contains, id,"),
         ("langg = 'en'", "did you mean 'lang'?"),
         ("lang = 'en'; DROP TABLE documents", "';' at character 12"),
         ("lang = 'en' -- x", "'-' at character 13"),
@@ -84,6 +104,12 @@ def test_a_filter_means_what_it_says(text: str, numbers: set[int]) -> None:
         ("", "the end at character 1, where a field was expected"),
         ("lang = 'en", '"\'" at character 8'),
         ("lang like 3", "a text in single quotes"),
+        ("lang contains other", "'other' (texts stand in single quotes) at character 15"),
+        ("'x' = lang", "\"'x'\" at character 1, where a field was expected"),
+        (
+            "title contains 'x'",
+            "'title' is a text, and contains looks into lists. Write it like: title like '%word%'",
+        ),
         ("(lang = 'en'", "where ')' was expected"),
         ("not " * 60 + "lang = 'en'", "nested more than 50 deep"),
         ("(" * 60 + "lang = 'en'" + ")" * 60, "nested more than 50 deep"),
@@ -114,7 +140,8 @@ def test_a_value_is_only_ever_a_value(value: str) -> None:
 def test_a_filter_is_used_by_search_and_delete(tmp_path: Path) -> None:
     with create(tmp_path / "i") as index:
         index.add(
-            [Document(f"d{n}", "word", "", row) for n, row in enumerate(ROWS)], embed(["a", "b", "c", "d"])
+            [Document(f"d{n}", "word", "", row) for n, row in enumerate(ROWS[:4])],
+            embed(["a", "b", "c", "d"]),
         )
         assert {hit.doc_id for hit in index.search(embed(["a"]), where="lang = 'en'")[0]} == {"d0", "d2"}
         assert {hit.doc_id for hit in index.search_text(["word"], where="lang = 'en'")[0]} == {"d0", "d2"}
@@ -123,3 +150,26 @@ def test_a_filter_is_used_by_search_and_delete(tmp_path: Path) -> None:
         gone = index.delete(["d3", "zz"], where="year > 2000")
         assert (gone.documents, gone.missing) == (3, ("zz",))
         assert [hit.doc_id for hit in index.search(embed(["a"]))[0]] == ["d2"]
+
+
+def test_a_list_compared_as_a_value_names_contains_and_the_other_way_round(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"lang": "en"}, {"tags": ["pets", "home"], "author": {"name": "Ann"}}]
+    with create(tmp_path / "i") as index:
+        index.add([Document(f"d{n}", "word", "", row) for n, row in enumerate(rows)], embed(["a", "b"]))
+        for where in ("tags = 'pets'", "tags like '%pets%'", "tags in ('pets')", "not tags between 1 and 2"):
+            with pytest.raises(
+                FilterError, match=r"'tags' is a list, .* Write it like: tags contains 'value'"
+            ):
+                index.search(embed(["a"]), where=where)
+            with pytest.raises(FilterError, match=r"'tags' is a list"):
+                index.search_text(["word"], where=where)
+            with pytest.raises(FilterError, match=r"'tags' is a list"):
+                index.delete(where=where)
+        with pytest.raises(FilterError, match=r"'author' is an object, .* like: author.field = 'value'"):
+            index.search(embed(["a"]), where="author = 'Ann'")
+        with pytest.raises(FilterError, match=r"'lang' is no list in any document, .* lang = 'value'"):
+            index.search(embed(["a"]), where="lang contains 'en'")
+        found = index.search(
+            embed(["a"]), where="tags contains 'pets' and author.name = 'Ann' and tags is not null"
+        )
+        assert [hit.doc_id for hit in found[0]] == ["d1"]

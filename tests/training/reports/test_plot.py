@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from embedkit.errors import OutputError, TrainingError
 from embedkit.extras import load_extra
 from embedkit.training.engine.loop import Evaluated, Saved, Step, scalars
+from embedkit.training.engine.run_folder import RunFolder
+from embedkit.training.reports.card import best_results
 from embedkit.training.reports.plot import Curve, read_curves, terminal_plot
 
 
@@ -42,6 +45,21 @@ def test_curves_are_read_from_the_log(run: Path) -> None:
     assert (held_out.steps, held_out.values) == ((5, 10), (5.0, 0.0))
     assert read_curves(run, metric="accuracy")[0].values[-1] == 1.0
     assert len(read_curves(run, metric="lr")) == 1
+
+
+def test_a_value_that_was_not_finite_is_null_in_the_log_and_left_out_of_curves_and_cards(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin({})
+    for step, value in ((1, 0.5), (2, math.nan)):
+        values = {"loss": 1.0, "margin": value}
+        folder.log({"kind": "evaluated", "step": step, "values": values, "best": True})
+    for line in folder.log_path.read_text(encoding="utf-8").splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    (held_out,) = read_curves(tmp_path / "run", metric="margin")
+    assert (held_out.steps, held_out.values) == ((1,), (0.5,))
+    assert best_results(folder.log_path) == {"loss": 1.0}
 
 
 def test_smoothing_averages_stretches_of_steps() -> None:
