@@ -146,7 +146,7 @@ def test_without_a_name_the_shipped_encoder_encodes_indexes_and_searches(
     index = built(tmp_path, texts)
     with Index.open(index) as opened:  # a name outlives an installation, a path does not
         assert opened.model_path == ENCODER
-    found = run("search", index, "someone riding a pony", "-k", 1, "--json")
+    found = run("search", index, "someone riding a pony", "-k", 1, "--mode", "dense", "--json")
     assert (found.exit_code, found.stderr) == (0, f"model {ENCODER}\n")
     assert json.loads(found.stdout)["text"] == TEXTS[2]
     cosine = json.loads(found.stdout)["score"]

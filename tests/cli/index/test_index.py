@@ -62,6 +62,8 @@ def test_the_same_build_again_embeds_nothing_and_a_changed_document_alone(corpus
         "empty": 0,
         "passages": 0,
         "truncated": 0,
+        "left_out": {},
+        "failed": [],
         "vectors": 3,
         "seconds": 0,
     }
@@ -195,7 +197,7 @@ def test_parquet_metadata_of_every_kind_can_be_filtered_or_is_refused_by_its_pla
     folder = tmp_path / "my.index"
     invoke("index", "build", tmp_path / "a.parquet", "--index", folder, "--model", tiny_model)
     where = "when < '2024-02' and price = 1.5 and 'pets' in tags"
-    (line,) = invoke("search", folder, "cat", "--where", where).splitlines()
+    (line,) = invoke("search", folder, "cat", "--where", where, "--json").splitlines()
     assert json.loads(line)["metadata"] == {"when": "2024-01-01T00:00:00", "price": 1.5, "tags": ["pets"]}
     pyarrow.parquet.write_table(table.append_column("blob", [[b"x", b"y"]]), tmp_path / "b.parquet")
     arguments = [
