@@ -43,10 +43,23 @@ def make_hits(
     for best, scores in _in_order(found, counts, names, k, group):
         hits = []
         for row, score in zip(best, scores, strict=True):
-            doc_id, number, title, text, extra, _ = passages[row]
+            stored = passages[row]
             if row not in metadata:
-                metadata[row] = read_metadata(extra)
-            hits.append(Hit(doc_id, score, text, title, metadata[row], number, {part: score}))
+                metadata[row] = read_metadata(stored.metadata)
+            hits.append(
+                Hit(
+                    stored.doc_id,
+                    score,
+                    stored.text,
+                    title=stored.title,
+                    metadata=metadata[row],
+                    passage=stored.number,
+                    scores={part: score},
+                    source=stored.source,
+                    start=stored.start,
+                    stop=stored.stop,
+                )
+            )
         results.append(hits)
     return results
 

@@ -32,6 +32,9 @@ class StoredPassage(NamedTuple):
     text: str
     metadata: str
     key: int  # what the segment must hold beside the vector
+    source: str
+    start: int  # of the passage in its document, in characters
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +169,37 @@ def delete_documents(database: Database, doc_keys: Sequence[int]) -> None:
 def read_passages(database: Database, rows: RowArray) -> dict[int, StoredPassage]:
     """Return the passages of rows; what is not there is left out.
 
+    A document is read, and proved, once, however many of its passages are asked for.
+
     Raises:
         IndexFileError: a document is not what was written.
     """
-    found = database.execute(
-        "SELECT row, doc_id, number, title, text, metadata, content_hash, start, stop "
-        "FROM passages JOIN documents USING (doc_key) WHERE row IN (SELECT value FROM json_each(?))",
+    places = database.execute(
+        "SELECT row, doc_key, number, start, stop FROM passages WHERE row IN (SELECT value FROM json_each(?))",
         (json.dumps(rows.tolist()),),
-    )
-    passages = {}
-    for row, doc_id, number, title, text, metadata, digest, start, stop in found:
+    ).fetchall()
+    documents = {}
+    for doc_key, doc_id, title, text, metadata, digest, source in database.execute(
+        "SELECT doc_key, doc_id, title, text, metadata, content_hash, source FROM documents "
+        "WHERE doc_key IN (SELECT value FROM json_each(?))",
+        (json.dumps(list({place[1] for place in places})),),
+    ):
         if content_hash(doc_id, title, text, metadata) != digest[:24]:
             raise IndexFileError(
                 f"{database.path}: document {doc_id!r} is not what was written: its hash differs. "
                 f"Run: embedkit index repair {database.path.parent}"
             )
+        documents[doc_key] = (doc_id, title, text, metadata, digest, source)
+    passages = {}
+    for row, doc_key, number, start, stop in places:
+        if doc_key not in documents:
+            continue
+        doc_id, title, text, metadata, digest, source = documents[doc_key]
         part = text if stop == -1 else text[start:stop]
         key = passage_key(digest, number, start, stop)
-        passages[row] = StoredPassage(doc_id, number, title, part, metadata, key)
+        passages[row] = StoredPassage(
+            doc_id, number, title, part, metadata, key, source, start, start + len(part)
+        )
     return passages
 
 
