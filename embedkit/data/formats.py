@@ -116,8 +116,8 @@ def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[t
             ) from exc
 
 
-def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> str:
-    """Read a whole file as one text; it may have as many bytes as four lines."""
+def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> bytes:
+    """Read a whole file as one document; it may have as many bytes as four lines."""
     limit = 4 * max_line_bytes
     try:
         raw = stream.read(limit + 1)
@@ -128,6 +128,11 @@ def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> str:
             f"{source}: the file is larger than {limit:,} bytes, which one document may have. "
             "Split it, or raise the limit with --max-line-bytes"
         )
+    return raw
+
+
+def decode_whole(raw: bytes, source: str) -> str:
+    """Decode a whole file; a byte-order mark at its start goes."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:

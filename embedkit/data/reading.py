@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from embedkit.data.column_types import typed
 from embedkit.data.formats import (
     Row,
+    decode_whole,
     format_of,
     named_rows,
     open_compressed,
@@ -19,6 +20,8 @@ from embedkit.data.formats import (
     read_whole,
     sniff,
 )
+from embedkit.data.html_charset import decode_html
+from embedkit.data.markdown import read_markdown
 from embedkit.data.paths import STDIN, expand
 from embedkit.data.records import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Document, Query, ReadOptions
 from embedkit.errors import RecordError
@@ -133,29 +136,27 @@ def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Do
 
 
 def _whole_file(stream: BinaryIO, source: str, max_line_bytes: int) -> Document:
-    text = read_whole(stream, source, max_line_bytes)
+    raw = read_whole(stream, source, max_line_bytes)
     suffix = plain_suffix(source)
-    title = ""
+    metadata: Mapping[str, Any] = {}  # Any: whatever front matter holds
     if suffix in (".html", ".htm"):
-        title, text = load_extra("html", purpose=f"reading {source}").extract_text(text)
-    return Document(source, text, title or _first_heading(text, suffix) or Path(source).stem, {}, source, 0)
+        title, text = load_extra("html", purpose=f"reading {source}").extract_text(decode_html(raw, source))
+    elif suffix in (".md", ".markdown"):
+        title, text, metadata = read_markdown(decode_whole(raw, source))
+    else:
+        text = decode_whole(raw, source)
+        title = _rst_heading(text) if suffix == ".rst" else ""
+    if not title and text.strip():  # a file without words has nothing that its name could be the title of
+        title = Path(source).stem
+    return Document(source, text, title, metadata, source, 0)
 
 
-def _first_heading(text: str, suffix: str) -> str:
-    """Return the first Markdown or reStructuredText heading among the first lines, or ''."""
+def _rst_heading(text: str) -> str:
+    """Return the first reStructuredText heading among the first lines, or ''."""
     lines = text.split("\n", 50)[:50]
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        stripped = line.strip()
-        if suffix in (".md", ".markdown") and stripped.startswith("# "):
-            return stripped.lstrip("# ").strip()
-        underline = following.strip()
-        if (
-            suffix == ".rst"
-            and stripped
-            and len(underline) >= 3
-            and set(underline) <= set("=-~*#")
-            and len(set(underline)) == 1
-        ):
+        stripped, underline = line.strip(), following.strip()
+        if stripped and len(underline) >= 3 and set(underline) <= set("=-~*#") and len(set(underline)) == 1:
             return stripped
     return ""
 

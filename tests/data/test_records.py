@@ -87,6 +87,9 @@ def test_a_parquet_date_that_python_has_not_is_named_with_its_file(tmp_path: Pat
         ("a.md", "intro\n\n# The title\nbody\n", "The title", "intro\n\n# The title\nbody\n"),
         ("a.rst", "Title\n=====\nbody", "Title", "Title\n=====\nbody"),
         ("plain.md", "no heading", "plain", "no heading"),
+        ("empty.md", "", "", ""),
+        ("blank.rst", " \n\t\n", "", " \n\t\n"),
+        ("empty.html", "<html><body> <script>x</script></body></html>", "", ""),
         (
             "a.html",
             "<title>T</title><body><p>one</p><script>x</script><p>two &amp; 3</p>",
@@ -102,6 +105,20 @@ def test_whole_files_are_one_document_with_a_title(
     (document,) = read_documents([str(path)])
     assert (document.doc_id, document.title, document.text) == (path.as_posix(), title, text)
     assert (document.line, document.where) == (0, path.as_posix())
+
+
+def test_front_matter_becomes_title_and_metadata(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.md", "---\ntitle: Front\ntags: [qa]\n---\n# Heading\nbody\n")
+    (document,) = read_documents([str(path)])
+    assert (document.title, document.text) == ("Front", "# Heading\nbody\n")
+    assert document.metadata == {"tags": ["qa"]}
+
+
+def test_an_html_page_is_read_in_the_charset_that_it_declares(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.html", "<meta charset=iso-8859-1><p>café</p>".encode("latin-1"))
+    assert texts_of(path) == ["café"]
+    path = write(tmp_path / "b.html", "<p>café</p>".encode("latin-1"))
+    assert "byte 0xe9 at offset 6 is not UTF-8. Convert" in refusal(path)
 
 
 def test_text_unit_file_makes_one_document_of_a_text_file_and_of_a_pipe(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.tokenization.passages import PassageSplitter
+from embedkit.data.records import titled_text
+from embedkit.tokenization.passages import Offsets, PassageSplitter
 
 
 def offsets(text: str) -> list[tuple[int, int]]:
@@ -69,6 +70,54 @@ def test_every_token_is_in_a_passage_and_none_is_too_long(
     assert [start for start, _ in spans] == sorted({start for start, _ in spans})
     for (_, stop), (start, _) in pairwise(spans):
         assert len([1 for token in tokens if start <= token[0] and token[1] <= stop]) <= overlap
+
+
+def pieces(text: str) -> list[tuple[int, int]]:
+    """Word pieces in small: a word begins with a piece of one letter, and goes on in pieces of up to three."""
+    found = []
+    for word in re.finditer(r"\S+", text):
+        start, stop = word.span()
+        inside = [(at, min(at + 3, stop)) for at in range(start + 1, stop, 3)]
+        found += [(start, start + 1), *inside]
+    return found
+
+
+def byte_pieces(text: str) -> list[tuple[int, int]]:
+    """Byte-level BPE in small: a word after a space is one token with that space, others are a token for each byte."""
+    found: list[tuple[int, int]] = []
+    for word in re.finditer(r" ?\S+|\s", text):
+        if word[0][0] == " " and len(word[0]) < 6:
+            found.append(word.span())
+            continue
+        for at in range(*word.span()):
+            found += [(at, at + 1)] * len(text[at].encode())
+    return found
+
+
+def test_a_passage_cut_inside_a_word_has_no_more_tokens_by_itself_than_fit() -> None:
+    """In the text, 24 letters from the first w on are wxy|abc|…, 8 tokens; by themselves they are w|xya|…, 9."""
+    text = "abcdefghijklmnopqrstuvwxy" * 2
+    splitter = PassageSplitter(offsets=pieces, chunk_tokens=8, chunk_overlap=0)
+    assert texts(splitter, text) == [text[:22], text[22:43], text[43:]]
+    assert [len(pieces(part)) for part in texts(splitter, text)] == [8, 8, 3]
+
+
+@given(
+    text=st.text(alphabet="abcdé. \n", max_size=300),
+    title=st.text(alphabet="abc ", max_size=8),
+    size=st.integers(10, 24),
+    overlap=st.integers(0, 5),
+    tokens=st.sampled_from([pieces, byte_pieces]),
+)
+def test_every_passage_fits_as_it_is_encoded_and_no_word_is_lost(
+    text: str, title: str, size: int, overlap: int, tokens: Offsets
+) -> None:
+    spans = PassageSplitter(offsets=tokens, chunk_tokens=size, chunk_overlap=overlap)(title, text)
+    covered = {at for start, stop in spans for at in range(start, stop)}
+    assert all(at in covered for at, sign in enumerate(text) if not sign.isspace())
+    room = max(size, len(tokens(title)) + size // 4)  # what a long title leaves the text
+    for start, stop in spans:
+        assert len(tokens(titled_text(title, text[start:stop]))) <= room
 
 
 @pytest.mark.parametrize(

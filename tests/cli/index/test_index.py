@@ -92,6 +92,26 @@ def test_a_folder_gives_a_document_a_file_and_long_ones_are_cut_into_passages(
     assert report["truncated"] == 0  # the passages leave room for the special tokens
 
 
+def test_documents_without_text_are_counted_and_never_found(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for name, content in {
+        "dog.md": "# Dog\nthe dog runs",
+        "cat.md": "",
+        "horse.html": "<p> </p>",
+        "girl.txt": "",
+        "man.txt": "  \n\n",
+        "rows.jsonl": '{"text": ""}\n{"text": " ", "title": ""}\n',
+    }.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    path = tmp_path / "notes.index"
+    built = summary("index", "build", folder, "--index", path, "--model", tiny_model, "--text-unit", "file")
+    assert (built["read"], built["empty"], built["passages"], built["vectors"]) == (7, 6, 1, 1)
+    for mode in ("dense", "text", "hybrid"):
+        found = invoke("search", path, "cat horse girl man dog", "--mode", mode, "--json").splitlines()
+        assert [json.loads(hit)["title"] for hit in found] == ["Dog"], mode
+
+
 def test_ready_vectors_make_an_index_without_a_model(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(4, dtype=np.float32))
     (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n", encoding="utf-8")
