@@ -53,7 +53,10 @@ class Encoding:
     ] = "warn"
     on_empty: Annotated[
         Literal["warn", "error"],
-        typer.Option("--on-empty", help="Empty texts: encode the bare special tokens and count, or stop."),
+        typer.Option(
+            "--on-empty",
+            help="Texts without tokens: encode what the model puts around them (zeros where it is nothing) and count, or stop.",
+        ),
     ] = "warn"
     max_seq_length: options.MaxSeqLength = None
     truncate_dim: options.TruncateDim = None
@@ -194,7 +197,9 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
             f"reads; the first is {report.first_truncated}. Average all pieces with --on-truncate chunk"
         )
     if report.empty:
-        console.note(f"warning: {report.empty:,} texts are empty; the first is {report.first_empty}")
+        console.note(
+            f"warning: {report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
+        )
     if report.duplicates:
         console.note(f"note: {report.duplicates:,} texts stood earlier already")
     if report.nonfinite:

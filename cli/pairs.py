@@ -147,8 +147,15 @@ def _encode(reader: DocumentReader, encoder: Encoder, *, quiet: bool) -> _Collec
             f"warning: {report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model reads"
         )
     if report.empty:
-        console.note(f"warning: {report.empty:,} texts are empty; the first is {report.first_empty}")
-    return _Collection(ids, texts, np.concatenate(parts))
+        console.note(
+            f"warning: {report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
+        )
+    vectors = np.concatenate(parts)
+    directed = np.flatnonzero(vectors.any(axis=1))  # a text without tokens has no cosine to any other
+    if len(directed) < len(vectors):
+        console.note(f"{len(vectors) - len(directed):,} texts without tokens are left out")
+        ids, texts = [ids[at] for at in directed], [texts[at] for at in directed]
+    return _Collection(ids, texts, vectors[directed])
 
 
 def _from_index(path: Path) -> _Collection:

@@ -8,11 +8,13 @@ import torch
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -27,6 +29,7 @@ FAMILY_SHAPES: dict[str, dict[str, object]] = {
     "bert": {},
     "roberta": {"position_offset": 2, "pad_token_id": 1},
     "xlm-roberta": {"position_offset": 2, "pad_token_id": 1, "type_vocab_size": 1},
+    "camembert": {"position_offset": 2, "pad_token_id": 1, "type_vocab_size": 1},
     "distilbert": {"type_vocab_size": 0},
     "mpnet": {
         "type_vocab_size": 0,
@@ -99,4 +102,13 @@ def write_tiny_model(
     model = SentenceEncoder(TransformerEncoder(config or tiny_config()), sentence)
     parts = SentenceModules(sentence=sentence, max_seq_length=max_length, **modules)  # type: ignore[arg-type] # as above
     save_sentence_encoder(folder, model, tiny_tokenizer(max_length=max_length), parts, family="bert")
+    return folder
+
+
+def write_static_model(folder: Path, *, seed: int = 0, normalize: bool = True, size: int = 16) -> Path:
+    """Write a random table of token vectors: a text without tokens becomes the zero vector."""
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer(max_length=2**16)
+    model = StaticEncoder(tokenizer.vocab_size, size, normalize=normalize)
+    write_model(folder, model, tokenizer, SentenceModules(), family=None)
     return folder

@@ -15,7 +15,7 @@ from ..shared.commands import subcommand
 from . import export as model_export
 
 if TYPE_CHECKING:
-    from embedkit.model.config import EncoderConfig
+    from embedkit.model.config import EncoderConfig, HeadLayer
 
 app = typer.Typer(
     name="model", help="Look at model folders, check, convert, export and fetch them.", no_args_is_help=True
@@ -69,12 +69,11 @@ def _encoder(folder: Path) -> dict[str, object]:
     content = _shape(read.name, folder, read.family, read.config) | {
         "max_seq_length": read.tokenizer.max_length,
         "pooling": "+".join(modules.sentence.pooling),
-        "dense": [
-            f"{dense.in_features} -> {dense.out_features} {dense.activation}"
-            for dense in modules.sentence.dense
-        ],
+        "truncation_side": read.tokenizer.truncation_side,
+        "dense": [_layer(layer) for layer in modules.sentence.dense],
         "normalize": modules.sentence.normalize,
-        "dimension": read.embedding_size,
+        "dimension": read.dimension,
+        "truncate_dim": modules.truncate_dim,
         "similarity": modules.similarity,
         "prompts": dict(modules.prompts),
         "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
@@ -86,6 +85,11 @@ def _encoder(folder: Path) -> dict[str, object]:
     return content
 
 
+def _layer(layer: HeadLayer) -> str:
+    activation = getattr(layer, "activation", "layer norm")
+    return f"{layer.in_features} -> {layer.out_features} {activation}"
+
+
 def _classifier(folder: Path) -> dict[str, object]:
     from embedkit.checkpoint.classification import read_classifier_folder
     from embedkit.checkpoint.folder import weight_files
@@ -93,6 +97,7 @@ def _classifier(folder: Path) -> dict[str, object]:
     read = read_classifier_folder(folder)
     return _shape(read.name, folder, f"{read.family} cross-encoder", read.config) | {
         "max_seq_length": read.tokenizer.max_length,
+        "truncation_side": read.tokenizer.truncation_side,
         "labels": list(read.labels),
         "activation": read.activation,
         "token_types": read.token_types,
@@ -118,7 +123,7 @@ def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[
 def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value) if value not in ([], {}) else "-"
+    return str(value) if value not in ([], {}, None) else "-"
 
 
 @subcommand(app, "check")
@@ -144,13 +149,19 @@ def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
         )
     if not has_extra("sentence_transformers"):
         console.note("sentence-transformers is not installed: nothing to compare with")
-        content: dict[str, object] = {"folder": str(folder), "texts": len(CHECK_TEXTS), "finite": True}
+        content: dict[str, object] = {
+            "folder": str(folder),
+            "texts": len(CHECK_TEXTS),
+            "dimension": ours.shape[1],
+            "finite": True,
+        }
     else:
         theirs = load_extra("sentence_transformers", purpose="comparing vectors").encode(folder, CHECK_TEXTS)
         agreement = compare_vectors(ours, theirs)
         content = {
             "folder": str(folder),
             "texts": agreement.texts,
+            "dimension": ours.shape[1],
             "finite": True,
             "largest_difference": agreement.largest_difference,
             "lowest_cosine": agreement.lowest_cosine,

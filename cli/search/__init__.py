@@ -89,7 +89,7 @@ def search(
     from embedkit.pipelines.searching import open_search
 
     index, said = split_words(words or [])
-    query = " ".join(said) or None
+    query = " ".join(said) if said else None
     if query is not None and queries is not None:
         raise typer.BadParameter("QUERY and --queries exclude each other")
     if run is not None and query is not None:

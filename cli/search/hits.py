@@ -160,5 +160,7 @@ def explain_nothing(wanted: SearchOptions, size: int) -> None:
         console.note("no hits: the filter lets none of the matching documents pass")
     elif wanted.min_score is not None:
         console.note(f"no hits: none scores {wanted.min_score} or more")
+    elif wanted.mode == "dense":
+        console.note("no hits: the query has no tokens for this model")
     else:
         console.note("no hits: no document has a word of the query")

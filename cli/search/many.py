@@ -28,7 +28,8 @@ def search_many(retriever: Retriever, wanted: SearchOptions, *, source: str, run
             found = retriever.search([query.text for query in batch], wanted)
             for query, hits in zip(batch, found, strict=True):
                 for rank, hit in enumerate(hits, 1):
-                    console.print_json({"query_id": query.query_id, **hit_row(hit, rank)})
+                    asked = {"query_id": query.query_id, "query": query.text}
+                    console.print_json(asked | hit_row(hit, rank))
         return
     from embedkit.data.trec import refuse_white_space, write_run
 

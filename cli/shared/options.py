@@ -196,6 +196,24 @@ class ComputingOptions(types.Computing):
     ] = False
 
 
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        metavar="SIGN",
+        help="What separates columns of CSV and TSV: one sign, or tab. Default: by the file.",
+        show_default=False,
+    ),
+]
+Header = Annotated[
+    bool,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first line of CSV and TSV names the columns. Without names they are 1, 2, 3 …",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading(ReadOptions):
     """How input files are read."""
@@ -215,7 +233,7 @@ class Reading(ReadOptions):
         typer.Option(
             "--text-field",
             metavar="NAME",
-            help="Key or column of the text. Default: text, body, content or sentence.",
+            help="Key or column of the text. Default: text, body, content, contents or sentence.",
             show_default=False,
         ),
     ] = None
@@ -244,6 +262,8 @@ class Reading(ReadOptions):
             "--max-line-bytes", metavar="N", min=1, help="Refuse longer lines: they are rarely one text."
         ),
     ] = ReadOptions.max_line_bytes
+    delimiter: Delimiter = None
+    header: Header = True
 
 
 @dataclass(frozen=True, kw_only=True)

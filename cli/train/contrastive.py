@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit.data.records import ReadOptions
+
 from ..shared import console, options
 from ..shared.groups import grouped
 from . import view as train_view
@@ -99,6 +101,16 @@ class ContrastiveTuning:
         ),
     ] = None
 
+    delimiter: options.Delimiter = None
+    header: options.Header = True
+
+    def __post_init__(self) -> None:
+        self.read()  # refuses a delimiter that is none
+
+    def read(self) -> ReadOptions:
+        """Return how the data sets' files are read."""
+        return ReadOptions(delimiter=self.delimiter, header=self.header)
+
     def flags(self) -> dict[str, object]:
         """Return the settings of the recipe that these options change."""
         sizes = None if self.matryoshka is None else train_view.integers("--matryoshka", self.matryoshka)
@@ -156,7 +168,7 @@ def _journey(
 
     folder = read_model_folder(model)
     roles = parse_columns(tuning.column or [])
-    read = [read_data_set(source, roles, recipe.loss) for source in data]
+    read = [read_data_set(source, roles, recipe.loss, read=tuning.read()) for source in data]
     sets = load_evaluation_sets(tuning.evaluate or [])
     encoder = load_sentence_encoder(folder)
     made = [

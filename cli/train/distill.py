@@ -147,6 +147,7 @@ def train_distill(
             device=running.device,
             precision=teaching.precision,
             max_seq_length=_limit(teaching.teacher, wanted),
+            truncate_dim=_all_dimensions(teaching.teacher),
         )
         pupil = _Pupil(wanted, encoder, teaching, quiet=running.quiet or not ranks.first)
         journey = pupil.journey(inputs, ranks)
@@ -160,6 +161,13 @@ def _limit(teacher: Path, recipe: DistillRecipe) -> int:
     from embedkit.checkpoint.folder import read_model_folder
 
     return min(recipe.data.max_length, read_model_folder(teacher).tokenizer.max_length)
+
+
+def _all_dimensions(model: str | Path) -> int:
+    """Return how long a model's vectors are before its folder cuts them: a student learns them whole."""
+    from embedkit.checkpoint.folder import read_model_folder
+
+    return read_model_folder(model).embedding_size
 
 
 @dataclass(frozen=True)
@@ -218,7 +226,8 @@ class _Pupil:
         wanted, max_length = self.recipe.student, self.encoder.tokenizer.max_length
         if wanted.folder is not None:
             loaded = load_student(wanted.folder, max_length=max_length, dropout=wanted.dropout)
-            before = Encoder.load(wanted.folder, device="cpu", max_seq_length=max_length)
+            whole = _all_dimensions(wanted.folder)
+            before = Encoder.load(wanted.folder, device="cpu", max_seq_length=max_length, truncate_dim=whole)
             aligned = taught_texts(
                 store, texts, None, student=lambda some: before.encode(some, on_truncate="ok")
             )
@@ -245,7 +254,9 @@ def _compare(
     from embedkit.training.distillation.comparison import compare_models
     from embedkit.training.reports.card import distillation_card
 
-    student = Encoder.load(running.output, device=running.device)
+    student = Encoder.load(
+        running.output, device=running.device, truncate_dim=_all_dimensions(running.output)
+    )
     rows = compare_models(
         {"teacher": teacher, "student": student},
         {"teacher": teacher_name, "student": running.output},

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from embedkit.checkpoint.folder import ModelFolder, weight_files
 from embedkit.checkpoint.names import dense_names, encoder_names, head_names, stripped_names
-from embedkit.checkpoint.static import TABLE
+from embedkit.checkpoint.static import MODEL2VEC_TABLE, TABLE
 from embedkit.checkpoint.weight_checks import (
     FLOATS,
     check_dense_empty,
@@ -37,6 +37,7 @@ _DTYPES = {  # as safetensors names them -> as torch and numpy do
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"},
 }
+_INTEGERS = ("int64", "int32", "int8")
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,12 @@ def load_sentence_weights(folder: ModelFolder) -> SentenceWeights:
         CheckpointError: weights are missing, unexpected, mis-shaped, or a file is damaged.
     """
     where = folder.encoder_path
-    stored = read_arrays(weight_files(where))
+    stored = read_arrays(weight_files(where, model=folder.path))
     if folder.static:
         shape = (folder.config.vocab_size, folder.config.hidden_size)
+        table = {TABLE: _static_table(stored)}
         return SentenceWeights(
-            Weights(take({"tokens.weight": (TABLE,)}, {"tokens.weight": shape}, stored, where))
+            Weights(take({"tokens.weight": (TABLE,)}, {"tokens.weight": shape}, table, where))
         )
     stored = strip_base_prefix(stored, folder.family)
     names, shapes = encoder_names(folder.family, folder.config), encoder_shapes(folder.config)
@@ -115,10 +117,20 @@ def load_sentence_weights(folder: ModelFolder) -> SentenceWeights:
     check_nothing_left(stored, folder.family, where)
     dense = []
     for name, config in zip(folder.modules.dense_folders, folder.modules.sentence.dense, strict=True):
-        part = read_arrays(weight_files(folder.path / name))
+        part = read_arrays(weight_files(folder.path / name, model=folder.path))
         dense.append(Weights(take(dense_names(config), dense_shapes(config), part, folder.path / name)))
         check_dense_empty(part, folder.path / name)
     return SentenceWeights(encoder, tuple(dense))
+
+
+def _static_table(stored: Mapping[str, StoredArray]) -> StoredArray:
+    """Return a static model's table with a row for each token, which model2vec may store by rows, weights, and small integers."""
+    table = stored[TABLE] if TABLE in stored else stored[MODEL2VEC_TABLE]
+    mapping, weights = stored.get("mapping"), stored.get("weights")
+    if mapping is None and weights is None and table.dtype != "int8":
+        return table
+    rows = table.fp32(None if mapping is None else mapping.raw)
+    return StoredArray(rows if weights is None else rows * weights.fp32()[:, None], "float32")
 
 
 def load_classifier_weights(folder: ClassifierFolder) -> ClassifierWeights:
@@ -162,7 +174,7 @@ def read_arrays(files: Sequence[Path]) -> dict[str, StoredArray]:
 
 def _view(content: mmap.mmap, data: int, entry: Mapping[str, Any]) -> StoredArray:  # Any: JSON of the header
     dtype, shape = _DTYPES.get(entry["dtype"], entry["dtype"]), tuple(entry["shape"])
-    if dtype not in FLOATS:  # buffers that others save, or what `take` refuses: nobody reads their values
+    if dtype not in (*FLOATS, *_INTEGERS):  # what `take` refuses: nobody reads the values
         return StoredArray(np.broadcast_to(np.uint8(0), shape), dtype)
     form = np.dtype("<u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
     start, stop = entry["data_offsets"]

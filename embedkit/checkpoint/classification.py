@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from embedkit.checkpoint.digests import weights_digest
-from embedkit.checkpoint.folder import fit_tokenizer, weight_files
+from embedkit.checkpoint.folder import check_no_adapter, fit_tokenizer, read_tokenizer, weight_files
 from embedkit.checkpoint.hf_config import read_config, write_config
+from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
-from embedkit.checkpoint.st_modules import ACTIVATION_CLASSES, read_json
+from embedkit.checkpoint.st_parts import ACTIVATION_CLASSES
+from embedkit.checkpoint.st_settings import check_arguments
 from embedkit.checkpoint.static import is_static
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseActivation, EncoderConfig, HeadActivation, HeadConfig
@@ -109,7 +111,10 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
             f"{path / 'config_sentence_transformers.json'}: default_prompt_name is {texts['default_prompt_name']!r}; "
             "cross-encoders with prompts are not computed. Choose a model without"
         )
-    tokenizer = Tokenizer.load(path, lowercase=bool(settings.get("do_lower_case", False)))
+    check_no_adapter(path)
+    check_arguments(settings, path / "sentence_bert_config.json")
+    lowercase = json_field(settings, "do_lower_case", False, str(path / "sentence_bert_config.json"))
+    tokenizer = read_tokenizer(path, family, config, content, lowercase=lowercase)
     tokenizer = fit_tokenizer(
         tokenizer, config, path, own_limit=settings.get("max_seq_length"), max_seq_length=max_seq_length
     )

@@ -8,8 +8,8 @@ import torch
 
 from embedkit.checkpoint.classification import ClassifierFolder, classifier_config, default_head
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
+from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import BASE_PREFIX, Family, encoder_names, head_names, stripped_names
-from embedkit.checkpoint.st_modules import write_json
 from embedkit.checkpoint.weight_checks import check_nothing_left, strip_base_prefix
 from embedkit.checkpoint.weights import assign, export_tensors, read_tensors, save_tensors
 from embedkit.model.classification import SequenceClassifier

@@ -32,9 +32,10 @@ class Agreement:
 
 
 def compare_vectors(ours: Float32, theirs: Float32) -> Agreement:
-    """Compare row by row: (N, E) and (N, E)."""
+    """Compare row by row: (N, E) and (N, E); two zero vectors, of a text without tokens, agree."""
     if ours.shape != theirs.shape:
         raise ValueError(f"vectors have shapes {ours.shape} and {theirs.shape}; they must be equal")
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines = (ours * theirs).sum(axis=1) / np.maximum(norms, 1e-12)
+    cosines[~ours.any(axis=1) & ~theirs.any(axis=1)] = 1
     return Agreement(len(ours), float(np.abs(ours - theirs).max()), float(cosines.min()))

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from embedkit.checkpoint.digests import weights_digest
-from embedkit.checkpoint.hf_config import read_config
+from embedkit.checkpoint.hf_config import TOKENIZER_CLASSES, read_config
+from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
-from embedkit.checkpoint.st_modules import SentenceModules, json_field, read_json, read_modules
+from embedkit.checkpoint.st_modules import SentenceModules, layer_folder, read_modules
 from embedkit.checkpoint.static import is_static, read_static
 from embedkit.errors import CheckpointError
-from embedkit.model.config import EncoderConfig
+from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.models import find_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -51,7 +52,13 @@ class ModelFolder:
 
     @property
     def embedding_size(self) -> int:
+        """How long the vectors are that the model computes."""
         return self.modules.sentence.embedding_size(self.config.hidden_size)
+
+    @property
+    def dimension(self) -> int:
+        """How many dimensions of them are kept: all, unless the folder's `truncate_dim` says fewer."""
+        return min(self.modules.truncate_dim or self.embedding_size, self.embedding_size)
 
 
 def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ModelFolder:
@@ -72,9 +79,9 @@ def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) 
     content = read_json(encoder_path / "config.json", None)
     family, config = read_config(content, str(encoder_path / "config.json"))
     _check_is_encoder(path, content)
-    tokenizer = Tokenizer.load(
-        encoder_path, lowercase=modules.lowercase, default_max_length=config.max_tokens
-    )
+    check_no_adapter(encoder_path)
+    _check_widths(path, config.hidden_size, modules.sentence)
+    tokenizer = read_tokenizer(encoder_path, family, config, content, lowercase=modules.lowercase)
     tokenizer = fit_tokenizer(
         tokenizer, config, path, own_limit=modules.max_seq_length, max_seq_length=max_seq_length
     )
@@ -99,6 +106,54 @@ def _static_folder(path: Path, max_seq_length: int | None) -> ModelFolder:
     return ModelFolder(
         path=path, family="bert", config=config, modules=found.modules, tokenizer=tokenizer, static=True
     )
+
+
+def read_tokenizer(
+    folder: Path, family: Family, config: EncoderConfig, content: Mapping[str, Any], *, lowercase: bool
+) -> Tokenizer:
+    """Read an encoder's tokenizer as transformers does; `content` is that of its config.json.
+
+    Raises:
+        CheckpointError: the files are missing or unreadable, or a single text's tokens are of more than one type.
+    """
+    where = str(folder / "config.json")
+    tokenizer = Tokenizer.load(
+        folder,
+        lowercase=lowercase,
+        default_max_length=config.max_tokens,
+        model_class=json_field(content, "tokenizer_class", TOKENIZER_CLASSES[family], where),
+        as_is=family == "modernbert",  # whatever class is named
+    )
+    if config.type_vocab_size and any(tokenizer.backend.encode("a").type_ids):
+        raise CheckpointError(
+            f"{folder}: the tokenizer gives tokens of a single text a type other than 0, which is not computed. "
+            "Correct the post_processor in tokenizer.json"
+        )
+    return tokenizer
+
+
+def check_no_adapter(encoder_path: Path) -> None:
+    """Refuse an adapter, which transformers would put on the weights beside it.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    if (encoder_path / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{encoder_path / 'adapter_config.json'}: the folder holds an adapter (PEFT), which is not computed. "
+            "Merge it into the model with peft's merge_and_unload, and save that"
+        )
+
+
+def _check_widths(path: Path, hidden_size: int, sentence: SentenceConfig) -> None:
+    width = hidden_size * len(sentence.pooling)
+    for number, layer in enumerate(sentence.dense):
+        if layer.in_features != width:
+            raise CheckpointError(
+                f"{path / layer_folder(number, layer)}: takes vectors of {layer.in_features} dimensions; those that reach it "
+                f"have {width}. Take all modules from the same model"
+            )
+        width = layer.out_features
 
 
 def fit_tokenizer(
@@ -142,6 +197,11 @@ def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
             f"{path}: this is a cross-encoder ({names[0]}), which scores pairs of texts and gives no vectors. "
             "Rerank with it: --rerank FOLDER"
         )
+    if names[:1] and names[0].endswith("ForCausalLM") and not (path / "modules.json").is_file():
+        raise CheckpointError(
+            f"{path}: this is a language model ({names[0]}), of which nothing says how to make a vector. "
+            "Take a sentence-transformers folder, which has a modules.json"
+        )
 
 
 def _missing_folder(name: str) -> str:
@@ -153,8 +213,10 @@ def _missing_folder(name: str) -> str:
     return f"{name}: there is no such model folder; check the path"
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, *, model: Path | None = None) -> list[Path]:
     """List the safetensors files of a folder: one, or the shards that the index names.
+
+    `model` is the model's whole folder, where `folder` is a part of it.
 
     Raises:
         CheckpointError: there are none, a shard is missing, or there is only a pickled file.
@@ -181,15 +243,15 @@ def weight_files(folder: Path) -> list[Path]:
     if pickled:
         raise CheckpointError(
             f"{pickled[0]}: a pickled file, which could run code when it is read. "
-            f"Convert it safely with: embedkit model convert {folder} --output NEW_FOLDER"
+            f"Convert it safely with: embedkit model convert {model or folder} --output NEW_FOLDER"
         )
     raise CheckpointError(f"{folder}: no {WEIGHTS}. Copy it from where the model came from")
 
 
 def all_weight_files(folder: ModelFolder) -> list[Path]:
-    """List the files with the weights of the encoder and of the dense layers."""
+    """List the files with the weights of the encoder and of the layers after it."""
     parts = [folder.encoder_path, *(folder.path / name for name in folder.modules.dense_folders)]
-    return [file for part in parts for file in weight_files(part)]
+    return [file for part in parts for file in weight_files(part, model=folder.path)]
 
 
 def fingerprint(folder: ModelFolder) -> dict[str, Any]:
@@ -206,5 +268,5 @@ def fingerprint(folder: ModelFolder) -> dict[str, Any]:
         "prompts": dict(folder.modules.prompts),
         "default_prompt": folder.modules.default_prompt_name,
         "max_seq_length": folder.tokenizer.max_length,
-        "dimension": folder.embedding_size,
+        "dimension": folder.dimension,
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from embedkit.checkpoint.json_files import json_field
 from embedkit.checkpoint.names import FAMILIES, Family
-from embedkit.checkpoint.st_modules import json_field
 from embedkit.errors import CheckpointError
 from embedkit.model.config import Activation, EncoderConfig
 
@@ -55,7 +55,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "hidden_dropout_prob": {"modernbert": 0.0, "albert": 0.0, "": 0.1},
     "attention_probs_dropout_prob": {"modernbert": 0.0, "albert": 0.0, "": 0.1},
     "initializer_range": {"": 0.02},
-    "pad_token_id": {"roberta": 1, "xlm-roberta": 1, "mpnet": 1, "modernbert": 50283, "": 0},
+    "pad_token_id": {
+        **{"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 1},
+        **{"modernbert": 50283, "": 0},
+    },
 }
 _REQUIRED = (
     "vocab_size",
@@ -69,11 +72,25 @@ _ARCHITECTURES: dict[Family, str] = {
     "bert": "Bert",
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
     "distilbert": "DistilBert",
     "mpnet": "MPNet",
     "albert": "Albert",
     "modernbert": "ModernBert",
 }
+# What transformers reads a family's tokenizer with where the folder names nothing.
+TOKENIZER_CLASSES: dict[Family, str] = {
+    "bert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "camembert": "CamembertTokenizer",
+    "distilbert": "BertTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "albert": "AlbertTokenizer",
+    "modernbert": "TokenizersBackend",
+}
+# Families whose attention looks to the left alone where the config says that they decode.
+_DECODERS: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
 def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
@@ -91,6 +108,14 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
     if content.get("position_embedding_type", "absolute") != "absolute":
         raise CheckpointError(
             f"{where}: position_embedding_type is {content['position_embedding_type']!r}; only 'absolute' is computed"
+        )
+    if family in _DECODERS and content.get("is_decoder"):
+        raise CheckpointError(
+            f"{where}: is_decoder is true; only an encoder, which looks both ways, is computed"
+        )
+    if content.get("quantization_config"):
+        raise CheckpointError(
+            f"{where}: has a quantization_config; take the model's weights as they were before quantization"
         )
     fields = _common_fields(family, content, where)
     fields |= _family_fields(family, content, fields, where)
@@ -126,7 +151,7 @@ def _family_fields(family: Family, content: Json, fields: Json, where: str) -> d
         case "bert":
             position = json_field(content, "embedkit_position", "learned", where)
             return {"type_vocab_size": types, "position": position}
-        case "roberta" | "xlm-roberta":
+        case "roberta" | "xlm-roberta" | "camembert":
             return {"type_vocab_size": types, "position_offset": fields["pad_token_id"] + 1}
         case "distilbert":
             return {"type_vocab_size": 0}
@@ -206,7 +231,7 @@ def write_config(config: EncoderConfig, family: Family, *, head: str = "Model") 
         content[spelling.get(name, name)] = getattr(config, name)
     content[spelling.get("hidden_act", "hidden_act")] = _WRITTEN_ACTIVATIONS[config.hidden_act]
     match family:
-        case "bert" | "roberta" | "xlm-roberta":
+        case "bert" | "roberta" | "xlm-roberta" | "camembert":
             content |= {"type_vocab_size": config.type_vocab_size, "position_embedding_type": "absolute"}
             if config.position == "sinusoidal":  # for others a table like any; we know that it is not trained
                 content["embedkit_position"] = "sinusoidal"

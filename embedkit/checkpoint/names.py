@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from embedkit.model.config import DenseConfig, EncoderConfig, HeadConfig
+from embedkit.model.config import EncoderConfig, HeadConfig, HeadLayer, LayerNormConfig
 
-Family = Literal["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "albert", "modernbert"]
+Family = Literal["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "albert", "modernbert"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 Names = dict[str, tuple[str, ...]]  # ours -> theirs, to be stacked
 
@@ -19,6 +19,7 @@ BASE_PREFIX: dict[Family, str] = {
     "bert": "bert.",
     "roberta": "roberta.",
     "xlm-roberta": "roberta.",
+    "camembert": "roberta.",
     "distilbert": "distilbert.",
     "mpnet": "mpnet.",
     "albert": "albert.",
@@ -30,6 +31,7 @@ IGNORED_PREFIXES: dict[Family, tuple[str, ...]] = {
     "bert": ("pooler.", "cls."),
     "roberta": ("pooler.", "lm_head."),
     "xlm-roberta": ("pooler.", "lm_head."),
+    "camembert": ("pooler.", "lm_head."),
     "distilbert": ("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     "mpnet": ("pooler.", "lm_head."),
     "albert": ("pooler.", "predictions.", "sop_classifier."),
@@ -50,6 +52,7 @@ _LAYER: dict[Family, dict[str, tuple[str, ...]]] = {
     "bert": _BERT_LAYER,
     "roberta": _BERT_LAYER,
     "xlm-roberta": _BERT_LAYER,
+    "camembert": _BERT_LAYER,
     "distilbert": {
         "attention.qkv": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         "attention.out": ("attention.out_lin",),
@@ -85,6 +88,7 @@ _LAYER_PREFIX: dict[Family, str] = {
     "bert": "encoder.layer.{}.",
     "roberta": "encoder.layer.{}.",
     "xlm-roberta": "encoder.layer.{}.",
+    "camembert": "encoder.layer.{}.",
     "distilbert": "transformer.layer.{}.",
     "mpnet": "encoder.layer.{}.",
     "albert": "encoder.albert_layer_groups.{}.albert_layers.0.",
@@ -118,13 +122,14 @@ _MLM: dict[Family, tuple[str, str, str, tuple[str, ...]]] = {  # dense, norm, bi
     ),
     "modernbert": ("head.dense", "head.norm", "decoder.bias", ("decoder.weight",)),
 }
-_MLM["xlm-roberta"] = _MLM["mpnet"] = _MLM["roberta"]
+_MLM["xlm-roberta"] = _MLM["camembert"] = _MLM["mpnet"] = _MLM["roberta"]
 
 # The classification head: sublayer of ours -> of theirs, with the base prefix where it has one.
 _HEADS: dict[Family, dict[str, str]] = {
     "bert": {"dense": "bert.pooler.dense", "out": "classifier"},
     "roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
     "xlm-roberta": {"dense": "classifier.dense", "out": "classifier.out_proj"},
+    "camembert": {"dense": "classifier.dense", "out": "classifier.out_proj"},
     "mpnet": {"dense": "classifier.dense", "out": "classifier.out_proj"},
     "distilbert": {"dense": "pre_classifier", "out": "classifier"},
     "albert": {"dense": "albert.pooler", "out": "classifier"},
@@ -181,10 +186,14 @@ def encoder_names(family: Family, config: EncoderConfig) -> Names:
     return names
 
 
-def dense_names(dense: DenseConfig) -> Names:
-    """Map the parameters of a dense layer after pooling to sentence-transformers' names."""
-    kinds = ("weight", "bias") if dense.bias else ("weight",)
-    return {f"0.{kind}": (f"linear.{kind}",) for kind in kinds}
+def dense_names(layer: HeadLayer) -> Names:
+    """Map the parameters of a layer after pooling to sentence-transformers' names."""
+    names: Names = {}
+    if isinstance(layer, LayerNormConfig):
+        _add(names, "0", ("norm",), bias=True)
+    else:
+        _add(names, "0", ("linear",), bias=layer.bias)
+    return names
 
 
 def head_names(family: Family, config: EncoderConfig, head: HeadConfig) -> Names:

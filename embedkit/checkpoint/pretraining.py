@@ -9,6 +9,7 @@ from pathlib import Path
 
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
 from embedkit.checkpoint.hf_config import write_config
+from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import (
     BASE_PREFIX,
     Family,
@@ -17,7 +18,7 @@ from embedkit.checkpoint.names import (
     next_sentence_names,
     stripped_names,
 )
-from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
+from embedkit.checkpoint.st_modules import SentenceModules, write_modules
 from embedkit.checkpoint.weight_checks import strip_base_prefix
 from embedkit.checkpoint.weights import assign, export_tensors, read_tensors, save_tensors
 from embedkit.errors import CheckpointError

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from embedkit.checkpoint.arrays import load_sentence_weights
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.static import TABLE, without_template, write_static_files
 from embedkit.checkpoint.weights import (
     load_sentence_encoder,
-    read_tensors,
     save_sentence_encoder,
     save_tensors,
 )
@@ -30,11 +30,10 @@ def load_model(folder: ModelFolder) -> SentenceEncoder | StaticEncoder:
     """
     if not folder.static:
         return load_sentence_encoder(folder)
-    tensors = read_tensors([folder.encoder_path / WEIGHTS])
-    table = tensors[TABLE]
+    table = load_sentence_weights(folder).encoder["tokens.weight"]
     model = StaticEncoder(*table.shape, normalize=folder.modules.sentence.normalize)
     with torch.no_grad():
-        model.tokens.weight.copy_(table)
+        model.tokens.weight.copy_(torch.from_numpy(table))
     return model.eval()
 
 
@@ -56,7 +55,8 @@ def write_model(
         save_sentence_encoder(target, model, tokenizer, modules, family=family)
         return
     with new_folder(target) as folder:
-        write_static_files(folder, without_template(tokenizer), normalize=model.normalize)
+        plain = without_template(tokenizer, max_length=tokenizer.max_length)
+        write_static_files(folder, plain, modules, normalize=model.normalize)
         save_tensors(
             {TABLE: model.tokens.weight.detach().float().cpu().contiguous().clone()}, folder / WEIGHTS
         )

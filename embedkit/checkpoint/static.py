@@ -1,25 +1,35 @@
-"""A static model's folder, as sentence-transformers writes it: a table of token vectors, a tokenizer, perhaps a norm. No torch here."""
+"""A static model's folder: a table of token vectors, a tokenizer, perhaps a norm. No torch here.
+
+Two libraries write such folders. sentence-transformers' has a `modules.json`, and is read as that library does, also where
+model2vec wrote it. Without one it is model2vec's own layout, whose `config.json` says what else is done to a text.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import tokenizers
 from safetensors import SafetensorError, safe_open
 
-from embedkit.checkpoint.st_modules import SentenceModules, read_json, write_json
+from embedkit.checkpoint.json_files import json_field, read_json
+from embedkit.checkpoint.st_modules import SentenceModules, module_path, write_module_list, write_texts
+from embedkit.checkpoint.st_parts import check_names
+from embedkit.checkpoint.st_settings import read_texts
 from embedkit.errors import CheckpointError
 from embedkit.model.config import SentenceConfig
 from embedkit.tokenization.tokenizer import Tokenizer
 
 TABLE = "embedding.weight"  # its name in model.safetensors
+MODEL2VEC_TABLE = "embeddings"  # in model2vec's files, where `mapping` may give tokens their rows, and `weights` their weights
 MODULE = "StaticEmbedding"
 # A mean has no longest text; this keeps one text from filling the memory.
 MAX_TOKENS = 2**16
+MODEL2VEC_MAX_TOKENS = 512  # what model2vec reads of a text where its config says nothing
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,16 @@ class StaticFolder:
 
 
 def is_static(folder: Path) -> bool:
-    """Say whether the first module of a folder is a table of token vectors."""
+    """Say whether the first module of a folder is a table of token vectors, or the folder is model2vec's."""
     modules = read_json(folder / "modules.json", [])
-    return bool(modules) and _kind(modules[0]) == MODULE
+    return _kind(modules[0]) == MODULE if modules else _is_model2vec(folder)
+
+
+def _is_model2vec(folder: Path) -> bool:
+    config = read_json(folder / "config.json", {})
+    kind = config.get("model_type")
+    table = folder / "model.safetensors"
+    return kind == "model2vec" or (kind is None and table.is_file() and MODEL2VEC_TABLE in _shapes(table))
 
 
 def read_static(folder: Path) -> StaticFolder:
@@ -45,24 +62,8 @@ def read_static(folder: Path) -> StaticFolder:
         CheckpointError: a file is missing or damaged, or further modules than a norm follow.
     """
     modules = read_json(folder / "modules.json", [])
-    kinds = [_kind(module) for module in modules]
-    if kinds not in ([MODULE], [MODULE, "Normalize"]):
-        raise CheckpointError(
-            f"{folder / 'modules.json'}: the modules are {', '.join(kinds)}; a static model has {MODULE}, then Normalize at most"
-        )
-    name = str(modules[0].get("path") or "")
-    where = (folder / name).resolve()
-    if not where.is_relative_to(folder.resolve()):
-        raise CheckpointError(f"{folder / 'modules.json'}: the path {name!r} leads out of the model's folder")
-    num_tokens, width = _table_shape(where / "model.safetensors")
-    texts = read_json(folder / "config_sentence_transformers.json", {})
-    parts = SentenceModules(
-        sentence=SentenceConfig(normalize=len(kinds) == 2),
-        encoder_folder=name,
-        prompts={str(key): str(value) for key, value in (texts.get("prompts") or {}).items()},
-        default_prompt_name=texts.get("default_prompt_name"),
-    )
-    tokenizer = without_template(Tokenizer.load(where, max_length=MAX_TOKENS))
+    parts, tokenizer = _with_modules(folder, modules) if modules else _model2vec(folder)
+    num_tokens, width = _table_shape(folder / parts.encoder_folder / "model.safetensors")
     if tokenizer.vocab_size > num_tokens:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the table {num_tokens} rows. Take both from the same model"
@@ -70,33 +71,77 @@ def read_static(folder: Path) -> StaticFolder:
     return StaticFolder(num_tokens, width, parts, tokenizer)
 
 
-def without_template(tokenizer: Tokenizer) -> Tokenizer:
+def _with_modules(folder: Path, modules: list[Any]) -> tuple[SentenceModules, Tokenizer]:
+    """Read a folder as sentence-transformers does: its tokenizer cuts a text only where tokenizer.json itself says so."""
+    where = folder / "modules.json"
+    kinds = [_kind(module) for module in modules]
+    kept = [kind for kind in kinds if kind != "Dropout"]  # which does nothing to vectors
+    if kept not in ([MODULE], [MODULE, "Normalize"]):
+        raise CheckpointError(
+            f"{where}: the modules are {', '.join(kinds)}; a static model has {MODULE}, then Normalize at most"
+        )
+    name = module_path(modules[0], folder)
+    for kind, module in zip(kinds, modules, strict=True):
+        if kind == "Normalize":
+            config = folder / module_path(module, folder) / "config.json"
+            check_names(read_json(config, {}), config)
+    parts = SentenceModules(
+        sentence=SentenceConfig(normalize="Normalize" in kinds),
+        encoder_folder=name,
+        **read_texts(folder / "config_sentence_transformers.json"),
+    )
+    tokenizer = Tokenizer.load_file(folder / name / "tokenizer.json", default_max_length=MAX_TOKENS)
+    return parts, without_template(tokenizer, max_length=tokenizer.max_length)
+
+
+def _model2vec(folder: Path) -> tuple[SentenceModules, Tokenizer]:
+    """Read a folder as model2vec does: it cuts a text to its first characters and tokens, and drops the unknown ones."""
+    where = folder / "config.json"
+    config = read_json(where, {})
+    limit = json_field(
+        config, "max_length", MAX_TOKENS if "max_length" in config else MODEL2VEC_MAX_TOKENS, str(where)
+    )
+    if limit < 1:
+        raise CheckpointError(f"{where}: max_length is {limit}; it must be at least 1. Correct the file")
+    tokenizer = Tokenizer.load_file(folder / "tokenizer.json", default_max_length=MAX_TOKENS)
+    usual = int(median(map(len, tokenizer.backend.get_vocab())))
+    tokenizer = replace(
+        without_template(tokenizer, max_length=limit),
+        truncation_side="right",
+        max_chars=None if config.get("max_length", limit) is None else limit * usual,
+        drop_unknown=True,
+    )
+    normalize = json_field(config, "normalize", False, str(where))
+    return SentenceModules(sentence=SentenceConfig(normalize=normalize)), tokenizer
+
+
+def without_template(tokenizer: Tokenizer, *, max_length: int = MAX_TOKENS) -> Tokenizer:
     """Take away the special tokens around a text: in a mean they would only add a constant."""
     content = json.loads(tokenizer.backend.to_str())
     content["post_processor"] = None
     backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    return Tokenizer(backend, tokenizer.special_tokens, MAX_TOKENS, tokenizer.lowercase)
+    return replace(tokenizer, backend=backend, max_length=max_length)
 
 
-def write_static_files(folder: Path, tokenizer: Tokenizer, *, normalize: bool) -> None:
-    """Write everything but the table into an existing folder."""
-    kinds = [MODULE, "Normalize"] if normalize else [MODULE]
-    rows = [
-        {
-            "idx": i,
-            "name": str(i),
-            "path": "" if i == 0 else f"{i}_{kind}",
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for i, kind in enumerate(kinds)
-    ]
-    write_json(folder / "modules.json", rows)
-    if normalize:
-        (folder / "1_Normalize").mkdir()
-        write_json(folder / "1_Normalize" / "config.json", {})
-    texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    write_json(folder / "config_sentence_transformers.json", texts)
+def write_static_files(
+    folder: Path, tokenizer: Tokenizer, modules: SentenceModules, *, normalize: bool
+) -> None:
+    """Write everything but the table into an existing folder.
+
+    Raises:
+        ValueError: the tokenizer does to a text what only model2vec's own layout can say.
+    """
+    if tokenizer.drop_unknown:
+        raise ValueError(
+            "a tokenizer that drops unknown tokens cannot be written into sentence-transformers' layout"
+        )
+    write_module_list(folder, [f"0_{MODULE}", "1_Normalize"] if normalize else [f"0_{MODULE}"])
+    write_texts(folder, modules)
     tokenizer.save(folder, token_types=False)
+    if tokenizer.max_length < MAX_TOKENS:  # sentence-transformers reads no other limit than this file's
+        backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+        backend.enable_truncation(tokenizer.max_length, direction=tokenizer.truncation_side)
+        backend.save(str(folder / "tokenizer.json"), pretty=False)
 
 
 def _kind(module: Any) -> str:  # Any: whatever JSON holds
@@ -105,15 +150,25 @@ def _kind(module: Any) -> str:  # Any: whatever JSON holds
     return name.rpartition(".")[2] if known and isinstance(name, str) else repr(name)
 
 
-def _table_shape(path: Path) -> tuple[int, int]:
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shapes of all tensors of a file, by name."""
     try:
         with safe_open(path, framework="np") as file:
-            names = list(file.keys())
-            shape: list[int] = file.get_slice(TABLE).get_shape() if names == [TABLE] else []
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as exc:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({exc}). Copy it again") from exc
-    if len(shape) != 2:
+
+
+def _table_shape(path: Path) -> tuple[int, int]:
+    """Return how many tokens have a vector, and how long these are."""
+    shapes = _shapes(path)
+    table = shapes.get(TABLE, shapes.get(MODEL2VEC_TABLE, []))
+    others = shapes.keys() - {TABLE, MODEL2VEC_TABLE, "mapping", "weights"}
+    rows = shapes.get("mapping", table)[:1]
+    if len(table) != 2 or others or shapes.get("weights", rows) != rows:
         raise CheckpointError(
-            f"{path}: holds {', '.join(names) or 'nothing'}; a static model has one table, {TABLE!r}. Is it another kind of model?"
+            f"{path}: holds {', '.join(f'{name} {shape}' for name, shape in sorted(shapes.items())) or 'nothing'}; a static "
+            f"model has one table, {TABLE!r} or {MODEL2VEC_TABLE!r}, with a mapping and weights for each token at most. "
+            "Is it another kind of model?"
         )
-    return int(shape[0]), int(shape[1])
+    return int(rows[0]), int(table[1])

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
 from embedkit.checkpoint.hf_config import write_config
+from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names
-from embedkit.checkpoint.st_modules import SentenceModules, write_json, write_modules
+from embedkit.checkpoint.st_modules import SentenceModules, layer_folder, write_modules
 from embedkit.checkpoint.weight_checks import (
     check_dense_empty,
     check_nothing_left,
@@ -41,11 +42,11 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         model = SentenceEncoder(TransformerEncoder(folder.config), folder.modules.sentence)
     where = folder.encoder_path
-    tensors = strip_base_prefix(read_tensors(weight_files(where)), folder.family)
+    tensors = strip_base_prefix(read_tensors(weight_files(where, model=folder.path)), folder.family)
     assign(model.encoder, encoder_names(folder.family, folder.config), tensors, where)
     check_nothing_left(tensors, folder.family, where)
     for number, name in enumerate(folder.modules.dense_folders):
-        part = read_tensors(weight_files(folder.path / name))
+        part = read_tensors(weight_files(folder.path / name, model=folder.path))
         names = dense_names(folder.modules.sentence.dense[number])
         assign(model.dense[number], names, part, folder.path / name)
         check_dense_empty(part, folder.path / name)
@@ -131,8 +132,9 @@ def save_sentence_encoder(
         write_json(folder / "config.json", write_config(config, family))
         save_tensors(export_tensors(model.encoder, encoder_names(family, config)), folder / WEIGHTS)
         write_modules(folder, modules, config.hidden_size)
-        for number, (dense, shape) in enumerate(zip(model.dense, model.config.dense, strict=True)):
-            save_tensors(export_tensors(dense, dense_names(shape)), folder / f"{number + 2}_Dense" / WEIGHTS)
+        for number, (layer, shape) in enumerate(zip(model.dense, model.config.dense, strict=True)):
+            path = folder / layer_folder(number, shape) / WEIGHTS
+            save_tensors(export_tensors(layer, dense_names(shape)), path)
         tokenizer.save(folder, token_types=config.type_vocab_size > 1)
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")

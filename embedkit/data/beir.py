@@ -69,7 +69,7 @@ def read_query_texts(path: str | Path) -> dict[str, str]:
     """
     form = format_of(path)
     # A .tsv without a header is lines of id, tab, text, as TREC has them.
-    by_rows = form in ("jsonl", "csv", "parquet") or (form == "tsv" and _has_header(path))
+    by_rows = form in ("jsonl", "json", "csv", "parquet") or (form == "tsv" and _has_header(path))
     queries = read_distinct_queries([str(path)]) if by_rows else read_topics(path)
     return {query.query_id: query.text for query in queries}
 

@@ -5,34 +5,34 @@ Nothing here knows what a document is; `embedkit.data.reading` makes them of the
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from embedkit.data.encodings import DAMAGED, decode, text_stream
+from embedkit.data.json_arrays import array_rows
+from embedkit.data.separated import separated_rows
 from embedkit.errors import RecordError
 from embedkit.extras import load_extra
 
-RowFormat = Literal["jsonl", "csv", "tsv", "parquet"]
-Format = Literal["txt", "jsonl", "csv", "tsv", "parquet", "file"]
+RowFormat = Literal["jsonl", "json", "csv", "tsv", "parquet"]
+Format = Literal["txt", "jsonl", "json", "csv", "tsv", "parquet", "file"]
 Row = tuple[int, Mapping[str, Any]]  # line number, fields
 
 LINE_SUFFIXES: dict[str, Format] = {
     ".txt": "txt",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
 WHOLE_FILE_SUFFIXES = (".md", ".markdown", ".rst", ".html", ".htm")
 COMPRESSED_SUFFIXES = (".gz", ".zst")
-# What reading a compressed stream that is cut short or damaged raises, depending on where the damage lies.
-_DAMAGED = (OSError, EOFError, zlib.error)
 
 
 def known_endings() -> str:
@@ -65,12 +65,16 @@ def open_compressed(stream: BinaryIO, source: str) -> BinaryIO:
 
 
 def sniff(stream: BinaryIO, max_line_bytes: int) -> tuple[BinaryIO, Format]:
-    """Tell JSON lines from plain text by the first line of a pipe, without losing it."""
+    """Tell JSON lines and lists from plain text by the first line of a pipe, without losing it."""
+    stream = text_stream(stream)
     first = stream.readline(max_line_bytes + 1)
+    form: Format = "txt"
     try:
-        form: Format = "jsonl" if isinstance(json.loads(first), dict) else "txt"
+        value = json.loads(first)
+        form = "jsonl" if isinstance(value, dict) else form
+        form = "json" if isinstance(value, list) and value and isinstance(value[0], dict) else form
     except (ValueError, RecursionError):
-        form = "txt"
+        form = "json" if first.strip() == b"[" else form
     return cast("BinaryIO", _Pushback(first, stream)), form
 
 
@@ -90,13 +94,18 @@ class _Pushback:
 
 
 def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text without its line end), refusing lines that are too long or not UTF-8."""
+    """Yield (line number, text without its line end), refusing lines that are too long or no text."""
     number = 0
     while True:
         try:
+            stream = stream if number else text_stream(stream)
             raw = stream.readline(max_line_bytes + 1)
-        except _DAMAGED as exc:
+        except DAMAGED as exc:
             raise RecordError(_damaged(f"{source}:{number + 1}", exc)) from exc
+        except UnicodeDecodeError as exc:
+            raise RecordError(
+                f"{source}:{number + 1}: begins as UTF-16, but is not ({exc.reason}). Make or fetch the file again"
+            ) from exc
         if not raw:
             return
         number += 1
@@ -105,8 +114,8 @@ def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[t
                 f"{source}:{number}: the line is longer than {max_line_bytes:,} bytes, which one text may have. "
                 "Split it into lines, or raise the limit with --max-line-bytes"
             )
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if b"\0" in raw:
+            raise RecordError(_no_text(f"{source}:{number}", f"column {raw.index(0) + 1}"))
         try:
             yield number, raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as exc:
@@ -121,7 +130,7 @@ def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> bytes:
     limit = 4 * max_line_bytes
     try:
         raw = stream.read(limit + 1)
-    except _DAMAGED as exc:
+    except DAMAGED as exc:
         raise RecordError(_damaged(source, exc)) from exc
     if len(raw) > limit:
         raise RecordError(
@@ -134,25 +143,48 @@ def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> bytes:
 def decode_whole(raw: bytes, source: str) -> str:
     """Decode a whole file; a byte-order mark at its start goes."""
     try:
-        return raw.decode("utf-8-sig")
+        text = decode(raw)
     except UnicodeDecodeError as exc:
         raise RecordError(
             f"{source}: byte 0x{raw[exc.start]:02x} at offset {exc.start} is not UTF-8. "
             "Convert the file, for example with: iconv -f latin1 -t utf-8"
         ) from exc
+    if "\0" in text:
+        raise RecordError(_no_text(source, f"character {text.index(chr(0)) + 1}"))
+    return text
+
+
+def _no_text(where: str, place: str) -> str:
+    return (
+        f"{where}: a NUL byte at {place}, which no text has. If it is UTF-16 without a byte order mark, convert it with: "
+        "iconv -f utf-16le -t utf-8"
+    )
 
 
 def _damaged(where: str, exc: Exception) -> str:
     return f"{where}: cannot be read ({exc}). The file is cut short or damaged; make or fetch it again"
 
 
-def named_rows(stream: BinaryIO, source: str, form: RowFormat, *, max_line_bytes: int) -> Iterator[Row]:
-    """Read rows with named columns in any of the formats that have them."""
+def named_rows(
+    stream: BinaryIO,
+    source: str,
+    form: RowFormat,
+    *,
+    max_line_bytes: int,
+    delimiter: str | None = None,
+    header: bool = True,
+) -> Iterator[Row]:
+    """Read rows with named columns in any of the formats that have them; see `separated_rows` for the last two options."""
     match form:
         case "jsonl":
             return json_rows(stream, source, max_line_bytes)
+        case "json":
+            return array_rows(stream, source, max_line_bytes)
         case "csv" | "tsv":
-            return separated_rows(stream, source, max_line_bytes, form)
+            lines = read_lines(stream, source, max_line_bytes)
+            return separated_rows(
+                lines, source, form, max_field_chars=max_line_bytes, delimiter=delimiter, header=header
+            )
         case "parquet":
             return parquet_rows(stream, source)
 
@@ -177,57 +209,12 @@ def json_rows(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Ro
         yield number, row
 
 
-def separated_rows(
-    stream: BinaryIO, source: str, max_line_bytes: int, form: Literal["csv", "tsv"]
-) -> Iterator[Row]:
-    """Read rows under a header, each with the number of its first line; blank lines are passed over."""
-    lines = read_lines(stream, source, max_line_bytes)
-    numbered: Iterator[tuple[int, list[str]]]
-    if form == "tsv":  # tabs only, no quoting: what the field's data sets use
-        numbered = ((number, line.split("\t")) for number, line in lines)
-    else:
-        numbered = _csv_rows(lines, source, max_line_bytes)
-    first = next(numbered, None)
-    if first is None:
-        return
-    header = first[1]
-    if len(set(header)) != len(header):
-        raise RecordError(
-            f"{source}:1: a column name stands twice in the header: {', '.join(header)}. Rename one"
-        )
-    for number, cells in numbered:
-        if cells == [] or (cells == [""] and len(header) > 1):
-            continue
-        if len(cells) != len(header):
-            raise RecordError(
-                f"{source}:{number}: {len(cells)} columns where the header has {len(header)} ({', '.join(header)}). "
-                "Check the separators and quotes of this line"
-            )
-        yield number, dict(zip(header, cells, strict=True))
-
-
-def _csv_rows(
-    lines: Iterable[tuple[int, str]], source: str, max_line_bytes: int
-) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(max_line_bytes)
-    reader = csv.reader((line + "\n" for _, line in lines), strict=True)
-    while True:
-        start = reader.line_num + 1  # a row with line ends in its quotes stands on several lines
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as exc:
-            raise RecordError(f"{source}:{start}: not CSV ({exc}). Check the quotes of this line") from exc
-        yield start, cells
-
-
 def parquet_rows(stream: BinaryIO, source: str) -> Iterator[Row]:
     """Read the rows of a Parquet file, numbered from 1."""
     parquet = load_extra("parquet", purpose=f"reading {source}")
     try:
         yield from enumerate(parquet.read_rows(stream), 1)
-    except (*_DAMAGED, ValueError, OverflowError) as exc:  # the last: a date beyond the year 9999
+    except (*DAMAGED, ValueError, OverflowError) as exc:  # the last: a date beyond the year 9999
         raise RecordError(
             f"{source}: cannot be read as Parquet ({exc}). Make or fetch the file again; it cannot come from a pipe"
         ) from exc

@@ -43,12 +43,12 @@ def open_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:  # A
     form, limit = format_of(path), ReadOptions.max_line_bytes
     with _open_one(path, None) as (stream, source):
         match form:
-            case "jsonl" | "csv" | "tsv" | "parquet":
+            case "jsonl" | "json" | "csv" | "tsv" | "parquet":
                 rows = named_rows(stream, source, form, max_line_bytes=limit)
             case _:
                 raise RecordError(
                     f"{path}: the ending is {plain_suffix(path)!r}; rows with named columns are read from "
-                    ".tsv .csv .jsonl .parquet. Convert the file"
+                    ".tsv .csv .jsonl .json .parquet. Convert the file"
                 )
         for number, row in rows:
             yield f"{source}:{number}", row

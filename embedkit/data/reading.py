@@ -124,9 +124,18 @@ def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator
             return iter([_whole_file(stream, source, limit)])
         case "txt":
             return _read_txt(stream, source, limit)
-        case "jsonl" | "csv" | "tsv" | "parquet":
-            rows = _from_rows(named_rows(stream, source, form, max_line_bytes=limit), source, options)
-            return typed(rows) if form in ("csv", "tsv") else rows
+        case "jsonl" | "json" | "csv" | "tsv" | "parquet":
+            rows = named_rows(
+                stream,
+                source,
+                form,
+                max_line_bytes=limit,
+                delimiter=options.delimiter,
+                header=options.header,
+            )
+            separated = form in ("csv", "tsv")
+            documents = _from_rows(rows, source, options, separated=separated)
+            return typed(documents) if separated else documents
 
 
 def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Document]:
@@ -161,12 +170,20 @@ def _rst_heading(text: str) -> str:
     return ""
 
 
-def _from_rows(rows: Iterator[Row], source: str, options: ReadOptions) -> Iterator[Document]:
+def _from_rows(
+    rows: Iterator[Row], source: str, options: ReadOptions, *, separated: bool
+) -> Iterator[Document]:
+    numbered = separated and not options.header
     for number, row in rows:
         where = f"{source}:{number}"
+        if numbered and options.text_field is None:
+            options = _by_place(row, where, options)
         text_field = _pick(row, options.text_field, TEXT_FIELDS)
         if text_field is None:
-            raise RecordError(_missing(row, where, options.text_field or TEXT_FIELDS[0], "--text-field"))
+            hint = ", or --no-header where the first line is data" if separated and options.header else ""
+            raise RecordError(
+                _missing(row, where, options.text_field or TEXT_FIELDS[0], "--text-field") + hint
+            )
         id_field = _pick(row, options.id_field, ID_FIELDS)
         if id_field is None and options.id_field is not None:
             raise RecordError(_missing(row, where, options.id_field, "--id-field"))
@@ -176,6 +193,17 @@ def _from_rows(rows: Iterator[Row], source: str, options: ReadOptions) -> Iterat
         known = (text_field, id_field, title_field)
         metadata = {key: value for key, value in row.items() if key not in known}
         yield Document(doc_id, _as_text(row[text_field], where, text_field), title, metadata, source, number)
+
+
+def _by_place(row: Mapping[str, Any], where: str, options: ReadOptions) -> ReadOptions:
+    """Choose the columns of a file without a header: the text alone, or the id and the text."""
+    if len(row) > 2:
+        raise RecordError(
+            f"{where}: {len(row)} columns without a header; say which one holds the text, such as --text-field {len(row)}, "
+            "and which the id: --id-field 1"
+        )
+    id_field = options.id_field or ("1" if len(row) == 2 else None)
+    return replace(options, text_field=str(len(row)), id_field=id_field)
 
 
 def _missing(row: Mapping[str, Any], where: str, wanted: str, option: str) -> str:

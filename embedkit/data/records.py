@@ -13,7 +13,7 @@ from embedkit.data.formats import Format
 
 # Looked for in this order where the user names no field.
 ID_FIELDS = ("_id", "id", "doc_id")
-TEXT_FIELDS = ("text", "body", "content", "sentence")
+TEXT_FIELDS = ("text", "body", "content", "contents", "sentence")
 TITLE_FIELDS = ("title",)
 
 
@@ -72,6 +72,7 @@ class ReadOptions:
 
     `format` None goes by the file's name. `text_unit` says what one text is in a `.txt` file: a line, or the file.
     Longer lines than `max_line_bytes` are an error: a text of that size is nearly always a file without line ends.
+    `delimiter` separates the columns of CSV and TSV (None: by the file), and `header` says whether their first line names the columns.
     """
 
     format: Format | None = None
@@ -80,10 +81,16 @@ class ReadOptions:
     title_field: str | None = None
     text_unit: Literal["line", "file"] = "line"
     max_line_bytes: int = 16 * 2**20
+    delimiter: str | None = None
+    header: bool = True
 
     def __post_init__(self) -> None:
         if self.max_line_bytes < 1:
             raise ValueError(f"max_line_bytes is {self.max_line_bytes}; it must be at least 1")
+        if self.delimiter not in (None, "tab", "\\t") and (
+            len(self.delimiter or "") != 1 or self.delimiter in ('"', "\n", "\r")
+        ):
+            raise ValueError(f"delimiter is {self.delimiter!r}; it must be one sign, or tab")
 
 
 def titled_text(title: str, text: str) -> str:

@@ -58,7 +58,7 @@ def _counted(count: int, what: str) -> str:
 def walk(folder: Path) -> tuple[list[Path], LeftOut]:
     """Return the files of known formats below a folder, by name, and what was left out.
 
-    Hidden files and folders, links to folders, our own indexes and `PASSED_FOLDERS` are left out.
+    Hidden files and folders, links to folders, our own indexes, `PASSED_FOLDERS` and .json files are left out.
     """
     found: list[Path] = []
     left = LeftOut()
@@ -77,7 +77,7 @@ def walk(folder: Path) -> tuple[list[Path], LeftOut]:
             path = here / file
             if file.startswith("."):
                 left.counts["hidden files"] += 1
-            elif format_of(path) is None:
+            elif format_of(path) in (None, "json"):  # .json is a program's settings more often than rows
                 left.endings[path.suffix.lower()] += 1
             elif path.is_file():
                 found.append(path)

@@ -13,7 +13,7 @@ from embedkit.types import Float32
 
 
 class Embedder:
-    """Embeds documents or queries with an encoder's prompt for them; keeps count of texts, tokens and cut texts.
+    """Embeds documents or queries with an encoder's prompt for them; keeps count of texts, tokens, cut and empty texts.
 
     May be called from several threads: while the texts of one call are computed, those of another become tokens.
     """
@@ -24,6 +24,7 @@ class Embedder:
         self.texts = 0
         self.tokens = 0
         self.truncated = 0
+        self.empty = 0
         self._counting = Lock()
 
     def __call__(self, texts: Sequence[str]) -> Float32:
@@ -35,4 +36,5 @@ class Embedder:
                 self.texts += len(window.embeddings)
                 self.tokens += window.num_tokens
                 self.truncated += int(window.truncated.sum())
+                self.empty += int(window.empty.sum())
         return np.concatenate(parts) if parts else np.empty((0, self.encoder.dimension), np.float32)

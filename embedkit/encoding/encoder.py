@@ -60,6 +60,8 @@ class Encoder:
         self.tokenizer = folder.tokenizer
         self.backend = backend
         self.truncate_dim = truncate_dim
+        # What the folder itself cuts off is cut as sentence-transformers does it: what is left keeps its length.
+        self._renormalize = truncate_dim is not None and folder.modules.sentence.normalize
         self.token_budget = token_budget
         self.choice = choice
         self.merge_tokens = merge_tokens
@@ -83,7 +85,7 @@ class Encoder:
 
         `precision` "auto" takes the fastest that is as good as fp32 (see `embedkit.inference.precision`). `truncate_dim` keeps
         the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and normalizes again where the
-        model does. `interactive` says that somebody waits for a handful of short texts: what starts fastest computes them,
+        model does; None keeps as many as the folder says. `interactive` says that somebody waits for a handful of short texts: what starts fastest computes them,
         in fp32 where the precision is open. `merge_tokens` is the share of a long text's tokens that each layer merges, a
         little quality for speed; see `embedkit.inference.token_merging`. What was chosen is in `choice`.
 
@@ -115,7 +117,7 @@ class Encoder:
     @property
     def dimension(self) -> int:
         """E, the length of a vector."""
-        return self.truncate_dim or self.folder.embedding_size
+        return self.truncate_dim or self.folder.dimension
 
     @property
     def precision(self) -> Precision:
@@ -161,9 +163,10 @@ class Encoder:
 
         `prompt` is put before each text; None takes the model's default. `on_truncate` says what becomes of texts longer
         than the model reads: cut with a logged warning, an error, the mean of the vectors of all pieces, or cut silently.
+        A text that has no tokens at all becomes the zero vector, which is logged as a warning.
 
         Raises:
-            TextRefusedError: a text has no tokens at all, or is too long and `on_truncate` is "error".
+            TextRefusedError: a text is too long and `on_truncate` is "error".
         """
         if isinstance(texts, str):
             raise TypeError("texts is one string; it must be a sequence of strings")
@@ -178,7 +181,14 @@ class Encoder:
             )
         if not windows:
             return np.empty((0, self.dimension), dtype=np.float32)
-        return np.concatenate([window.embeddings for window in windows])
+        embeddings = np.concatenate([window.embeddings for window in windows])
+        empty = np.concatenate([window.empty for window in windows])
+        zeros = int((empty & ~embeddings.any(axis=1)).sum())
+        if zeros:
+            logger.warning(
+                "%d of %d texts have no tokens for this model: their vectors are zeros", zeros, len(texts)
+            )
+        return embeddings
 
     def encode_queries(self, queries: Sequence[str]) -> Float32:
         """Encode queries with the model's prompt for them: -> (Q, E) float32."""
@@ -219,7 +229,7 @@ class Encoder:
             tokenize_window,
             tokenizer=self.tokenizer,
             prompt=prompt,
-            repeat=prompt_tokens if on_truncate == "chunk" else 0,
+            prompt_tokens=prompt_tokens,
             on_truncate=on_truncate,
         )
         for window in one_ahead(tokenize, cut_windows(texts)):
@@ -230,15 +240,18 @@ class Encoder:
             embeddings = self._forward(window.batch, skip)
         if len(window.owners) > window.owners[-1] + 1:  # more sequences than texts
             embeddings = self._normalized(average_chunks(embeddings, window))
-        if self.truncate_dim is not None:
-            embeddings = self._normalized(np.ascontiguousarray(embeddings[:, : self.truncate_dim]))
+        if self.dimension < self.folder.embedding_size:
+            embeddings = np.ascontiguousarray(embeddings[:, : self.dimension])
+            embeddings = normalize(embeddings) if self._renormalize else embeddings
         tokens = int(window.batch.lengths.sum())
         return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, tokens)
 
     def _forward(self, batch: TokenBatch, skip: int) -> Float32:
-        """Run all sequences, longest first, in batches of at most `token_budget` tokens: -> (C, E)."""
-        out = np.empty((len(batch), self.folder.embedding_size), dtype=np.float32)
-        for rows in padded_batches(batch.lengths, self.token_budget):
+        """Run all sequences, longest first, in batches of at most `token_budget` tokens: -> (C, E); one without tokens is zeros."""
+        out = np.zeros((len(batch), self.folder.embedding_size), dtype=np.float32)
+        there = np.flatnonzero(batch.lengths)
+        for some in padded_batches(batch.lengths[there], self.token_budget):
+            rows = there[some]
             out[rows] = self.backend.pooled(batch.take(rows), skip=skip)
         return out
 

@@ -92,6 +92,12 @@ def encode_stream(
         for window in windows:
             size = len(window.embeddings)
             chunk, waiting[:] = waiting[:size], waiting[size:]
+            if options.fail_on_empty and window.empty.any():
+                document = chunk[int(np.argmax(window.empty))]
+                raise RecordError(
+                    f"{document.where}: the text {document.text[:60]!r} has no tokens for this model. Remove the row, or pass "
+                    "--on-empty warn"
+                )
             yield chunk, window
     except TextRefusedError as exc:  # of the window that would have come next
         raise RecordError(f"{waiting[exc.row].where}: {exc}") from exc

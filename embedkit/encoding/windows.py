@@ -48,6 +48,9 @@ class TokenizedWindow:
 class EncodedWindow:
     """The vectors of some consecutive texts, and what there is to say about them.
 
+    `empty` texts hold white space at most, or only signs that the tokenizer drops. Where a model puts no tokens of its own around
+    a text, as static ones do not, their vectors are zeros.
+
     Shapes:
         embeddings: (N, E) float32; truncated, empty: (N,) bool; num_tokens counts what the model has read
     """
@@ -73,18 +76,18 @@ def cut_windows(texts: Iterator[str]) -> Iterator[list[str]]:
 
 
 def tokenize_window(
-    texts: list[str], tokenizer: Tokenizer, *, prompt: str, repeat: int, on_truncate: OnTruncate
+    texts: list[str], tokenizer: Tokenizer, *, prompt: str, prompt_tokens: int, on_truncate: OnTruncate
 ) -> TokenizedWindow:
-    """Put the prompt before each distinct text and make tokens of it; each chunk repeats the first `repeat` tokens.
+    """Put the prompt before each distinct text and make tokens of it; each chunk repeats the prompt.
 
     Raises:
-        TextRefusedError: a text has no tokens at all, or is too long and `on_truncate` is "error".
+        TextRefusedError: a text is too long and `on_truncate` is "error".
     """
     number: dict[str, int] = {}  # equal texts are encoded once
     rows = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
     distinct = [prompt + text for text in number] if prompt else list(number)
     if on_truncate == "chunk":
-        batch, owners = tokenizer.encode_chunks(distinct, repeat=repeat)
+        batch, owners = tokenizer.encode_chunks(distinct, repeat=prompt_tokens)
         truncated = np.zeros(len(distinct), dtype=np.bool_)
     else:
         batch = tokenizer.encode(distinct)
@@ -98,15 +101,22 @@ def tokenize_window(
             f"reads {tokenizer.max_length:,}. Cut it, or pass --on-truncate chunk|warn|ok",
             first,
         )
-    if int(batch.lengths.min()) == 0:
-        first = int(np.flatnonzero(rows == owners[int(batch.lengths.argmin())])[0])
-        raise TextRefusedError(
-            f"the text {texts[first][:60]!r} has no tokens, and this model adds none of its own; "
-            "there must be one at least. Remove it",
-            first,
-        )
-    empty = np.array([not text or text.isspace() for text in number], dtype=np.bool_)
+    # No longer than the template and the prompt: perhaps there is nothing of the text itself.
+    bare = batch.lengths[np.flatnonzero(np.diff(owners, prepend=-1))] <= (
+        tokenizer.single.num_special + prompt_tokens
+    )
+    empty = np.array(
+        [
+            not text or text.isspace() or (is_bare and not _has_tokens(tokenizer, text))
+            for text, is_bare in zip(number, bare.tolist(), strict=True)
+        ],
+        dtype=np.bool_,
+    )
     return TokenizedWindow(batch, owners, rows, truncated[rows], empty[rows])
+
+
+def _has_tokens(tokenizer: Tokenizer, text: str) -> bool:
+    return int(tokenizer.encode([text]).lengths[0]) > tokenizer.single.num_special
 
 
 def average_chunks(embeddings: Float32, window: TokenizedWindow) -> Float32:
@@ -114,5 +124,6 @@ def average_chunks(embeddings: Float32, window: TokenizedWindow) -> Float32:
     weights = window.batch.lengths.astype(np.float32)[:, None]
     starts = np.flatnonzero(np.diff(window.owners, prepend=-1))
     summed = np.add.reduceat(embeddings * weights, starts, axis=0)
-    averaged: Float32 = (summed / np.add.reduceat(weights, starts, axis=0)).astype(np.float32)
+    totals = np.maximum(np.add.reduceat(weights, starts, axis=0), 1)
+    averaged: Float32 = (summed / totals).astype(np.float32)
     return averaged

@@ -193,23 +193,23 @@ def _cosines(pairs: Sequence[tuple[str, str]], embed: Embed) -> Floats:
 
 
 def unit_vectors(texts: Sequence[str], embed: Embed) -> Floats:
-    """Embed texts and scale each vector to length 1: (N, E) float64.
+    """Embed texts and scale each vector to length 1: (N, E) float64; a zero vector, of a text without tokens, stays zero.
 
     Raises:
         ValueError: `embed` returns another shape than (N, E).
-        EvaluationError: a vector holds NaN or infinity, or has length 0; the message quotes its text.
+        EvaluationError: a vector holds NaN or infinity; the message quotes its text.
     """
     vectors = np.asarray(embed(texts), np.float64)
     if vectors.ndim != 2 or len(vectors) != len(texts):
         raise ValueError(f"embed returned shape {vectors.shape} for {len(texts)} texts; it must be (N, E)")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    for wrong, what in ((~np.isfinite(lengths), "NaN or infinity in it"), (lengths == 0, "the length 0")):
-        if wrong.any():
-            text = texts[int(np.argmax(wrong))]
-            shown = text if len(text) <= 60 else text[:60] + "…"
-            raise EvaluationError(
-                f"{int(wrong.sum())} of {len(texts)} vectors have {what}, the first for {shown!r}; a cosine needs a "
-                "direction. Check the model with this text"
-            )
-    unit: Floats = vectors / lengths
+    wrong = ~np.isfinite(lengths)
+    if wrong.any():
+        text = texts[int(np.argmax(wrong))]
+        shown = text if len(text) <= 60 else text[:60] + "…"
+        raise EvaluationError(
+            f"{int(wrong.sum())} of {len(texts)} vectors have NaN or infinity in it, the first for {shown!r}; a cosine needs a "
+            "direction. Check the model with this text"
+        )
+    unit: Floats = vectors / np.where(lengths == 0, 1, lengths)
     return unit

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Position = Literal["learned", "sinusoidal", "rope"]
 PoolingMode = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_len"]
-DenseActivation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
+DenseActivation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid", "elu", "leaky_relu"]
 HeadPooling = Literal["cls", "mean"]
 HeadActivation = Literal["tanh", "gelu", "gelu_tanh", "relu", "silu"]
 
@@ -23,7 +23,7 @@ class EncoderConfig:
     | family | pieces |
     |---|---|
     | BERT | learned positions, token types, layer norm after each sublayer |
-    | RoBERTa, XLM-R | the same with `position_offset` = padding id + 1 |
+    | RoBERTa, XLM-R, CamemBERT | the same with `position_offset` = padding id + 1 |
     | DistilBERT | the same without token types |
     | MPNet | position offset and `relative_attention_num_buckets` (Song et al. 2020) |
     | ALBERT | `embedding_size` < `hidden_size`, `num_hidden_groups` < `num_hidden_layers` (Lan et al. 2020) |
@@ -110,15 +110,35 @@ class DenseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerNormConfig:
+    """A layer norm after pooling."""
+
+    size: int
+    eps: float = 1e-5  # as torch.nn.LayerNorm has it
+
+    @property
+    def in_features(self) -> int:
+        return self.size
+
+    @property
+    def out_features(self) -> int:
+        return self.size
+
+
+HeadLayer = DenseConfig | LayerNormConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class SentenceConfig:
     """How token vectors become a sentence vector; several pooling modes are concatenated in their order.
 
-    `pool_prompt` False leaves the first special token and the prompt's tokens out of the pooling.
+    `dense` are the layers that follow, dense ones and layer norms. `pool_prompt` False leaves the first special token and the
+    prompt's tokens out of the pooling.
     """
 
     pooling: tuple[PoolingMode, ...] = ("mean",)
     pool_prompt: bool = True
-    dense: tuple[DenseConfig, ...] = ()
+    dense: tuple[HeadLayer, ...] = ()
     normalize: bool = False
 
     def __post_init__(self) -> None:
@@ -138,7 +158,7 @@ class HeadConfig:
 
     | family | pieces |
     |---|---|
-    | BERT, RoBERTa, XLM-R, MPNet, ALBERT | first token, tanh |
+    | BERT, RoBERTa, XLM-R, CamemBERT, MPNet, ALBERT | first token, tanh |
     | DistilBERT | first token, relu |
     | ModernBERT | first token or mean, gelu, no bias, norm |
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedkit.model.config import DenseActivation, SentenceConfig
+from embedkit.model.config import DenseActivation, HeadLayer, LayerNormConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.layers import runs_of, split_runs
 from embedkit.model.pooling import pool
@@ -20,6 +20,8 @@ DENSE_ACTIVATIONS: dict[DenseActivation, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "sigmoid": nn.Sigmoid,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
 }
 
 
@@ -33,13 +35,7 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = config
-        self.dense = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(dense.in_features, dense.out_features, bias=dense.bias),
-                DENSE_ACTIVATIONS[dense.activation](),
-            )
-            for dense in config.dense
-        )
+        self.dense = nn.ModuleList(_layer(layer) for layer in config.dense)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
@@ -87,3 +83,10 @@ class SentenceEncoder(nn.Module):
             pooled = dense(pooled)
         # The norm is taken in fp32: in half precision vectors come out 0.1 % too long or too short.
         return F.normalize(pooled.float(), dim=-1).to(pooled.dtype) if self.config.normalize else pooled
+
+
+def _layer(layer: HeadLayer) -> nn.Sequential:
+    if isinstance(layer, LayerNormConfig):
+        return nn.Sequential(nn.LayerNorm(layer.size, eps=layer.eps))
+    linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
+    return nn.Sequential(linear, DENSE_ACTIVATIONS[layer.activation]())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedkit.model.config import DenseConfig, EncoderConfig, HeadConfig
+from embedkit.model.config import EncoderConfig, HeadConfig, HeadLayer, LayerNormConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -39,9 +39,11 @@ def _layer(config: EncoderConfig, name: str, *, first: bool) -> Shapes:
     return shapes | _norm(f"{name}.mlp_norm", hidden, bias=config.norm_bias)
 
 
-def dense_shapes(dense: DenseConfig) -> Shapes:
-    """Return the shapes of one dense layer after pooling."""
-    return _linear("0", dense.in_features, dense.out_features, bias=dense.bias)
+def dense_shapes(layer: HeadLayer) -> Shapes:
+    """Return the shapes of one layer after pooling."""
+    if isinstance(layer, LayerNormConfig):
+        return _norm("0", layer.size, bias=True)
+    return _linear("0", layer.in_features, layer.out_features, bias=layer.bias)
 
 
 def head_shapes(config: EncoderConfig, head: HeadConfig) -> Shapes:

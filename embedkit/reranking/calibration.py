@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.checkpoint.st_modules import read_json
+from embedkit.checkpoint.json_files import read_json
 from embedkit.errors import CheckpointError, EvaluationError
 from embedkit.storage.files import write_text
 

@@ -104,21 +104,68 @@ class Answer:
 def read_requests(stream: BinaryIO, source: str) -> Iterator[Request]:
     """Read lines such as {"query": "…", "candidates": [{"id": "…", "text": "…", "score": 0.7}, …]}.
 
-    A candidate may have a `title` and any other keys, or be a text alone; no candidates are a request too.
+    A candidate may have a `title` and any other keys, or be a text alone; no candidates are a request too. Lines of hits, each
+    with its `query`, as `embedkit search --queries` prints them, make a request of those that follow one another.
 
     Raises:
         RecordError: a line is not JSON, or lacks its query or the text of a candidate; the message names the line.
     """
+    hits: list[Json] = []
+    first_hit = source
     for number, line in read_lines(stream, source, ReadOptions.max_line_bytes):
-        if line.strip():
-            yield _request(line, f"{source}:{number}")
+        if not line.strip():
+            continue
+        where = f"{source}:{number}"
+        row = _parsed(line, where)
+        if hits and not (_is_hit(row) and _query_of(row) == _query_of(hits[0])):
+            yield _of_hits(hits, first_hit)
+            hits = []
+        if _is_hit(row):
+            _check_hit(row, where)
+            first_hit = first_hit if hits else where
+            hits.append(row)
+        else:
+            yield _request(row, where)
+    if hits:
+        yield _of_hits(hits, first_hit)
 
 
-def _request(line: str, where: str) -> Request:
+def _parsed(line: str, where: str) -> Any:  # Any: whatever JSON holds
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except ValueError as exc:
         raise RecordError(f"{where}: not JSON ({exc}). Each line must be one JSON object") from exc
+
+
+def _is_hit(row: Any) -> bool:  # Any: whatever JSON holds
+    """Tell a hit of a search, which has a text of its own, from a query with its candidates."""
+    return (
+        isinstance(row, dict)
+        and "text" in row
+        and ("query" in row or "query_id" in row)
+        and not any(key in row for key in CANDIDATE_KEYS)
+    )
+
+
+def _query_of(row: Json) -> tuple[Any, Any]:  # Any: whatever JSON holds
+    return row.get("query_id"), row.get("query")
+
+
+def _check_hit(row: Json, where: str) -> None:
+    if not isinstance(row.get("query"), str):
+        raise RecordError(
+            f"{where}: a hit of query {row.get('query_id')!r} without the query's text; keys here: {', '.join(row)}. "
+            "Add it as 'query', or rerank a TREC run with --run, --queries and --documents"
+        )
+
+
+def _of_hits(hits: Sequence[Json], where: str) -> Request:
+    asked = {name: hits[0][name] for name in ("query_id", "query") if name in hits[0]}
+    candidates = [{key: value for key, value in hit.items() if key not in asked} for hit in hits]
+    return _request(asked | {CANDIDATE_KEYS[0]: candidates}, where)
+
+
+def _request(row: Any, where: str) -> Request:  # Any: whatever JSON holds
     keys = ", ".join(row) if isinstance(row, dict) else "none"
     query = row.get("query") if isinstance(row, dict) else None
     key = next((key for key in CANDIDATE_KEYS if isinstance(row, dict) and key in row), None)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import rerank_hits
 
 Embeddings = npt.NDArray[np.float32]
+Found = TypeVar("Found")  # what a search makes of a hit
 
 
 class SearchIndex(Protocol):
@@ -71,8 +72,9 @@ class Retriever:
         dense: list[list[Hit]] = [[] for _ in queries]
         text: list[list[Hit]] = [[] for _ in queries]
         if options.mode != "text":
-            dense = self.index.search(
-                self._embed(queries, options.mode), k=width, where=options.where, group=group
+            dense = search_directed(
+                self._embed(queries, options.mode),
+                lambda some: self.index.search(some, k=width, where=options.where, group=group),
             )
         if options.mode != "dense":
             text = self.index.search_text(queries, k=width, where=options.where, group=group)
@@ -108,8 +110,9 @@ class Retriever:
         options = options if options is not None else SearchOptions()
         if not queries or options.mode != "dense" or self.reranker is not None:
             return [[(hit.doc_id, hit.score) for hit in hits] for hits in self.search(queries, options)]
-        found = self.index.search_ids(
-            self._embed(queries, options.mode), k=options.k, where=options.where, group=options.group
+        found = search_directed(
+            self._embed(queries, options.mode),
+            lambda some: self.index.search_ids(some, k=options.k, where=options.where, group=options.group),
         )
         least = options.min_score
         return [[named for named in some if least is None or named[1] >= least] for some in found]
@@ -118,6 +121,17 @@ class Retriever:
         if self.embed is None:
             raise ValueError(f"a search in mode {mode!r} needs `embed`")
         return self.embed(queries)
+
+
+def search_directed(
+    queries: Embeddings, find: Callable[[Embeddings], list[list[Found]]]
+) -> list[list[Found]]:
+    """Search with those of (Q, E) queries that are not all zeros, as of a text without tokens: those find nothing."""
+    directed = np.asarray(queries.any(axis=1))
+    if directed.all():
+        return find(queries)
+    found = iter(find(queries[directed]) if directed.any() else [])
+    return [next(found) if has else [] for has in directed.tolist()]
 
 
 def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:

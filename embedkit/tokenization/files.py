@@ -1,4 +1,4 @@
-"""The files of a tokenizer: `tokenizer.json`, or vocabularies from which one is built."""
+"""The files of a tokenizer: `tokenizer.json`, or vocabularies from which one is built, and what stands beside them."""
 
 from __future__ import annotations
 
@@ -7,87 +7,89 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models
 
 from embedkit.errors import CheckpointError
+from embedkit.tokenization.added_tokens import add_tokens
+from embedkit.tokenization.classes import BYTE_LEVEL, USUAL_TOKENS, WORD_PIECE, apply_class
+
+Json = dict[str, Any]  # Any: whatever JSON holds
 
 
-def read_tokenizer_config(folder: Path) -> dict[str, Any]:  # Any: whatever JSON holds
-    """Read what `tokenizer_config.json` and `special_tokens_map.json` say, where they are there."""
-    return _read_json(folder / "tokenizer_config.json") | _read_json(folder / "special_tokens_map.json")
-
-
-def load_backend(folder: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Read `tokenizer.json`, or build the tokenizer of `vocab.txt`, or of `vocab.json` and `merges.txt`.
+def read_tokenizer_config(folder: Path) -> Json:
+    """Read `tokenizer_config.json`, and `special_tokens_map.json` unless the former lists the added tokens itself.
 
     Raises:
-        CheckpointError: none of them is there, or a vocabulary lacks the tokens at the ends of a text.
+        CheckpointError: a file is not JSON, or asks for what is not computed.
+    """
+    path = folder / "tokenizer_config.json"
+    config = _read_json(path)
+    if config.get("split_special_tokens"):
+        raise CheckpointError(
+            f"{path}: split_special_tokens is true; special tokens in a text are always read as such here. Set it to false"
+        )
+    return (
+        config
+        if "added_tokens_decoder" in config
+        else config | _read_json(folder / "special_tokens_map.json")
+    )
+
+
+def class_name(config: Json, model_class: str | None, *, as_is: bool) -> str | None:
+    """Return which of transformers' classes reads a folder, without `Fast` at its end; None: tokenizer.json stands as it is."""
+    named = config.get("tokenizer_class") or model_class
+    return None if as_is or not isinstance(named, str) else named.removesuffix("Fast")
+
+
+def load_backend(folder: Path, config: Json, name: str | None) -> tokenizers.Tokenizer:
+    """Read `tokenizer.json`, or build the tokenizer of `vocab.txt`, or of `vocab.json` and `merges.txt`.
+
+    `name` is the class that transformers would use: it may read a text otherwise than the file says, and adds tokens.
+
+    Raises:
+        CheckpointError: none of them is there, a vocabulary is of another class, or it lacks the tokens at the ends of a text.
         Exception: the library's own, bare, for a damaged file.
     """
     if (folder / "tokenizer.json").is_file():
-        return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    else:
+        backend, name = _from_vocabulary(folder, config, name)
+    backend = add_tokens(backend, config, name, folder)
+    apply_class(backend, config, name, folder)
+    return backend
+
+
+def _from_vocabulary(folder: Path, config: Json, name: str | None) -> tuple[tokenizers.Tokenizer, str | None]:
+    """Build a tokenizer without normalizer and template, which its class adds; also return the class."""
+    known: tuple[str, ...]
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
     if (folder / "vocab.txt").is_file():
-        return _wordpiece(folder / "vocab.txt", config)
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return _byte_level_bpe(folder / "vocab.json", folder / "merges.txt", config)
-    raise CheckpointError(
-        f"{folder}: no tokenizer; looked for tokenizer.json, vocab.txt, or vocab.json with merges.txt. "
-        "Copy one of them from where the model came from"
-    )
-
-
-def _wordpiece(vocab: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Build BERT's tokenizer from its vocabulary, as its authors' code splits and normalises text."""
-    lowercase = bool(config.get("do_lower_case", True))
-    unknown = _token(config.get("unk_token")) or "[UNK]"
-    backend = tokenizers.Tokenizer(models.WordPiece.from_file(str(vocab), unk_token=unknown))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
-        strip_accents=config.get("strip_accents"),
-        lowercase=lowercase,
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    known = {
-        role: _token(config.get(f"{role}_token")) or f"[{role.upper()}]"
-        for role in ("pad", "unk", "cls", "sep", "mask")
-    }
-    backend.add_special_tokens([token for token in known.values() if backend.token_to_id(token) is not None])
-    sep, cls = (_end_token(backend, vocab, known[role]) for role in ("sep", "cls"))
-    backend.post_processor = processors.BertProcessing(sep, cls)
-    return backend
-
-
-def _byte_level_bpe(vocab: Path, merges: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Build RoBERTa's tokenizer from its vocabulary and merges."""
-    backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
-    prefix = bool(config.get("add_prefix_space", False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    backend.decoder = decoders.ByteLevel()
-    usual = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>"}
-    known = {role: _token(config.get(f"{role}_token")) or token for role, token in usual.items()}
-    backend.add_special_tokens([token for token in known.values() if backend.token_to_id(token) is not None])
-    mask = _token(config.get("mask_token")) or "<mask>"
-    if backend.token_to_id(mask) is not None:  # the mask takes the space before it, as in RoBERTa
-        backend.add_special_tokens([tokenizers.AddedToken(mask, lstrip=True, special=True)])
-    sep, cls = (_end_token(backend, vocab, known[role]) for role in ("sep", "cls"))
-    backend.post_processor = processors.RobertaProcessing(
-        sep, cls, trim_offsets=True, add_prefix_space=prefix
-    )
-    return backend
-
-
-def _end_token(backend: tokenizers.Tokenizer, vocab: Path, token: str) -> tuple[str, int]:
-    found = backend.token_to_id(token)
-    if found is None:
+        path, known = folder / "vocab.txt", WORD_PIECE
+    elif vocab.is_file() and merges.is_file():
+        path, known = vocab, BYTE_LEVEL
+    else:
         raise CheckpointError(
-            f"{vocab}: there is no {token!r}, which stands at an end of every text. Take the model's own vocabulary"
+            f"{folder}: no tokenizer; looked for tokenizer.json, vocab.txt, or vocab.json with merges.txt. "
+            "Copy one of them from where the model came from"
         )
-    return token, found
+    if name not in (None, "PreTrainedTokenizer", "TokenizersBackend", *USUAL_TOKENS):
+        raise CheckpointError(
+            f"{path}: the vocabulary of a {name}; without a tokenizer.json embedkit builds {', '.join(known)}. "
+            "Let transformers write one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    model: models.Model
+    decoder: decoders.Decoder
+    if path is vocab:
+        model, decoder = models.BPE.from_file(str(vocab), str(merges)), decoders.ByteLevel()
+    else:
+        unknown = _token(config.get("unk_token")) or "[UNK]"
+        model, decoder = models.WordPiece.from_file(str(path), unk_token=unknown), decoders.WordPiece()
+    backend = tokenizers.Tokenizer(model)
+    backend.decoder = decoder
+    return backend, name if name in known else known[0]
 
 
-def find_special_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, str]:
+def find_special_tokens(backend: tokenizers.Tokenizer, config: Json) -> dict[str, str]:
     """Find the special tokens: named in the config, else the usual names that the vocabulary holds."""
     usual = {
         "pad": ("[PAD]", "<pad>"),
@@ -113,7 +115,7 @@ def _token(entry: Any) -> str | None:
     return entry if isinstance(entry, str) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:  # Any: whatever JSON holds
+def _read_json(path: Path) -> Json:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
+from tokenizers import normalizers
 
 from embedkit.errors import CheckpointError
 from embedkit.tokenization.batch import TokenBatch
-from embedkit.tokenization.files import find_special_tokens, load_backend, read_tokenizer_config
+from embedkit.tokenization.classes import lowercases
+from embedkit.tokenization.files import class_name, find_special_tokens, load_backend, read_tokenizer_config
 
 Truncation = Literal["second", "longest_first"]
+Side = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,18 @@ class Template:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Wraps `tokenizers.Tokenizer`, whose own truncation and padding stay off: it is never changed after loading."""
+    """Wraps `tokenizers.Tokenizer`, whose own truncation and padding stay off: it is never changed after loading.
+
+    `truncation_side` is where a text that is too long loses its tokens. A model2vec model cuts it to `max_chars` characters
+    first, and then drops the unknown tokens of what is left (`drop_unknown`).
+    """
 
     backend: tokenizers.Tokenizer
     special_tokens: dict[str, str]  # role ("pad", "cls", "sep", "mask", "unk") -> token
     max_length: int
-    lowercase: bool = False
+    truncation_side: Side = "right"
+    max_chars: int | None = None
+    drop_unknown: bool = False
 
     def __post_init__(self) -> None:
         self.backend.no_truncation()
@@ -60,29 +69,56 @@ class Tokenizer:
         max_length: int | None = None,
         default_max_length: int = 512,
         lowercase: bool = False,
+        model_class: str | None = None,
+        as_is: bool = False,
     ) -> Tokenizer:
-        """Read `tokenizer.json`, or `vocab.txt`, or `vocab.json` and `merges.txt`.
+        """Read `tokenizer.json`, or `vocab.txt`, or `vocab.json` and `merges.txt`, as transformers reads them.
 
-        `max_length` None takes what `tokenizer_config.json` says, else `default_max_length`.
+        `max_length` None takes what `tokenizer_config.json` says, else `default_max_length`. `model_class` is the class of
+        transformers' that stands for the model where that file names none; with `as_is` no class overrules `tokenizer.json`.
+        `lowercase` lower-cases every text first.
 
         Raises:
-            CheckpointError: none of them is there, or one cannot be read.
+            CheckpointError: none of them is there, or one cannot be read, or it asks for what is not computed.
         """
         folder = Path(folder)
         config = read_tokenizer_config(folder)
         if max_length is None:
-            given = config.get("model_max_length")
+            given = config.get("model_max_length", config.get("max_len"))
             # Where the model sets no limit, its config holds an absurdly large number.
             max_length = given if isinstance(given, int) and given < 10**6 else default_max_length
         try:
-            backend = load_backend(folder, config)
-            return cls(backend, find_special_tokens(backend, config), max_length, lowercase)
+            backend = load_backend(folder, config, class_name(config, model_class, as_is=as_is))
+            side = config.get("truncation_side") or (backend.truncation or {}).get("direction", "right")
+            if lowercase and not lowercases(backend):
+                own = [] if backend.normalizer is None else [backend.normalizer]
+                backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+            return cls(backend, find_special_tokens(backend, config), max_length, _side(side, folder))
         except CheckpointError:
             raise
         except Exception as exc:  # the library raises bare Exception for every damaged file
-            raise CheckpointError(
-                f"{folder}: the tokenizer files cannot be read ({exc}). Copy them again from where the model came from"
-            ) from exc
+            raise _unreadable(folder, exc) from exc
+
+    @classmethod
+    def load_file(cls, path: str | Path, *, default_max_length: int) -> Tokenizer:
+        """Read a `tokenizer.json` with nothing beside it; the limit is the file's own, where it has one.
+
+        Raises:
+            CheckpointError: the file is missing or cannot be read.
+        """
+        path = Path(path)
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as exc:  # the library raises bare Exception for every damaged file
+            raise _unreadable(path, exc) from exc
+        cut = backend.truncation or {}
+        side = _side(cut.get("direction", "right"), path)
+        return cls(
+            backend,
+            find_special_tokens(backend, {}),
+            min(cut.get("max_length", default_max_length), default_max_length),
+            side,
+        )
 
     def save(self, folder: str | Path, *, token_types: bool = True) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
@@ -99,6 +135,8 @@ class Tokenizer:
             "model_input_names": ["input_ids", *types, "attention_mask"],
             **names,
         }
+        if self.truncation_side == "left":
+            config["truncation_side"] = "left"
         for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", names)):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -109,7 +147,10 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the ids of a text."""
-        content = self.backend.to_str() + ("|lowercase" if self.lowercase else "")
+        content = self.backend.to_str()
+        content += "|cut on the left" if self.truncation_side == "left" else ""
+        content += "" if self.max_chars is None else f"|cut to {self.max_chars} characters"
+        content += "|without unknown tokens" if self.drop_unknown else ""
         return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
     def special_id(self, role: str) -> int:
@@ -145,19 +186,23 @@ class Tokenizer:
     def pair(self) -> Template:
         """The template around two texts."""
         plain = self.backend.encode("a", "a")
-        special = [bool(flag) for flag in plain.special_tokens_mask]
-        start = special.index(False)
-        middle = special.index(True, start)
-        second = special.index(False, middle)
-        end = special.index(True, second) if True in special[second:] else len(special)
-        ids, types = plain.ids, [*plain.type_ids, 0]
-        kinds = (types[0], types[start], types[middle], types[second], types[end] if end < len(ids) else 0)
+        places: tuple[list[int], list[int]] = ([], [])
+        for i, sequence in enumerate(plain.sequence_ids):
+            if sequence is not None and not plain.special_tokens_mask[i]:
+                places[sequence].append(i)
+        start, middle, second, end = places[0][0], places[0][-1] + 1, places[1][0], places[1][-1] + 1
+        ids, types = plain.ids, plain.type_ids
+        kinds = (
+            types[0],
+            types[start],
+            types[middle],
+            types[second],
+            types[end] if end < len(ids) else 0,
+        )
         return Template(tuple(ids[:start]), tuple(ids[middle:second]), tuple(ids[end:]), kinds)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return each text's ids without special tokens and without cutting."""
-        if self.lowercase:
-            texts = [text.lower() for text in texts]
         return [
             encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
@@ -169,11 +214,14 @@ class Tokenizer:
         flat: list[int] = []
         lengths = np.empty(len(texts), dtype=np.int64)
         full = np.empty(len(texts), dtype=np.int64)
-        for i, ids in enumerate(self.ids(texts)):
-            full[i] = len(ids) + template.num_special
-            lengths[i] = min(full[i], self.max_length)
+        limit = self.max_chars
+        for i, ids in enumerate(self.ids(texts if limit is None else [text[:limit] for text in texts])):
+            kept = self._known(self._first(ids, room))
+            lengths[i] = len(kept) + template.num_special
+            cut = len(ids) > room or (limit is not None and len(texts[i]) > limit)
+            full[i] = max(len(ids) + template.num_special, lengths[i] + 1) if cut else lengths[i]
             flat += template.prefix
-            flat += ids if len(ids) <= room else ids[:room]
+            flat += kept
             flat += template.suffix
         return TokenBatch(np.array(flat, dtype=np.int64), lengths, None, full)
 
@@ -202,7 +250,7 @@ class Tokenizer:
             for start in range(repeat, max(len(ids), repeat + 1), room):
                 before = len(flat)
                 flat += head
-                flat += ids[start : start + room]
+                flat += self._known(ids[start : start + room])
                 flat += template.suffix
                 lengths.append(len(flat) - before)
                 owners.append(i)
@@ -236,7 +284,8 @@ class Tokenizer:
             left = ids_of[text]
             full[i] = len(left) + len(right) + template.num_special
             keep_left, keep_right = _fit(len(left), len(right), room, truncation)
-            parts = (template.prefix, left[:keep_left], template.middle, right[:keep_right], template.suffix)
+            first_ids, second_ids = self._first(left, keep_left), self._first(right, keep_right)
+            parts = (template.prefix, first_ids, template.middle, second_ids, template.suffix)
             before = len(flat)
             for part, kind in zip(parts, template.type_ids, strict=True):
                 flat += part
@@ -246,11 +295,41 @@ class Tokenizer:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return where each token of the text starts and ends, in characters; special tokens left out."""
-        encoding = self.backend.encode(text.lower() if self.lowercase else text, add_special_tokens=False)
-        return list(encoding.offsets)
+        return list(self.backend.encode(text, add_special_tokens=False).offsets)
 
     def with_max_length(self, max_length: int) -> Tokenizer:
         return replace(self, max_length=max_length)
+
+    def _first(self, ids: list[int], count: int) -> list[int]:
+        """Return the `count` tokens that a cut leaves of a text: the first, or where it is cut on the left the last."""
+        if len(ids) <= count:
+            return ids
+        return ids[:count] if self.truncation_side == "right" else ids[len(ids) - count :]
+
+    def _known(self, ids: list[int]) -> list[int]:
+        if not self.drop_unknown:
+            return ids
+        unknown = self._unknown
+        return [number for number in ids if number != unknown]
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The number of what the vocabulary itself calls unknown."""
+        model = json.loads(self.backend.to_str())["model"]
+        token = model.get("unk_token")
+        return model.get("unk_id") if token is None else self.backend.token_to_id(token)
+
+
+def _side(side: object, where: Path) -> Side:
+    if side not in get_args(Side):
+        raise CheckpointError(f"{where}: truncation_side is {side!r}; it must be right or left. Correct it")
+    return cast("Side", side)
+
+
+def _unreadable(where: Path, exc: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{where}: the tokenizer files cannot be read ({exc}). Copy them again from where the model came from"
+    )
 
 
 def _fit(left: int, right: int, room: int, truncation: Truncation) -> tuple[int, int]:

@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import compress, islice
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedkit.data.records import Document, titled_text
 
 from ..storage.codes import FloatArray
-from ..storage.commit import WHOLE, Addition, Change, Update, prepare_vectors
+from ..storage.commit import WHOLE, Addition, Change, Update, prepare_vectors, with_direction
 from ..storage.documents import (
     Passage,
     begin_run,
@@ -47,7 +48,7 @@ _EMBEDDERS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """How far a build is. `read` counts documents; `empty` ones hold no text, so no search can find them."""
+    """How far a build is. `read` counts documents; `empty` ones hold no text that the model reads, so no search can find them."""
 
     read: int = 0
     added: int = 0
@@ -73,6 +74,19 @@ class _Batch:
     texts: list[str] = field(default_factory=list)
     futures: list[Future[FloatArray]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, kept: NDArray[np.bool_]) -> None:
+        """Take away the passages whose vectors are not kept; a document that has no others is an empty one."""
+        if kept.all():
+            return
+        at = 0
+        for number, addition in enumerate(self.additions):
+            own = kept[at : at + len(addition.passages)].tolist()
+            at += len(own)
+            if not all(own):
+                left = list(compress(addition.passages, own))
+                self.additions[number] = replace(addition, passages=left)
+                self.counts["empty"] += not left
 
 
 def build(
@@ -199,21 +213,26 @@ class _Build:
 
     def _finish(self, batch: _Batch) -> Iterator[BuildReport]:
         """Wait for a batch's vectors and commit it."""
-        vectors = np.empty((len(batch.texts), self.index.settings.dimension), np.float32)
-        at = 0
+        settings = self.index.settings
+        parts = [np.empty((0, settings.dimension), np.float32)]
+        kept = [np.empty(0, np.bool_)]
         names = [repr(addition.document.doc_id) for addition in batch.additions for _ in addition.passages]
-        for future in batch.futures:
+        for number, future in enumerate(batch.futures):
             found = future.result()
-            part = prepare_vectors(found, self.index.settings, names[at : at + _SLICE_TEXTS])
-            vectors[at : at + len(part)] = part
-            at += len(part)
-            yield self._now(embedded=self.report.embedded + len(part))
+            kept.append(with_direction(found, settings))
+            of_part = names[number * _SLICE_TEXTS : (number + 1) * _SLICE_TEXTS]
+            if not kept[-1].all():
+                found, of_part = found[kept[-1]], list(compress(of_part, kept[-1].tolist()))
+            parts.append(prepare_vectors(found, settings, of_part))
+            yield self._now(embedded=self.report.embedded + len(kept[-1]))
+        vectors = np.concatenate(parts)
+        batch.leave_out(np.concatenate(kept))
         if batch.additions or batch.updates:
             change = Change(batch.additions, batch.updates, batch.replaced, frozenset(batch.fields))
             self.index.need_writer().commit(change, vectors)
             self.index.settle()
         counts = {name: getattr(self.report, name) + count for name, count in batch.counts.items()}
-        yield self._now(**counts, passages=self.report.passages + len(batch.texts))
+        yield self._now(**counts, passages=self.report.passages + len(vectors))
 
 
 def find_vanished(index: Index, within: Callable[[str], bool]) -> list[int]:

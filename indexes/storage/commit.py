@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedkit.data.records import Document
 from embedkit.errors import IndexMismatchError
@@ -107,6 +108,13 @@ def prepare_vectors(vectors: FloatArray, settings: Settings, names: Sequence[str
             "Build the index with --storage float32"
         )
     return vectors
+
+
+def with_direction(vectors: FloatArray, settings: Settings) -> NDArray[np.bool_]:
+    """Say which of (N, E) vectors an index can take: for cosine those that are not all zeros, as of a text without tokens."""
+    if settings.metric != "cosine":
+        return np.ones(len(vectors), np.bool_)
+    return np.asarray(vectors.any(axis=1))
 
 
 class Writer:

@@ -46,7 +46,7 @@ def test_a_file_becomes_vectors_with_ids_and_a_summary(
     assert notes == [
         f"warning: 1 texts were cut to the 32 tokens that the model reads; the first is {corpus}:3. "
         "Average all pieces with --on-truncate chunk",
-        f"warning: 1 texts are empty; the first is {corpus}:2",
+        f"warning: 1 texts are empty or have no tokens for this model; the first is {corpus}:2",
         "note: 1 texts stood earlier already",
     ]
 
@@ -155,3 +155,16 @@ def test_chunks_are_no_cuts(corpus: Path, tiny_model: Path, tmp_path: Path) -> N
     result = encode(corpus, "-m", tiny_model, "-o", tmp_path / "v.jsonl", "--on-truncate", "chunk", "--json")
     assert json.loads(result.stdout)["truncated"] == 0
     assert len((tmp_path / "v.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+
+
+def test_a_table_without_a_header_and_with_signs_of_its_own_is_read(tiny_model: Path, tmp_path: Path) -> None:
+    path, output = tmp_path / "t.csv", tmp_path / "v.npy"
+    path.write_text("a^the dog, runs\nb^a red horse\n", encoding="utf-8")
+    result = encode(path, "--model", tiny_model, "-o", output, "--no-header", "--delimiter", "^")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "v.ids.txt").read_text(encoding="utf-8").split() == ["a", "b"]
+    expected = Encoder.load(tiny_model).encode(["the dog, runs", "a red horse"])
+    np.testing.assert_allclose(np.load(output), expected, rtol=0, atol=1e-6)
+    refused = encode(path, "--model", tiny_model, "-o", output, "--delimiter", "ab")
+    assert refused.exit_code == 2
+    assert "delimiter is 'ab'; it must be one sign, or tab" in refused.stderr

@@ -21,7 +21,7 @@ from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.model.config import SentenceConfig
 from embedkit.types import Float32
 from tests.encoding.fakes import CountingBackend
-from tests.tiny import write_tiny_model
+from tests.tiny import write_static_model, write_tiny_model
 
 ROUNDING = 1e-6  # unit vectors, other batch shapes
 TEXTS = [
@@ -154,6 +154,36 @@ def test_what_is_cut_is_flagged_and_said(encoder: Encoder, caplog: pytest.LogCap
         assert not caplog.records
         encoder.encode(texts)
     assert "1 of 3 texts were cut to the 32 tokens that the model reads" in caplog.text
+
+
+BLANK = "\u200b"  # a sign that the tokenizer drops
+
+
+def test_a_text_without_tokens_becomes_the_zero_vector(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a static model, which puts no tokens of its own around a text; neighbours stay what they are."""
+    encoder = Encoder.load(write_static_model(tmp_path / "m"))
+    texts = ["dog", BLANK, "cat", "", " \n"]
+    for how in ("ok", "chunk", "error"):
+        vectors = encoder.encode(texts, on_truncate=how)
+        assert vectors.any(axis=1).tolist() == [True, False, True, False, False]
+        np.testing.assert_array_equal(vectors[0], encoder.encode(["dog"])[0])
+    (window,) = encoder.encode_windows(texts)
+    assert window.empty.tolist() == [False, True, False, True, True]
+    assert window.num_tokens == 2
+    with caplog.at_level(logging.WARNING):
+        assert not encoder.encode([BLANK] * 3, on_truncate="ok").any()
+    assert "3 of 3 texts have no tokens for this model: their vectors are zeros" in caplog.text
+
+
+def test_a_text_of_dropped_signs_is_empty_also_behind_a_prompt(encoder: Encoder) -> None:
+    texts = ["dog", BLANK, "d", "##s"]
+    for prompt in ("", "the "):
+        (window,) = encoder.encode_windows(texts, prompt=prompt)
+        assert window.empty.tolist() == [False, True, False, False]
+    assert window.embeddings.any(axis=1).all()  # [CLS] and [SEP] are there
+    np.testing.assert_array_equal(encoder.encode([BLANK]), encoder.encode([""]))
 
 
 def test_a_text_that_is_too_long_can_be_refused(encoder: Encoder) -> None:

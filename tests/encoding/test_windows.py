@@ -24,7 +24,7 @@ def test_chunks_count_by_their_tokens() -> None:
     """Room for 2 words: "dog cat girl" becomes pieces of 4 and 3 tokens, of which (4 · 1 + 3 · 8) / 7 = 4 is made."""
     tokenizer = tiny_tokenizer(max_length=4)
     texts = ["dog", "dog cat girl", "dog"]
-    window = tokenize_window(texts, tokenizer, prompt="", repeat=0, on_truncate="chunk")
+    window = tokenize_window(texts, tokenizer, prompt="", prompt_tokens=0, on_truncate="chunk")
     assert window.batch.lengths.tolist() == [3, 4, 3]
     assert window.owners.tolist() == [0, 1, 1]
     assert window.rows.tolist() == [0, 1, 0]

@@ -17,6 +17,7 @@ from embedkit.evaluation.similarity import (
     evaluate_triplets,
     read_columns,
     read_scored_pairs,
+    unit_vectors,
 )
 
 
@@ -64,21 +65,26 @@ def test_a_triplet_that_ties_is_not_won() -> None:
     assert (found.accuracy, found.num_ties, found.num_triplets) == (0.25, 2, 4)
 
 
-def test_vectors_without_a_direction_are_an_error() -> None:
+def test_vectors_that_are_not_finite_are_an_error() -> None:
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = np.ones((len(texts), 2), np.float32)
-        vectors[1] = value
+        vectors[1] = math.nan
         return vectors
 
     pairs = [("a", "b" * 70, 1.0), ("c", "d", 2.0)]
-    value = math.nan
     with pytest.raises(
         EvaluationError, match=r"1 of 4 vectors have NaN or infinity in it, the first for 'b{60}…'"
     ):
         evaluate_similarity(pairs, embed)
-    value = 0.0
-    with pytest.raises(EvaluationError, match=r"1 of 4 vectors have the length 0"):
-        evaluate_similarity(pairs, embed)
+
+
+def test_a_text_without_tokens_has_the_cosine_0_to_every_other() -> None:
+    """(1, 0) and (3, 4): 0.6; (1, 0) and (0, 0): 0, so that the positive wins."""
+    rows = np.array([[1, 0], [3, 4], [0, 0]], np.float32)
+    unit = unit_vectors(["a", "b", ""], lambda texts: rows).tolist()
+    assert unit == [[1, 0], pytest.approx([0.6, 0.8]), [0, 0]]
+    found = evaluate_triplets([("a", "b", "")], lambda texts: rows)
+    assert (found.accuracy, found.num_ties) == (1.0, 0)
 
 
 def test_a_model_that_gives_every_text_one_vector_is_an_error() -> None:

@@ -62,6 +62,34 @@ def test_plain_texts_titles_and_hits_are_read() -> None:
     assert reply.row() == {"query": "q", "hits": [{"title": "T", "text": "x", "rerank_score": 3.0}]}
 
 
+def test_hits_of_a_search_become_a_request_per_query() -> None:
+    def hit(query_id: str, query: str, doc_id: str, text: str) -> dict[str, object]:
+        return {"query_id": query_id, "query": query, "rank": 1, "id": doc_id, "score": 0.5, "text": text}
+
+    (first, second, third) = requests(
+        hit("1", "q", "a", "x"),
+        hit("1", "q", "b", "xyz"),
+        hit("2", "q", "c", "xy"),
+        {"query": "r", "candidates": ["z"]},
+    )
+    (reply,) = answer(ByLength(), [first])
+    rows = [
+        {"rank": 1, "id": "b", "score": 0.5, "text": "xyz", "rerank_score": 3.0},
+        {"rank": 1, "id": "a", "score": 0.5, "text": "x", "rerank_score": 1.0},
+    ]
+    assert reply.row() == {"query_id": "1", "query": "q", "candidates": rows}
+    assert (second.query, list(second.texts), second.row["query_id"]) == ("q", ["xy"], "2")
+    assert (third.query, list(third.texts)) == ("r", ["z"])
+
+
+def test_hits_without_their_query_are_refused_where_they_stand() -> None:
+    row = {"query_id": "1", "query": "q", "id": "a", "text": "x"}
+    with pytest.raises(
+        RecordError, match=r"stdin:2: a hit of query '2' without the query's text; .* with --run"
+    ):
+        requests(row, {"query_id": "2", "id": "b", "text": "y"})
+
+
 def test_empty_candidate_lists_stay_in_their_places(tmp_path: Path) -> None:
     rows = [
         {"query": "a", "candidates": []},

@@ -52,6 +52,23 @@ class LengthReranker(Reranker):
         return np.asarray([len(text) for text in texts], np.float32)
 
 
+def test_queries_of_zeros_find_nothing_by_meaning_and_the_others_keep_their_places() -> None:
+    """As of a text that an encoder finds no tokens in; by words such a query is searched like any other."""
+
+    def zero_where_blank(texts: Sequence[str]) -> Embeddings:
+        return np.asarray([[float(bool(text.strip()))] * 3 for text in texts], np.float32)
+
+    index = ListedIndex(DENSE, TEXT)
+    retriever = Retriever(index, embed=zero_where_blank)
+    for k in (1, 2):
+        found = retriever.search(["", "x", " ", "y"], SearchOptions(k=k))
+        assert [len(hits) for hits in found] == [0, k, 0, k]
+        assert [len(hits) for hits in retriever.search_ids(["", "x"], SearchOptions(k=k))] == [0, k]
+    assert retriever.search([""], SearchOptions(k=2)) == [[]]
+    (hybrid,) = retriever.search([""], SearchOptions(k=2, mode="hybrid"))
+    assert [found.doc_id for found in hybrid] == ["b", "d"]
+
+
 def hit(doc_id: str, score: float, *, passage: int = 0, part: str = "dense", text: str = "") -> Hit:
     return Hit(doc_id, score, text, passage=passage, scores={part: score})
 

@@ -106,7 +106,7 @@ def describe(folder: ModelFolder, runtime: GraphRuntime, agreement: Agreement) -
             "sentence_embedding": f"float32 (batch, {folder.embedding_size})",
             "token_embeddings": f"float32 (batch, length, {folder.config.hidden_size})",
         },
-        "lowercase_first": folder.tokenizer.lowercase,
+        "lowercase_first": False,  # since its tokenizer.json does that itself
         **fingerprint(folder),
         "compared": {**asdict(agreement), "tolerance": TOLERANCE},
         "versions": _versions(runtime),

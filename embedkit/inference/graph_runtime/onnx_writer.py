@@ -20,7 +20,7 @@ from embedkit.checkpoint.arrays import SentenceWeights, load_sentence_weights
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.extras import load_extra
 from embedkit.inference.numpy_runtime.encoder import relative_buckets
-from embedkit.model.config import PoolingMode
+from embedkit.model.config import LayerNormConfig, PoolingMode
 from embedkit.types import Float32
 
 if TYPE_CHECKING:
@@ -192,7 +192,9 @@ class _Writer:
             case "silu":
                 return self.node("Mul", x, self.node("Sigmoid", x))
             case _:
-                return self.node({"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}[activation], x)
+                # The slopes below zero of both last ones are ONNX's defaults as they are torch's.
+                names = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
+                return self.node((names | {"elu": "Elu", "leaky_relu": "LeakyRelu"})[activation], x)
 
     def linear(self, name: str, x: str, *, part: int | None = None) -> str:
         """Multiply by a weight and add its bias; of stacked queries, keys and values one `part` alone."""
@@ -218,9 +220,14 @@ class _Writer:
         real = self.node("Cast", "attention_mask", to=1)  # (B, T) float32
         pooled = [self.pool(hidden, real, mode) for mode in self.sentence.pooling]
         out = pooled[0] if len(pooled) == 1 else self.node("Concat", *pooled, axis=1)
-        for number, (weights, dense) in enumerate(zip(self.dense, self.sentence.dense, strict=True)):
-            product = self.product(f"dense.{number}", out, weights["0.weight"], weights.get("0.bias"))
-            out = self.activate(product, dense.activation)
+        for number, (weights, layer) in enumerate(zip(self.dense, self.sentence.dense, strict=True)):
+            name, weight, bias = f"dense.{number}", weights["0.weight"], weights.get("0.bias")
+            if isinstance(layer, LayerNormConfig):
+                assert bias is not None
+                constants = self.constant(name + ".weight", weight), self.constant(name + ".bias", bias)
+                out = self.node("LayerNormalization", out, *constants, axis=-1, epsilon=layer.eps)
+            else:
+                out = self.activate(self.product(name, out, weight, bias), layer.activation)
         if self.sentence.normalize:
             norm = self.node("ReduceL2", out, self.constant("last_axis", [-1]), keepdims=1)
             out = self.node("Div", out, self.node("Max", norm, self.constant("tiny", 1e-12)))

@@ -52,6 +52,18 @@ def relu(x: Float32) -> Float32:
     return result
 
 
+def elu(x: Float32) -> Float32:
+    """Clevert et al. 2016, https://arxiv.org/abs/1511.07289, eq. 15, with alpha = 1."""
+    result: Float32 = np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0))))
+    return result
+
+
+def leaky_relu(x: Float32) -> Float32:
+    """With the slope of 0.01 below zero that torch has as its default."""
+    result: Float32 = np.where(x > 0, x, np.float32(0.01) * x)
+    return result
+
+
 ACTIVATIONS: dict[str, Callable[[Float32], Float32]] = {
     "identity": lambda x: x,
     "tanh": np.tanh,
@@ -60,4 +72,6 @@ ACTIVATIONS: dict[str, Callable[[Float32], Float32]] = {
     "gelu_tanh": gelu_tanh,
     "silu": silu,
     "sigmoid": sigmoid,
+    "elu": elu,
+    "leaky_relu": leaky_relu,
 }

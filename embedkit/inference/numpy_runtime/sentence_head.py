@@ -1,4 +1,4 @@
-"""From token vectors to sentence vectors with numpy, in fp32: pooling, dense layers, normalization.
+"""From token vectors to sentence vectors with numpy, in fp32: pooling, dense layers and layer norms, normalization.
 
 The same arithmetic as `embedkit.model.pooling` and `embedkit.model.sentence`, for backends without torch.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
-from embedkit.model.config import PoolingMode, SentenceConfig
+from embedkit.model.config import LayerNormConfig, PoolingMode, SentenceConfig
 from embedkit.types import Float32
 
 
@@ -19,7 +19,7 @@ class SentenceHead:
     """Turns the token vectors of packed sequences into sentence vectors: (N, D) -> (B, E)."""
 
     def __init__(self, config: SentenceConfig, dense: Sequence[Mapping[str, Float32]]) -> None:
-        """`dense` holds the weights of each dense layer, `0.weight` and perhaps `0.bias`."""
+        """`dense` holds the weights of each layer after pooling, `0.weight` and perhaps `0.bias`."""
         self.config = config
         self.dense = [(layer["0.weight"], layer.get("0.bias")) for layer in dense]
 
@@ -39,11 +39,15 @@ class SentenceHead:
                 pooled[first : first + count, number * size : (number + 1) * size] = pool(
                     tokens, mode, skip=skip
                 )
-        for (weight, bias), dense in zip(self.dense, self.config.dense, strict=True):
-            pooled = pooled @ weight.T
+        for (weight, bias), layer in zip(self.dense, self.config.dense, strict=True):
+            if isinstance(layer, LayerNormConfig):
+                pooled = _layer_norm(pooled, layer.eps) * weight
+            else:
+                pooled = pooled @ weight.T
             if bias is not None:
                 pooled += bias
-            pooled = ACTIVATIONS[dense.activation](pooled)
+            if not isinstance(layer, LayerNormConfig):
+                pooled = ACTIVATIONS[layer.activation](pooled)
         return normalize(pooled) if self.config.normalize else pooled
 
 
@@ -78,6 +82,12 @@ def pool(tokens: Float32, mode: PoolingMode, *, skip: int = 0) -> Float32:
     total = max(float(weights.sum()), 1.0)
     weights /= np.float32(total**0.5 if mode == "mean_sqrt_len" else total)
     result: Float32 = np.matmul(weights, own)  # (T) @ (count, T, D)
+    return result
+
+
+def _layer_norm(vectors: Float32, eps: float) -> Float32:
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    result: Float32 = centred / np.sqrt(np.mean(centred * centred, axis=1, keepdims=True) + np.float32(eps))
     return result
 
 

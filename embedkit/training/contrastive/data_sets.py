@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from embedkit.checkpoint.folder import ModelFolder
+from embedkit.data.records import ReadOptions
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.training.contrastive.objective import Objective, scaled_scores
@@ -50,21 +51,20 @@ class DataSet:
 
 
 def read_data_set(
-    source: str, columns: Mapping[Role, str], recipe: LossRecipe
+    source: str, columns: Mapping[Role, str], recipe: LossRecipe, *, read: ReadOptions | None = None
 ) -> tuple[Examples, LossName, str]:
-    """Read a data set and choose its loss: the recipe's, or the one that its columns ask for.
+    """Read a data set, as `read_examples` does, and choose its loss: the recipe's, or the one that its columns ask for.
 
     Raises:
         RecordError: it cannot be read, or its columns do not allow the loss; the message says what they would allow.
         TrainingError: scores, labels or margins do not fit the loss.
     """
     if recipe.name is not None:
-        examples = read_examples(
-            source, columns=columns, kinds=LOSS_KINDS[recipe.name], purpose=f"loss {recipe.name!r}"
-        )
+        kinds, purpose = LOSS_KINDS[recipe.name], f"loss {recipe.name!r}"
+        examples = read_examples(source, columns=columns, kinds=kinds, purpose=purpose, read=read)
         loss, why = recipe.name, "as asked for"
     else:
-        examples = read_examples(source, columns=columns, kinds=KINDS)
+        examples = read_examples(source, columns=columns, kinds=KINDS, read=read)
         loss, why = DEFAULT_LOSS[examples.kind]
         if examples.kind == "classified" and set(examples.classes) <= set(ALIKE_OR_NOT):
             loss, why = (

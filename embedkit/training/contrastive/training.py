@@ -291,6 +291,7 @@ class Contrastive:
             prompts=prompts,
             default_prompt_name=modules.default_prompt_name,
             similarity=modules.similarity,
+            truncate_dim=modules.truncate_dim,
         )
         with folder.publishing() as draft:
             save_sentence_encoder(draft, self._model, self._tokenizer, modules, family=self._folder.family)

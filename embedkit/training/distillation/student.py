@@ -154,7 +154,13 @@ def _from_layers(
             ours.load_state_dict(theirs.state_dict())
         if axes is not None:
             _linear(model.dense[-1]).weight.copy_(torch.from_numpy(axes))
-    modules = replace(teacher.modules, sentence=sentence, encoder_folder="", max_seq_length=max_length)
+    modules = replace(
+        teacher.modules,
+        sentence=sentence,
+        encoder_folder="",
+        max_seq_length=max_length,
+        truncate_dim=None if axes is not None else teacher.modules.truncate_dim,
+    )
     described = f"layers {', '.join(map(str, recipe.layers))} of {count}"
     if units:
         described += f", {config.intermediate_size} of {teacher.config.intermediate_size} inner units"
@@ -204,7 +210,12 @@ def _fresh(
         )
     sentence = SentenceConfig(dense=dense, normalize=teacher.modules.sentence.normalize)
     modules = replace(
-        teacher.modules, sentence=sentence, encoder_folder="", dense_folders=(), max_seq_length=max_length
+        teacher.modules,
+        sentence=sentence,
+        encoder_folder="",
+        dense_folders=(),
+        max_seq_length=max_length,
+        truncate_dim=None if width < teacher.embedding_size else teacher.modules.truncate_dim,
     )
     model = SentenceEncoder(TransformerEncoder(config), sentence)
     described = f"fresh, {config.num_hidden_layers} layers of {config.hidden_size}"

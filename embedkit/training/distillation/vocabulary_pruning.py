@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def prune_vocabulary(tokenizer: Tokenizer, texts: Sequence[str], *, at_least: in
         token["id"] = renumbered[token["content"]]
     _renumber_template(content.get("post_processor"), renumbered)
     backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    smaller = Tokenizer(backend, tokenizer.special_tokens, tokenizer.max_length, tokenizer.lowercase)
+    smaller = replace(tokenizer, backend=backend)
     return Pruned(smaller, np.array([number for number, _ in kept], dtype=np.int64))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.records import Hit, titled_text
+from embedkit.retrieval.retriever import search_directed
 from embedkit.training.engine.evaluation_sets import unit
 
 Floats = NDArray[np.float32]
@@ -34,7 +35,7 @@ class CosineMeasure:
         """Find the hits of some queries; what was remembered of earlier ones is forgotten."""
         vectors = unit(self._embed_queries(queries))
         self._queries = dict(zip(queries, vectors, strict=True))
-        found = self._find(vectors, depth)
+        found = search_directed(vectors, lambda some: self._find(some, depth))
         pairs = zip(queries, found, strict=True)
         self._scores = {
             (query, titled_text(hit.title, hit.text)): hit.score for query, hits in pairs for hit in hits

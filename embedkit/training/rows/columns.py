@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from embedkit.data.formats import plain_suffix
 from embedkit.errors import RecordError
 
 Role = Literal["first", "second", "negatives", "text", "score", "label", "vector", "margins"]
@@ -18,9 +19,10 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "second": (
         *("positive", "document", "passage", "answer", "sentence2", "text2", "hypothesis", "second"),
         *("context", "abstract", "lead", "body", "sentence"),
+        *("pos", "positives", "positive_passages"),
     ),
-    "negatives": ("negatives", "negative"),
-    "text": ("text", "sentence", "body", "content"),
+    "negatives": ("negatives", "negative", "neg", "hard_negatives", "negative_passages"),
+    "text": ("text", "sentence", "body", "content", "contents"),
     "score": ("score", "similarity", "similarity_score"),
     "label": ("label", "class", "gold_label"),
     "vector": ("vector", "embedding"),
@@ -126,7 +128,9 @@ def choose_kind(columns: Columns, wanted: Sequence[Kind], where: str, purpose: s
             return kind
     needed = " or ".join(" + ".join(NEEDS[kind]) for kind in wanted)
     fits = "; they make " + ", ".join(f"{kind} rows" for kind in possible) if possible else ""
+    headed = plain_suffix(where.rpartition(":")[0]) in (".csv", ".tsv")
     raise RecordError(
         f"{where}: columns here: {', '.join(columns.present) or 'none'}{fits}; {purpose} needs {needed}. "
         "Say which column is what with --column ROLE=NAME, such as first=title"
+        + (", or pass --no-header where the first line is data" if headed else "")
     )

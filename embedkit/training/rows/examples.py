@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from embedkit.data.reading import read_documents
 from embedkit.data.records import ReadOptions, titled_text
 from embedkit.errors import RecordError
 from embedkit.training.rows.columns import KINDS, NEEDS, Columns, Kind, Role, choose_kind, find_columns
+from embedkit.training.rows.shapes import one_positive_a_row, pairs_of_sets, refuse_votes, roles_by_place
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -109,39 +111,58 @@ def read_examples(
     columns: Mapping[Role, str] | None = None,
     kinds: Sequence[Kind] = KINDS,
     purpose: str = "training",
+    read: ReadOptions | None = None,
 ) -> Examples:
-    """Read the rows of a file, folder or glob (JSONL, CSV, TSV, Parquet, text), or of a retrieval set FOLDER[:SPLIT].
+    """Read the rows of a file, folder or glob (JSONL, JSON, CSV, TSV, Parquet, text), or of a retrieval set FOLDER[:SPLIT].
 
-    The columns of the first row decide: the first of all kinds that they make and that is among `kinds` is taken.
+    The columns of the first row decide: the first of all kinds that they make and that is among `kinds` is taken. Of `read` the
+    delimiter and the header count. See `embedkit.training.rows.shapes` for the shapes that rows may have.
 
     Raises:
         RecordError: a file or row cannot be read, a column is missing, a text is empty, a number is none or not finite,
-            or all rows are of one class; the message names the place.
+            or all rows are of one class, or scores look like votes; the message names the place.
     """
     folder, _, split = source.partition(":") if not Path(source).exists() else (source, "", "")
     if (Path(folder) / "qrels").is_dir():
         return _check(_read_retrieval_set(Path(folder), split, kinds, purpose))
-    rows = _read_rows(source)
+    read = read or ReadOptions()
+    rows = pairs_of_sets(_read_rows(source, read))
     first = next(rows, None)
     if first is None:
         raise RecordError(f"{source}: there is no row in it; name another file")
     where, row = first
-    found = find_columns(list(row), columns or {}, where)
-    collector = _Collector(source, found, choose_kind(found, kinds, where, purpose))
-    collector.add(where, row)
-    for where, row in rows:
-        collector.add(where, row)
-    return _check(collector.examples())
+    given = columns or {}
+    if not read.header and not given:
+        given = roles_by_place(row, where)
+    found = find_columns(list(row), given, where)
+    kind = choose_kind(found, kinds, where, purpose)
+    collector = _Collector(source, found, kind)
+    for where, row in chain([first], rows):
+        for each in one_positive_a_row(where, row, found):
+            collector.add(where, each)
+    examples = _check(collector.examples())
+    if kind == "scored" and "pairs" in kinds and "score" not in given:
+        refuse_votes(source, found, examples.scores)
+    return examples
 
 
-def _read_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:  # Any: whatever JSON holds
+def _read_rows(
+    source: str, read: ReadOptions
+) -> Iterator[tuple[str, Mapping[str, Any]]]:  # Any: whatever JSON holds
     for path in expand_inputs([source]):
         name = path.as_posix()
         with path.open("rb") as file:
             stream, form = open_compressed(file, name), format_of(path)
             match form:
-                case "jsonl" | "csv" | "tsv" | "parquet":
-                    rows = named_rows(stream, name, form, max_line_bytes=MAX_LINE_BYTES)
+                case "jsonl" | "json" | "csv" | "tsv" | "parquet":
+                    rows = named_rows(
+                        stream,
+                        name,
+                        form,
+                        max_line_bytes=MAX_LINE_BYTES,
+                        delimiter=read.delimiter,
+                        header=read.header,
+                    )
                 case "txt":
                     lines = read_lines(stream, name, MAX_LINE_BYTES)
                     rows = ((number, {"text": line}) for number, line in lines if line.strip())

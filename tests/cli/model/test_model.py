@@ -26,9 +26,10 @@ def run(*arguments: object) -> Any:  # Any: click's result, whose module is not 
 
 def test_info_tells_what_decides_the_vectors(tmp_path: Path) -> None:
     sentence = SentenceConfig(dense=(DenseConfig(in_features=32, out_features=4),), normalize=True)
-    folder = write_tiny_model(tmp_path / "m", sentence=sentence, prompts={"query": "q: "})
+    folder = write_tiny_model(tmp_path / "m", sentence=sentence, prompts={"query": "q: "}, truncate_dim=3)
     info = json.loads(run("info", folder, "--json").stdout)
-    assert (info["family"], info["layers"], info["dimension"], info["max_seq_length"]) == ("bert", 2, 4, 32)
+    assert (info["family"], info["layers"], info["max_seq_length"]) == ("bert", 2, 32)
+    assert (info["dimension"], info["truncate_dim"], info["truncation_side"]) == (3, 3, "right")
     assert (info["pooling"], info["dense"], info["normalize"]) == ("mean", ["32 -> 4 tanh"], True)
     assert info["prompts"] == {"query": "q: "}
     assert info["weights"] == Encoder.load(folder).fingerprint["weights"]
@@ -40,7 +41,8 @@ def test_check_without_sentence_transformers_says_so(
 ) -> None:
     monkeypatch.setitem(EXTRAS, "sentence_transformers", "no_such_package")
     result = run("check", tiny_model, "--json")
-    assert json.loads(result.stdout) == {"folder": str(tiny_model), "texts": 9, "finite": True}
+    wanted = {"folder": str(tiny_model), "texts": 9, "dimension": 32, "finite": True}
+    assert json.loads(result.stdout) == wanted
     assert "sentence-transformers is not installed: nothing to compare with" in result.stderr
 
 
@@ -60,6 +62,7 @@ def test_check_refuses_a_model_whose_vectors_are_not_finite(tiny_model: Path, tm
 def test_check_prints_the_largest_difference(tiny_model: Path) -> None:
     result = run("check", tiny_model, "--json")
     content = json.loads(result.stdout)
+    assert content["dimension"] == 32
     assert content["largest_difference"] < 1e-5
     assert content["lowest_cosine"] > 0.99999
 

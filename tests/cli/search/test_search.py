@@ -93,6 +93,19 @@ def test_a_document_id_that_a_run_cannot_hold_is_refused_at_its_first_hit(
     assert "the document id 'my notes' is empty or holds white space" in str(result.exception)
 
 
+def test_rerank_reads_what_search_prints_of_many_queries(index: Path, tmp_path: Path) -> None:
+    lines = '{"_id": "q1", "text": "horse"}\n{"_id": "q2", "text": "guitar"}\n'
+    printed = invoke("search", index, "--top-k", 2, stdin=lines)
+    model = write_tiny_cross_encoder(tmp_path / "reranker")
+    reranked = [json.loads(line) for line in invoke("rerank", "-m", model, stdin=printed).splitlines()]
+    assert [(row["query_id"], row["query"]) for row in reranked] == [("q1", "horse"), ("q2", "guitar")]
+    found = [json.loads(line) for line in printed.splitlines()]
+    for row in reranked:
+        assert {hit["id"] for hit in row["candidates"]} == {
+            hit["id"] for hit in found if hit["query_id"] == row["query_id"]
+        }
+
+
 def test_a_run_holds_what_the_hits_say_with_filters_too(index: Path, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text(
         '{"_id": "q1", "text": "horse"}\n{"_id": "q2", "text": "a song"}\n', encoding="utf-8"

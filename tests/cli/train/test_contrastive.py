@@ -68,6 +68,29 @@ def test_resume_goes_on_and_a_used_folder_is_refused(pairs: Path, tiny_model: Pa
     assert json.loads(resumed.stdout)["steps"] == 4
 
 
+def test_lists_of_positives_and_tables_without_a_header_are_training_data(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    given = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    lists = write_rows(
+        tmp_path / "lists.jsonl",
+        [
+            {"query": row["query"], "pos": [row["positive"]], "neg": [other["positive"]]}
+            for row, other in zip(given, [*given[1:], given[0]], strict=True)
+        ],
+    )
+    table = tmp_path / "table.tsv"
+    table.write_text("".join(f"{row['query']}\t{row['positive']}\n" for row in given), encoding="utf-8")
+    command = ["train", "contrastive", "-m", str(tiny_model), "-o", str(tmp_path / "out"), *SMALL]
+    command += ["--steps", "8", "--dry-run"]
+    result = runner.invoke(app, [*command, str(lists)])
+    assert result.exit_code == 0, result.exception
+    assert "60 triplets" in result.stderr
+    result = runner.invoke(app, [*command, str(table), "--no-header"])
+    assert result.exit_code == 0, result.exception
+    assert "60 pairs (first = '1', second = '2')" in result.stderr
+
+
 def test_dry_run_writes_nothing(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     command = ["train", "contrastive", str(pairs), "-m", str(tiny_model), "-o", str(tmp_path / "out"), *SMALL]
     result = runner.invoke(app, [*command, "--set", "run.steps=8", "--dry-run", "--json"])

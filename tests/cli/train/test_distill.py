@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import OutputError, RecipeError, TrainingError
+from tests.tiny import write_tiny_model
 from tests.training.contrastive_runs import rows_of, write_rows
 
 runner = CliRunner()
@@ -92,6 +93,32 @@ def test_a_static_student_is_encoded_and_indexed_like_any_other_model(
     assert (shown["family"], shown["dimension"]) == ("static", 8)
     assert "layers" not in shown
     np.testing.assert_allclose(np.linalg.norm(Encoder.load(student).encode(["the dog"])), 1, atol=1e-6)
+
+
+def test_a_text_without_tokens_is_learned_beside_the_others(
+    texts: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A static student has no vector for it but zeros: nothing of the others becomes NaN by it."""
+    with texts.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"text": "\u200b"}) + "\n")
+    made = runner.invoke(app, [*arguments(texts, tiny_model, tmp_path / "static"), "--static", "--quiet"])
+    assert made.exit_code == 0, made.exception
+    vectors = Encoder.load(tmp_path / "static", device="cpu").encode(["the dog", "\u200b"], on_truncate="ok")
+    assert np.isfinite(vectors).all()
+    assert vectors.any(axis=1).tolist() == [True, False]
+
+
+def test_a_student_of_a_teacher_with_fewer_dimensions_is_cut_as_its_teacher_is(
+    texts: Path, tmp_path: Path
+) -> None:
+    teacher = write_tiny_model(tmp_path / "teacher", truncate_dim=8)
+    for name, options, dimension in (
+        ("a", ["--layers", "1"], 8),
+        ("b", ["--layers", "1", "--dimension", "12"], 12),
+    ):
+        made = runner.invoke(app, [*arguments(texts, teacher, tmp_path / name), *options, "--quiet"])
+        assert made.exit_code == 0, made.exception
+        assert Encoder.load(tmp_path / name, device="cpu").dimension == dimension
 
 
 def test_wrong_settings_are_told(texts: Path, tiny_model: Path, tmp_path: Path) -> None:

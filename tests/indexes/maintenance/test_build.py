@@ -11,7 +11,7 @@ import pytest
 from embedkit.data.records import Document
 from embedkit.data.scope import scope_of
 from embedkit.errors import IndexMismatchError, RecordError
-from indexes import BuildReport, Index, build, build_vectors, delete_keys, find_vanished, verify
+from indexes import BuildReport, Index, Settings, build, build_vectors, delete_keys, find_vanished, verify
 from indexes.storage.codes import FloatArray
 from tests.indexes.fakes import DIMENSION, create, documents, embed
 
@@ -157,10 +157,32 @@ def test_an_encoder_of_another_dimension_is_refused_with_both_shapes(tmp_path: P
             IndexMismatchError, match=r"shape \(5, 8\); 5 texts in an index of dimension 16 need \(5, 16\)"
         ):
             last(index, documents(5), embed=lambda texts: np.ones((len(texts), 8), np.float32))
-        with pytest.raises(IndexMismatchError, match=r"the vector of 'note-0000' .* is all zeros"):
-            last(index, documents(5), embed=lambda texts: np.zeros((len(texts), 16), np.float32))
         with pytest.raises(ValueError, match="commit_every is 0"):
             build(index, [], embed=embed, commit_every=0)
+
+
+def test_passages_without_a_direction_are_left_out_of_a_cosine_index(tmp_path: Path) -> None:
+    """What an encoder finds no tokens in: a document of such passages alone is empty, its neighbours are all there."""
+
+    def zero_where_blank(texts: Sequence[str]) -> FloatArray:
+        vectors = embed(texts)
+        vectors[["blank" in text for text in texts]] = 0
+        return vectors
+
+    texts = ["one two", "blankblank", "three 4blank ", "five six"]
+    found = [Document(f"d{number}", text) for number, text in enumerate(texts)]
+    with create(tmp_path / "i") as index:
+        report = last(index, found, embed=zero_where_blank, split=halves)
+        assert (report.read, report.added, report.empty, report.passages) == (4, 4, 1, 5)
+        hits = index.search(embed(["three"]), k=9)[0]
+        assert (hits[0].doc_id, hits[0].text) == ("d2", "three ")
+        assert {hit.doc_id for hit in hits} == {"d0", "d2", "d3"}
+        assert len(index) == len(hits) == 5
+        assert last(index, found, embed=zero_where_blank, split=halves).unchanged == 4
+        assert list(verify(tmp_path / "i")) == []
+    with Index.create(tmp_path / "dot", Settings(dimension=DIMENSION, metric="dot")) as index:
+        assert last(index, found, embed=zero_where_blank).empty == 0
+        assert len(index) == 4
 
 
 def test_ready_vectors_are_added_resumed_and_replaced(tmp_path: Path) -> None:

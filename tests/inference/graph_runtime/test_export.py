@@ -35,7 +35,7 @@ from embedkit.inference.graph_runtime.graph import RUNNERS, GraphRuntime, load_g
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
 from embedkit.inference.loading import choose, load_backend, load_reference
 from embedkit.inference.precision import cosines
-from embedkit.model.config import DenseActivation, DenseConfig, PoolingMode, SentenceConfig
+from embedkit.model.config import DenseActivation, DenseConfig, LayerNormConfig, PoolingMode, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
@@ -115,22 +115,23 @@ def test_every_family_gives_the_vectors_of_torch(
 @pytest.mark.usefixtures("needs")
 def test_poolings_dense_layers_and_activations(runtime: GraphRuntime, tmp_path: Path) -> None:
     modes: tuple[PoolingMode, ...] = get_args(PoolingMode)
-    sentence = SentenceConfig(
-        pooling=modes,
-        dense=tuple(
-            DenseConfig(in_features=size, out_features=24, bias=number % 2 == 0, activation=activation)
-            for number, (size, activation) in enumerate(
-                zip((32 * len(modes), *[24] * 5), get_args(DenseActivation), strict=True)
-            )
-        ),
-    )
+    dense = [
+        DenseConfig(
+            in_features=24 if number else 32 * len(modes),
+            out_features=24,
+            bias=number % 2 == 0,
+            activation=activation,
+        )
+        for number, activation in enumerate(get_args(DenseActivation))
+    ]
+    sentence = SentenceConfig(pooling=modes, dense=(*dense[:4], LayerNormConfig(size=24), *dense[4:]))
     folder = read_model_folder(write_tiny_model(tmp_path / "m", sentence=sentence))
     batch = random_batch(folder)
     wanted, found = (
         load_backend(folder, choose(folder, device="cpu", backend=name)).pooled(batch)
         for name in ("torch", runtime)
     )
-    assert np.ptp(wanted, axis=0).max() > 1e-3  # not all alike after six layers
+    assert np.ptp(wanted, axis=0).max() > 1e-3  # not all alike after so many layers
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
 
 

@@ -17,6 +17,7 @@ from embedkit.model.config import (
     DenseActivation,
     DenseConfig,
     HeadActivation,
+    LayerNormConfig,
     PoolingMode,
     SentenceConfig,
 )
@@ -63,13 +64,15 @@ def test_pooling_is_that_of_torch(
 
 
 @pytest.mark.parametrize("activation", get_args(DenseActivation))
-def test_dense_layers_are_those_of_torch(activation: DenseActivation) -> None:
+def test_dense_layers_and_layer_norms_are_those_of_torch(activation: DenseActivation) -> None:
     dense = (
         DenseConfig(in_features=SIZE, out_features=8, activation=activation),
+        LayerNormConfig(size=8),
         DenseConfig(in_features=8, out_features=5, activation=activation, bias=False),
     )
     torch.manual_seed(0)
     model = SentenceEncoder(TransformerEncoder(tiny_config()), SentenceConfig(dense=dense))
+    torch.nn.init.normal_(model.dense[1][0].weight)  # type: ignore[index] # a Sequential
     hidden = torch.randn(7, SIZE) * 3
     with torch.no_grad():
         wanted = model.pool_packed(hidden, [3, 4])

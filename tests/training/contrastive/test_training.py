@@ -208,6 +208,20 @@ def test_prompts_that_are_not_pooled_are_left_out_while_training_too(tmp_path: P
     )
 
 
+def test_all_dimensions_are_trained_of_a_model_that_cuts_its_vectors_and_the_one_written_cuts_them(
+    tmp_path: Path,
+) -> None:
+    model = write_tiny_model(tmp_path / "model", truncate_dim=8)
+    recipe = make_recipe()
+    journey = make_journey(model, [write_rows(tmp_path / "rows.jsonl", rows_of("pairs"))], recipe)
+    list(train(journey, recipe.run, recipe.optim, RunFolder(tmp_path / "run")))
+    texts = ["the dog sleeps in the water"]
+    ours = journey.embedder(journey.module, alone())(texts, "query")
+    assert ours.shape == (1, 32)
+    encoder = Encoder.load(tmp_path / "run", device="cpu")
+    np.testing.assert_allclose(encoder.encode_queries(texts), ours[:, :8], atol=1e-6)
+
+
 def test_several_data_sets_take_turns_each_with_its_own_loss(tiny_model: Path, tmp_path: Path) -> None:
     data = [write_rows(tmp_path / f"{kind}.jsonl", rows_of(kind)) for kind in ("pairs", "scored", "labelled")]
     recipe = make_recipe("run.steps=12", "data.mixing=0.0")

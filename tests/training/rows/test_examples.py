@@ -131,8 +131,8 @@ def test_a_retrieval_set_becomes_pairs_and_what_was_judged_0_becomes_negatives(t
 
 def test_columns_can_be_named_and_ignored(tmp_path: Path) -> None:
     rows = [
-        {"title": "t", "body": "b", "votes": 3, "score": 4},
-        {"title": "u", "body": "c", "votes": 5, "score": 6},
+        {"title": "t", "body": "b", "votes": 3, "score": 0.4},
+        {"title": "u", "body": "c", "votes": 5, "score": 0.6},
     ]
     path = str(write_rows(tmp_path / "rows.jsonl", rows))
     assert read_examples(path).kind == "scored"

@@ -1,0 +1,143 @@
+"""What sentence-transformers' two settings files say: of texts and vectors (`config_sentence_transformers.json`), and of the encoder.
+
+Whatever in them would change vectors in a way that we do not compute is refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from embedkit.checkpoint.json_files import json_field, read_json
+from embedkit.errors import CheckpointError
+
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+Json = Mapping[str, Any]  # Any: whatever JSON holds
+
+# How weights and files are loaded, not what is computed with them.
+_HARMLESS = frozenset(
+    {
+        *(
+            "attn_implementation",
+            "dtype",
+            "torch_dtype",
+            "device_map",
+            "low_cpu_mem_usage",
+            "use_safetensors",
+        ),
+        *("trust_remote_code", "use_fast", "add_pooling_layer"),
+    }
+)
+_ARGUMENTS = tuple(
+    f"{part}_{kind}" for part in ("model", "tokenizer", "processor", "config") for kind in ("args", "kwargs")
+)
+_UNKNOWN = (
+    "processing_kwargs",
+    "query_length",
+    "document_length",
+    "query_expansion",
+    "tokenizer_name_or_path",
+)
+_TEXT_INPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+def read_texts(path: Path) -> dict[str, Any]:
+    """Read a `config_sentence_transformers.json`, which may be missing: the fields of `SentenceModules` that it holds.
+
+    Raises:
+        CheckpointError: it is unreadable, or of another kind of model.
+    """
+    content = read_json(path, {})
+    kind = json_field(content, "model_type", "SentenceTransformer", str(path))
+    if kind != "SentenceTransformer":
+        raise CheckpointError(
+            f"{path}: model_type is {kind!r}, another kind of model than the 'SentenceTransformer' that embedkit computes"
+        )
+    prompts = json_field(content, "prompts", dict[str, Any](), str(path))
+    prompts = {name: "" if prompt is None else prompt for name, prompt in prompts.items()}
+    default = json_field(content, "default_prompt_name", "", str(path)) or None
+    similarity = json_field(content, "similarity_fn_name", "cosine", str(path))
+    truncate_dim = (
+        json_field(content, "truncate_dim", 1, str(path)) if content.get("truncate_dim") is not None else None
+    )
+    if not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise CheckpointError(f"{path}: prompts is {prompts}; each must be a string. Correct the file")
+    if default is not None and default not in prompts:
+        raise CheckpointError(
+            f"{path}: default_prompt_name is {default!r}; prompts has: {', '.join(prompts) or 'none'}. Correct the file"
+        )
+    if similarity not in get_args(Similarity):
+        raise CheckpointError(
+            f"{path}: similarity_fn_name is {similarity!r}; known are {', '.join(get_args(Similarity))}"
+        )
+    if truncate_dim is not None and truncate_dim < 1:
+        raise CheckpointError(
+            f"{path}: truncate_dim is {truncate_dim}; it must be at least 1. Correct the file"
+        )
+    names = {"prompts": prompts, "default_prompt_name": default}
+    return {**names, "similarity": similarity, "truncate_dim": truncate_dim}
+
+
+def read_limits(encoder_folder: Path) -> tuple[int | None, bool]:
+    """Return the longest text in tokens (None: the tokenizer's own limit), and whether texts are lower-cased first.
+
+    Raises:
+        CheckpointError: the file is unreadable, or asks for what we do not compute.
+    """
+    # Older releases named the file after the encoder's family.
+    kinds = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
+    paths = [encoder_folder / f"sentence_{kind}_config.json" for kind in kinds]
+    path = next((path for path in paths if path.is_file()), paths[0])
+    content = read_json(path, {})
+    check_task(content, path, "feature-extraction")
+    check_arguments(content, path)
+    _check_input(content, path)
+    max_seq_length = json_field(content, "max_seq_length", 0, str(path)) or None
+    return max_seq_length, json_field(content, "do_lower_case", False, str(path))
+
+
+def check_task(content: Json, path: Path, wanted: str) -> None:
+    task = content.get("transformer_task", wanted)
+    if task != wanted:
+        raise CheckpointError(
+            f"{path}: transformer_task is {task!r}; a sentence encoder has {wanted!r}. Is this a reranker?"
+        )
+
+
+def check_arguments(content: Json, path: Path) -> None:
+    """Refuse settings that change how texts or the model are read, beside the files in which we look for that.
+
+    Raises:
+        CheckpointError: there are some.
+    """
+    for key in _UNKNOWN:
+        if content.get(key):
+            raise CheckpointError(
+                f"{path}: {key} is {content[key]!r}, which embedkit does not compute. Set it to null"
+            )
+    for key in _ARGUMENTS:
+        arguments = json_field(content, key, dict[str, Any](), str(path))
+        others = sorted(arguments.keys() - _HARMLESS)
+        if others:
+            file = {"model": "config.json", "config": "config.json"}.get(
+                key.partition("_")[0], "tokenizer_config.json"
+            )
+            raise CheckpointError(
+                f"{path}: {key} sets {', '.join(others)}, which embedkit does not read there. Write it into {file}"
+            )
+
+
+def _check_input(content: Json, path: Path) -> None:
+    """Refuse what takes something else than the token vectors of a text from the encoder."""
+    inputs = json_field(content, "modality_config", {"text": dict(_TEXT_INPUT)}, str(path))
+    text = inputs.get("text")
+    if "message" in inputs or text != _TEXT_INPUT:
+        raise CheckpointError(
+            f"{path}: modality_config is {inputs}; only a text's last_hidden_state is computed"
+        )
+    output = json_field(content, "module_output_name", "token_embeddings", str(path))
+    if output != "token_embeddings":
+        raise CheckpointError(
+            f"{path}: module_output_name is {output!r}; only 'token_embeddings' is computed"
+        )
