@@ -15,6 +15,7 @@ from .evaluate.progress import watch
 from .evaluate.retrieval import CacheDir, Split
 from .shared import console, options
 from .shared.groups import grouped
+from .shared.plain import plain
 
 if TYPE_CHECKING:
     from embedkit.data.beir import RetrievalSet
@@ -261,7 +262,7 @@ def _print(comparison: Comparison, examples: int) -> None:
             ("B - A", f"{comparison.difference:+.4f}"),
         ],
     )
-    typer.echo(
+    console.say(
         f"{interval.confidence:.0%} interval {interval.low:+.4f} to {interval.high:+.4f} (bootstrap), "
         f"p = {test.p_value:.4g} (paired randomisation test, {how})\n"
         f"{len(comparison.changes):,} queries: B better in {comparison.wins:,}, same in {comparison.ties:,}, "
@@ -272,7 +273,7 @@ def _print(comparison: Comparison, examples: int) -> None:
         ("Better under B", comparison.better(examples)),
     ):
         if changes:
-            typer.echo(f"\n{heading}")
+            console.say(f"\n{heading}")
         for change in changes:
             _print_change(change)
 
@@ -281,11 +282,10 @@ def _print_change(change: QueryChange) -> None:
     """Print a query and the top hits of both, side by side; relevant ones are marked."""
     from itertools import zip_longest
 
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    typer.echo(
+    console.say(
         f"{change.difference:+.4f}  {change.a:.4f} -> {change.b:.4f}  {change.query_id}  {_cut(change.text)}"
     )
     if not change.hits_a and not change.hits_b:
@@ -303,12 +303,15 @@ def _print_change(change: QueryChange) -> None:
             relevant = hit.level is not None and hit.level > 0
             mark = "+ " if relevant else "  "
             cells.append(
-                Text(f"{indent}{mark}{hit.doc_id}  {_cut(hit.text)}", style="bold green" if relevant else "")
+                Text(
+                    f"{indent}{mark}{plain(hit.doc_id)}  {_cut(hit.text)}",
+                    style="bold green" if relevant else "",
+                )
             )
         table.add_row(*cells)
-    Console().print(table)
+    console.styled().print(table)
 
 
 def _cut(text: str) -> str:
-    flat = " ".join(text.split())
+    flat = " ".join(plain(text).split())
     return flat if len(flat) <= SHOWN_CHARACTERS else flat[:SHOWN_CHARACTERS].rstrip() + "…"

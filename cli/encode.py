@@ -155,7 +155,7 @@ def _to_stdout(job: _Job, printing: options.Printing) -> None:
         for documents, window in encode_stream(job.encoder, job.reader, job.settings):
             report = count_window(report, documents, window)
             for document, embedding in zip(documents, window.embeddings, strict=True):
-                sys.stdout.write(json_row(document.doc_id, embedding))
+                console.write_json(json_row(document.doc_id, embedding))
             bar.update(job.reader.fraction(), f"{report.texts:,} texts")
     sys.stdout.flush()
     if not printing.quiet:

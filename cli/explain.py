@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .shared import console, models, options
+from .shared.plain import plain
 
 if TYPE_CHECKING:
     from embedkit.explaining.explain import ExplainedText, Explanation
@@ -88,9 +89,7 @@ def _look_up(path: Path, doc_id: str, model: str | None) -> tuple[str, str | Pat
 
 
 def _print(explanation: Explanation) -> None:
-    from rich.console import Console
-
-    out = Console(highlight=False)
+    out = console.styled()
     out.print(f"score {explanation.score:.4f}\n", style="bold")
     for name, text in (("query", explanation.query), ("document", explanation.document)):
         out.print(name, style="dim")
@@ -128,5 +127,5 @@ def _coloured(text: ExplainedText):  # type: ignore[no-untyped-def] # rich is lo
         colour = "green" if stretch.weight > 0 else "red"
         strength = abs(stretch.weight)
         style = f"black on {colour}" if strength >= STRONG else colour if strength >= FAINT else ""
-        out.append(stretch.text, style=style)
+        out.append(plain(stretch.text), style=style)
     return out

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -14,6 +17,7 @@ from typer.main import get_group
 from embedkit.errors import EmbedkitError
 
 from .shared import console
+from .shared.streams import ReaderGoneError, open_standard_streams
 
 # The commands and what the overall help says of each: the module of a command is loaded when the command is called.
 COMMANDS = {
@@ -33,12 +37,13 @@ COMMANDS = {
     "fill-mask": "Predict the token at each [MASK].",
     "doctor": "Tell versions, processor features, threads, devices, which number formats are fast here, folders and disk.",
 }
+INTERRUPTED = 130
 # Those whose --rerank may stand without a value.
 WITH_RERANKER = ("search", "mine")
 
 
 class Commands(TyperGroup):
-    """The commands, each loaded when it is called; a reader of their output that goes away early (`| head`) is no error."""
+    """The commands, each loaded when it is called."""
 
     def __init__(self, **settings: Any) -> None:  # Any: as in the parent
         super().__init__(**settings)
@@ -49,17 +54,18 @@ class Commands(TyperGroup):
             self.commands[cmd_name] = load_command(cmd_name)
         return self.commands.get(cmd_name)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:  # Any: as in the parent
+        for word in args:
+            if not is_text(word) and not os.path.lexists(word):
+                raise typer.BadParameter(
+                    f"{os.fsencode(word)!r} is not UTF-8 and names no file. Convert it, "
+                    "for example with: iconv -f latin1 -t utf-8"
+                )
+        return super().parse_args(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: as in the parent
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-    def invoke(self, ctx: Any) -> Any:  # Any: as in the parent
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            # Nothing is left to say, not even when the interpreter flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit from None
 
 
 app = typer.Typer(
@@ -70,6 +76,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+
+def is_text(word: str) -> bool:
+    """Say whether a word of the command line was UTF-8; of other bytes Python makes halves of characters."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_command(name: str) -> Any:  # Any: typer keeps its own copy of click, whose types are private
@@ -91,7 +106,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"embedkit {version('embedkit')}")
+        console.say(f"embedkit {version('embedkit')}")
         raise typer.Exit
 
 
@@ -108,10 +123,30 @@ def embedkit(
     """
 
 
-def run() -> None:
+def run() -> NoReturn:
     """Run the command line and exit."""
+    open_standard_streams()
+    code = max(_exit_code(app), _exit_code(sys.stdout.flush))
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C need not wait for threads
+    if any(thread.daemon for thread in threading.enumerate()):
+        # One that waits for a silent pipe. Python would end with an abort where it holds standard input.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _exit_code(action: Callable[[], object]) -> int:
+    """Do something; turn the ways in which it may end into messages and exit codes."""
     try:
-        app()
+        action()
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 0
+    except ReaderGoneError:
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except EmbedkitError as exc:
         console.note(f"error: {exc}")
-        sys.exit(1)
+        return 1
+    return 0

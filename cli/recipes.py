@@ -57,7 +57,7 @@ def show(name: Name, as_json: options.AsJson = False) -> None:
     if as_json:
         console.print_json({"name": name, **read_preset(name)})
     else:
-        typer.echo(preset_text(name), nl=False)
+        console.say(preset_text(name).rstrip("\n"))
 
 
 @subcommand(app, "copy")

@@ -228,7 +228,7 @@ def rerank(
     with console.progress_bar("rerank", quiet=printing.quiet or sys.stdout.isatty()) as bar:
         for reply in tally.count(answers):
             if given.run is not None and not printing.as_json:
-                sys.stdout.write(trec_lines(reply, top_k=depth.top_k))
+                console.write_exactly(trec_lines(reply, top_k=depth.top_k))
             else:
                 console.print_json(reply.row(depth.top_k))
             bar.update(None, f"{tally.queries:,} queries")

@@ -272,6 +272,6 @@ def _print_tables(encoding: list[_Encoding], latencies: list[Latency], *, as_mar
     )
     for header, cells in (rates, waiting):
         if as_markdown:
-            typer.echo(to_markdown(Table(header, cells, frozenset())))
+            console.say(to_markdown(Table(header, cells, frozenset())))
         else:
             console.print_table(header, cells)

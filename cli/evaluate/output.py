@@ -68,7 +68,7 @@ def present(
         raise typer.BadParameter("--json and --markdown exclude each other")
     table = tabulate(evaluations, metrics)
     if showing.as_markdown:
-        typer.echo(to_markdown(table), nl=False)
+        console.say(to_markdown(table).rstrip("\n"))
     elif console.wants_json(showing.as_json):
         for each in evaluations:
             console.print_json(_as_json(each))

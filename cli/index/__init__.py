@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -76,8 +75,10 @@ def delete(
     as_json: options.AsJson = False,
 ) -> None:
     """Delete documents by id or by their metadata. Their space is freed by `index compact`."""
+    from embedkit.data.one_file import open_lines
+
     index, ids = split_words(words or [], named)
-    wanted = [line.rstrip("\n") for line in sys.stdin] if ids == ["-"] else ids
+    wanted = [line for _, line in open_lines("-")] if ids == ["-"] else ids
     if not wanted and where is None:
         raise typer.BadParameter("name ids, - for standard input, or --where FILTER")
     with _open(index, writable=True) as opened:
@@ -138,7 +139,7 @@ def verify(located: Located, *, as_json: options.AsJson = False) -> None:
         if as_json:
             console.print_json({"place": finding.place, "problem": finding.problem, "advice": finding.advice})
         else:
-            typer.echo(f"{finding.place}: {finding.problem}. {finding.advice}")
+            console.say(f"{finding.place}: {finding.problem}. {finding.advice}")
     if findings:
         raise typer.Exit(1)
     console.note(f"{index}: no damage found")
@@ -157,9 +158,9 @@ def repair(located: Located, *, as_json: options.AsJson = False) -> None:
         if as_json:
             console.print_json({"place": step.place, "done": step.done, "lost": list(step.lost)})
             continue
-        typer.echo(f"{step.place}: {step.done}")
+        console.say(f"{step.place}: {step.done}")
         for doc_id in step.lost:
-            typer.echo(f"  lost: {doc_id}")
+            console.say(f"  lost: {doc_id}")
     if not count:
         console.note(f"{index}: nothing to repair")
 

@@ -13,6 +13,7 @@ import typer
 from ..shared import console, models, options
 from ..shared.groups import grouped
 from ..shared.locating import existing
+from ..shared.plain import plain
 from .source import Adding, Building, KindOption, SomeInputs, TargetRecall, VectorSource, make_source
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def ask_to_delete(count: int, total: int, *, some: list[str], yes: bool) -> None
     what = f"{count:,} of {total:,} documents would be deleted: {', '.join(map(repr, some))}{' …' if count > len(some) else ''}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise RecordError(f"{what}. Nothing was deleted: pass --yes if that is meant")
-    if not typer.confirm(f"{console.safe(what)}. Delete them?", err=True):
+    if not typer.confirm(f"{plain(what)}. Delete them?", err=True):
         raise RecordError("nothing was deleted")
 
 

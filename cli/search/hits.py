@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..shared import console
+from ..shared.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,15 +56,14 @@ def print_hits(query: str, hits: list[Hit], wanted: SearchOptions, *, as_json: b
         for rank, hit in enumerate(hits, 1):
             console.print_json(hit_row(hit, rank))
         return
-    from rich.console import Console
     from rich.text import Text
 
     from indexes import snippets
 
-    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    out = console.styled()
     shown = snippets(query, [hit.text for hit in hits])
     for rank, (hit, snippet) in enumerate(zip(hits, shown, strict=True), 1):
-        body = Text(_flowing(console.safe(snippet.text)))
+        body = Text(_flowing(plain(snippet.text)))
         for start, stop in snippet.spans:
             body.stylize("bold yellow", start, stop)
         out.print(_head(hit, rank, _strength(hit, hits[0], wanted)))
@@ -72,23 +72,22 @@ def print_hits(query: str, hits: list[Hit], wanted: SearchOptions, *, as_json: b
 
 def print_whole(hit: Hit) -> None:
     """Print all of a hit's passage."""
-    from rich.console import Console
     from rich.text import Text
 
-    out = Console(highlight=False)
+    out = console.styled()
     out.print(_head(hit, 0, None))
-    _print_body(out, Text(_flowing(console.safe(hit.text))), cut=(False, False))
+    _print_body(out, Text(_flowing(plain(hit.text))), cut=(False, False))
 
 
 def _head(hit: Hit, rank: int, strength: float | None) -> Text:
     from rich.text import Text
 
-    place = console.safe(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
+    place = plain(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
     head = Text(f"{rank:>2}  " if rank else "", style="bold")
     if strength is not None:
         full = round(strength * DOTS)
         head.append(f"{hit.score:.2f} {'●' * full}{'○' * (DOTS - full)}  ", style="bold")
-    title = console.safe(hit.title)
+    title = plain(hit.title)
     head.append(title or place, style="bold cyan")
     if title and title != place:
         head.append(f"  {place}", style="dim")

@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import typer
+from .plain import plain, plain_json
+from .streams import StreamError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_json(content: Any) -> None:  # Any: whatever JSON holds
     """Print one JSON line that every reader takes."""
     from embedkit.data.strict_json import to_strict_json
 
-    typer.echo(to_strict_json(content))
+    write_json(to_strict_json(content) + "\n")
+    sys.stdout.flush()
+
+
+def write_json(line: str) -> None:
+    """Write a line that is JSON already; it reaches the reader with the others, or at the end."""
+    sys.stdout.write(plain_json(line, sys.stdout.encoding))
+
+
+def write_exactly(text: str) -> None:
+    """Write lines of a format that cannot escape a character.
+
+    Raises:
+        StreamError: the encoding of standard output lacks one.
+    """
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError as exc:
+        raise StreamError(
+            f"standard output is {sys.stdout.encoding}, which has no {text[exc.start : exc.end]!r}. "
+            "Set PYTHONIOENCODING=utf-8, or use --json, which escapes it"
+        ) from exc
+    sys.stdout.write(plain(text) if sys.stdout.isatty() else text)
+
+
+def say(text: str) -> None:
+    """Print text for people on standard output."""
+    print(plain(text), flush=True)
 
 
 def note(message: str) -> None:
     """Say something on standard error."""
-    typer.echo(safe(message), err=True)
+    print(plain(message), file=sys.stderr, flush=True)
 
 
-# What a terminal obeys instead of showing: C0 and C1 controls but tab and line end, and signs that turn the direction of text.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+def styled(*, stderr: bool = False) -> Console:
+    """Return what prints styled text; whoever prints makes the text of others `plain`."""
+    from rich.console import Console
 
-
-def safe(text: str) -> str:
-    """Return a text as a terminal may show it, with U+FFFD for each control character and lone surrogate."""
-    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
+    if stderr:
+        return Console(file=getattr(sys.stderr, "styled", sys.stderr))
+    return Console(highlight=False)
 
 
 def command_words() -> list[str]:
@@ -51,17 +81,21 @@ def wants_json(as_json: bool) -> bool:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Print a table; columns in which every cell is a number stand to the right."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(
+        title=None if title is None else escape(plain(title)),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
     for number, column in enumerate(columns):
         numeric = all(_is_number(row[number]) for row in rows) and bool(rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(escape(plain(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(safe(cell)) for cell in row))
-    Console().print(table)
+        table.add_row(*(escape(plain(cell)) for cell in row))
+    styled().print(table)
 
 
 def _is_number(cell: str) -> bool:
@@ -82,7 +116,6 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
     if quiet or not sys.stderr.isatty():
         yield _NoBar()
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -102,13 +135,13 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     # Results that are written meanwhile go to standard output as they are: rich would send them to its own, wrapped.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task(label, total=None, text="")
+    with Progress(*columns, console=styled(stderr=True), transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task(plain(label), total=None, text="")
 
         class _RichBar:
             def update(self, fraction: float | None, text: str) -> None:
                 total = None if fraction is None else 1.0
-                progress.update(task, total=total, completed=fraction or 0.0, text=text)
+                progress.update(task, total=total, completed=fraction or 0.0, text=plain(text))
 
         yield _RichBar()
 

@@ -47,7 +47,7 @@ def train_plot(
     from embedkit.training.reports.plot import read_curves, terminal_plot
 
     curves = [curve for run in runs for curve in read_curves(run, metric=metric)]
-    typer.echo(terminal_plot(curves))
+    console.say(terminal_plot(curves))
     if output is not None:
         plot = load_extra("plot", purpose=f"writing {output}")
         lines = [

@@ -23,6 +23,7 @@ from embedkit.model.config import EncoderConfig
 from embedkit.native.library import Batch, NativePrecision, load_library, why_not_here
 from embedkit.native.merging import check_share
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
+from embedkit.native.threads import on_threads
 
 Int64 = NDArray[np.int64]
 
@@ -88,7 +89,7 @@ class NativeEncoder:
         self.threads = threads or num_cores()
         self._model = PackedModel(config, weights, precision)
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(self.threads, "embedkit-native") if self.threads > 1 else None
+        self._pool = ThreadPoolExecutor(self.threads, "embedkit-native")
         self._workspaces: list[NDArray[np.uint8]] = []
         self._capacity = (0, 0)  # rows of a chunk, tokens of a sequence
 
@@ -215,10 +216,14 @@ class NativeEncoder:
             model = ctypes.byref(self._model.structure)
             run(model, ctypes.byref(batch), ctypes.byref(following), memory.ctypes.data, *self._capacity)
 
-        if self._pool is None or len(chunks) == 2:
+        def stop() -> None:
+            following.value = batch.num_chunks
+
+        if batch.num_chunks == 1:
             work(self._workspaces[0])
-        else:
-            list(self._pool.map(work, self._workspaces))
+        else:  # one thread, too: Ctrl-C then waits for a chunk, not for the batch
+            pointed_at = (input_ids, types, starts, order, chunks, hidden)
+            list(on_threads(self._pool, work, self._workspaces, stop=stop, keep=pointed_at))
 
     def _reserve(self, rows: int, length: int) -> None:
         """Make the workspaces large enough."""

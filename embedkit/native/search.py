@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from embedkit.machine import num_cores
 from embedkit.native.library import Linear, load_library, why_not_here
 from embedkit.native.packing import aligned_bytes, padded
+from embedkit.native.threads import on_threads, taken
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -113,15 +115,17 @@ class StoredVectors:
             weights.view(np.float32).reshape(width, wide)[:count, :dimension] = queries
         else:
             library.embedkit_pack_fp32(ctypes.byref(packed), address, weights.ctypes.data)
-        firsts = range(0, len(self._codes), RANGE_ROWS)
-        following = iter(firsts)
+        firsts = deque(range(0, len(self._codes), RANGE_ROWS))
+        if len(self._codes) * dimension * max(1, count // 8) < THREADS_WORTH:
+            threads = 1
+        threads = min(threads, len(firsts))
 
         def work(_: int) -> tuple[Float32, Int64]:
             least = np.full(width, np.inf, np.float32)
             least[:count] = floor
             scores, found = np.repeat(floor[:, None], k, axis=1), np.full((count, k), -1, np.int64)
             memory = aligned_bytes(library.embedkit_scan_bytes(count, dimension))
-            for first in following:  # the next that no thread has taken
+            for first in taken(firsts):
                 last = min(first + RANGE_ROWS, len(self._codes))
                 check(first, last)
                 library.embedkit_scan(
@@ -141,12 +145,12 @@ class StoredVectors:
             scores[found < 0] = -np.inf
             return scores, found
 
-        if threads < 2 or len(self._codes) * dimension * max(1, count // 8) < THREADS_WORTH:
+        if threads < 2:
             return work(0)
         from concurrent.futures import ThreadPoolExecutor  # takes 10 ms to import
 
         with ThreadPoolExecutor(threads, "embedkit-search") as pool:
-            parts = list(pool.map(work, range(min(threads, len(firsts)))))
+            parts = list(on_threads(pool, work, range(threads), stop=firsts.clear, keep=(weights, zeros)))
         return np.concatenate([scores for scores, _ in parts], axis=1), np.concatenate(
             [found for _, found in parts], axis=1
         )

@@ -46,4 +46,4 @@ def read_ahead(items: Iterator[_T]) -> Iterator[_T]:
             yield value  # type: ignore[misc]  # an item, since it is no error and not the end
     finally:
         stopped.set()
-        thread.join()
+        thread.join(1.0)  # no longer: it may wait for a pipe that has fallen silent

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, BinaryIO, get_args
 
 import faiss as _faiss
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.native.search import num_threads
+from embedkit.native.threads import on_threads
 
 from ..candidates import Candidates, Mask
 from ..storage.codes import FloatArray, RowArray
@@ -135,11 +137,11 @@ def search_blocks(
     if len(blocks) == 1:
         yield queries, search(queries)
         return
-    pool = ThreadPoolExecutor(threads, "search", initializer=faiss.omp_set_num_threads, initargs=(1,))
-    try:
-        yield from zip(blocks, pool.map(search, blocks), strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with (
+        ThreadPoolExecutor(threads, "search", initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool,
+        closing(on_threads(pool, search, blocks)) as found,
+    ):
+        yield from zip(blocks, found, strict=True)
 
 
 def k_means(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedkit.errors import IndexFileError
 from embedkit.native.search import num_threads
+from embedkit.native.threads import on_threads
 
 from ..storage.ann_info import CHUNK_BYTES, AnnInfo
 
@@ -66,4 +67,4 @@ def checksums(data: mmap.mmap) -> list[int]:
 
     with memoryview(data) as view, ThreadPoolExecutor(num_threads(), "checksums") as pool:
         starts = range(0, len(view), CHUNK_BYTES)
-        return list(pool.map(lambda at: zlib.crc32(view[at : at + CHUNK_BYTES]), starts))
+        return list(on_threads(pool, lambda at: zlib.crc32(view[at : at + CHUNK_BYTES]), starts))

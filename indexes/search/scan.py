@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.native.search import num_threads
+from embedkit.native.threads import on_threads
 
 from ..candidates import Candidates, Mask
 from ..storage.codes import FloatArray, RowArray
@@ -32,14 +34,15 @@ def scan_codes(
     borders = np.linspace(start, len(segment), threads + 1).astype(int).tolist()
     scan = _scan_floats if segment.storage == "float32" else _scan_quantised
 
-    def part(at: int, stop: int) -> Candidates:
+    def part(between: tuple[int, int]) -> Candidates:
+        at, stop = between
         here = None if allowed is None else allowed[at - start : stop - start]
         return scan(segment, metric, queries, k, slice(at, stop), here)
 
     if threads == 1:
-        return part(start, len(segment))
+        return part((start, len(segment)))
     with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
-        found = list(pool.map(part, borders[:-1], borders[1:]))
+        found = list(on_threads(pool, part, pairwise(borders)))
     return reduce(lambda best, other: best.merge(other, k), found)
 
 
@@ -64,8 +67,9 @@ def _scan_quantised(
     worst = -np.inf if metric != "l2" else np.inf
     scores = np.full((len(queries), k), worst, np.float32)
     found = np.full((len(queries), k), -1, np.int64)
+    queries = np.ascontiguousarray(queries)  # the scanner keeps the address of the one that it was given
     for query in range(len(queries)):
-        scanner.set_query(faiss.swig_ptr(np.ascontiguousarray(queries[query])))
+        scanner.set_query(faiss.swig_ptr(queries[query]))
         scanner.set_list(0, 0.0)
         scanner.scan_codes(
             len(codes),

@@ -50,6 +50,37 @@ def test_neither_threads_nor_batches_nor_their_order_change_a_bit(precision: Nat
         np.testing.assert_array_equal(one.hidden_states(ids[part], sizes[[number]]), hidden[part])
 
 
+INTERRUPTED = """
+import signal
+import numpy as np
+from embedkit.native.encoder import NativeEncoder
+from tests.native.models import BERT, random_model, random_tokens
+
+def handle(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handle)
+for threads in (2, 1):
+    encoder = NativeEncoder(BERT, random_model(BERT)[1], precision="fp32", threads=threads)
+    few, many = random_tokens(BERT, [100] * 20), random_tokens(BERT, [100] * 5_000)
+    expected, interrupted = encoder.hidden_states(*few), 0
+    for milliseconds in range(2, 22, 2):
+        signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
+        try:
+            encoder.hidden_states(*many)
+        except KeyboardInterrupt:
+            interrupted += 1
+        np.testing.assert_array_equal(encoder.hidden_states(*few), expected)
+    assert interrupted == 10, interrupted
+"""
+
+
+def test_ctrl_c_while_threads_compute_harms_neither_memory_nor_what_is_encoded_next() -> None:
+    skip_unless_native("fp32")
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_chunks_are_whole_sequences_and_share_the_work() -> None:
     """60 + 60 + 60 fit into 192 tokens, a fourth 60 does not; 400 is a chunk of its own."""
     assert CHUNK_TOKENS == 192

@@ -106,6 +106,25 @@ def test_a_scan_finds_the_best_rows_that_are_allowed_above_the_floor(
         assert (scores[found < 0] == -np.inf).all()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_scan_that_fails_in_one_thread_ends_in_all(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "THREADS_WORTH", 0)
+    monkeypatch.setattr(search, "RANGE_ROWS", 8)
+    codes, _ = stored(80_000, 24, np.float32)
+    seen: list[int] = []
+
+    def check(first: int, last: int) -> None:
+        seen.append(first)
+        if first == 80:
+            raise OSError("the block is damaged")
+
+    vectors = StoredVectors(codes, None, squared=False)
+    floor = np.full(2, -np.inf, np.float32)
+    with pytest.raises(OSError, match="the block is damaged"):
+        vectors.scan(np.ones((2, 24), np.float32), 3, floor=floor, threads=threads, check=check)
+    assert len(seen) < 5_000  # of 10,000 ranges
+
+
 def test_a_scan_for_more_rows_than_there_are_returns_all() -> None:
     codes, _ = stored(20, 24, np.float32)
     queries = np.random.default_rng(3).standard_normal((2, 24)).astype(np.float32)

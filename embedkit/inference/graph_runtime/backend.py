@@ -15,6 +15,7 @@ from embedkit.inference.backend import Backend
 from embedkit.inference.graph_runtime.graph import Graph, GraphRuntime, load_graph, run_padded
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
 from embedkit.machine import num_cores
+from embedkit.native.threads import on_threads
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32, Precision
 
@@ -78,7 +79,7 @@ class GraphBackend(Backend):
         if batch.token_type_ids is not None and batch.token_type_ids.any():
             raise ValueError("an exported graph takes single texts, whose tokens are all of type 0")
         pieces = [batch.take(rows) for rows in cut(batch.lengths)]
-        return list(self._pool.map(partial(run_padded, self.graph, output), pieces))
+        return list(on_threads(self._pool, partial(run_padded, self.graph, output), pieces))
 
 
 def cut(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:

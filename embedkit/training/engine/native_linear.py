@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from embedkit.native.library import PANEL, Linear, load_library, why_not_here
+from embedkit.native.threads import on_threads
 
 LEAST_ROWS = 256  # with fewer, packing the weights costs more than the kernels gain
 
@@ -81,16 +82,17 @@ def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     linear = Linear(weight=panels.data_ptr(), bias=bias.data_ptr(), rows_in=size, columns=columns)
     library.embedkit_pack_fp32(ctypes.byref(linear), weight.data_ptr(), panels.data_ptr())
 
-    def compute(first: int, last: int) -> None:
-        there, to = rows[first:last], out[first:last]
+    def compute(part: slice) -> None:
+        there, to = rows[part], out[part]
         library.embedkit_multiply_fp32(ctypes.byref(linear), there.data_ptr(), len(there), to.data_ptr())
 
     threads = torch.get_num_threads()
     cuts = [len(rows) * n // threads for n in range(threads + 1)]
+    parts = list(map(slice, cuts[:-1], cuts[1:]))
     if threads == 1:
-        compute(0, len(rows))
+        compute(*parts)
     else:
-        list(_pool(threads).map(compute, cuts[:-1], cuts[1:]))
+        list(on_threads(_pool(threads), compute, parts, keep=(panels, bias)))
     return out
 
 

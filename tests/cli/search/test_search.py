@@ -95,7 +95,7 @@ def test_a_document_id_that_a_run_cannot_hold_is_refused_at_its_first_hit(
 
 def test_rerank_reads_what_search_prints_of_many_queries(index: Path, tmp_path: Path) -> None:
     lines = '{"_id": "q1", "text": "horse"}\n{"_id": "q2", "text": "guitar"}\n'
-    printed = invoke("search", index, "--top-k", 2, stdin=lines)
+    printed = invoke("search", index, "--top-k", 2, stdin=lines)  # JSON lines, as of many queries
     model = write_tiny_cross_encoder(tmp_path / "reranker")
     reranked = [json.loads(line) for line in invoke("rerank", "-m", model, stdin=printed).splitlines()]
     assert [(row["query_id"], row["query"]) for row in reranked] == [("q1", "horse"), ("q2", "guitar")]
