@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from embedkit.models import RERANKER
+from embedkit.models import RERANKER, SHIPPED
 
+MAXSIM = "maxsim"  # what `embedkit.pipelines.models` takes in place of a reranker
 COMMON = "Options"  # the panel of options that name no other
 
 
@@ -49,15 +52,26 @@ class RerankCommand(Command):
 
 
 def with_reranker(words: list[str]) -> list[str]:
-    """Put the shipped reranker's name after each `--rerank` that has no value."""
+    """Put the shipped reranker's name after each `--rerank` that has no value.
+
+    A word that follows is a value if it names a shipped model or a folder, is "maxsim", or looks like a path; else it is part
+    of the query.
+    """
     options_end = words.index("--") if "--" in words else len(words)
     found = []
     for place, word in enumerate(words):
         found.append(word)
         following = words[place + 1 : place + 2]
-        if word == "--rerank" and place < options_end and (not following or following[0].startswith("-")):
+        if word == "--rerank" and place < options_end and not (following and _is_reranker(following[0])):
             found.append(RERANKER)
     return found
+
+
+def _is_reranker(word: str) -> bool:
+    mistyped = bool(
+        get_close_matches(word, SHIPPED, n=1, cutoff=0.8)
+    )  # its message is better than a strange query
+    return word in (*SHIPPED, MAXSIM) or mistyped or "/" in word or Path(word).is_dir()
 
 
 def subcommand(

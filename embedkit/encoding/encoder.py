@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
+from embedkit.encoding.similarity import similarity
 from embedkit.encoding.windows import (
     EncodedWindow,
     TokenizedWindow,
@@ -157,19 +158,32 @@ class Encoder:
         return "" if found is None else self.prompt(found)
 
     def encode(
-        self, texts: Sequence[str], *, prompt: str | None = None, on_truncate: OnTruncate = "warn"
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        on_truncate: OnTruncate = "warn",
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
     ) -> Float32:
-        """Encode texts: -> (N, E) float32, row i for text i.
+        """Encode texts: -> (N, E) float32, row i for text i; a single string -> (E,), as SentenceTransformer does.
 
-        `prompt` is put before each text; None takes the model's default. `on_truncate` says what becomes of texts longer
+        `prompt`, or the model's prompt called `prompt_name`, is put before each text; without either, the model's default.
+        `batch_size` and `show_progress_bar` are taken from code written for SentenceTransformer and change nothing: batches
+        are cut by tokens, and nothing is printed. `on_truncate` says what becomes of texts longer
         than the model reads: cut with a logged warning, an error, the mean of the vectors of all pieces, or cut silently.
         A text that has no tokens at all becomes the zero vector, which is logged as a warning.
 
         Raises:
             TextRefusedError: a text is too long and `on_truncate` is "error".
         """
+        if prompt is not None and prompt_name is not None:
+            raise ValueError("prompt and prompt_name are both given; one of them is put before the texts")
+        prompt = self.prompt(prompt_name) if prompt_name is not None else prompt
         if isinstance(texts, str):
-            raise TypeError("texts is one string; it must be a sequence of strings")
+            one: Float32 = self.encode([texts], prompt=prompt, on_truncate=on_truncate)[0]
+            return one
         windows = list(self.encode_windows(texts, prompt=prompt, on_truncate=on_truncate))
         cut = sum(int(window.truncated.sum()) for window in windows)
         if cut and on_truncate == "warn":
@@ -197,6 +211,22 @@ class Encoder:
     def encode_documents(self, documents: Sequence[str]) -> Float32:
         """Encode documents with the model's prompt for them: -> (N, E) float32."""
         return self.encode(documents, prompt=self.role_prompt("document"))
+
+    def encode_query(self, query: str | Sequence[str]) -> Float32:
+        """Encode a query, (E,), or several, (Q, E), with the model's prompt for queries."""
+        return self.encode(query, prompt=self.role_prompt("query"))
+
+    def encode_document(self, document: str | Sequence[str]) -> Float32:
+        """Encode a document, (E,), or several, (N, E), with the model's prompt for documents."""
+        return self.encode(document, prompt=self.role_prompt("document"))
+
+    def similarity(self, first: Float32, second: Float32) -> Float32:
+        """Compare vectors as the model's folder says, by cosine or dot product: (N, E), (M, E) -> (N, M)."""
+        return similarity(first, second, measure=self.folder.modules.similarity)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Return E, under the name that SentenceTransformer gives it."""
+        return self.dimension
 
     def encode_windows(
         self, texts: Iterable[str], *, prompt: str | None = None, on_truncate: OnTruncate = "warn"

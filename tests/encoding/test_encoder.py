@@ -79,11 +79,6 @@ def test_no_texts_give_no_rows_of_the_right_width(tiny_model: Path) -> None:
     assert Encoder.load(tiny_model, truncate_dim=7).encode([]).shape == (0, 7)
 
 
-def test_one_string_is_not_a_sequence_of_texts(encoder: Encoder) -> None:
-    with pytest.raises(TypeError, match="texts is one string; it must be a sequence of strings"):
-        encoder.encode("dog")
-
-
 def test_equal_texts_of_a_window_are_computed_once_and_batches_keep_to_the_budget(tiny_model: Path) -> None:
     backend = CountingBackend()
     encoder = Encoder(read_model_folder(tiny_model), backend, token_budget=20)

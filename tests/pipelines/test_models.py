@@ -120,7 +120,9 @@ def test_a_search_says_what_ranked_the_hits(texts: Path, tiny_model: Path, tmp_p
     [
         (["i", "q", "--rerank"], ["i", "q", "--rerank", RERANKER]),
         (["i", "--rerank", "-k", "5", "q"], ["i", "--rerank", RERANKER, "-k", "5", "q"]),
-        (["i", "q", "--rerank", "folder"], ["i", "q", "--rerank", "folder"]),
+        (["i", "q", "--rerank", "./folder"], ["i", "q", "--rerank", "./folder"]),
+        (["i", "--rerank", "wind energy"], ["i", "--rerank", RERANKER, "wind energy"]),
+        (["i", "--rerank", "embedkit-rerank-smal"], ["i", "--rerank", "embedkit-rerank-smal"]),
         (["i", "q", "--rerank=folder", "-k", "5"], ["i", "q", "--rerank=folder", "-k", "5"]),
         (["i", "--", "--rerank"], ["i", "--", "--rerank"]),
         (["i", "--rerank", "--", "q"], ["i", "--rerank", RERANKER, "--", "q"]),
