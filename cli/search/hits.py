@@ -56,18 +56,25 @@ def print_hits(query: str, hits: list[Hit], wanted: SearchOptions, *, as_json: b
         for rank, hit in enumerate(hits, 1):
             console.print_json(hit_row(hit, rank))
         return
-    from rich.text import Text
-
     from indexes import snippets
 
-    out = console.styled()
     shown = snippets(query, [hit.text for hit in hits])
+    if (
+        not sys.stdout.isatty()
+    ):  # a pager or a file: no colours, no folding, and no rich, which takes long to load
+        for rank, (hit, snippet) in enumerate(zip(hits, shown, strict=True), 1):
+            console.say(_title_line(hit, rank, _strength(hit, hits[0], wanted)))
+            console.say(_plain_body(_flowing(plain(snippet.text)), _cuts(hit, snippet.text)))
+        return
+    from rich.text import Text
+
+    out = console.styled()
     for rank, (hit, snippet) in enumerate(zip(hits, shown, strict=True), 1):
         body = Text(_flowing(plain(snippet.text)))
         for start, stop in snippet.spans:
             body.stylize("bold yellow", start, stop)
         out.print(_head(hit, rank, _strength(hit, hits[0], wanted)))
-        _print_body(out, body, cut=(_is_cut_before(hit, snippet.text), _is_cut_after(hit, snippet.text)))
+        _print_body(out, body, cut=_cuts(hit, snippet.text))
 
 
 def print_whole(hit: Hit) -> None:
@@ -82,16 +89,29 @@ def print_whole(hit: Hit) -> None:
 def _head(hit: Hit, rank: int, strength: float | None) -> Text:
     from rich.text import Text
 
-    place = plain(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
-    head = Text(f"{rank:>2}  " if rank else "", style="bold")
-    if strength is not None:
-        full = round(strength * DOTS)
-        head.append(f"{hit.score:.2f} {'●' * full}{'○' * (DOTS - full)}  ", style="bold")
-    title = plain(hit.title)
+    place, title = _place(hit), plain(hit.title)
+    head = Text(_score(hit, rank, strength), style="bold")
     head.append(title or place, style="bold cyan")
     if title and title != place:
         head.append(f"  {place}", style="dim")
     return head
+
+
+def _title_line(hit: Hit, rank: int, strength: float) -> str:
+    place, title = _place(hit), plain(hit.title)
+    return _score(hit, rank, strength) + (f"{title}  {place}" if title and title != place else place)
+
+
+def _place(hit: Hit) -> str:
+    return plain(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
+
+
+def _score(hit: Hit, rank: int, strength: float | None) -> str:
+    head = f"{rank:>2}  " if rank else ""
+    if strength is None:
+        return head
+    full = round(strength * DOTS)
+    return f"{head}{hit.score:.2f} {'●' * full}{'○' * (DOTS - full)}  "
 
 
 def _strength(hit: Hit, best: Hit, wanted: SearchOptions) -> float:
@@ -144,12 +164,14 @@ def _folded(lines: list[Text], width: int) -> Iterator[Text]:
         yield from line.wrap(Console(width=width), width) if len(line) > width else [line]
 
 
-def _is_cut_before(hit: Hit, shown: str) -> bool:
-    return not hit.text.lstrip().startswith(shown[:40])
+def _cuts(hit: Hit, shown: str) -> tuple[bool, bool]:
+    """Say whether the passage goes on before and after what is shown of it."""
+    return not hit.text.lstrip().startswith(shown[:40]), not hit.text.rstrip().endswith(shown[-40:])
 
 
-def _is_cut_after(hit: Hit, shown: str) -> bool:
-    return not hit.text.rstrip().endswith(shown[-40:])
+def _plain_body(text: str, cut: tuple[bool, bool]) -> str:
+    text = ("… " if cut[0] else "") + text.strip("\n") + (" …" if cut[1] else "")
+    return "\n".join(" " * INDENT + line for line in text.split("\n") if line.strip())
 
 
 def explain_nothing(wanted: SearchOptions, size: int) -> None:

@@ -64,7 +64,7 @@ def test_output_that_cannot_be_written_is_said_and_ends_with_one(
 def test_input_that_is_closed_is_said_where_it_is_needed(index: str) -> None:
     done = run("<&-", "search", index, "--mode", "text")
     assert (done.returncode, done.stderr.decode()) == (1, CLOSED.format("input"))
-    done = run("<&-", "search", index, "cat", "--mode", "text")
+    done = run("<&-", "search", index, "cat", "--mode", "text", "--json")
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -72,7 +72,7 @@ def test_input_that_is_closed_is_said_where_it_is_needed(index: str) -> None:
 def test_messages_that_cannot_be_written_change_nothing_else(
     redirection: str, index: str, tmp_path: Path
 ) -> None:
-    done = run(redirection, "search", index, "cat", "--mode", "text")
+    done = run(redirection, "search", index, "cat", "--mode", "text", "--json")
     assert (done.returncode, json.loads(done.stdout)["id"]) == (0, "a\x1b[2J")
     assert run(redirection, "encode", str(tmp_path / "no.txt")).returncode == 1
 
@@ -86,7 +86,7 @@ def test_a_file_never_takes_the_place_of_a_closed_stream(index: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 def test_json_is_exact_in_every_encoding_and_holds_no_control_character(encoding: str, index: str) -> None:
-    done = run("", "search", index, "cat", "--mode", "text", PYTHONIOENCODING=encoding)
+    done = run("", "search", index, "cat", "--mode", "text", "--json", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     row = json.loads(done.stdout.decode(encoding))
     assert (row["text"], row["id"], row["metadata"]) == (TEXT, "a\x1b[2J", {"note": "\x1b[1m"})
