@@ -111,7 +111,8 @@ class Turns:
 
 def run_ours(arguments: argparse.Namespace, turns: Turns) -> None:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.training.engine.loop import Step, train
+    from embedkit.training.engine.loop import train
+    from embedkit.training.engine.reporting import Step
     from embedkit.training.engine.run_folder import RunFolder
 
     recipe = recipe_of(arguments)

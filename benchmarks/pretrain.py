@@ -28,9 +28,10 @@ from embedkit.data.records import ReadOptions
 from embedkit.recipe import load_recipe
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.tokenization.train import texts_of, train_tokenizer
-from embedkit.training.engine.loop import Step, train
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.recipes import PretrainRecipe
+from embedkit.training.engine.reporting import Step
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.pretraining.corpus import Corpus, build_corpus, open_corpus
 from embedkit.training.pretraining.masked_batches import BatchMaker

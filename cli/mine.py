@@ -15,7 +15,7 @@ from .shared.groups import grouped
 
 if TYPE_CHECKING:
     from embedkit.pipelines.mining import MiningModels
-    from embedkit.training.mining.mining import MiningRecipe
+    from embedkit.training.mining.recipe import MiningRecipe
     from embedkit.training.rows.examples import Examples
     from indexes import Index
 
@@ -62,7 +62,7 @@ class Picking:
 
     def recipe(self, *, by_words: bool) -> MiningRecipe:
         """Return the recipe, or end with wrong usage; words alone have no cosines that a margin could compare."""
-        from embedkit.training.mining.mining import MiningRecipe
+        from embedkit.training.mining.recipe import MiningRecipe
 
         first, dash, last = self.ranks.partition("-")
         if not dash or not first.isdigit() or not last.isdigit():
@@ -133,10 +133,10 @@ def mine(
     where a row's positive looks wrong. The index of the corpus is kept at OUTPUT.index and used again.
     """
     from embedkit.pipelines.mining import MiningModels
-    from embedkit.training.mining.mining import audit
+    from embedkit.training.mining.audit import audit
     from embedkit.training.mining.mining import mine as mine_rows
     from embedkit.training.rows.columns import parse_columns
-    from embedkit.training.rows.examples import read_examples
+    from embedkit.training.rows.reading import read_examples
 
     recipe = picking.recipe(by_words=by == "text" and rerank is None)
     rows = read_examples(

@@ -2,7 +2,8 @@
 
 A recipe is a dataclass of scalars, tuples of scalars, optional scalars and further such dataclasses, which are the tables of the
 TOML file. Every key must be known and of the field's type; the dataclass itself checks ranges in `__post_init__`. A file may also
-have the table `[about]`, which says what the recipe is for and sets nothing.
+have the table `[about]`, which says what the recipe is for and sets nothing. Options of the command line come as values; only
+`--set key=value` is text that is parsed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from embedkit.errors import RecipeError
 
 Table = dict[str, Any]  # Any: whatever TOML holds
 R = TypeVar("R")
 ABOUT = "about"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The values of a field where a Literal cannot list them, since they are derived: `Annotated[str, OneOf(names)]`."""
+
+    choices: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +52,12 @@ def load_recipe(
     *,
     path: str | Path | None = None,
     preset: str | None = None,
+    values: Mapping[str, object] | None = None,
     overrides: Sequence[str] = (),
 ) -> R:
-    """Build a recipe: the preset's values, over them the file's, over them `key=value` overrides.
+    """Build a recipe: the preset's values, over them the file's, over them `values`, over them `key=value` overrides.
 
-    `path` may also be the name of a shipped recipe.
+    `path` may also be the name of a shipped recipe. `values` are taken as they are, under dotted keys such as `optim.lr`.
 
     Raises:
         RecipeError: a file that is not TOML, an unknown key, a missing one, a value of another type or out of range.
@@ -61,6 +70,8 @@ def load_recipe(
         is_name = str(path) in preset_names() and not Path(path).is_file()
         found = read_preset(str(path)) if is_name else read_toml(Path(path))
         table, where = merged(table, _settings(found, str(path))), str(path)
+    for key, value in (values or {}).items():
+        table = merged(table, _nested(key.split("."), value))
     for override in overrides:
         table = merged(table, _override(override))
     return build(kind, table, where)
@@ -147,9 +158,14 @@ def _override(text: str) -> Table:
         parsed: Any = tomllib.loads(f"value = {value.strip()}")["value"]  # Any: whatever TOML holds
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
+    return _nested(names, parsed)
+
+
+def _nested(names: Sequence[str], value: object) -> Table:
+    """Lay a value into tables: ["optim", "lr"] -> {"optim": {"lr": value}}."""
     for name in reversed(names):
-        parsed = {name: parsed}
-    return cast("Table", parsed)
+        value = {name: value}
+    return cast("Table", value)
 
 
 def build(kind: type[R], table: Mapping[str, Any], where: str, prefix: str = "") -> R:
@@ -158,7 +174,7 @@ def build(kind: type[R], table: Mapping[str, Any], where: str, prefix: str = "")
     Raises:
         RecipeError: an unknown or missing key, a value of another type, or one out of range.
     """
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type] # R is a dataclass
     for key in table:
         if key not in known:
@@ -196,11 +212,12 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:  # Any: TOML v
     if origin in (Union, types.UnionType):
         options = [option for option in get_args(wanted) if option is not type(None)]
         return None if value is None or value == "none" else _value(value, options[0], where, key)
-    if origin is Literal:
-        if value not in get_args(wanted):
-            close = _hint(str(value), [str(choice) for choice in get_args(wanted)])
+    if origin is Literal or origin is Annotated:
+        choices = get_args(wanted) if origin is Literal else wanted.__metadata__[0].choices
+        if value not in choices:
+            close = _hint(str(value), [str(choice) for choice in choices])
             raise RecipeError(
-                f"{where}: {key} is {value!r}; it must be one of {', '.join(map(str, get_args(wanted)))}{close}"
+                f"{where}: {key} is {value!r}; it must be one of {', '.join(map(str, choices))}{close}"
             )
         return value
     if origin is tuple:

@@ -2,14 +2,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.errors import RecipeError
-from embedkit.recipe import as_table, build, differences, load_recipe, merged, preset_names, read_preset
+from embedkit.recipe import (
+    OneOf,
+    as_table,
+    build,
+    differences,
+    load_recipe,
+    merged,
+    preset_names,
+    read_preset,
+)
 from embedkit.training.engine.recipes import PretrainRecipe
 
 
@@ -43,6 +52,33 @@ def test_a_file_is_laid_over_the_defaults_and_overrides_over_the_file(tmp_path: 
         minutes=45, name="lemon", icing="sugar", oven=Oven(heat=160.0, fan=True, mode="bottom", racks=(3,))
     )
     assert load_recipe(Cake, path=path, overrides=["icing=none"]).icing is None
+
+
+def test_values_are_taken_as_they_are_over_the_file_and_under_the_overrides(tmp_path: Path) -> None:
+    """A name that looks like TOML stays a name; only --set is parsed."""
+    path = tmp_path / "cake.toml"
+    path.write_text('name = "lemon"\n[oven]\nheat = 160\n', encoding="utf-8")
+    values = {"name": '"7" = [true]', "minutes": 40, "oven.fan": True, "oven.racks": [3, 4]}
+    cake = load_recipe(Cake, path=path, values=values, overrides=["minutes=45"])
+    assert cake == Cake(
+        minutes=45, name='"7" = [true]', oven=Oven(heat=160.0, fan=True, mode="top", racks=(3, 4))
+    )
+    with pytest.raises(RecipeError, match=r"oven\.racks\[1\] is 'b'; it must be a whole number"):
+        load_recipe(Cake, values={"minutes": 1, "oven.racks": [1, "b"]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pie:
+    filling: Annotated[str, OneOf(("apple", "cherry"))] | None = None
+
+
+def test_a_field_may_be_one_of_values_that_are_derived() -> None:
+    assert load_recipe(Pie, overrides=["filling=cherry"]).filling == "cherry"
+    assert load_recipe(Pie, overrides=["filling=none"]).filling is None
+    with pytest.raises(
+        RecipeError, match=r"filling is 'aple'; it must be one of apple, cherry; did you mean apple\?"
+    ):
+        load_recipe(Pie, values={"filling": "aple"})
 
 
 @pytest.mark.parametrize(

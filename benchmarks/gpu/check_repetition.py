@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,10 +16,12 @@ from embedkit.model.config import SentenceConfig
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.training.engine.grad_cache import cached_backward
-from embedkit.training.engine.loop import Step, train
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.micro_batches import PackedEncoder, forward
+from embedkit.training.engine.precision import choose_precision
 from embedkit.training.engine.ranks import alone, prepared
 from embedkit.training.engine.recipes import Precision
+from embedkit.training.engine.reporting import Step
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.losses import info_nce
 
@@ -98,13 +101,14 @@ def _cached(setting: Setting, family: Family, precision: Precision) -> Measured:
     """Compare cached gradients with those of a single graph over the same parts, with dropout."""
     need(setting.device, precision)
     ranks = alone(setting.device)
+    ranks = replace(ranks, precision=choose_precision(ranks.device, precision))
     model = SentenceEncoder(random_encoder(family_config(family)), SentenceConfig(normalize=True))
     module = PackedEncoder(model).to(setting.device).train()
     lengths = np.array([60, 60, 31, 16], np.int64)
     parts = [random_batch(lengths, model.encoder.config.vocab_size, seed=seed) for seed in range(4)]
 
     def encode(part: TokenBatch) -> Tensor:
-        return forward(module, part, ranks, precision)
+        return forward(module, part, ranks)
 
     def loss(rows: Tensor) -> Tensor:
         return info_nce(*rows.chunk(2), temperature=0.05)
@@ -127,6 +131,7 @@ def _layers(setting: Setting, name: str, precision: Precision) -> Measured:
         raise SkipError("compiled layers need a GPU and triton")
     need(setting.device, precision)
     ranks, gradients = alone(setting.device), []
+    ranks = replace(ranks, precision=choose_precision(ranks.device, precision))
     for value in ("false", "true"):
         dropout = ("model.dropout=0.0",) if name == "compile" else ()
         run = pretraining(setting.place, f"run.{name}={value}", f"run.precision={precision}", *dropout)

@@ -9,9 +9,11 @@ from functools import partial
 import torch
 
 from embedkit.errors import DeviceError
-from embedkit.training.engine.loop import Step, train
-from embedkit.training.engine.ranks import alone, resolve_precision
+from embedkit.training.engine.loop import train
+from embedkit.training.engine.precision import choose_precision
+from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.recipes import Precision
+from embedkit.training.engine.reporting import Step
 from embedkit.training.engine.run_folder import RunFolder
 
 from .journeys import Make, contrastive, distillation, pretraining, reranker, silence
@@ -103,7 +105,7 @@ def _compare(setting: Setting, make: Make, precision: Precision) -> Measured:
 def need(device: str, precision: Precision) -> None:
     """Skip a case if the device does not compute in a precision."""
     try:
-        resolve_precision(torch.device(device), precision)
+        choose_precision(torch.device(device), precision)
     except DeviceError as exc:
         raise SkipError(str(exc)) from exc
 

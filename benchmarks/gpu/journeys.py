@@ -19,10 +19,10 @@ from embedkit.training.distillation.recipe import DistillRecipe
 from embedkit.training.distillation.student import make_student
 from embedkit.training.distillation.teacher import TeacherCache
 from embedkit.training.distillation.training import Distillation, taught_texts
-from embedkit.training.engine.loop import Journey
+from embedkit.training.engine.journey import Journey
 from embedkit.training.engine.recipes import OptimRecipe, RunRecipe
 from embedkit.training.pretraining.corpus import Corpus
-from embedkit.training.reranker.ranked_lists import read_ranked_lists
+from embedkit.training.reranker.reading import read_ranked_lists
 from embedkit.training.reranker.recipe import RerankerRecipe
 from embedkit.training.reranker.start import start_from
 from embedkit.training.reranker.training import RerankerTraining
@@ -123,16 +123,7 @@ def reranker(place: Path, kind: str, *settings: str) -> Run:
     recipe = load_recipe(RerankerRecipe, overrides=(*own, *STEADY, *settings))
     lists = read_ranked_lists([str(_lists(place, kind))])
     start = start_from(sentence_folder(place, "bert"), num_labels=max(1, len(lists.classes)), seed=0)
-    journey = RerankerTraining(
-        start.model,
-        start.tokenizer,
-        start.family,
-        lists,
-        recipe,
-        token_types=start.token_types,
-        origin=start.origin,
-    )
-    return Run(journey, recipe.run, recipe.optim)
+    return Run(RerankerTraining(start, lists, recipe), recipe.run, recipe.optim)
 
 
 @cache

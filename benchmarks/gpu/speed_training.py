@@ -23,7 +23,7 @@ from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
 from embedkit.training.contrastive.training import Contrastive
 from embedkit.training.engine.estimate import estimate
-from embedkit.training.engine.loop import Journey
+from embedkit.training.engine.journey import Journey
 from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.recipes import OptimRecipe, Precision, PretrainRecipe, RunRecipe
 from embedkit.training.pretraining.corpus import Corpus, build_corpus, open_corpus
@@ -107,10 +107,8 @@ def _contrastive(setting: Setting, precision: Precision, batch_size: int, budget
     recipe = load_recipe(ContrastiveRecipe, overrides=settings)
     folder = read_model_folder(find_model(ENCODER))
     encoder = load_sentence_encoder(folder)
-    examples, loss, why = read_data_set(
-        str(_pairs(setting.place, setting.size(50_000, 200))), {}, recipe.loss
-    )
-    data = make_data_set(examples, loss, why, recipe, folder, encoder, number=0)
+    rows = read_data_set(str(_pairs(setting.place, setting.size(50_000, 200))), {}, recipe.loss)
+    data = make_data_set(rows, recipe, folder, encoder, number=0)
     journey = Contrastive(folder, encoder, [data], recipe, origin="shipped")
     return _estimate(setting, journey, recipe.run, recipe.optim)
 

@@ -113,14 +113,13 @@ class ContrastiveTuning:
 
     def flags(self) -> dict[str, object]:
         """Return the settings of the recipe that these options change."""
-        sizes = None if self.matryoshka is None else train_view.integers("--matryoshka", self.matryoshka)
         return {
             "run.patience": self.patience,
             "loss.name": self.loss,
             "data.batch_size": self.batch_size,
             "prompts.first": self.query_prompt,
             "prompts.second": self.document_prompt,
-            "loss.matryoshka": sizes,
+            "loss.matryoshka": train_view.numbers(self.matryoshka),
         }
 
 
@@ -162,7 +161,8 @@ def _journey(
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.checkpoint.weights import load_sentence_encoder
     from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
-    from embedkit.training.contrastive.training import Contrastive, load_guide
+    from embedkit.training.contrastive.guide import load_guide
+    from embedkit.training.contrastive.training import Contrastive
     from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
     from embedkit.training.rows.columns import parse_columns
 
@@ -171,10 +171,7 @@ def _journey(
     read = [read_data_set(source, roles, recipe.loss, read=tuning.read()) for source in data]
     sets = load_evaluation_sets(tuning.evaluate or [])
     encoder = load_sentence_encoder(folder)
-    made = [
-        make_data_set(examples, loss, why, recipe, folder, encoder, number=number)
-        for number, (examples, loss, why) in enumerate(read)
-    ]
+    made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]
     guide = None if recipe.loss.guide is None else load_guide(recipe.loss.guide)
     origin = str(fingerprint(folder)["weights"])
     journey = Contrastive(folder, encoder, made, recipe, origin=origin, evaluation=sets, guide=guide)
@@ -191,8 +188,9 @@ def _journey(
 def _write_card(journey: Contrastive, output: Path) -> None:
     from embedkit.storage.files import write_text
     from embedkit.training.engine.run_folder import RunFolder
-    from embedkit.training.reports.card import best_results, contrastive_card
+    from embedkit.training.reports.card import contrastive_card
+    from embedkit.training.reports.log import summarize_log
 
-    results = best_results(RunFolder(output).log_path)
-    card = contrastive_card(journey.manifest(), journey.described(), results)
+    best = summarize_log(RunFolder(output).log_path).best
+    card = contrastive_card(journey.manifest(), journey.described(), best)
     write_text(output / "README.md", card)

@@ -121,7 +121,7 @@ class Shape:
         """Return the settings of the recipe that these options change."""
         return {
             "student.folder": self.student and str(self.student),
-            "student.layers": None if self.layers is None else train_view.integers("--layers", self.layers),
+            "student.layers": train_view.numbers(self.layers),
             "student.kind": "static" if self.static else None,
             "student.prune_below": self.prune_below,
             "student.dimension": self.dimension,
@@ -207,7 +207,7 @@ class _Pupil:
 
     def _texts(self, inputs: Sequence[str]) -> list[str]:
         from embedkit.training.rows.columns import parse_columns
-        from embedkit.training.rows.examples import read_examples
+        from embedkit.training.rows.reading import read_examples
 
         roles = parse_columns(self.teaching.column or [])
         read = (read_examples(source, columns=roles).texts for source in inputs)
@@ -250,6 +250,7 @@ def _compare(
 ) -> None:
     """Hold the finished student against its teacher, print it, and write the model card."""
     from embedkit.encoding.encoder import Encoder
+    from embedkit.models import find_model
     from embedkit.storage.files import write_text
     from embedkit.training.distillation.comparison import compare_models
     from embedkit.training.reports.card import distillation_card
@@ -259,7 +260,7 @@ def _compare(
     )
     rows = compare_models(
         {"teacher": teacher, "student": student},
-        {"teacher": teacher_name, "student": running.output},
+        {"teacher": find_model(teacher_name), "student": running.output},
         journey.held_out_texts,
         evaluation=journey.evaluation,
         axes=journey.axes,

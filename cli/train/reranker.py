@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit.training.loss_table import names
+
 from ..shared import console, options
 from ..shared.groups import grouped
 from . import view as train_view
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from embedkit.training.reranker.recipe import RerankerRecipe
     from embedkit.training.reranker.training import RerankerTraining
 
+LOSSES = names("reranker")
 EXAMPLES = """\b
 Examples:
   embedkit train reranker mined.jsonl --model encoder --output reranker --steps 2000
@@ -36,7 +39,7 @@ class RerankerTuning:
         typer.Option(
             "--loss",
             metavar="NAME",
-            help="bce, softmax, ranknet, listnet, listmle, lambda, margin_mse, kl, mse or classes. Default: by the data.",
+            help=f"{', '.join(LOSSES[:-1])} or {LOSSES[-1]}. Default: by the data.",
             show_default=False,
         ),
     ] = None
@@ -106,38 +109,29 @@ def _journey(
     data: list[str], columns: list[str], recipe: RerankerRecipe, *, model: Path, ranks: Ranks
 ) -> tuple[RerankerTraining, bool]:
     """Return the journey, and whether its head starts fresh."""
-    from embedkit.training.reranker.ranked_lists import read_ranked_lists
+    from embedkit.training.reranker.reading import read_ranked_lists
     from embedkit.training.reranker.start import start_from
     from embedkit.training.reranker.training import RerankerTraining
     from embedkit.training.rows.columns import parse_columns
 
-    lists = read_ranked_lists(data, columns=parse_columns(columns), classes=recipe.loss == "classes")
+    lists = read_ranked_lists(data, columns=parse_columns(columns), classes=recipe.wants_classes)
     start = start_from(
         model,
         num_labels=max(1, len(lists.classes)),
         seed=recipe.run.seed,
         max_seq_length=recipe.max_seq_length,
     )
-    journey = RerankerTraining(
-        start.model,
-        start.tokenizer,
-        start.family,
-        data=lists,
-        recipe=recipe,
-        token_types=start.token_types,
-        origin=start.origin,
-        parts=ranks.world * recipe.run.accumulate,
-    )
+    journey = RerankerTraining(start, lists, recipe, parts=ranks.world * recipe.run.accumulate)
     return journey, start.fresh_head
 
 
 def _say(journey: RerankerTraining) -> None:
     console.note(
-        f"{len(journey.train):,} queries with {journey.train.num_candidates:,} texts, loss {journey.loss}; "
+        f"{len(journey.train):,} queries with {journey.train.num_candidates:,} texts, loss {journey.loss.name}; "
         f"{len(journey.held_out):,} queries held out"
     )
     if journey.num_unusable:
         console.note(
             f"note: {journey.num_unusable:,} queries are left out: their texts do not differ in relevance, "
-            f"which loss {journey.loss} compares"
+            f"which loss {journey.loss.name} compares"
         )

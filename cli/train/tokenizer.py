@@ -93,7 +93,7 @@ def _watched(reader: DocumentReader, bar: console.Bar) -> Iterator[str]:
 
     for number, text in enumerate(texts_of(reader), 1):
         yield text
-        if number % 1_000 == 0:
+        if number % 100 == 0:
             bar.update(reader.fraction(), f"{number:,} texts")
 
 

@@ -1,24 +1,25 @@
-"""What all training commands share: the live view, stopping by Ctrl-C, the summary, the dry run."""
+"""What all training commands share: their common options, the recipe, stopping by Ctrl-C, the run itself."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
 from ..shared import console, options
+from .progress import View, show_estimate, summarize
 
 if TYPE_CHECKING:
-    from embedkit.training.engine.estimate import Estimate
-    from embedkit.training.engine.loop import Journey, Report
+    from embedkit.training.engine.journey import Journey
     from embedkit.training.engine.ranks import Ranks
     from embedkit.training.engine.recipes import OptimRecipe, RunRecipe
     from embedkit.training.engine.run_folder import RunFolder
@@ -90,7 +91,10 @@ class Running(options.Printing):
 
     @contextmanager
     def ranks(self) -> Iterator[Ranks]:
-        """Check the output folder, set the threads, and join the other processes of the run."""
+        """Check the output folder, set the threads, and join the other processes of the run.
+
+        A Ctrl-C that no step catches says what to do next.
+        """
         from embedkit.training.engine.ranks import launched
 
         if not self.dry_run:
@@ -99,8 +103,17 @@ class Running(options.Printing):
             import torch
 
             torch.set_num_threads(self.threads)
-        with launched(self.device) as ranks:
-            yield ranks
+        try:
+            with launched(self.device) as ranks:
+                yield ranks
+        except KeyboardInterrupt:
+            if (self.folder.path / "run.json").is_file():
+                console.note(f"interrupted; go on with:\n  {_resume_line()}")
+            else:
+                console.note(
+                    f"interrupted before the first step; start again with:\n  {console.command_line()}"
+                )
+            raise typer.Exit(130) from None
 
     @property
     def folder(self) -> RunFolder:
@@ -145,36 +158,42 @@ def resolve(kind: type[R], running: Running, *, preset: str | None, flags: Mappi
 
     given = {"run.steps": running.steps, **flags}
     values = {key: value for key, value in given.items() if value is not None}
-    texts = [f"{key}={_toml(value)}" for key, value in values.items()]
     return load_recipe(
-        kind, preset=preset, path=running.recipe, overrides=[*texts, *(running.settings or ())]
+        kind, preset=preset, path=running.recipe, values=values, overrides=running.settings or ()
     )
 
 
-def integers(option: str, text: str) -> list[int]:
-    """Read numbers with commas between, as the value of an option."""
+def numbers(text: str | None) -> list[int | str] | None:
+    """Read an option of whole numbers with commas between; what is none stays a word, which the recipe refuses by its key."""
+    if text is None:
+        return None
+    return [_whole(word.strip()) for word in text.strip().removesuffix(",").split(",") if text.strip()]
+
+
+def _whole(word: str) -> int | str:
     try:
-        return [int(part) for part in text.split(",")]
+        return int(word)
     except ValueError:
-        raise typer.BadParameter(f"{option} is {text!r}; wanted whole numbers with commas between") from None
-
-
-def _toml(value: object) -> str:
-    import json
-
-    return json.dumps(value)
+        return word
 
 
 def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks: Ranks) -> None:
     """Run a journey to its end, or estimate it; ends the command with 130 where it was stopped before its end."""
     from embedkit.extras import load_extra
     from embedkit.training.engine.estimate import estimate, matmul_peak
-    from embedkit.training.engine.loop import scalars, train
+    from embedkit.training.engine.loop import train
+    from embedkit.training.engine.reporting import scalars
+    from embedkit.training.engine.run_precision import with_precision
 
+    ranks = with_precision(ranks, recipe.run, running.folder if running.resume else None)
+    chosen = ranks.precision
+    assert chosen is not None
+    if chosen.seconds is not None and ranks.first and not running.quiet:
+        console.note(chosen.described())
     if running.dry_run:
         found = estimate(journey, recipe.run, recipe.optim, ranks=ranks)
         if ranks.first:
-            _show_estimate(found, as_json=running.as_json)
+            show_estimate(found, as_json=running.as_json)
         return
     board = None
     if running.tensorboard is not None and ranks.first:
@@ -190,12 +209,12 @@ def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks
             resume=running.resume,
             stop=stop,
         )
-        view = _View(steps, matmul_peak(ranks.device, recipe.run.precision) * ranks.world)
+        view = View(steps, matmul_peak(ranks.device, chosen.format) * ranks.world)
         with console.progress_bar(label, quiet=quiet) as bar:
             for report in reports:
                 view.take(report)
                 bar.update(view.step / steps, view.text())
-                if view.news and not quiet and not sys.stderr.isatty():
+                if view.news and not quiet and (view.resumed or not sys.stderr.isatty()):
                     console.note(view.news)
                 if board is not None:
                     board.add(*scalars(report), report.step)
@@ -204,101 +223,16 @@ def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks
     if not view.finished:
         console.note(f"stopped after step {view.step:,} of {steps:,}; go on with:\n  {_resume_line()}")
         raise typer.Exit(130)
-    _summarize(view, str(running.output), as_json=running.as_json)
-
-
-class _View:
-    """The numbers to look at: smoothed where they jitter."""
-
-    def __init__(self, steps: int, peak_flops: float) -> None:
-        self._steps, self._peak = steps, peak_flops
-        self.step = 0
-        self.tokens = 0
-        self.seconds = 0.0
-        self.finished = False
-        self.loss = self.speed = self.share = float("nan")
-        self.held_out: dict[str, float] = {}
-        self.best: dict[str, Any] = {}
-        self.news = ""
-
-    def take(self, report: Report) -> None:
-        from embedkit.training.engine.loop import Evaluated, Resumed, Saved, Step
-
-        self.news = ""
-        self.step = report.step
-        match report:
-            case Step():
-                self._smooth(
-                    report.loss, report.tokens / report.seconds, report.flops / report.seconds / self._peak
-                )
-                self.tokens += report.tokens
-                self.seconds += report.seconds
-            case Evaluated():
-                self.held_out = dict(report.values)
-                if report.best:
-                    self.best = {"best_step": self.step, **self.held_out}
-                self.news = f"step {self.step:,} of {self._steps:,}: {self.text()}"
-            case Resumed():
-                self.news = f"going on after step {self.step:,}"
-            case Saved():
-                self.finished = report.finished
-
-    def _smooth(self, loss: float, speed: float, share: float) -> None:
-        """Let each number follow its last twenty values or so; the first stands alone."""
-        keep = 0.0 if self.loss != self.loss else 0.95
-        old = (self.loss, self.speed, self.share) if keep else (0.0, 0.0, 0.0)
-        new = zip(old, (loss, speed, share), strict=True)
-        self.loss, self.speed, self.share = (keep * before + (1 - keep) * now for before, now in new)
-
-    def text(self) -> str:
-        held = "".join(f"  {name} {value:.3f}" for name, value in self.held_out.items())
-        held = f"  held out{held}" if held else ""
-        return f"loss {self.loss:.3f}{held}  {self.speed:,.0f} tokens/s  {self.share:.0%} of peak"
-
-
-def _summarize(view: _View, output: str, *, as_json: bool) -> None:
-    numbers = {
-        "output": output,
-        "steps": view.step,
-        "tokens": view.tokens,
-        "seconds": round(view.seconds, 1),
-        **view.best,
-    }
-    if console.wants_json(as_json):
-        console.print_json(numbers)
-        return
-    console.print_table(("measure", "value"), [(name, _number(value)) for name, value in numbers.items()])
-
-
-def _show_estimate(estimate: Estimate, *, as_json: bool) -> None:
-    """Print what a run would take."""
-    if console.wants_json(as_json):
-        console.print_json(asdict(estimate))
-        return
-    hours, rest = divmod(round(estimate.seconds), 3600)
-    rows = [
-        ("parameters", f"{estimate.parameters:,}"),
-        ("of them trained", f"{estimate.trained_parameters:,}"),
-        ("steps", f"{estimate.steps:,}"),
-        ("tokens a step", f"{estimate.tokens_per_step:,.0f}"),
-        ("tokens", f"{estimate.tokens:,.0f}"),
-        ("precision", estimate.precision),
-        ("tokens a second", f"{estimate.tokens_per_second:,.0f}"),
-        ("share of the machine's matmul peak", f"{estimate.share_of_peak:.0%}"),
-        ("memory", f"{estimate.memory_bytes / 1e9:.2f} GB"),
-        ("disk for states and model", f"{estimate.disk_bytes / 1e9:.2f} GB"),
-        ("time", f"{hours} h {rest // 60} min {rest % 60} s" if hours else f"{rest // 60} min {rest % 60} s"),
-    ]
-    console.print_table(("measure", "value"), rows)
-
-
-def _number(value: Any) -> str:  # Any: a string or a number
-    if isinstance(value, float):
-        return f"{value:,.4f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    summarize(running.folder, as_json=running.as_json)
 
 
 def _resume_line() -> str:
-    """Return the command line that goes on with this run."""
+    """Return the command line that goes on with this run; on several devices it is started as before."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return shlex.join(["embedkit", *arguments, "--resume"])
+    line = shlex.join([*arguments, "--resume"])
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return (
+        f"embedkit {line}"
+        if started == 1
+        else f"torchrun --nproc-per-node {started} $(which embedkit) {line}"
+    )

@@ -13,8 +13,8 @@ from embedkit.data.records import Document
 from embedkit.encoding.encoder import Encoder
 from embedkit.pipelines.models import load_encoder, load_reranker, or_default
 from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.training.mining.choosing import Score, Search
 from embedkit.training.mining.cosine import CosineMeasure
-from embedkit.training.mining.mining import Score, Search
 from embedkit.training.rows.examples import Examples
 from embedkit.types import Computing, Float32
 from indexes import BuildReport, Index, Settings, build, is_index

@@ -43,7 +43,9 @@ def test_a_document_of_an_index_is_explained_by_the_indexs_model(tiny_model: Pat
     assert built.exit_code == 0, built.output
     found = json.loads(explain("dog", "d1", "--index", index, "--device", "cpu").stdout)
     assert found["document"]["text"] == "Dogs a dog runs"
-    hits = CliRunner().invoke(app, ["search", str(index), "dog", "--mode", "dense", "--json", "--device", "cpu"])
+    hits = CliRunner().invoke(
+        app, ["search", str(index), "dog", "--mode", "dense", "--json", "--device", "cpu"]
+    )
     scores = {row["id"]: row["score"] for row in map(json.loads, hits.stdout.splitlines())}
     assert found["score"] == pytest.approx(scores["d1"], abs=1e-5)
     unknown = explain("dog", "d9", "--index", index)

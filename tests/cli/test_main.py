@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -25,6 +27,33 @@ def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
 def test_the_version_is_the_packages() -> None:
     result = RUNNER.invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"embedkit {version('embedkit')}\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, ["10000", None]),
+        ({"GOMP_SPINCOUNT": "7"}, ["7", None]),
+        ({"OMP_WAIT_POLICY": "active"}, [None, "active"]),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_how(
+    given: dict[str, str], found: list[str | None]
+) -> None:
+    """Set before anything loads torch, which reads it then."""
+    program = (
+        "import json, os, sys, cli.main\n"
+        "sys.argv = ['embedkit', '--version']\n"
+        "try: cli.main.run()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(json.dumps([os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')]))\n"
+    )
+    unset = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=unset | given, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == found
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from embedkit.errors import OutputError, RecordError
-from embedkit.training.rows.examples import read_examples
+from embedkit.training.rows.reading import read_examples
 from tests.training.contrastive_runs import rows_of, write_rows
 
 runner = CliRunner()

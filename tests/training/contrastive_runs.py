@@ -20,11 +20,13 @@ from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.recipe import load_recipe
 from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
+from embedkit.training.contrastive.guide import load_guide
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
-from embedkit.training.contrastive.training import Contrastive, load_guide
+from embedkit.training.contrastive.training import Contrastive
 from embedkit.training.engine.evaluation_sets import load_evaluation_sets
-from embedkit.training.engine.loop import Step, train
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import launched
+from embedkit.training.engine.reporting import Step
 from embedkit.training.engine.run_folder import RunFolder
 
 ANIMALS = ("dog", "cat", "horse", "girl", "boy", "man", "woman")
@@ -98,10 +100,8 @@ def make_journey(
 ) -> Contrastive:
     folder = read_model_folder(model)
     encoder = load_sentence_encoder(folder)
-    made = []
-    for number, source in enumerate(data):
-        examples, loss, why = read_data_set(str(source), {}, recipe.loss)
-        made.append(make_data_set(examples, loss, why, recipe, folder, encoder, number=number))
+    read = [read_data_set(str(source), {}, recipe.loss) for source in data]
+    made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]
     guide = None if recipe.loss.guide is None else load_guide(recipe.loss.guide)
     sets = load_evaluation_sets(evaluate)
     return Contrastive(folder, encoder, made, recipe, origin="test", evaluation=sets, guide=guide)

@@ -1,4 +1,4 @@
-"""Data sets of a contrastive run: which loss each gets and why, what is held out, and the distinct texts of a batch."""
+"""Data sets of a contrastive run: which loss each gets and why, and what is held out."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from embedkit.checkpoint.folder import ModelFolder
 from embedkit.data.records import ReadOptions
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.training import loss_table
+from embedkit.training.contrastive.entries import Entries, entries_of
 from embedkit.training.contrastive.objective import Objective, scaled_scores
-from embedkit.training.contrastive.recipe import (
-    ALIKE_OR_NOT,
-    DEFAULT_LOSS,
-    LOSS_KINDS,
-    ContrastiveRecipe,
-    LossName,
-    LossRecipe,
-)
+from embedkit.training.contrastive.recipe import ContrastiveRecipe, LossRecipe
+from embedkit.training.loss import ALIKE, Loss
 from embedkit.training.losses.denoising import SentenceDecoder
 from embedkit.training.rows.columns import KINDS, Role
-from embedkit.training.rows.examples import Examples, read_examples
-from embedkit.training.rows.sampling import RowSampler, Style
+from embedkit.training.rows.examples import Examples
+from embedkit.training.rows.reading import read_examples
+from embedkit.training.rows.sampling import RowSampler, Style, split_rows
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Rows with the loss that they are for, and why it is that one."""
+
+    examples: Examples
+    loss: Loss
+    why: str
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class DataSet:
     """One data set with its loss and its batches."""
 
     examples: Examples
-    loss: LossName
+    loss: Loss
     why: str
     objective: Objective
     train: RowSampler
@@ -44,15 +50,19 @@ class DataSet:
     num_held_out: int
     fingerprint: str
 
+    def entries(self, batch: Ints, recipe: ContrastiveRecipe, rng: np.random.Generator) -> Entries:
+        """Return some rows of this set with their distinct texts."""
+        return entries_of(self.examples.take(batch), self.loss, recipe, rng)
+
     def described(self, name: str) -> str:
         """Say what was found and what is made of it, in a sentence that starts with `name`."""
         examples = self.examples
-        return f"{name}: {len(examples):,} {examples.kind} ({examples.described}) -> {self.loss}; {self.why}"
+        return f"{name}: {len(examples):,} {examples.kind} ({examples.described}) -> {self.loss.name}; {self.why}"
 
 
 def read_data_set(
     source: str, columns: Mapping[Role, str], recipe: LossRecipe, *, read: ReadOptions | None = None
-) -> tuple[Examples, LossName, str]:
+) -> Matched:
     """Read a data set, as `read_examples` does, and choose its loss: the recipe's, or the one that its columns ask for.
 
     Raises:
@@ -60,73 +70,107 @@ def read_data_set(
         TrainingError: scores, labels or margins do not fit the loss.
     """
     if recipe.name is not None:
-        kinds, purpose = LOSS_KINDS[recipe.name], f"loss {recipe.name!r}"
-        examples = read_examples(source, columns=columns, kinds=kinds, purpose=purpose, read=read)
-        loss, why = recipe.name, "as asked for"
+        loss, why = loss_table.find_loss("contrastive", recipe.name), "as asked for"
+        kinds = [kind for kind in KINDS if kind in map(_kind, loss.learns_from)]
+        examples = read_examples(
+            source, columns=columns, kinds=kinds, purpose=f"loss {loss.name!r}", read=read
+        )
     else:
         examples = read_examples(source, columns=columns, kinds=KINDS, read=read)
-        loss, why = DEFAULT_LOSS[examples.kind]
-        if examples.kind == "classified" and set(examples.classes) <= set(ALIKE_OR_NOT):
-            loss, why = (
-                "online_contrastive",
-                "pairs labelled 1 or 0: the first are to be near, the others far",
+        data = ALIKE if examples.kind == _kind(ALIKE) and examples.alike_or_not else examples.kind
+        loss = loss_table.fitting("contrastive", data)[0]
+        why = loss.default_for[data]
+    check_fit(examples, loss, recipe)
+    return Matched(examples, loss, why)
+
+
+def _kind(data: str) -> str:
+    """Return the kind of rows that some data of the table of losses are read as."""
+    return "classified" if data == ALIKE else data
+
+
+def check_fit(examples: Examples, loss: Loss, recipe: LossRecipe) -> None:
+    """Refuse rows that a loss cannot learn from, though they have the columns for it.
+
+    Raises:
+        TrainingError: it says what is wrong, and which loss would do.
+    """
+    match loss.takes:
+        case "alike" if not examples.alike_or_not:
+            some = ", ".join(examples.classes[:4])
+            raise TrainingError(
+                f"{examples.name}: loss {loss.name!r} needs the labels 0 and 1; there are {len(examples.classes)}: {some}. "
+                f"Take {loss.instead}"
             )
-    _check_fit(examples, loss, recipe)
-    return examples, loss, why
+        case "unit scores":
+            _check_scores(examples, loss, recipe)
+        case "margins" if loss.even:
+            assert examples.margins is not None
+            counts = np.isfinite(examples.margins).sum(axis=1)
+            if counts.min() < examples.margins.shape[1]:
+                raise TrainingError(
+                    f"{examples.name}: rows have {counts.min()} to {examples.margins.shape[1]} negatives; {loss.name} needs as many "
+                    f"in every row. Take {loss.instead}"
+                )
+        case "triplets":
+            assert examples.negatives is not None
+            has_any = (examples.negatives >= 0).any(axis=1)
+            if not has_any.all():
+                raise TrainingError(
+                    f"{examples.name}: row {int(np.argmin(has_any)) + 1} has no negative; {loss.name} needs one in every row. "
+                    f"Take {loss.instead}"
+                )
 
 
-def _check_fit(examples: Examples, loss: LossName, recipe: LossRecipe) -> None:
-    name = examples.name
-    if loss in ("contrastive", "online_contrastive") and not set(examples.classes) <= set(ALIKE_OR_NOT):
-        some = ", ".join(examples.classes[:4])
+def _check_scores(examples: Examples, loss: Loss, recipe: LossRecipe) -> None:
+    assert examples.scores is not None
+    scaled = scaled_scores(examples, recipe)
+    low, high = recipe.score_range or (-1.0, 1.0)
+    wrong = (scaled < (0 if recipe.score_range else -1) - 1e-6) | (scaled > 1 + 1e-6)
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise TrainingError(
-            f"{name}: loss {loss!r} needs the labels 0 and 1; there are {len(examples.classes)}: {some}. Take pair_classification"
+            f"{examples.name}: row {row + 1} has the score {examples.scores[row]:g}; {loss.name} takes scores from {low:g} to {high:g}. "
+            f"Say their range, such as --set loss.score_range=[0,5], or take {loss.instead}, which needs their order alone"
         )
-    if loss == "cosine_regression":
-        assert examples.scores is not None
-        scaled = scaled_scores(examples, recipe)
-        low, high = recipe.score_range or (-1.0, 1.0)
-        wrong = (scaled < (0 if recipe.score_range else -1) - 1e-6) | (scaled > 1 + 1e-6)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise TrainingError(
-                f"{name}: row {row + 1} has the score {examples.scores[row]:g}; cosine_regression takes scores from {low:g} to {high:g}. "
-                "Say their range, such as --set loss.score_range=[0,5], or take cosent, which needs their order alone"
-            )
-    if loss == "margin_mse":
-        assert examples.margins is not None
-        if not np.isfinite(examples.margins).all():
-            fewest = int(np.isfinite(examples.margins).sum(axis=1).min())
-            raise TrainingError(
-                f"{name}: rows have {fewest} to {examples.margins.shape[1]} negatives; margin_mse needs as many in every row. "
-                "Take kl_distillation"
-            )
-    if loss == "triplet":
-        assert examples.negatives is not None
-        if not (examples.negatives >= 0).any(axis=1).all():
-            row = int(np.argmin((examples.negatives >= 0).any(axis=1)))
-            raise TrainingError(
-                f"{name}: row {row + 1} has no negative; triplet needs one in every row. Take info_nce"
-            )
 
 
 def make_data_set(
-    examples: Examples,
-    loss: LossName,
-    why: str,
-    recipe: ContrastiveRecipe,
-    folder: ModelFolder,
-    model: SentenceEncoder,
-    *,
-    number: int,
+    rows: Matched, recipe: ContrastiveRecipe, folder: ModelFolder, model: SentenceEncoder, *, number: int
 ) -> DataSet:
     """Hold rows out, plan the batches and make what the loss trains besides the encoder.
 
     Raises:
         TrainingError: there are too few rows, or vectors of another dimension than the model's.
     """
-    width = folder.embedding_size
-    if examples.vectors is not None and loss == "embedding_mse" and examples.vectors.shape[1] != width:
+    examples, loss = rows.examples, rows.loss
+    _check_widths(examples, loss, recipe, folder.embedding_size)
+    style: Style = "distinct" if loss.takes == "documents" else "plain"
+    if examples.kind == "labelled":
+        style = "labelled"
+    train, held_out = (np.sort(part) for part in split_rows(len(examples), recipe.data.held_out))
+    return DataSet(
+        examples=examples,
+        loss=loss,
+        why=rows.why,
+        objective=_objective(rows, recipe, folder, model),
+        train=_sampler(
+            examples,
+            train,
+            recipe,
+            style=style,
+            size=recipe.data.batch_size,
+            seed=[recipe.run.seed, number, 5],
+        ),
+        held_out=_held_out_sampler(examples, held_out, recipe, style),
+        num_train=len(train),
+        num_held_out=len(held_out),
+        fingerprint=examples.fingerprint,
+    )
+
+
+def _check_widths(examples: Examples, loss: Loss, recipe: ContrastiveRecipe, width: int) -> None:
+    if examples.vectors is not None and loss.takes == "vectors" and examples.vectors.shape[1] != width:
         raise TrainingError(
             f"{examples.name}: the teacher's vectors have {examples.vectors.shape[1]} dimensions, the model's {width}. "
             "Distil with train distill --dimension, or give the model a dense layer"
@@ -136,28 +180,16 @@ def make_data_set(
         raise TrainingError(
             f"loss.matryoshka names {too_wide[0]} dimensions; the model's vectors have {width}. Leave it out"
         )
-    style: Style = "distinct" if loss in ("info_nce", "simcse") else "plain"
-    if examples.kind == "labelled":
-        style = "labelled"
-    # Which rows are held out depends on their number alone, so that more steps or another seed keep them out too.
-    order = np.random.default_rng(0).permutation(len(examples))
-    count = max(2, round(recipe.data.held_out * len(examples)))
-    held_out, train = np.sort(order[:count]), np.sort(order[count:])
-    return DataSet(
-        examples,
-        loss,
-        why,
-        _objective(examples, loss, recipe, folder, model),
-        _sampler(examples, train, recipe, style, recipe.data.batch_size, [recipe.run.seed, number, 5]),
-        _held_out_sampler(examples, held_out, recipe, style),
-        len(train),
-        len(held_out),
-        examples.fingerprint,
-    )
 
 
 def _sampler(
-    examples: Examples, rows: Ints, recipe: ContrastiveRecipe, style: Style, size: int, seed: Sequence[int]
+    examples: Examples,
+    rows: Ints,
+    recipe: ContrastiveRecipe,
+    *,
+    style: Style,
+    size: int,
+    seed: Sequence[int],
 ) -> RowSampler:
     per_label = recipe.data.texts_per_label
     return RowSampler(examples, rows, batch_size=size, style=style, seed=seed, texts_per_label=per_label)
@@ -170,19 +202,19 @@ def _held_out_sampler(
     size = min(recipe.data.batch_size, len(rows))
     while size >= 2:
         try:
-            return _sampler(examples, rows, recipe, style, size, [0, 0, 6])
+            return _sampler(examples, rows, recipe, style=style, size=size, seed=[0, 0, 6])
         except TrainingError:
             size //= 2
     return None
 
 
 def _objective(
-    examples: Examples, loss: LossName, recipe: ContrastiveRecipe, folder: ModelFolder, model: SentenceEncoder
+    rows: Matched, recipe: ContrastiveRecipe, folder: ModelFolder, model: SentenceEncoder
 ) -> Objective:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
         decoder = None
-        if loss == "tsdae":
+        if rows.loss.takes == "whole texts":
             config = folder.config
             table = model.encoder.embeddings.tokens.weight
             assert isinstance(table, torch.nn.Parameter)
@@ -194,72 +226,10 @@ def _objective(
                 dropout=config.hidden_dropout_prob,
             )
         return Objective(
-            loss,
+            rows.loss,
             recipe.loss,
             embedding_size=folder.embedding_size,
-            num_classes=len(examples.classes),
+            num_classes=len(rows.examples.classes),
             normalize=folder.modules.similarity != "dot",
             decoder=decoder,
         )
-
-
-@dataclass(frozen=True)
-class Entries:
-    """The distinct texts of a batch, and where its rows' texts are among them.
-
-    Shapes:
-        texts: U, with their prompts; plain: U, without; groups: (U,) 0 for texts of the first column, 1 for others
-        first, second: (B,); negatives: (B, K), -1 for none
-        originals: B whole texts (tsdae), else empty
-    """
-
-    rows: Examples
-    texts: Sequence[str]
-    plain: Sequence[str]
-    groups: Ints
-    first: Ints
-    second: Ints | None
-    negatives: Ints | None
-    originals: Sequence[str] = ()
-
-
-def entries_of(each: DataSet, rows: Ints, recipe: ContrastiveRecipe, rng: np.random.Generator) -> Entries:
-    """Collect the texts of some rows, each once for the first column and once for the others."""
-    chosen = each.examples.take(rows)
-    texts = each.examples.texts
-    if each.loss == "tsdae":
-        whole = [texts[number] for number in chosen.first]
-        noisy = [delete_words(text, recipe.loss.delete_ratio, rng) for text in whole]
-        numbers = np.arange(len(whole))
-        prompted = [recipe.prompts.first + text for text in noisy]
-        return Entries(chosen, prompted, noisy, np.zeros_like(numbers), numbers, None, None, whole)
-    second = chosen.first if each.loss == "simcse" else chosen.second
-    place: dict[tuple[int, int], int] = {}
-
-    def look_up(column: Ints | None, group: int) -> Ints | None:
-        if column is None:
-            return None
-        flat = [-1 if n < 0 else place.setdefault((group, n), len(place)) for n in column.flatten().tolist()]
-        return np.array(flat, dtype=np.int64).reshape(column.shape)
-
-    first = look_up(chosen.first, 0)
-    others = look_up(second, 1)
-    negatives = look_up(chosen.negatives, 1)
-    assert first is not None
-    plain = [texts[number] for _, number in place]
-    prompts = (recipe.prompts.first, recipe.prompts.second)
-    prompted = [prompts[group] + text for (group, _), text in zip(place, plain, strict=True)]
-    groups = np.array([group for group, _ in place], dtype=np.int64)
-    return Entries(chosen, prompted, plain, groups, first, others, negatives)
-
-
-def delete_words(text: str, ratio: float, rng: np.random.Generator) -> str:
-    """Take out each word with probability `ratio`, but leave at least one.
-
-    Source: Wang et al. 2021, https://arxiv.org/abs/2104.06979, section 3; 0.6 is their best ratio.
-    """
-    words = text.split()
-    kept = rng.random(len(words)) >= ratio
-    if not kept.any():
-        kept[rng.integers(len(words))] = True
-    return " ".join(word for word, keep in zip(words, kept, strict=True) if keep)

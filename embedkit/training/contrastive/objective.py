@@ -6,10 +6,9 @@ negatives, texts that several rows share, cached gradients and many devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedkit.training import losses
-from embedkit.training.contrastive.recipe import (
-    ALIKE_OR_NOT,
-    DEFAULT_MARGIN,
-    TRIPLET_MARGIN,
-    LossName,
-    LossRecipe,
-)
+from embedkit.training.contrastive.recipe import LossRecipe
+from embedkit.training.loss import Loss
+from embedkit.training.loss_table import SOFT_MARGIN
 from embedkit.training.losses.denoising import SentenceDecoder
-from embedkit.training.rows.examples import Examples
+from embedkit.training.rows.examples import ALIKE_OR_NOT, Examples
 
 Ints = NDArray[np.int64]
-NORMALIZED = ("info_nce", "simcse", "margin_mse", "kl_distillation")  # that take cosines by products
+Bound = tuple[losses.EmbeddingLoss, list[Tensor]]  # a loss of embeddings alone, and these embeddings
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        loss: LossName,
+        loss: Loss,
         recipe: LossRecipe,
         *,
         embedding_size: int,
@@ -65,11 +60,9 @@ class Objective(nn.Module):
         super().__init__()
         self.loss, self.recipe, self._normalize = loss, recipe, normalize
         self.log_temperature: nn.Parameter | None = None
-        if recipe.learn_temperature and loss in ("info_nce", "simcse"):
+        if recipe.learn_temperature and loss.takes == "documents":
             self.log_temperature = nn.Parameter(torch.tensor(recipe.temperature).log())
-        self.classifier = (
-            nn.Linear(3 * embedding_size, num_classes) if loss == "pair_classification" else None
-        )
+        self.classifier = nn.Linear(3 * embedding_size, num_classes) if loss.takes == "classes" else None
         self.decoder = decoder
 
     @property
@@ -88,59 +81,56 @@ class Objective(nn.Module):
             dims: tuple[int, ...] = (*self.recipe.matryoshka, embeddings.shape[-1])
         else:
             dims = self.recipe.matryoshka
-        if dims and self.loss not in ("pair_classification", "tsdae", "embedding_mse"):
+        if dims and self.loss.nested:
             function = losses.matryoshka(function, dims=dims)
         if embeddings.dim() == 3:
             function = losses.adaptive_layer(function)
         return function(*parts)
 
-    def _bound(
-        self, embeddings: Tensor, batch: BatchRows, guide: Tensor | None
-    ) -> tuple[losses.EmbeddingLoss, list[Tensor]]:
-        """Return the loss as a function of embeddings alone, and the embeddings to give it."""
-        recipe, loss, rows = self.recipe, self.loss, batch.rows
-        first = embeddings[batch.first]
-        if loss == "embedding_mse":
-            assert rows.vectors is not None
-            return partial(_swap, losses.embedding_mse, self._tensor(rows.vectors, embeddings)), [first]
-        if loss.startswith("batch_"):
-            assert rows.labels is not None
-            return self._in_batch_triplet(self._tensor(rows.labels, embeddings)), [first]
-        if loss == "tsdae":
-            return partial(self._denoise, batch), [first]
-        assert batch.second is not None
-        second = embeddings[batch.second]
-        match loss:
-            case "info_nce" | "simcse":
-                return self._info_nce(embeddings, batch, guide)
-            case "triplet" | "margin_mse" | "kl_distillation":
-                return self._with_negatives(embeddings, batch)
-            case "cosent" | "angle":
-                assert rows.scores is not None
-                of_pairs = losses.cosent if loss == "cosent" else losses.angle
-                scores = self._tensor(rows.scores, embeddings)
-                return lambda u, v: of_pairs(u, v, scores, scale=recipe.similarity_scale), [first, second]
-            case "cosine_regression":
-                assert rows.scores is not None
-                scaled = self._tensor(scaled_scores(rows, recipe), embeddings)
-                return lambda u, v: losses.cosine_regression(u, v, scaled), [first, second]
-        assert rows.labels is not None
-        labels = self._tensor(rows.labels, embeddings)
-        if loss == "pair_classification":
-            assert self.classifier is not None
-            weight, bias = self.classifier.weight, self.classifier.bias
-            return lambda u, v: losses.pair_classification(u, v, labels, weight=weight, bias=bias), [
-                first,
-                second,
-            ]
-        pull = losses.contrastive if loss == "contrastive" else losses.online_contrastive
-        margin = recipe.margin or DEFAULT_MARGIN[loss]
-        alike = labels == rows.classes.index(ALIKE_OR_NOT[1])
-        return lambda u, v: pull(u, v, alike, margin=margin), [first, second]
+    def _bound(self, embeddings: Tensor, batch: BatchRows, guide: Tensor | None) -> Bound:
+        match self.loss.takes:
+            case "documents":
+                return self._of_documents(embeddings, batch, guide)
+            case "triplets":
+                return self._of_triplets(embeddings, batch)
+            case "margins":
+                return self._of_margins(embeddings, batch)
+            case "whole texts":
+                return partial(self._denoise, batch), [embeddings[batch.first]]
+        known = self._known(batch.rows).to(embeddings.device)
+        keywords = self._keywords()
+        parts = [embeddings[column] for column in (batch.first, batch.second) if column is not None]
+        return lambda *texts: self.loss.function(*texts, known, **keywords), parts
 
-    def _info_nce(
-        self, embeddings: Tensor, batch: BatchRows, guide: Tensor | None
-    ) -> tuple[losses.EmbeddingLoss, list[Tensor]]:
+    def _known(self, rows: Examples) -> Tensor:
+        """Return what is known of each row besides its texts."""
+        match self.loss.takes:
+            case "scores":
+                found = rows.scores
+            case "unit scores":
+                found = scaled_scores(rows, self.recipe)
+            case "vectors":
+                found = rows.vectors
+            case _:  # labels, classes, alike
+                assert rows.labels is not None
+                labels = torch.from_numpy(rows.labels)
+                return labels == rows.classes.index(ALIKE_OR_NOT[1]) if self.loss.takes == "alike" else labels
+        assert found is not None
+        return torch.from_numpy(np.ascontiguousarray(found))
+
+    def _keywords(self) -> dict[str, Any]:  # Any: of whatever types the functions' keywords are
+        loss, recipe = self.loss, self.recipe
+        found: dict[str, Any] = {name: getattr(recipe, value) for name, value in loss.keywords.items()}
+        if loss.margin is not None:
+            soft = recipe.soft_margin and SOFT_MARGIN in loss.settings
+            found["margin"] = "soft" if soft else recipe.margin or loss.margin
+        if loss.takes in ("triplets", "labels"):
+            found["distance"] = "cosine"
+        if self.classifier is not None:
+            found |= {"weight": self.classifier.weight, "bias": self.classifier.bias}
+        return found
+
+    def _of_documents(self, embeddings: Tensor, batch: BatchRows, guide: Tensor | None) -> Bound:
         assert batch.second is not None
         documents = batch.second
         if batch.negatives is not None:
@@ -158,7 +148,7 @@ class Objective(nn.Module):
             excluded = same
             if self.recipe.false_negatives == "margin":
                 excluded = same | self._false_negatives(queries @ found.T)
-            return losses.info_nce(
+            return self.loss.function(
                 queries,
                 found,
                 temperature=self.temperature,
@@ -171,71 +161,39 @@ class Objective(nn.Module):
     def _false_negatives(self, similarities: Tensor) -> Tensor:
         return losses.false_negatives(similarities, margin=self.recipe.false_negative_margin)
 
-    def _with_negatives(
-        self, embeddings: Tensor, batch: BatchRows
-    ) -> tuple[losses.EmbeddingLoss, list[Tensor]]:
+    def _of_triplets(self, embeddings: Tensor, batch: BatchRows) -> Bound:
         assert batch.second is not None
         assert batch.negatives is not None
-        recipe = self.recipe
         real = batch.negatives >= 0  # (B, K)
-        if self.loss == "triplet":
-            rows, _ = real.nonzero(as_tuple=True)  # one triplet for each negative
-            negatives = batch.negatives[real]
-            margin: float | Literal["soft"] = (
-                "soft" if recipe.soft_margin else recipe.margin or TRIPLET_MARGIN
-            )
-            function = partial(losses.triplet, margin=margin, distance="cosine")
-            return function, [
-                embeddings[batch.first[rows]],
-                embeddings[batch.second[rows]],
-                embeddings[negatives],
-            ]
+        rows, _ = real.nonzero(as_tuple=True)  # one triplet for each negative
+        places = (batch.first[rows], batch.second[rows], batch.negatives[real])
+        return partial(self.loss.function, **self._keywords()), [embeddings[place] for place in places]
+
+    def _of_margins(self, embeddings: Tensor, batch: BatchRows) -> Bound:
+        assert batch.second is not None
+        assert batch.negatives is not None
         assert batch.rows.margins is not None
-        margins = self._tensor(batch.rows.margins, embeddings)
+        margins = torch.from_numpy(batch.rows.margins).to(embeddings.device)  # (B, K)
+        scale = self.recipe.score_scale
 
         def of(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
             queries, positives, negatives = map(self._unit, (queries, positives, negatives))
-            near = recipe.score_scale * (queries * positives).sum(-1)  # (B,)
-            far = recipe.score_scale * (queries[:, None] * negatives.view(*real.shape, -1)).sum(-1)  # (B, K)
-            if self.loss == "margin_mse":
-                return losses.margin_mse(near, far, margins)
-            candidates = torch.cat([near[:, None], far], dim=1)
-            teacher = torch.cat([torch.zeros_like(near)[:, None], -margins.nan_to_num()], dim=1)
-            mask = F.pad(real, (1, 0), value=True)
-            return losses.kl_distillation(candidates, teacher, mask=mask)
+            near = scale * (queries * positives).sum(-1)  # (B,)
+            far = scale * (queries[:, None] * negatives.view(*margins.shape, -1)).sum(-1)  # (B, K)
+            return self.loss.function(near, far, margins)
 
-        return of, [
-            embeddings[batch.first],
-            embeddings[batch.second],
-            embeddings[batch.negatives.clamp(min=0).flatten()],
-        ]
-
-    def _in_batch_triplet(self, labels: Tensor) -> losses.EmbeddingLoss:
-        recipe = self.recipe
-        margin = recipe.margin or TRIPLET_MARGIN
-        if self.loss == "batch_hard_triplet":
-            hard: float | Literal["soft"] = "soft" if recipe.soft_margin else margin
-            return lambda e: losses.batch_hard_triplet(e, labels, margin=hard, distance="cosine")
-        of = losses.batch_all_triplet if self.loss == "batch_all_triplet" else losses.batch_semi_hard_triplet
-        return lambda e: of(e, labels, margin=margin, distance="cosine")
+        negatives = batch.negatives.clamp(min=0).flatten()
+        return of, [embeddings[batch.first], embeddings[batch.second], embeddings[negatives]]
 
     def _denoise(self, batch: BatchRows, embeddings: Tensor) -> Tensor:
         assert self.decoder is not None
         assert batch.original_ids is not None
         assert batch.original_mask is not None
         logits = self.decoder(batch.original_ids, embeddings)
-        return losses.token_cross_entropy(logits, batch.original_ids, batch.original_mask)
+        return self.loss.function(logits, batch.original_ids, batch.original_mask)
 
     def _unit(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings, dim=-1) if self._normalize else embeddings
-
-    @staticmethod
-    def _tensor(array: NDArray[np.generic], like: Tensor) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
-
-
-def _swap(function: Callable[[Tensor, Tensor], Tensor], second: Tensor, first: Tensor) -> Tensor:
-    return function(first, second)
 
 
 def scaled_scores(rows: Examples, recipe: LossRecipe) -> NDArray[np.float32]:

@@ -1,69 +1,21 @@
-"""What `embedkit train contrastive` needs to know, and which losses the rows of a data set allow."""
+"""What `embedkit train contrastive` needs to know besides the model and the data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
-from embedkit.training.distillation.recipe import check_run
-from embedkit.training.engine.recipes import OptimRecipe, RunRecipe
-from embedkit.training.rows.columns import Kind
+from embedkit.recipe import OneOf
+from embedkit.training import loss_table
+from embedkit.training.engine.recipes import (
+    OptimRecipe,
+    RunRecipe,
+    check_encoder_run,
+    check_held_out,
+    check_least,
+)
 
-LossName = Literal[
-    "info_nce",
-    "triplet",
-    "cosent",
-    "angle",
-    "cosine_regression",
-    "contrastive",
-    "online_contrastive",
-    "pair_classification",
-    "batch_hard_triplet",
-    "batch_all_triplet",
-    "batch_semi_hard_triplet",
-    "simcse",
-    "tsdae",
-    "embedding_mse",
-    "margin_mse",
-    "kl_distillation",
-]
-LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
-# The kinds of rows that each loss learns from, and why it is taken where nobody names another.
-LOSS_KINDS: dict[LossName, tuple[Kind, ...]] = {
-    "info_nce": ("triplets", "pairs"),
-    "triplet": ("triplets",),
-    "cosent": ("scored",),
-    "angle": ("scored",),
-    "cosine_regression": ("scored",),
-    "contrastive": ("classified",),
-    "online_contrastive": ("classified",),
-    "pair_classification": ("classified",),
-    "batch_hard_triplet": ("labelled",),
-    "batch_all_triplet": ("labelled",),
-    "batch_semi_hard_triplet": ("labelled",),
-    "simcse": ("texts",),
-    "tsdae": ("texts",),
-    "embedding_mse": ("vectors",),
-    "margin_mse": ("distilled",),
-    "kl_distillation": ("distilled",),
-}
-DEFAULT_LOSS: dict[Kind, tuple[LossName, str]] = {
-    "pairs": ("info_nce", "pairs: each positive is to stand out among those of the other rows"),
-    "triplets": (
-        "info_nce",
-        "pairs with negatives: the positive is to stand out among them and the other rows'",
-    ),
-    "scored": ("cosent", "pairs with a score: cosines are to have the order of the scores"),
-    "classified": ("pair_classification", "pairs with a class: it is to be told from both vectors"),
-    "labelled": ("batch_hard_triplet", "labelled texts: those of one label are to be nearer than others"),
-    "texts": ("simcse", "texts alone: each is to be recognized through another dropout"),
-    "vectors": ("embedding_mse", "texts with vectors: they are to be imitated"),
-    "distilled": ("margin_mse", "triplets with a teacher's margins: they are to be imitated"),
-}
-ALIKE_OR_NOT = ("0", "1")  # the classes that mean a pair is alike or not
-# Cosine distances: the margin of a triplet is theirs to use up, that of the contrastive losses sentence-transformers' 0.5.
-DEFAULT_MARGIN: dict[LossName, float] = {"contrastive": 0.5, "online_contrastive": 0.5}
-TRIPLET_MARGIN = 0.2
+LossName = Annotated[str, OneOf(loss_table.names("contrastive"))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +46,7 @@ class LossRecipe:
     delete_ratio: float = 0.6
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "score_scale"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if self.margin is not None and self.margin <= 0:
-            raise ValueError(f"margin is {self.margin}; it must be above 0")
+        loss_table.check_settings("contrastive", self)
         if self.score_range and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
             raise ValueError(f"score_range is {list(self.score_range)}; it must be [lowest, highest]")
         if min(self.matryoshka, default=1) < 1 or len(set(self.matryoshka)) != len(self.matryoshka):
@@ -109,11 +57,10 @@ class LossRecipe:
             raise ValueError(
                 "false_negatives 'guide' and guide, a model folder, go together; set both or neither"
             )
-        if not 0 < self.delete_ratio < 1:
-            raise ValueError(f"delete_ratio is {self.delete_ratio}; it must be above 0 and below 1")
 
     @property
     def similarity_scale(self) -> float:
+        """What cosent and angle multiply cosines by."""
         return 1 / self.temperature
 
 
@@ -136,20 +83,11 @@ class ContrastiveDataRecipe:
     evaluate_batches: int = 8
 
     def __post_init__(self) -> None:
-        for name, smallest in (
-            ("batch_size", 2),
-            ("micro_tokens", 1),
-            ("texts_per_label", 2),
-            ("evaluate_batches", 1),
-        ):
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {smallest}")
-        if self.max_length is not None and self.max_length < 8:
-            raise ValueError(f"max_length is {self.max_length}; it must be at least 8")
-        if self.mixing < 0:
-            raise ValueError(f"mixing is {self.mixing}; it must be at least 0")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}; it must be above 0 and below 1")
+        check_least(self, 2, "batch_size", "texts_per_label")
+        check_least(self, 1, "micro_tokens", "evaluate_batches")
+        check_least(self, 8, "max_length")
+        check_least(self, 0, "mixing")
+        check_held_out(self.held_out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +109,4 @@ class ContrastiveRecipe:
     optim: OptimRecipe = field(default_factory=OptimRecipe)
 
     def __post_init__(self) -> None:
-        check_run(self.run)
+        check_encoder_run(self.run)

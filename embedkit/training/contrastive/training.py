@@ -13,7 +13,7 @@ Source: Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084; each loss n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,23 +21,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
-from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
+from embedkit.checkpoint.folder import ModelFolder
+from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.recipe import as_table
-from embedkit.tokenization.tokenizer import Tokenizer
-from embedkit.training.contrastive.data_sets import DataSet, Entries, entries_of
+from embedkit.training.contrastive.data_sets import DataSet
+from embedkit.training.contrastive.entries import Entries
+from embedkit.training.contrastive.guide import Guide
 from embedkit.training.contrastive.objective import BatchRows, Objective
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
 from embedkit.training.engine.evaluation_sets import Embed, EvaluationSet, evaluation_hashes
-from embedkit.training.engine.gather import gather_rows
+from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.grad_cache import cached_backward
-from embedkit.training.engine.loop import Shares
+from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
 from embedkit.training.engine.run_folder import RunFolder
-from embedkit.training.engine.sharding import BatchPart, average_gradients, shard
+from embedkit.training.engine.sharding import BatchPart, average_gradients, in_order, shard
 from embedkit.training.rows.sampling import Mixture
 
 Ints = NDArray[np.int64]
@@ -55,15 +56,6 @@ class ContrastiveModule(nn.Module):
     def forward(self, input_ids: Tensor, lengths: Sequence[int], skip: int = 0) -> Tensor:
         vectors: Tensor = self.encoder(input_ids, lengths, skip)
         return vectors
-
-
-@dataclass(frozen=True)
-class Guide:
-    """A model that says which in-batch documents are right answers too."""
-
-    encoder: PackedEncoder
-    tokenizer: Tokenizer
-    fingerprint: str
 
 
 class Contrastive:
@@ -119,7 +111,7 @@ class Contrastive:
                 {
                     "name": each.examples.short_name,
                     "kind": each.examples.kind,
-                    "loss": each.loss,
+                    "loss": each.loss.name,
                     "rows": each.fingerprint,
                 }
                 for each in self._sets
@@ -134,14 +126,14 @@ class Contrastive:
         number, place = self._mixture.at(step)
         each = self._sets[number]
         rng = np.random.default_rng([self._recipe.run.seed, step, 4])
-        return each, entries_of(each, each.train.batch(place), self._recipe, rng)
+        return each, each.entries(each.train.batch(place), self._recipe, rng)
 
     def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
         each, entries = self.entries(step)
-        parts, order, length_sum = self._parts(entries, ranks)
+        parts, order = self._parts(entries, ranks)
 
         def encode(part: BatchPart) -> Tensor:
-            return forward(module, part.tokens, ranks, self._recipe.run.precision, skip=part.skip)
+            return forward(module, part.tokens, ranks, skip=part.skip)
 
         def loss(embeddings: Tensor) -> Tensor:
             return self._whole_loss(each, entries, embeddings, order, ranks)
@@ -156,19 +148,18 @@ class Contrastive:
         if ranks.world > 1:
             average_gradients(self._module, ranks)
         passes = 3 if len(parts) == 1 else 4
+        lengths = np.concatenate([part.tokens.lengths for part in parts])
         values: dict[str, Tensor | float] = {"loss": value.detach() / ranks.world}
         temperature = each.objective.temperature
         if isinstance(temperature, Tensor):
             values["temperature"] = temperature.detach() / ranks.world
-        return Shares(values, length_sum, passes * self._flops(parts))
+        return Shares(values, int(lengths.sum()), passes * encoder_flops(self._model.encoder, lengths))
 
-    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[BatchPart], Ints, int]:
+    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[BatchPart], Ints]:
         """Tokenize a batch's texts and share them among the devices; see `shard`."""
         tokens = self._tokenizer.encode(entries.texts)
-        parts, order = shard(
-            tokens, entries.groups, self._skips(), ranks, budget=self._recipe.data.micro_tokens
-        )
-        return parts, order, sum(int(part.tokens.lengths.sum()) for part in parts)
+        budget = self._recipe.data.micro_tokens
+        return shard(tokens, entries.groups, self._skips(), ranks, budget=budget)
 
     def _skips(self) -> tuple[int, ...]:
         """Say how many tokens of the first column's texts, and of the others', are not pooled."""
@@ -182,16 +173,7 @@ class Contrastive:
         self, each: DataSet, entries: Entries, embeddings: Tensor, order: Ints, ranks: Ranks
     ) -> Tensor:
         """Compute the loss of the whole batch from this device's share of its vectors."""
-        if ranks.world > 1:
-            missing = len(order) // ranks.world - len(embeddings)
-            filling = embeddings.new_zeros(missing, *embeddings.shape[1:])
-            embeddings = gather_rows(torch.cat([embeddings, filling]))
-        places = np.empty(len(entries.texts), dtype=np.int64)
-        real = np.flatnonzero(order >= 0)
-        places[order[real]] = real
-        embeddings = embeddings[
-            torch.from_numpy(places).to(ranks.device)
-        ]  # (U, ...) in the order of the texts
+        embeddings = in_order(embeddings, order, ranks, count=len(entries.texts))  # (U, ...)
         batch = self._batch_rows(entries, ranks)
         guide = self._guidance(entries, ranks)
         value: Tensor = each.objective(embeddings, batch, guide)
@@ -214,50 +196,27 @@ class Contrastive:
     def _guidance(self, entries: Entries, ranks: Ranks) -> Tensor | None:
         if self._guide is None:
             return None
-        self._guide.encoder.to(ranks.device)
-        budget = self._recipe.data.micro_tokens
-        vectors = embed_texts(
-            self._guide.encoder,
-            self._guide.tokenizer,
-            entries.plain,
-            ranks,
-            precision=self._recipe.run.precision,
-            budget=budget,
-        )
-        return torch.from_numpy(vectors).to(ranks.device)
+        return self._guide.vectors(entries.plain, ranks, budget=self._recipe.data.micro_tokens)
 
-    def _flops(self, parts: Sequence[BatchPart]) -> float:
-        """Count the multiplications and additions of a forward pass: products of weights and of attention."""
-        config = self._folder.config
-        layers = self._model.encoder.layers
-        per_layer = (
-            2 * sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1) / len(layers)
-        )
-        lengths = np.concatenate([part.tokens.lengths for part in parts])
-        attention = 4 * config.hidden_size * float((lengths**2).sum())
-        return config.num_hidden_layers * (per_layer * float(lengths.sum()) + attention)
-
-    def evaluate(self, module: nn.Module, ranks: Ranks) -> Mapping[str, float]:
+    def evaluate(self, module: nn.Module, ranks: Ranks) -> HeldOut:
         """Measure the loss of held-out rows, and the evaluation sets, whose mean decides what is best where there are any."""
         losses = []
         rng = np.random.default_rng(0)
         for each in self._sets:
             for number in range(self._recipe.data.evaluate_batches if each.held_out is not None else 0):
                 assert each.held_out is not None
-                entries = entries_of(each, each.held_out.batch(number), self._recipe, rng)
-                parts, order, _ = self._parts(entries, ranks)
-                vectors = [
-                    forward(module, part.tokens, ranks, self._recipe.run.precision, skip=part.skip)
-                    for part in parts
-                ]
+                entries = each.entries(each.held_out.batch(number), self._recipe, rng)
+                parts, order = self._parts(entries, ranks)
+                vectors = [forward(module, part.tokens, ranks, skip=part.skip) for part in parts]
                 stacked = torch.cat(vectors)
                 if self._recipe.loss.adaptive_layers:
                     stacked = stacked[:, None].expand(-1, 2, -1)  # in evaluation all layers are the last one
                 losses.append(float(self._whole_loss(each, entries, stacked, order, ranks)))
-        values = {"held_out_loss": float(np.mean(losses))} if losses else {}
+        loss = float(np.mean(losses)) if losses else None
+        values = {} if loss is None else {"loss": loss, "held_out_loss": loss}
         measures = {each.measure_name: each.measure(self.embedder(module, ranks)) for each in self.evaluation}
-        best = -float(np.mean(list(measures.values()))) if measures else values["held_out_loss"]
-        return {"loss": best, **values, **measures}
+        criterion = -float(np.mean(list(measures.values()))) if measures else values["loss"]
+        return HeldOut({**values, **measures}, criterion)
 
     def embedder(self, module: nn.Module, ranks: Ranks) -> Embed:
         """Return the function that evaluation sets embed texts with, as the finished model would."""
@@ -271,7 +230,6 @@ class Contrastive:
                 self._tokenizer,
                 texts,
                 ranks,
-                precision=self._recipe.run.precision,
                 budget=budget,
                 prompt=prompts[role],
                 skip=skips[role],
@@ -280,29 +238,10 @@ class Contrastive:
         return embed
 
     def save(self, folder: RunFolder) -> None:
-        prompts = dict(self._folder.modules.prompts)
+        modules = self._folder.modules
+        prompts = dict(modules.prompts)
         if self._recipe.prompts.first or self._recipe.prompts.second:
             prompts |= {"query": self._recipe.prompts.first, "document": self._recipe.prompts.second}
-        modules = self._folder.modules
-        modules = type(modules)(
-            sentence=modules.sentence,
-            max_seq_length=self._tokenizer.max_length,
-            lowercase=modules.lowercase,
-            prompts=prompts,
-            default_prompt_name=modules.default_prompt_name,
-            similarity=modules.similarity,
-            truncate_dim=modules.truncate_dim,
-        )
+        modules = replace(modules, max_seq_length=self._tokenizer.max_length, prompts=prompts)
         with folder.publishing() as draft:
             save_sentence_encoder(draft, self._model, self._tokenizer, modules, family=self._folder.family)
-
-
-def load_guide(folder: str) -> Guide:
-    """Load the model of a folder as a guide.
-
-    Raises:
-        CheckpointError: it is not a sentence encoder that we can compute.
-    """
-    read = read_model_folder(folder)
-    model = load_sentence_encoder(read)
-    return Guide(PackedEncoder(model), read.tokenizer, str(fingerprint(read)["weights"]))

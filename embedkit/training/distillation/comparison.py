@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ Floats = NDArray[np.float32]
 class TextEncoder(Protocol):
     """What is compared: `embedkit.encoding.Encoder` is one."""
 
-    def encode_queries(self, queries: Sequence[str]) -> Floats: ...
+    def role_prompt(self, role: Literal["query", "document"]) -> str | None: ...
 
-    def encode_documents(self, documents: Sequence[str]) -> Floats: ...
+    def encode(self, texts: Sequence[str], *, prompt: str | None, on_truncate: Literal["ok"]) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Row:
 
     @property
     def share(self) -> float:
-        """The student's value as a share of the teacher's."""
+        """The student's value as a share of the teacher's; NaN where that is 0."""
         return self.student / self.teacher if self.teacher else float("nan")
 
     def cells(self) -> tuple[str, str, str, str]:
         one, other = (f"{value:,.{self.digits}f}" for value in (self.teacher, self.student))
-        return self.measure, one, other, f"{self.share:.1%}"
+        return self.measure, one, other, f"{self.share:.1%}" if self.teacher else "-"
 
 
 def compare_models(
@@ -60,9 +60,10 @@ def compare_models(
     rows = []
     vectors, speed = {}, {}
     for name, model in models.items():
-        model.encode_documents(held_out[:64])  # what the first call sets up is not counted
+        embed = _embedder(model)
+        embed(held_out[:64], "document")  # what the first call sets up is not counted
         started = time.perf_counter()
-        vectors[name] = model.encode_documents(held_out)
+        vectors[name] = embed(held_out, "document")
         speed[name] = len(held_out) / (time.perf_counter() - started)
     wanted = vectors["teacher"] if axes is None else vectors["teacher"] @ axes.T
     if wanted.shape == vectors["student"].shape:
@@ -87,6 +88,10 @@ def weight_bytes(folder: Path) -> int:
 
 
 def _embedder(model: TextEncoder) -> Embed:
-    return lambda texts, role: (
-        model.encode_queries(texts) if role == "query" else model.encode_documents(texts)
-    )
+    """Encode texts as both models were trained to: cut to their length, which is no news any more."""
+
+    def embed(texts: Sequence[str], role: str) -> Floats:
+        prompt = model.role_prompt("query" if role == "query" else "document")
+        return model.encode(texts, prompt=prompt, on_truncate="ok")
+
+    return embed

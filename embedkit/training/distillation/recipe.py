@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from embedkit.training.engine.recipes import ModelRecipe, OptimRecipe, RunRecipe
+from embedkit.recipe import OneOf
+from embedkit.training import loss_table
+from embedkit.training.engine.recipes import (
+    ModelRecipe,
+    OptimRecipe,
+    RunRecipe,
+    check_encoder_run,
+    check_held_out,
+    check_least,
+)
 
 StudentKind = Literal["transformer", "static"]
-DistillLoss = Literal["cosine", "mse"]
+DistillLoss = Annotated[str, OneOf(loss_table.names("distill"))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +45,7 @@ class StudentRecipe:
             raise ValueError(
                 f"folder is {self.folder!r}; that student has its shape, so only dropout can be set beside it"
             )
-        if self.prune_below < 0:
-            raise ValueError(f"prune_below is {self.prune_below}; it must be at least 0")
+        check_least(self, 0, "prune_below")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
         if self.intermediate_size is not None and (self.intermediate_size < 1 or not self.layers):
@@ -63,13 +71,9 @@ class DistillDataRecipe:
     evaluate_texts: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_tokens", "evaluate_texts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.max_length < 8:
-            raise ValueError(f"max_length is {self.max_length}; it must be at least 8")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}; it must be above 0 and below 1")
+        check_least(self, 1, "batch_size", "micro_tokens", "evaluate_texts")
+        check_least(self, 8, "max_length")
+        check_held_out(self.held_out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +83,8 @@ class DistillRecipe:
     run: RunRecipe
     student: StudentRecipe = field(default_factory=StudentRecipe)
     data: DistillDataRecipe = field(default_factory=DistillDataRecipe)
-    loss: DistillLoss = "cosine"
+    loss: DistillLoss = loss_table.fitting("distill", "texts")[0].name
     optim: OptimRecipe = field(default_factory=OptimRecipe)
 
     def __post_init__(self) -> None:
-        check_run(self.run)
-
-
-def check_run(run: RunRecipe) -> None:
-    """Refuse settings of the loop that sentence encoders are not trained with.
-
-    Raises:
-        ValueError: batches are to be accumulated, or weights sharded.
-    """
-    if run.accumulate != 1:
-        raise ValueError(
-            f"run.accumulate is {run.accumulate}; batches are cut into parts by data.micro_tokens instead"
-        )
-    if run.strategy != "ddp":
-        raise ValueError(f"run.strategy is {run.strategy!r}; sentence encoders are trained with 'ddp'")
+        check_encoder_run(self.run)

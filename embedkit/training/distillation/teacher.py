@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Floats]  # N texts -> (N, E)
 FORMAT = 1
 KEY_BYTES = 16
-WINDOW = 4096
+WINDOW = 512  # texts encoded, written and reported together
 
 
 @dataclass(frozen=True)

@@ -7,31 +7,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.errors import TrainingError
 from embedkit.model.static import StaticEncoder
 from embedkit.recipe import as_table
 from embedkit.tokenization.batching import micro_batches
+from embedkit.training import loss_table
 from embedkit.training.distillation.recipe import DistillRecipe
 from embedkit.training.distillation.student import Student, principal_axes
 from embedkit.training.distillation.student_folder import ALIGNED_TEXTS, aligning_axes
 from embedkit.training.distillation.teacher import TeacherCache
 from embedkit.training.engine.evaluation_sets import EvaluationSet, evaluation_hashes, row_cosines
-from embedkit.training.engine.loop import Shares
+from embedkit.training.engine.flops import encoder_flops
+from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
 from embedkit.training.engine.run_folder import RunFolder
-from embedkit.training.losses import embedding_mse
+from embedkit.training.rows.sampling import Shuffled, split_rows
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -104,15 +104,16 @@ class Distillation:
         self._student, self._taught, self._recipe = student, taught, recipe
         self._teacher, self.evaluation = teacher, evaluation
         self._module = PackedEncoder(student.model)
-        # Which texts are held out depends on their number alone, so that more steps or another seed keep them out too.
-        order = np.random.default_rng(0).permutation(len(taught.texts))
-        count = min(max(2, round(recipe.data.held_out * len(order))), recipe.data.evaluate_texts)
-        self.held_out, self.train_texts = order[:count], order[count:]
+        data = recipe.data
+        self.train_texts, self.held_out = split_rows(
+            len(taught.texts), data.held_out, most=data.evaluate_texts
+        )
         if not len(self.train_texts):
             raise TrainingError(
-                f"{len(order)} texts, of which {count} are held out, leave none to train on; give more texts"
+                f"{len(taught.texts)} texts, of which {len(self.held_out)} are held out, leave none to train on; give more texts"
             )
-        self._epoch = lru_cache(maxsize=2)(self._shuffle)
+        self._batches = Shuffled(self.train_texts, batch_size=data.batch_size, seed=recipe.run.seed)
+        self._loss = loss_table.find_loss("distill", recipe.loss).function
 
     @property
     def module(self) -> PackedEncoder:
@@ -139,19 +140,9 @@ class Distillation:
         }
         return {"recipe": as_table(self._recipe), "data": data}
 
-    def _shuffle(self, epoch: int) -> Ints:
-        rng = np.random.default_rng([self._recipe.run.seed, epoch, 1])
-        return self.train_texts[rng.permutation(len(self.train_texts))]
-
     def batch(self, step: int) -> Ints:
-        """Return the numbers of the texts of a step, over all devices: a window of an endless stream of shuffled epochs."""
-        size, epoch_size = self._recipe.data.batch_size, len(self.train_texts)
-        places = np.arange(step * size, (step + 1) * size)
-        found = [
-            self._epoch(int(e))[places[places // epoch_size == e] % epoch_size]
-            for e in np.unique(places // epoch_size)
-        ]
-        return np.concatenate(found)
+        """Return the numbers of the texts of a step, over all devices."""
+        return self._batches.batch(step)
 
     def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
         whole = self.batch(step)
@@ -162,39 +153,29 @@ class Distillation:
         total = torch.zeros((), device=ranks.device)
         for number, rows in enumerate(parts):
             with synchronized(module, last=number == len(parts) - 1):
-                vectors = forward(module, batch.take(rows), ranks, self._recipe.run.precision)
+                vectors = forward(module, batch.take(rows), ranks)
                 share = self._loss(vectors, targets[torch.from_numpy(rows)]) * (len(rows) / len(whole))
                 torch.autograd.backward(share * ranks.world)
             total += share.detach()
         return Shares({"loss": total}, int(batch.lengths.sum()), 3 * self._flops(batch.lengths))
 
-    def _loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
-        if self._recipe.loss == "mse":
-            return embedding_mse(vectors, targets)
-        return (1 - F.cosine_similarity(vectors, targets)).mean()
-
     def _flops(self, lengths: Ints) -> float:
-        """Count the multiplications and additions of a forward pass: products of weights and of attention."""
         model = self._student.model
-        if isinstance(model, StaticEncoder):
-            return 0.0  # additions only
-        layers = list(model.encoder.layers)
-        per_token = 2 * sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1)
-        attention = 4 * model.encoder.config.hidden_size * len(layers) * float((lengths**2).sum())
-        return per_token * float(lengths.sum()) + attention
+        return (
+            0.0 if isinstance(model, StaticEncoder) else encoder_flops(model.encoder, lengths)
+        )  # additions only
 
-    def evaluate(self, module: nn.Module, ranks: Ranks) -> Mapping[str, float]:
+    def evaluate(self, module: nn.Module, ranks: Ranks) -> HeldOut:
         """Measure the cosine to the teacher on held-out texts, and the evaluation sets; the first decides what is best."""
         vectors = self.embed(module, self.held_out_texts, ranks)
         targets = self._taught.targets(self.held_out)
-        cosine = float(row_cosines(vectors, targets).mean())
-        loss = float(np.square(vectors - targets).mean()) if self._recipe.loss == "mse" else 1 - cosine
-        values = {"loss": loss, "cosine": cosine}
+        loss = float(self._loss(torch.from_numpy(vectors), torch.from_numpy(targets)))
+        values = {"loss": loss, "cosine": float(row_cosines(vectors, targets).mean())}
         for each in self.evaluation:
             values[each.measure_name] = each.measure(
                 lambda texts, role: self.embed(module, texts, ranks, role)
             )
-        return values
+        return HeldOut(values, loss)
 
     def embed(self, module: nn.Module, texts: Sequence[str], ranks: Ranks, role: str | None = None) -> Floats:
         """Encode texts as the finished model would, in fp32."""
@@ -204,8 +185,7 @@ class Distillation:
             module,
             self._student.tokenizer,
             texts,
-            ranks,
-            precision="fp32",
+            replace(ranks, precision=None),
             budget=self._recipe.data.micro_tokens,
             prompt=prompt,
         )

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from embedkit.training.engine.loop import Journey, seeded
+from embedkit.training.engine.journey import Journey
+from embedkit.training.engine.loop import seeded
 from embedkit.training.engine.optim import make_optimizer
-from embedkit.training.engine.ranks import Ranks, prepared, resolve_precision
-from embedkit.training.engine.recipes import OptimRecipe, Precision, RunRecipe
-from embedkit.training.engine.run_folder import state_bytes
+from embedkit.training.engine.precision import Format
+from embedkit.training.engine.ranks import Ranks, prepared
+from embedkit.training.engine.recipes import OptimRecipe, RunRecipe
+from embedkit.training.engine.run_precision import with_precision
+from embedkit.training.engine.state import state_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +36,12 @@ class Estimate:
     seconds: float
 
 
-def matmul_peak(device: torch.device, precision: Precision, *, seconds: float = 0.3) -> float:
+def matmul_peak(device: torch.device, precision: Format, *, seconds: float = 0.3) -> float:
     """Measure the fastest matrix product the device does, in floating-point operations a second.
 
     Two square matrices, 2,048 wide (8,192 on CUDA); the best of the products done within `seconds`.
     """
-    dtype = torch.bfloat16 if resolve_precision(device, precision) == "bf16" else torch.float32
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = 8192 if device.type == "cuda" else 2048
     left = torch.randn(size, size, dtype=dtype, device=device)
     right = torch.randn(size, size, dtype=dtype, device=device)
@@ -61,6 +64,8 @@ def estimate(
 
     The first step warms up and is not counted.
     """
+    ranks = with_precision(ranks, run)
+    precision: Format = "bf16" if ranks.computes_bf16 else "fp32"
     module = prepared(journey.module, ranks, run)
     if ranks.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(ranks.device)  # what came before is not this run's
@@ -84,14 +89,14 @@ def estimate(
     journey.module.load_state_dict(weights)
     parameters = list(journey.module.parameters())
     per_step = tokens / measured_steps
-    peak = matmul_peak(ranks.device, run.precision) * ranks.world
+    peak = matmul_peak(ranks.device, precision) * ranks.world
     return Estimate(
         parameters=sum(p.numel() for p in parameters),
         trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         steps=run.steps,
         tokens_per_step=per_step,
         tokens=per_step * run.steps,
-        precision=resolve_precision(ranks.device, run.precision),
+        precision=precision,
         tokens_per_second=tokens / spent,
         share_of_peak=flops / spent / peak,
         memory_bytes=memory,

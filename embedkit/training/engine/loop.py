@@ -19,116 +19,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from threading import Event
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from embedkit.errors import TrainingError
+from embedkit.training.engine.journey import Journey
 from embedkit.training.engine.memory import keep_freed_memory
 from embedkit.training.engine.native_linear import use_kernels
 from embedkit.training.engine.optim import AveragedWeights, learning_rate, make_optimizer
-from embedkit.training.engine.ranks import Ranks, alone, check_world, prepared, resolve_precision
+from embedkit.training.engine.ranks import Ranks, alone, check_world, prepared
 from embedkit.training.engine.recipes import OptimRecipe, RunRecipe
-from embedkit.training.engine.run_folder import (
-    Position,
-    RunFolder,
+from embedkit.training.engine.reporting import Evaluated, Report, Resumed, Saved, Step
+from embedkit.training.engine.run_folder import Position, RunFolder
+from embedkit.training.engine.run_precision import precision_entries, with_precision
+from embedkit.training.engine.state import (
     gather_state,
     gather_weights,
     restore_state,
     state_bytes,
     unsharded,
 )
-
-
-@dataclass(frozen=True)
-class Shares:
-    """What this rank's part of a step contributed; over all ranks they add up.
-
-    `values` must hold "loss", already divided by the whole batch's count. `flops` counts forward and backward.
-    """
-
-    values: Mapping[str, Tensor | float]
-    tokens: int
-    flops: float = 0.0
-
-
-class Journey(Protocol):
-    """What a kind of training brings to the loop."""
-
-    @property
-    def module(self) -> nn.Module:
-        """Everything that is trained; its state_dict is what states keep."""
-
-    def manifest(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
-        """Say what decides the result, as JSON values: {"recipe": …, "data": …}. A resumed run must agree with it."""
-
-    def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
-        """Run this rank's part of optimizer step `step` (from 0), leaving the gradients of the batch's mean loss.
-
-        `module` is `self.module`, wrapped where there are peers: its gradients are averaged over the ranks, so that the
-        loss to differentiate is this rank's share × `ranks.world`. Which data a step takes must depend on `step` alone.
-        """
-
-    def evaluate(self, module: nn.Module, ranks: Ranks) -> Mapping[str, float]:
-        """Measure on held-out data, the same on every rank; "loss" decides which weights are best (lower is better)."""
-
-    def save(self, folder: RunFolder) -> None:
-        """Write the finished model beside the run; called on rank 0 with the best weights in `self.module`."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step was made; `step` counts from 1, `loss` is of the step's batch, before it."""
-
-    step: int
-    loss: float
-    values: Mapping[str, float]
-    lr: float
-    grad_norm: float
-    tokens: int
-    flops: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The held-out data was measured after `step` steps."""
-
-    step: int
-    values: Mapping[str, float]
-    best: bool
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A state was written after `step` steps; `finished` says that the model itself was."""
-
-    step: int
-    path: str
-    finished: bool = False
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """The run goes on after `step` steps."""
-
-    step: int
-
-
-Report = Step | Evaluated | Saved | Resumed
-
-
-def scalars(report: Report) -> tuple[str, Mapping[str, float]]:
-    """Return the numbers of a report that make curves, and the group they belong to."""
-    match report:
-        case Step():
-            rates = {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm}
-            return "train", {**rates, **report.values}
-        case Evaluated():
-            return "held_out", report.values
-    return "", {}
 
 
 @dataclass
@@ -161,75 +74,78 @@ def train(
         TrainingError: nothing to resume, or another recipe or data; while iterating: the loss is not finite.
         DeviceError: the device does not compute in the precision asked for.
     """
-    ranks = ranks if ranks is not None else alone()
+    ranks = with_precision(ranks if ranks is not None else alone(), run, folder if resume else None)
     check_world(run.strategy, ranks.world)
-    precision = resolve_precision(ranks.device, run.precision)
-    manifest = dict(journey.manifest()) | {"versions": versions(), "precision": precision}
+    manifest = dict(journey.manifest()) | {"versions": versions()} | precision_entries(ranks)
     needed = state_bytes(journey.module, keep_last=run.keep_last, averaged=run.ema_decay > 0)
     if ranks.first:
         folder.check(manifest, resume=resume, bytes_needed=needed)
     if ranks.device.type == "cpu":
         keep_freed_memory()
-        if precision == "fp32" and run.strategy == "ddp" and not run.compile:
+        if not ranks.computes_bf16 and run.strategy == "ddp" and not run.compile:
             use_kernels(journey.module)
-    return _run(journey, run, optim, folder, ranks, manifest, resume, stop or Event())
+    course = _Course(journey, run, optim, folder, ranks)
+    return _run(course, manifest, resume, stop or Event())
 
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
+@dataclass(frozen=True)
+class _Course:
+    """The parts of a run that stay."""
+
+    journey: Journey
+    run: RunRecipe
+    optim: OptimRecipe
+    folder: RunFolder
+    ranks: Ranks
+
+
 def _run(
-    journey: Journey,
-    run: RunRecipe,
-    optim: OptimRecipe,
-    folder: RunFolder,
-    ranks: Ranks,
+    course: _Course,
     manifest: Mapping[str, Any],  # Any: whatever JSON holds
     resume: bool,
     stop: Event,
 ) -> Iterator[Report]:
-    for report in _steps(journey, run, optim, folder, ranks, manifest, resume, stop):
-        if ranks.first and not isinstance(report, Resumed):
-            folder.log({"kind": type(report).__name__.lower(), **asdict(report)})
+    for report in _steps(course, manifest, resume, stop):
+        if course.ranks.first and not isinstance(report, Resumed):
+            course.folder.log({"kind": type(report).__name__.lower(), **asdict(report)})
         yield report
 
 
 def _steps(
-    journey: Journey,
-    run: RunRecipe,
-    optim: OptimRecipe,
-    folder: RunFolder,
-    ranks: Ranks,
+    course: _Course,
     manifest: Mapping[str, Any],  # Any: whatever JSON holds
     resume: bool,
     stop: Event,
 ) -> Iterator[Report]:
-    module = prepared(journey.module, ranks, run)
+    journey, run, folder = course.journey, course.run, course.folder
     now = _Progress(
-        module,
-        make_optimizer(journey.module, optim),
+        prepared(journey.module, course.ranks, run),
+        make_optimizer(journey.module, course.optim),
         AveragedWeights(journey.module, run.ema_decay) if run.ema_decay else None,
     )
     if resume and folder.saved_steps():
         now.position, groups = folder.read_state(folder.saved_steps()[-1])
         restore_state(groups, journey.module, now.optimizer, now.averaged)
-    if ranks.first:
+    if course.ranks.first:
         folder.begin(manifest)
         folder.trim_log(now.position.step)
     if resume:
-        yield Resumed(now.position.step)
+        yield Resumed(now.position.step, ended=_is_last(now.position, run))
     stopping, last = False, _is_last(now.position, run)
     while not last and not stopping:
-        report, stopping = _step(journey, run, optim, ranks, now, stop)
+        report, stopping = _step(course, now, stop)
         yield report
         if report.step % run.evaluate_every == 0 or report.step == run.steps:
-            yield _evaluate(journey, folder, ranks, now)
+            yield _evaluate(course, now)
         last = _is_last(now.position, run)
         if report.step % run.save_every == 0 or last or stopping:
-            yield _save(journey, run, folder, ranks, now)
+            yield _save(course, now)
     if last:
-        yield _finish(journey, folder, ranks, now)
+        yield _finish(course, now)
 
 
 def _is_last(position: Position, run: RunRecipe) -> bool:
@@ -241,10 +157,9 @@ def _is_last(position: Position, run: RunRecipe) -> bool:
     return position.step // run.evaluate_every - position.best_step // run.evaluate_every >= run.patience
 
 
-def _step(
-    journey: Journey, run: RunRecipe, optim: OptimRecipe, ranks: Ranks, now: _Progress, stop: Event
-) -> tuple[Step, bool]:
+def _step(course: _Course, now: _Progress, stop: Event) -> tuple[Step, bool]:
     started = time.perf_counter()
+    journey, run, optim, ranks = course.journey, course.run, course.optim, course.ranks
     step = now.position.step
     lr = learning_rate(step, run.steps, optim)
     now.module.train()
@@ -279,29 +194,31 @@ def _step(
     return report, sums["|stop"] > 0
 
 
-def _evaluate(journey: Journey, folder: RunFolder, ranks: Ranks, now: _Progress) -> Evaluated:
+def _evaluate(course: _Course, now: _Progress) -> Evaluated:
+    journey = course.journey
     now.module.eval()
     with now.averaged.applied() if now.averaged is not None else nullcontext(), torch.no_grad():
-        values = dict(journey.evaluate(now.module, ranks))
-        best = now.position.best_loss is None or values["loss"] < now.position.best_loss
+        measured = journey.evaluate(now.module, course.ranks)
+        best = now.position.best_loss is None or measured.criterion < now.position.best_loss
         if best:
             weights = gather_weights(journey.module)
-            if ranks.first:
-                folder.write_best(weights)
-            now.position = replace(now.position, best_loss=values["loss"], best_step=now.position.step)
-    return Evaluated(now.position.step, values, best)
+            if course.ranks.first:
+                course.folder.write_best(weights)
+            now.position = replace(now.position, best_loss=measured.criterion, best_step=now.position.step)
+    return Evaluated(now.position.step, measured.values, best)
 
 
-def _save(journey: Journey, run: RunRecipe, folder: RunFolder, ranks: Ranks, now: _Progress) -> Saved:
-    groups = gather_state(journey.module, now.optimizer, now.averaged)
-    if ranks.first:
-        folder.write_state(now.position, groups, run.keep_last)
-    ranks.wait()
-    return Saved(now.position.step, str(folder.output))
+def _save(course: _Course, now: _Progress) -> Saved:
+    groups = gather_state(course.journey.module, now.optimizer, now.averaged)
+    if course.ranks.first:
+        course.folder.write_state(now.position, groups, course.run.keep_last)
+    course.ranks.wait()
+    return Saved(now.position.step, str(course.folder.output))
 
 
-def _finish(journey: Journey, folder: RunFolder, ranks: Ranks, now: _Progress) -> Saved:
+def _finish(course: _Course, now: _Progress) -> Saved:
     """Write the model with the best weights, which are the last ones or earlier."""
+    journey, folder, ranks = course.journey, course.folder, course.ranks
     ranks.wait()
     unsharded(journey.module, folder.read_best())
     if ranks.first:

@@ -17,7 +17,6 @@ from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import micro_batches
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.ranks import Ranks, autocast
-from embedkit.training.engine.recipes import Precision
 
 Floats = NDArray[np.float32]
 EVALUATION_WINDOW = 4096  # texts tokenized and sorted by length together
@@ -60,12 +59,10 @@ def encode_layers(
     return torch.stack(vectors, dim=1)
 
 
-def forward(
-    module: nn.Module, batch: TokenBatch, ranks: Ranks, precision: Precision, *, skip: int = 0
-) -> Tensor:
+def forward(module: nn.Module, batch: TokenBatch, ranks: Ranks, *, skip: int = 0) -> Tensor:
     """Encode a batch as it is, in the run's precision: -> (B, E) float32, on the device."""
     ids = torch.from_numpy(batch.input_ids).to(ranks.device, non_blocking=True)
-    with autocast(ranks, precision):
+    with autocast(ranks):
         embeddings: Tensor = module(ids, batch.lengths.tolist(), skip)
     return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
@@ -76,7 +73,6 @@ def embed_texts(
     texts: Sequence[str],
     ranks: Ranks,
     *,
-    precision: Precision,
     budget: int,
     prompt: str = "",
     skip: int = 0,
@@ -91,7 +87,7 @@ def embed_texts(
             batch = tokenizer.encode(window)
             found: Floats | None = None
             for rows in micro_batches(batch.lengths, budget):
-                part = forward(module, batch.take(rows), ranks, precision, skip=skip).cpu().numpy()
+                part = forward(module, batch.take(rows), ranks, skip=skip).cpu().numpy()
                 found = np.empty((len(batch), part.shape[1]), np.float32) if found is None else found
                 found[rows] = part
             if found is not None:

@@ -20,20 +20,29 @@ from torch.utils.checkpoint import checkpoint
 
 from embedkit.errors import DeviceError, TrainingError
 from embedkit.model.layers import AttentionBias, EncoderLayer, Run
-from embedkit.training.engine.recipes import Precision, RunRecipe, Strategy
+from embedkit.training.engine.precision import ChosenPrecision
+from embedkit.training.engine.recipes import RunRecipe, Strategy
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of `world` processes this is, and its device; rank 0 writes files and speaks."""
+    """Which of `world` processes this is, its device and what it computes in; rank 0 writes files and speaks.
+
+    `precision` is None until it is settled (`embedkit.training.engine.run_precision`); until then that is fp32.
+    """
 
     rank: int
     world: int
     device: torch.device
+    precision: ChosenPrecision | None = None
 
     @property
     def first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def computes_bf16(self) -> bool:
+        return self.precision is not None and self.precision.format == "bf16"
 
     def total(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         """Add each number up over all ranks, in one exchange."""
@@ -153,30 +162,11 @@ def placed(value: Tensor, like: Tensor) -> Tensor:
     return value
 
 
-def autocast(ranks: Ranks, precision: Precision) -> AbstractContextManager[None]:
+def autocast(ranks: Ranks) -> AbstractContextManager[None]:
     """Compute products in bf16 within it, if that is the precision; weights stay fp32."""
-    if resolve_precision(ranks.device, precision) == "fp32":
+    if not ranks.computes_bf16:
         return nullcontext()
     return torch.autocast(ranks.device.type, dtype=torch.bfloat16)
-
-
-def resolve_precision(device: torch.device, precision: Precision) -> Precision:
-    """Turn `auto` into bf16 where the device multiplies it natively, else fp32.
-
-    Raises:
-        DeviceError: bf16 was asked for and the device would only emulate it.
-    """
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
-    if precision == "auto":
-        return "bf16" if native else "fp32"
-    if precision == "bf16" and not native:
-        raise DeviceError(
-            f"device {device} does not compute bf16 natively; train with --set run.precision=fp32"
-        )
-    return precision
 
 
 def check_world(strategy: Strategy, world: int) -> None:

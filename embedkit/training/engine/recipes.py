@@ -16,10 +16,26 @@ NextSentence = Literal["none", "next", "order"]
 Strategy = Literal["ddp", "fsdp"]
 
 
-def _at_least(recipe: object, smallest: float, *names: str) -> None:
+def check_least(recipe: object, smallest: float, *names: str) -> None:
+    """Hold fields of a recipe against the smallest value that they may have; None is no value.
+
+    Raises:
+        ValueError: one is smaller.
+    """
     for name in names:
-        if getattr(recipe, name) < smallest:
-            raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least {smallest}")
+        value = getattr(recipe, name)
+        if value is not None and value < smallest:
+            raise ValueError(f"{name} is {value}; it must be at least {smallest}")
+
+
+def check_held_out(share: float) -> None:
+    """Refuse to hold out nothing, or all.
+
+    Raises:
+        ValueError: the share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"held_out is {share}; it must be above 0 and below 1")
 
 
 def _share(recipe: object, *names: str) -> None:
@@ -52,7 +68,7 @@ class OptimRecipe:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
-        _at_least(self, 0, "warmup_steps", "weight_decay", "max_grad_norm", "eps")
+        check_least(self, 0, "warmup_steps", "weight_decay", "max_grad_norm", "eps")
         _share(self, "beta1", "beta2")
         for name in ("decay_share", "final_lr"):
             if not 0 <= getattr(self, name) <= 1:
@@ -66,7 +82,7 @@ class RunRecipe:
     A state is saved every `save_every` steps and the last `keep_last` are kept, besides the best by held-out loss. `accumulate`
     cuts a batch into so many parts, computed one after another. `ema_decay` above 0 keeps a running mean of the weights,
     which is what is evaluated and written. With `patience` the run ends early, after so many evaluations in a row that were not the
-    best. `precision` auto means bf16 where the machine computes it natively.
+    best. `precision` auto means the faster of bf16 and fp32 on this machine, see `embedkit.training.engine.precision`.
     """
 
     steps: int
@@ -83,11 +99,23 @@ class RunRecipe:
     strategy: Strategy = "ddp"
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "evaluate_every", "save_every", "keep_last", "accumulate")
-        _at_least(self, 0, "seed")
-        if self.patience is not None:
-            _at_least(self, 1, "patience")
+        check_least(self, 1, "steps", "evaluate_every", "save_every", "keep_last", "accumulate", "patience")
+        check_least(self, 0, "seed")
         _share(self, "ema_decay")
+
+
+def check_encoder_run(run: RunRecipe) -> None:
+    """Refuse settings of the loop that sentence encoders are not trained with.
+
+    Raises:
+        ValueError: batches are to be accumulated, or weights sharded.
+    """
+    if run.accumulate != 1:
+        raise ValueError(
+            f"run.accumulate is {run.accumulate}; batches are cut into parts by data.micro_tokens instead"
+        )
+    if run.strategy != "ddp":
+        raise ValueError(f"run.strategy is {run.strategy!r}; sentence encoders are trained with 'ddp'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +181,9 @@ class TextRecipe:
     evaluate_tokens: int = 65_536
 
     def __post_init__(self) -> None:
-        _at_least(self, 8, "sequence_length", "short_length")
-        _at_least(self, 1, "length_step", "evaluate_tokens", "batch_warmup_tokens")
-        _at_least(self, 0, "short_steps", "batch_warmup_steps")
+        check_least(self, 8, "sequence_length", "short_length")
+        check_least(self, 1, "length_step", "evaluate_tokens", "batch_warmup_tokens")
+        check_least(self, 0, "short_steps", "batch_warmup_steps")
         _share(self, "held_out")
         if self.held_out == 0:
             raise ValueError("held_out is 0; some documents must be kept for evaluation, such as 0.01")
@@ -205,4 +233,4 @@ class PretrainRecipe:
     freeze_layers: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "freeze_layers")
+        check_least(self, 0, "freeze_layers")

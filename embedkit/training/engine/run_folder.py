@@ -2,7 +2,7 @@
 
 OUTPUT/                 in the end the model itself
   training/
-    run.json            the resolved recipe, hashes of the data, versions; a resumed run must agree with it
+    run.json            the resolved recipe, hashes of the data, versions, precision; a resumed run must agree with it
     log.jsonl           one JSON object a report
     best.safetensors    the weights with the lowest held-out loss so far
     states/00000400/    after 400 steps: weights, optimizer moments, running mean of weights, state.json
@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
 from embedkit.checkpoint.folder import RUN_FOLDER
 from embedkit.checkpoint.weights import save_tensors
@@ -37,19 +35,17 @@ from embedkit.storage.files import (
     remove_drafts,
     write_text,
 )
-from embedkit.training.engine.optim import AveragedWeights
-from embedkit.training.engine.ranks import placed, whole
 
 FORMAT = 1
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 # What may change when a run is resumed, since no weight depends on it.
-FREE_KEYS = ("recipe.run.keep_last", "recipe.run.save_every", "versions.")
+FREE_KEYS = ("recipe.run.keep_last", "recipe.run.save_every", "versions.", "measured")
 GO_ON = "Make room and go on with --resume"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """How far a run is: steps done, tokens seen, and the best held-out loss with its step."""
+    """How far a run is: steps done, tokens seen, and the best held-out criterion (often the loss) with its step."""
 
     step: int = 0
     tokens: int = 0
@@ -101,8 +97,14 @@ class RunFolder:
             hint = "Go on with it by --resume, or choose" if self.path.exists() else "Choose"
             raise OutputError(f"{self.output}: already exists and is not empty. {hint} another --output")
 
+    def read_manifest(self) -> Json:
+        """Return what `run.json` of the run here says; nothing where there is none."""
+        path = self.path / "run.json"
+        found: Json = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
+
     def _check_same(self, manifest: Json) -> None:
-        old = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        old = self.read_manifest()
         new = json.loads(json.dumps(manifest))
         lines = [line for line in differences(old, new) if not line.startswith(FREE_KEYS)]
         if lines:
@@ -209,67 +211,3 @@ class RunFolder:
                     shutil.rmtree(target)
                 put_in_place(path, target)
             draft.rmdir()
-
-
-def state_bytes(module: nn.Module, *, keep_last: int, averaged: bool) -> int:
-    """Estimate what the states of a run take at most: those kept, one being written, the best and the model itself."""
-    weights = sum(p.numel() for p in module.parameters()) * 4
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad) * 4
-    return (keep_last + 1) * (weights + trained * (3 if averaged else 2)) + 3 * weights
-
-
-def gather_state(
-    module: nn.Module, optimizer: torch.optim.Optimizer, averaged: AveragedWeights | None
-) -> dict[str, dict[str, Tensor]]:
-    """Collect everything that changes from step to step, whole, on the CPU; every rank must call it."""
-    moments: dict[str, Tensor] = {}
-    for name, parameter in module.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            moments[f"{name}|{key}"] = whole(value).clone()
-    groups = {"weights": gather_weights(module), "optimizer": moments}
-    if averaged is not None:
-        groups["averaged"] = {name: whole(mean).clone() for name, mean in averaged.means.items()}
-    return groups
-
-
-def gather_weights(module: nn.Module) -> dict[str, Tensor]:
-    return {name: whole(tensor).clone().contiguous() for name, tensor in module.state_dict().items()}
-
-
-def restore_state(
-    groups: Mapping[str, dict[str, Tensor]],
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    averaged: AveragedWeights | None,
-) -> None:
-    """Put back what `gather_state` collected."""
-    restore_weights(groups["weights"], module)
-    for name, parameter in module.named_parameters():
-        own = {
-            key.partition("|")[2]: value
-            for key, value in groups["optimizer"].items()
-            if key.partition("|")[0] == name
-        }
-        if own:
-            optimizer.state[parameter] = {
-                key: placed(value, parameter) if value.ndim else value.to(parameter.device)
-                for key, value in own.items()
-            }
-    if averaged is not None:
-        for name, mean in averaged.means.items():
-            mean.copy_(placed(groups["averaged"][name], mean))
-
-
-def unsharded(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Give a module whole weights, also where its own are spread over the ranks: from then on one rank alone can use it."""
-    restore_weights(weights, module)
-    for name, parameter in list(module.named_parameters()):
-        if isinstance(parameter, DTensor):
-            owner, _, leaf = name.rpartition(".")
-            module.get_submodule(owner).register_parameter(leaf, nn.Parameter(weights[name]))
-
-
-@torch.no_grad()
-def restore_weights(weights: Mapping[str, Tensor], module: nn.Module) -> None:
-    for name, own in module.state_dict().items():
-        own.copy_(placed(weights[name], own))

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import micro_batches
+from embedkit.training.engine.gather import gather_rows
 from embedkit.training.engine.ranks import Ranks
 
 Ints = NDArray[np.int64]
@@ -59,6 +60,23 @@ def shard(
         if rank == ranks.rank:
             own = [BatchPart(numbers, tokens.take(numbers), skip) for numbers, skip in found]
     return own, orders.flatten()
+
+
+def in_order(embeddings: Tensor, order: Ints, ranks: Ranks, *, count: int) -> Tensor:
+    """Gather the vectors of all devices and lay them in the order of the batch's texts: the counterpart of `shard`.
+
+    Shapes:
+        embeddings: (rows of this device's parts, ...); order: as `shard` returned it
+        returns: (count, ...)
+    """
+    if ranks.world > 1:
+        missing = len(order) // ranks.world - len(embeddings)
+        filling = embeddings.new_zeros(missing, *embeddings.shape[1:])
+        embeddings = gather_rows(torch.cat([embeddings, filling]))
+    places = np.empty(count, dtype=np.int64)
+    real = np.flatnonzero(order >= 0)
+    places[order[real]] = real
+    return embeddings[torch.from_numpy(places).to(ranks.device)]
 
 
 def average_gradients(module: nn.Module, ranks: Ranks) -> None:

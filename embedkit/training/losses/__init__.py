@@ -8,17 +8,25 @@
 | pair + score | `cosine_regression`, `cosent`, `angle` |
 | pair + alike or not | `contrastive`, `online_contrastive` |
 | labelled texts | `batch_all_triplet`, `batch_hard_triplet`, `batch_semi_hard_triplet` |
-| text + teacher vector | `embedding_mse` |
-| candidates + teacher scores | `margin_mse`, `kl_distillation` |
-| reranker scores + labels | `binary_cross_entropy`, `softmax_cross_entropy`, `ranknet`, `listnet`, `listmle`, `lambda_loss` |
+| text + teacher vector | `embedding_mse`, `cosine_distance` |
+| candidates + teacher scores | `margin_mse`, `kl_of_margins`, `kl_distillation` |
+| reranker scores + labels | `binary_cross_entropy`, `score_mse`, `class_cross_entropy`, `softmax_cross_entropy` |
+| lists of reranker scores | `ranknet`, `listnet`, `listmle`, `lambda_loss` |
 | any of these, nested | `matryoshka`, `adaptive_layer` |
 
+`embedkit.training.loss_table` says which training uses which of them, and how.
 Call them outside autocast with float32 (or float64) tensors: in bfloat16 a cosine has two or three digits, which a
 temperature of 0.05 turns into errors of a tenth of a nat.
 """
 
 from embedkit.training.losses.denoising import token_cross_entropy
-from embedkit.training.losses.distillation import embedding_mse, kl_distillation, margin_mse
+from embedkit.training.losses.distillation import (
+    cosine_distance,
+    embedding_mse,
+    kl_distillation,
+    kl_of_margins,
+    margin_mse,
+)
 from embedkit.training.losses.in_batch import false_negatives, info_nce, simcse
 from embedkit.training.losses.nested import EmbeddingLoss, adaptive_layer, matryoshka
 from embedkit.training.losses.pairs import (
@@ -31,10 +39,12 @@ from embedkit.training.losses.pairs import (
 )
 from embedkit.training.losses.ranking import (
     binary_cross_entropy,
+    class_cross_entropy,
     lambda_loss,
     listmle,
     listnet,
     ranknet,
+    score_mse,
     softmax_cross_entropy,
 )
 from embedkit.training.losses.triplet import (
@@ -52,13 +62,16 @@ __all__ = [
     "batch_hard_triplet",
     "batch_semi_hard_triplet",
     "binary_cross_entropy",
+    "class_cross_entropy",
     "contrastive",
     "cosent",
+    "cosine_distance",
     "cosine_regression",
     "embedding_mse",
     "false_negatives",
     "info_nce",
     "kl_distillation",
+    "kl_of_margins",
     "lambda_loss",
     "listmle",
     "listnet",
@@ -67,6 +80,7 @@ __all__ = [
     "online_contrastive",
     "pair_classification",
     "ranknet",
+    "score_mse",
     "simcse",
     "softmax_cross_entropy",
     "token_cross_entropy",

@@ -29,15 +29,35 @@ def embedding_mse(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     return F.mse_loss(embeddings, teacher_embeddings.detach().to(embeddings.dtype))
 
 
-def margin_mse(positive_scores: Tensor, negative_scores: Tensor, teacher_margins: Tensor) -> Tensor:
+def cosine_distance(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    """1 - cosine between the student's embeddings and the teacher's.
+
+    Shapes:
+        embeddings, teacher_embeddings: (N, E)
+        returns: () mean over rows
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shape("cosine_distance: embeddings", embeddings, ("N", "E"), "one embedding a row")
+    shape = tuple(embeddings.shape)
+    check_shape("cosine_distance: teacher_embeddings", teacher_embeddings, shape, "as the student's")
+    targets = teacher_embeddings.detach().to(embeddings.dtype)
+    return (1 - F.cosine_similarity(embeddings, targets)).mean()
+
+
+def margin_mse(
+    positive_scores: Tensor, negative_scores: Tensor, teacher_margins: Tensor, *, mask: Tensor | None = None
+) -> Tensor:
     """Mean squared error between the student's and the teacher's margins, score of positive minus score of negative.
 
     Shapes:
         positive_scores: (B,)
         negative_scores, teacher_margins: (B, N)
+        mask: (B, N) bool, True for a real negative
         returns: () mean over margins, in squared units of the scores
     Raises:
         ValueError: the shapes do not fit together.
+        TypeError: the mask is not bool.
     Source: Hofstätter et al. 2020, https://arxiv.org/abs/2010.02666, the Margin-MSE loss.
     """
     check_shape("margin_mse: positive_scores", positive_scores, ("B",), "one positive a query")
@@ -46,7 +66,33 @@ def margin_mse(positive_scores: Tensor, negative_scores: Tensor, teacher_margins
     shape = tuple(negative_scores.shape)
     check_shape("margin_mse: teacher_margins", teacher_margins, shape, "one margin for each negative")
     margins = positive_scores.unsqueeze(1) - negative_scores
-    return F.mse_loss(margins, teacher_margins.detach().to(margins.dtype))
+    targets = teacher_margins.detach().to(margins.dtype)
+    if mask is None:
+        return F.mse_loss(margins, targets)
+    check_shape("margin_mse: mask", mask, shape, "one for each negative")
+    check_bool("margin_mse: mask", mask, "a real negative")
+    return F.mse_loss(margins[mask], targets[mask])
+
+
+def kl_of_margins(positive_scores: Tensor, negative_scores: Tensor, teacher_margins: Tensor) -> Tensor:
+    """Kullback-Leibler divergence as `kl_distillation`, of a positive and its negatives from a teacher's margins.
+
+    Shapes:
+        positive_scores: (B,)
+        negative_scores, teacher_margins: (B, N), the margin NaN where there is no negative
+        returns: () mean over queries, in nats
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    check_shape("kl_of_margins: positive_scores", positive_scores, ("B",), "one positive a query")
+    wanted = (len(positive_scores), "N")
+    check_shape("kl_of_margins: negative_scores", negative_scores, wanted, "one row of negatives a query")
+    shape = tuple(negative_scores.shape)
+    check_shape("kl_of_margins: teacher_margins", teacher_margins, shape, "one margin for each negative")
+    scores = torch.cat([positive_scores[:, None], negative_scores], dim=1)  # (B, 1 + N)
+    # Only differences of the teacher's scores count: that of the positive is taken as 0.
+    teacher = F.pad(-teacher_margins.nan_to_num(), (1, 0))
+    return kl_distillation(scores, teacher, mask=F.pad(~teacher_margins.isnan(), (1, 0), value=True))
 
 
 def kl_distillation(

@@ -33,6 +33,35 @@ def binary_cross_entropy(scores: Tensor, labels: Tensor, *, positive_weight: flo
     return F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype), pos_weight=weight)
 
 
+def score_mse(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared error between the score of each pair and its label.
+
+    Shapes:
+        scores, labels: (B,)
+        returns: () mean over pairs, in squared units of the labels
+    Raises:
+        ValueError: the shapes differ.
+    """
+    check_shape("score_mse: scores", scores, ("B",), "one score a pair")
+    check_shape("score_mse: labels", labels, tuple(scores.shape), "one for each score")
+    return F.mse_loss(scores, labels.to(scores.dtype))
+
+
+def class_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of the softmax over classes of each pair.
+
+    Shapes:
+        logits: (B, C)
+        classes: (B,) whole numbers in [0, C)
+        returns: () mean over pairs, in nats
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    check_shape("class_cross_entropy: logits", logits, ("B", "C"), "one row over the classes a pair")
+    check_shape("class_cross_entropy: classes", classes, (len(logits),), "one for each row of logits")
+    return F.cross_entropy(logits, classes.long())
+
+
 def softmax_cross_entropy(scores: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Cross-entropy of the softmax over one positive, in column 0, and its negatives.
 

@@ -121,7 +121,7 @@ def build_corpus(
             reader = DocumentReader(inputs, options)
             for document in reader:
                 writer.add(headed_text(document.title, document.text))
-                if len(writer.hashes) % 2_000 == 0:
+                if len(writer.hashes) % 100 == 0:
                     yield CorpusProgress(len(writer.hashes), writer.num_tokens, reader.fraction() or 0.0)
             writer.flush()
         np.array(writer.sentences, "<i8").tofile(folder / "sentences.bin")

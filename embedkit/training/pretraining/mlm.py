@@ -24,7 +24,8 @@ from embedkit.model.heads import MaskedLMHead, NextSentenceHead
 from embedkit.model.pretraining import PretrainingModel
 from embedkit.recipe import as_table
 from embedkit.tokenization.tokenizer import Tokenizer
-from embedkit.training.engine.loop import Shares
+from embedkit.training.engine.flops import encoder_flops
+from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.ranks import Ranks, autocast, synchronized
 from embedkit.training.engine.recipes import PretrainRecipe
 from embedkit.training.engine.run_folder import RunFolder
@@ -115,7 +116,7 @@ class Pretraining:
 
         places = np.flatnonzero(part.chosen)
         types = None if part.token_type_ids is None else move(part.token_type_ids)
-        with autocast(ranks, self._recipe.run.precision):
+        with autocast(ranks):
             logits, pair_logits = module(move(part.visible), part.lengths.tolist(), move(places), types)
         return pretraining_loss(
             logits,
@@ -126,7 +127,7 @@ class Pretraining:
             num_pairs=len(whole.lengths),
         )
 
-    def evaluate(self, module: nn.Module, ranks: Ranks) -> Mapping[str, float]:
+    def evaluate(self, module: nn.Module, ranks: Ranks) -> HeldOut:
         """Measure the held-out pieces, the same with the same masks every time."""
         text = self._recipe.text
         rng = np.random.default_rng(EVALUATION_SEED)
@@ -141,18 +142,14 @@ class Pretraining:
             part = whole.part(ranks.rank * count + i, count * ranks.world)
             for name, value in self._forward(module, part, whole, ranks).items():
                 sums[name] = sums.get(name, 0.0) + value
-        return ranks.total(sums)
+        values = ranks.total(sums)
+        return HeldOut(values, values["loss"])
 
     def _flops(self, part: MaskedBatch) -> float:
-        """Count the multiplications and additions of a forward pass: products of weights and of attention."""
+        """Count the multiplications and additions of a forward pass: the encoder's and the head's."""
         config = self._model.encoder.config
-        per_token = 2 * sum(
-            p.numel() for layer in self._model.encoder.layers for p in layer.parameters() if p.ndim > 1
-        )
-        repeats = config.num_hidden_layers / len(self._model.encoder.layers)
-        attention = 4 * config.hidden_size * config.num_hidden_layers * float((part.lengths**2).sum())
         head = 2 * config.hidden_size * (config.hidden_size + config.vocab_size) * int(part.chosen.sum())
-        return per_token * repeats * len(part.visible) + attention + head
+        return encoder_flops(self._model.encoder, part.lengths) + head
 
     def save(self, folder: RunFolder) -> None:
         tokenizer = self._tokenizer.with_max_length(self._recipe.text.sequence_length)

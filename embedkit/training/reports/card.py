@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from embedkit.training.distillation.comparison import Row
+from embedkit.training.reports.log import shown
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 
@@ -23,19 +23,11 @@ def distillation_card(manifest: Json, rows: Sequence[Row], described: str) -> st
 def contrastive_card(manifest: Json, sets: Sequence[str], results: Mapping[str, float]) -> str:
     """Write the card of a model that was fine-tuned on pairs and the like."""
     table = ["| measure | value |", "|---|---:|"]
-    table += [f"| {name} | {value:.4f} |" for name, value in results.items()]
+    table += [f"| {name} | {value:.4f} |" for name, value in shown(results).items()]
     intro = "A sentence encoder fine-tuned with `embedkit train contrastive` on:\n\n" + "\n".join(
         f"- {line}" for line in sets
     )
     return _card("Sentence encoder", intro, "\n".join(table), manifest)
-
-
-def best_results(log: Path) -> dict[str, float]:
-    """Return what the best evaluation of a run measured, by its log; "loss" is what decided."""
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    best = [entry for entry in entries if entry["kind"] == "evaluated" and entry["best"]]
-    values = best[-1]["values"] if best else {}
-    return {name: float(value) for name, value in values.items() if value is not None}  # null: not finite
 
 
 def _card(title: str, intro: str, results: str, manifest: Json) -> str:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
 
 from embedkit.errors import TrainingError
-from embedkit.training.engine.recipes import OptimRecipe, RunRecipe
-from embedkit.training.reranker.ranked_lists import Meaning, RankedLists
+from embedkit.recipe import OneOf
+from embedkit.training import loss_table
+from embedkit.training.engine.recipes import OptimRecipe, RunRecipe, check_held_out, check_least
+from embedkit.training.loss import Loss
+from embedkit.training.reranker.ranked_lists import MEANINGS, RankedLists
 
-RerankLoss = Literal[
-    "bce", "softmax", "ranknet", "listnet", "listmle", "lambda", "margin_mse", "kl", "mse", "classes"
-]
-POINTWISE: tuple[RerankLoss, ...] = ("bce", "mse", "classes")  # learn from every pair by itself
-# What each loss can learn from; the first loss of a kind of data is its default.
-FITTING: dict[Meaning, tuple[RerankLoss, ...]] = {
-    "binary": ("softmax", "bce", "ranknet", "listnet", "listmle", "lambda", "mse"),
-    "graded": ("lambda", "bce", "ranknet", "listnet", "listmle", "mse"),
-    "teacher": ("margin_mse", "kl", "ranknet", "listnet", "listmle", "mse"),
-    "class": ("classes",),
-}
+AUTO = "auto"
+RerankLoss = Annotated[str, OneOf((*loss_table.names("reranker"), AUTO))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +33,7 @@ class RerankerRecipe:
     optim: OptimRecipe = field(
         default_factory=lambda: OptimRecipe(lr=3e-5, warmup_steps=100, beta2=0.999, eps=1e-8)
     )
-    loss: RerankLoss | Literal["auto"] = "auto"
+    loss: RerankLoss = AUTO
     batch_queries: int = 16
     candidates: int = 8
     random_negatives: int = 0
@@ -52,28 +46,23 @@ class RerankerRecipe:
     evaluate_queries: int = 500
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_queries", 1),
-            ("candidates", 1),
-            ("random_negatives", 0),
-            ("evaluate_queries", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("positive_weight", "temperature"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
+        check_least(self, 1, "batch_queries", "candidates", "evaluate_queries")
+        check_least(self, 0, "random_negatives")
+        loss_table.check_settings("reranker", self)
         if not 0 <= self.rerank_weight <= 1:
             raise ValueError(f"rerank_weight is {self.rerank_weight}; it must be from 0 to 1")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}; it must be above 0 and below 1")
+        check_held_out(self.held_out)
         if any(layer < 1 for layer in self.exits):
             raise ValueError(f"exits is {list(self.exits)}; layers count from 1")
-        if self.max_seq_length is not None and self.max_seq_length < 8:
-            raise ValueError(f"max_seq_length is {self.max_seq_length}; it must be at least 8")
+        check_least(self, 8, "max_seq_length")
+
+    @property
+    def wants_classes(self) -> bool:
+        """Say whether labels are to be taken as classes also where they are 0 and 1."""
+        return self.loss != AUTO and "class" in loss_table.find_loss("reranker", self.loss).learns_from
 
 
-def resolve_loss(loss: RerankLoss | Literal["auto"], data: RankedLists) -> RerankLoss:
+def resolve_loss(name: str, data: RankedLists) -> Loss:
     """Turn `auto` into the loss for the data, and refuse one that the data does not fit.
 
     Lists of one candidate each, such as pairs with a score, are learnt one by one: bce within 0 to 1, mse beyond.
@@ -82,31 +71,26 @@ def resolve_loss(loss: RerankLoss | Literal["auto"], data: RankedLists) -> Reran
         TrainingError: the loss needs other data, or its numbers are out of range.
     """
     values = data.relevance[data.candidates >= 0]
-    unit = bool(values.min() >= 0 and values.max() <= 1)
-    if loss == "auto":
-        single = data.meaning in ("binary", "graded") and bool(
-            ((data.candidates >= 0).sum(axis=1) == 1).all()
-        )
-        if single and np.ptp(values) > 0:
-            return "bce" if unit else "mse"
-        return FITTING[data.meaning][0]
-    if loss not in FITTING[data.meaning]:
-        what = {
-            "binary": "relevant or not",
-            "graded": "grades",
-            "teacher": "scores of a teacher",
-            "class": "classes",
-        }[data.meaning]
+    lowest, highest = float(values.min()), float(values.max())
+    fitting = loss_table.fitting("reranker", data.meaning)
+    if name == AUTO:
+        single = bool(((data.candidates >= 0).sum(axis=1) == 1).all()) and data.meaning != "teacher"
+        one_by_one = [loss for loss in fitting if loss.pointwise and loss.accepts(lowest, highest)]
+        return one_by_one[0] if single and lowest < highest else fitting[0]
+    loss = loss_table.find_loss("reranker", name)
+    if loss not in fitting:
         raise TrainingError(
-            f"loss is {loss!r}; the data says {what}, which does for {', '.join(FITTING[data.meaning])}. "
+            f"loss is {name!r}; the data says {MEANINGS[data.meaning]}, which does for {', '.join(each.name for each in fitting)}. "
             "Choose one of these, or other data"
         )
-    if loss == "bce" and not unit:
+    if loss.accepts(lowest, highest):
+        return loss
+    least, most = loss.labels
+    if most < np.inf:
         raise TrainingError(
-            f"loss is 'bce'; the labels run from {values.min():g} to {values.max():g}, it needs 0 to 1. Scale them, or choose mse"
+            f"loss is {name!r}; the labels run from {lowest:g} to {highest:g}, it needs {least:g} to {most:g}. "
+            f"Scale them, or choose {loss.instead}"
         )
-    if loss == "lambda" and values.min() < 0:
-        raise TrainingError(
-            f"loss is 'lambda'; the lowest label is {values.min():g}, it needs 0 or more. Choose ranknet"
-        )
-    return loss
+    raise TrainingError(
+        f"loss is {name!r}; the lowest label is {lowest:g}, it needs {least:g} or more. Choose {loss.instead}"
+    )

@@ -22,6 +22,37 @@ Ints = NDArray[np.int64]
 Style = Literal["plain", "distinct", "labelled"]
 
 
+def split_rows(count: int, share: float, *, most: int | None = None) -> tuple[Ints, Ints]:
+    """Part the rows at random into those to train on and those held out: at least 2 of them and `most` at the most.
+
+    Which are held out depends on their number alone, so that more steps or another seed keep them out too.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    size = max(2, round(share * count))
+    if most is not None:
+        size = min(size, most)
+    return order[size:], order[:size]
+
+
+class Shuffled:
+    """An endless series of batches over rows that are shuffled anew in every epoch."""
+
+    def __init__(self, rows: Ints, *, batch_size: int, seed: int) -> None:
+        self._rows, self._size, self._seed = rows, batch_size, seed
+        self._epoch = lru_cache(maxsize=2)(self._shuffle)
+
+    def _shuffle(self, epoch: int) -> Ints:
+        return self._rows[np.random.default_rng([self._seed, epoch, 1]).permutation(len(self._rows))]
+
+    def batch(self, step: int) -> Ints:
+        """Return the rows of a step: a window of the epochs one after another."""
+        places = np.arange(step * self._size, (step + 1) * self._size)
+        epochs = places // len(self._rows)
+        return np.concatenate(
+            [self._epoch(int(e))[places[epochs == e] % len(self._rows)] for e in np.unique(epochs)]
+        )
+
+
 class RowSampler:
     """An endless series of batches of one data set's rows."""
 

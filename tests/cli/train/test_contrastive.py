@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.train import view
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, OutputError, RecipeError, RecordError
+from embedkit.training.engine.run_folder import RunFolder
 from tests.training.contrastive_runs import rows_of, write_rows
 
 runner = CliRunner()
@@ -51,21 +54,67 @@ def test_a_run_says_what_it_does_and_ends_with_a_model_and_its_card(
     assert "are in the training data too" in result.stderr
     summary = json.loads(result.stdout)
     assert summary["steps"] == 4
+    # The sets decide what is best, and their mean, turned round, is no loss.
+    assert summary["loss"] == summary["held_out_loss"] > 0
+    assert "held out  loss " in result.stderr
+    assert "loss -" not in result.stderr
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"| {tmp_path.name}/dev spearman |" in card
+    assert f"| loss | {summary['loss']:.4f} |" in card
+    assert "held_out_loss" not in card
     assert '"batch_size": 8' in card
     assert Encoder.load(tmp_path / "out", device="cpu").folder.modules.prompts["query"] == "query: "
 
 
 def test_resume_goes_on_and_a_used_folder_is_refused(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     command = ["train", "contrastive", str(pairs), "-m", str(tiny_model), "-o", str(tmp_path / "out"), *SMALL]
-    assert runner.invoke(app, [*command, "--json"]).exit_code == 0
+    first = runner.invoke(app, [*command, "--json"])
+    assert first.exit_code == 0, first.exception
     again = runner.invoke(app, command)
     assert isinstance(again.exception, OutputError)
     assert "Go on with it by --resume" in str(again.exception)
     resumed = runner.invoke(app, [*command, "--resume", "--json"])
     assert resumed.exit_code == 0, resumed.exception
-    assert json.loads(resumed.stdout)["steps"] == 4
+    # The summary is that of the whole run, whichever call made its steps.
+    assert json.loads(resumed.stdout) == json.loads(first.stdout)
+    assert json.loads(resumed.stdout)["tokens"] > 0
+    assert "the run ended after step 4; its model is written again" in resumed.stderr
+
+
+def test_options_reach_the_recipe_as_they_were_typed(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A prompt that is TOML, quotes and all, stays text; dimensions become numbers."""
+    command = ["train", "contrastive", str(pairs), "-m", str(tiny_model), "-o", str(tmp_path / "out"), *SMALL]
+    prompts = ["--query-prompt", "true", "--document-prompt", '"a" = [1]: ']
+    result = runner.invoke(app, [*command, *prompts, "--matryoshka", "8, 16,", "--json"])
+    assert result.exit_code == 0, result.exception
+    recipe = json.loads((tmp_path / "out" / "training" / "run.json").read_text(encoding="utf-8"))["recipe"]
+    assert recipe["prompts"] == {"first": "true", "second": '"a" = [1]: '}
+    assert recipe["loss"]["matryoshka"] == [8, 16]
+
+
+def test_interrupted_before_the_first_step_it_says_how_to_start_again(
+    pairs: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["embedkit", "train", "contrastive", "my pairs.jsonl"])
+    with pytest.raises(typer.Exit) as stopped, view.Running(output=output, device="cpu").ranks():
+        raise KeyboardInterrupt
+    assert stopped.value.exit_code == 130
+    said = "interrupted before the first step; start again with:\n  embedkit train contrastive 'my pairs.jsonl'\n"
+    assert capsys.readouterr().err == said
+    RunFolder(output).begin({})
+    with pytest.raises(typer.Exit), view.Running(output=output, device="cpu", resume=True).ranks():
+        raise KeyboardInterrupt
+    said = "interrupted; go on with:\n  embedkit train contrastive 'my pairs.jsonl' --resume\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(typer.Exit), view.Running(output=output, device="cpu", resume=True).ranks():
+        raise KeyboardInterrupt
+    assert "  torchrun --nproc-per-node 2 $(which embedkit) train contrastive " in capsys.readouterr().err
 
 
 def test_lists_of_positives_and_tables_without_a_header_are_training_data(
@@ -129,6 +178,7 @@ def test_dry_run_writes_nothing(pairs: Path, tiny_model: Path, tmp_path: Path) -
             RecipeError,
             "score_range is [5.0, 0.0]; it must be [lowest, highest]",
         ),
+        (("--matryoshka", "8,x"), RecipeError, "loss.matryoshka[1] is 'x'; it must be a whole number"),
         (("--matryoshka", "8,8"), RecipeError, "matryoshka is [8, 8]; it must name distinct dimensions"),
         (
             ("--patience", "2", "--set", "data.mixing=-1"),

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from cli.main import app
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import OutputError, RecipeError, TrainingError
+from embedkit.models import shipped
+from embedkit.training.distillation.comparison import weight_bytes
 from tests.tiny import write_tiny_model
 from tests.training.contrastive_runs import rows_of, write_rows
 
@@ -67,6 +69,21 @@ def test_a_student_is_made_and_held_against_its_teacher(
     again = runner.invoke(app, [*command, "--resume", "--json"])
     assert again.exit_code == 0, again.exception
     assert isinstance(runner.invoke(app, command).exception, OutputError)
+
+
+def test_a_shipped_teacher_is_weighed_and_cut_texts_are_no_news(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its name is no folder here. All texts are longer than what teacher and student are told to read."""
+    long = [{"text": f"the dog {'sleeps in the water ' * 20}{number}"} for number in range(40)]
+    path = write_rows(tmp_path / "long.jsonl", long)
+    command = [*arguments(path, Path("embedkit-small"), tmp_path / "out"), "--layers", "0", "--steps", "1"]
+    result = runner.invoke(app, [*command, "--json"])
+    assert result.exit_code == 0, result.exception
+    measures = {line["measure"]: line for line in map(json.loads, result.stdout.splitlines()[1:])}
+    assert measures["weights, MB"]["teacher"] == weight_bytes(shipped("embedkit-small")) / 1e6 > 20
+    assert "texts were cut" not in caplog.text
+    assert "nan" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_static_student_is_encoded_and_indexed_like_any_other_model(

@@ -15,9 +15,10 @@ from torch import Tensor
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import TrainingError
 from embedkit.model.config import SentenceConfig
-from embedkit.training.contrastive.data_sets import delete_words
-from embedkit.training.engine.loop import Evaluated, Resumed, Step, train
+from embedkit.training.contrastive.entries import delete_words
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
+from embedkit.training.engine.reporting import Evaluated, Resumed, Step
 from embedkit.training.engine.run_folder import RunFolder
 from tests.conftest import REPOSITORY
 from tests.tiny import write_tiny_model
@@ -108,9 +109,9 @@ def one_graph(model: Path, rows: Path, *overrides: str) -> tuple[dict[str, Tenso
         optimizer.zero_grad()
         each, entries = journey.entries(step)
         with seeded(recipe.run.seed, step, alone()):
-            parts, order, _ = journey._parts(entries, alone())
+            parts, order = journey._parts(entries, alone())
             assert len(parts) > 1
-            vectors = torch.cat([forward(journey.module, part.tokens, alone(), "fp32") for part in parts])
+            vectors = torch.cat([forward(journey.module, part.tokens, alone()) for part in parts])
             loss = journey._whole_loss(each, entries, vectors, order, alone())
             torch.autograd.backward(loss)
         for group in optimizer.param_groups:
@@ -231,7 +232,7 @@ def test_several_data_sets_take_turns_each_with_its_own_loss(tiny_model: Path, t
         "cosent",
         "batch_hard_triplet",
     ]
-    assert {journey.entries(step)[0].loss for step in range(12)} == {
+    assert {journey.entries(step)[0].loss.name for step in range(12)} == {
         "info_nce",
         "cosent",
         "batch_hard_triplet",
@@ -260,7 +261,10 @@ def test_the_evaluation_sets_decide_what_is_best_and_when_to_end(tiny_model: Pat
     evaluated = [report for report in reports if isinstance(report, Evaluated)]
     assert [(report.step, report.best) for report in evaluated] == [(2, True), (4, False), (6, False)]
     name = f"{tmp_path.name}/dev spearman"
-    assert evaluated[0].values["loss"] == -evaluated[0].values[name]
+    assert evaluated[0].values.keys() == {"loss", "held_out_loss", name}
+    assert evaluated[0].values["loss"] > 0  # that of the held-out rows; what decides is no loss
+    position, _ = RunFolder(tmp_path / "run").read_state(4)
+    assert position.best_loss == -evaluated[0].values[name]
     assert (tmp_path / "run" / "config.json").is_file()
     again = make_journey(tiny_model, [rows], recipe, evaluate=[str(pairs)])
     resumed = list(train(again, recipe.run, recipe.optim, RunFolder(tmp_path / "run"), resume=True))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -29,8 +30,9 @@ from embedkit.training.distillation.teacher import Filled, TeacherCache
 from embedkit.training.distillation.training import Distillation, taught_texts
 from embedkit.training.distillation.vocabulary_pruning import prune_vocabulary
 from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
-from embedkit.training.engine.loop import Evaluated, Step, train
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
+from embedkit.training.engine.reporting import Evaluated, Step
 from embedkit.training.engine.run_folder import RunFolder
 from tests.tiny import tiny_tokenizer
 from tests.training.contrastive_runs import rows_of, write_rows
@@ -96,7 +98,7 @@ def test_a_student_comes_nearer_to_its_teacher_and_its_folder_gives_the_same_vec
         tiny_model, tmp_path / "cache", "run.steps=40", "run.evaluate_every=20", *overrides
     )
     with torch.no_grad():
-        before = journey.evaluate(journey.module, alone())["loss"]
+        before = journey.evaluate(journey.module, alone()).values["loss"]
     reports = list(train(journey, recipe.run, recipe.optim, RunFolder(tmp_path / "run")))
     losses = [report.values["loss"] for report in reports if isinstance(report, Evaluated)]
     assert losses[-1] < 0.8 * before
@@ -113,7 +115,7 @@ def test_a_student_of_all_layers_starts_as_the_teacher(tiny_model: Path, tmp_pat
         assert isinstance(journey.module.model, SentenceEncoder)
         assert journey.module.model.encoder.config.max_tokens == 32
         with torch.no_grad():
-            assert journey.evaluate(journey.module, alone())["cosine"] == pytest.approx(1, abs=1e-5)
+            assert journey.evaluate(journey.module, alone()).values["cosine"] == pytest.approx(1, abs=1e-5)
 
 
 def test_units_that_add_nothing_can_go_without_loss(tiny_model: Path, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_units_that_add_nothing_can_go_without_loss(tiny_model: Path, tmp_path: 
     )
     assert journey.described == f"layers 0, 1 of 2, 3 of {size} inner units"
     with torch.no_grad():
-        assert journey.evaluate(journey.module, alone())["cosine"] == pytest.approx(1, abs=1e-5)
+        assert journey.evaluate(journey.module, alone()).values["cosine"] == pytest.approx(1, abs=1e-5)
     measured = contributions(model, folder.tokenizer, TEXTS, [0, 1])
     assert [strongest(each, 3).tolist() for each in measured] == [kept[0], kept[1]]
 
@@ -202,6 +204,14 @@ def test_the_cache_encodes_each_text_once_and_survives_a_kill(tmp_path: Path) ->
     assert calls == [["x", "yy"], ["zzz"]]
     np.testing.assert_array_equal(again.vectors()[again.rows(["zzz", "x", "yy"])], [[3, 1], [1, 1], [2, 1]])
     assert len(TeacherCache(tmp_path, {"a": 2}, 2)) == 0  # another teacher
+
+
+def test_the_cache_says_how_far_it_is_before_it_is_done(tmp_path: Path) -> None:
+    """On a slow machine a teacher takes minutes over a thousand texts."""
+    cache = TeacherCache(tmp_path, {"a": 1}, 2)
+    texts = [str(number) for number in range(1200)]
+    reports = list(cache.fill(texts, lambda some: np.ones((len(some), 2), np.float32)))
+    assert [report.done for report in reports] == [0, 512, 1024, 1200]
 
 
 def test_a_cache_that_does_not_fit_and_vectors_that_cannot_be_are_refused(tmp_path: Path) -> None:
@@ -320,11 +330,11 @@ class _Turned:
     def __init__(self, encoder: Encoder, axes: Floats) -> None:
         self._encoder, self._axes = encoder, axes
 
-    def encode_queries(self, queries: Sequence[str]) -> Floats:
-        return self.encode_documents(queries)
+    def role_prompt(self, role: Literal["query", "document"]) -> str | None:
+        return self._encoder.role_prompt(role)
 
-    def encode_documents(self, documents: Sequence[str]) -> Floats:
-        return self._encoder.encode_documents(documents) @ self._axes.T
+    def encode(self, texts: Sequence[str], *, prompt: str | None, on_truncate: Literal["ok"]) -> Floats:
+        return self._encoder.encode(texts, prompt=prompt, on_truncate=on_truncate) @ self._axes.T
 
 
 def test_student_and_teacher_are_compared(tiny_model: Path, static_model: Path, tmp_path: Path) -> None:
@@ -353,6 +363,7 @@ def test_student_and_teacher_are_compared(tiny_model: Path, static_model: Path, 
     )
     assert likeness.student == pytest.approx(1, abs=1e-5)
     assert replace(rows[0], teacher=0.5, student=0.25).cells()[1:] == ("0.5000", "0.2500", "50.0%")
+    assert replace(rows[0], teacher=0.0, student=0.25).cells()[1:] == ("0.0000", "0.2500", "-")
 
 
 def test_texts_that_training_and_evaluation_share_are_counted(tmp_path: Path) -> None:
@@ -386,8 +397,8 @@ def test_a_student_of_before_goes_on_from_where_it_stood(tiny_model: Path, tmp_p
     np.testing.assert_allclose(ours, embed_with(before)(TEXTS[:5]), atol=1e-5)
     assert student.model.training
     # The turn fits this student at least as well as the axes that it began with.
-    old = float(made.evaluate(made.module, alone())["cosine"])
-    assert float(journey.evaluate(journey.module, alone())["cosine"]) >= old - 1e-3
+    old = float(made.evaluate(made.module, alone()).values["cosine"])
+    assert float(journey.evaluate(journey.module, alone()).values["cosine"]) >= old - 1e-3
     with pytest.raises(TrainingError, match=r"max_length is 99; .* positions end at \d+ tokens"):
         load_student(tmp_path / "first", max_length=99, dropout=0.0)
 

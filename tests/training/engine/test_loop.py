@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from embedkit.errors import OutputError, TrainingError
 from embedkit.tokenization.tokenizer import Tokenizer
-from embedkit.training.engine.loop import Evaluated, Report, Resumed, Saved, Shares, Step, train
+from embedkit.training.engine.journey import HeldOut, Shares
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import Ranks, alone
 from embedkit.training.engine.recipes import OptimRecipe, PretrainRecipe, RunRecipe
+from embedkit.training.engine.reporting import Evaluated, Report, Resumed, Saved, Step
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.pretraining.corpus import Corpus
 from tests.conftest import DEVICES
@@ -165,9 +167,9 @@ class Diverging:
         torch.autograd.backward(loss)
         return Shares({"loss": loss}, tokens=1)
 
-    def evaluate(self, module: nn.Module, ranks: Ranks) -> dict[str, float]:
+    def evaluate(self, module: nn.Module, ranks: Ranks) -> HeldOut:
         self._evaluations += 1
-        return {"loss": float(self._evaluations)}
+        return HeldOut({"loss": float(self._evaluations)}, float(self._evaluations))
 
     def save(self, folder: RunFolder) -> None:
         self.saved.append(self.module.weight.item())

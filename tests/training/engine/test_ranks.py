@@ -15,7 +15,7 @@ from torch import Tensor
 from embedkit.errors import DeviceError, TrainingError
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.loop import train
-from embedkit.training.engine.ranks import alone, check_world, launched, prepared, resolve_precision
+from embedkit.training.engine.ranks import alone, check_world, launched, prepared
 from embedkit.training.engine.run_folder import RunFolder
 from tests.conftest import REPOSITORY
 from tests.training.corpora import make_corpus, make_journey, make_recipe
@@ -127,16 +127,6 @@ def test_a_device_that_nothing_is_trained_on_is_refused_and_not_replaced_by_the_
 def test_sharding_needs_several_processes() -> None:
     with pytest.raises(TrainingError, match=r"run\.strategy is 'fsdp' with one process"):
         check_world("fsdp", 1)
-
-
-def test_automatic_precision_is_one_the_processor_computes() -> None:
-    device = torch.device("cpu")
-    native = resolve_precision(device, "auto")
-    assert native in ("bf16", "fp32")
-    assert resolve_precision(device, "fp32") == "fp32"
-    if native == "fp32":
-        with pytest.raises(DeviceError, match="device cpu does not compute bf16 natively"):
-            resolve_precision(device, "bf16")
 
 
 def test_recomputing_layers_changes_no_gradient(folder: Path) -> None:

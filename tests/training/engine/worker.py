@@ -13,8 +13,9 @@ import threading
 from pathlib import Path
 
 from embedkit.tokenization.tokenizer import Tokenizer
-from embedkit.training.engine.loop import Step, train
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import launched
+from embedkit.training.engine.reporting import Step
 from embedkit.training.engine.run_folder import RunFolder
 from tests.training.corpora import make_corpus, make_journey, make_recipe
 

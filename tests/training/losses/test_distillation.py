@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from embedkit.training.losses import embedding_mse, kl_distillation, margin_mse
+from embedkit.training.losses import (
+    cosine_distance,
+    embedding_mse,
+    kl_distillation,
+    kl_of_margins,
+    margin_mse,
+)
 
 TEACHER = torch.tensor([[math.log(3), 0.0]])
 
@@ -19,6 +25,30 @@ def test_margin_mse_compares_margins() -> None:
     """Margins 3 - 1 = 2 and 3 - 2 = 1 against 4 and 1: 4 / 2."""
     loss = margin_mse(torch.tensor([3.0]), torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 1.0]]))
     assert loss.item() == 2.0
+
+
+def test_margin_mse_leaves_out_what_is_no_negative() -> None:
+    """The margin 2 against 4 alone: 4."""
+    mask = torch.tensor([[True, False]])
+    loss = margin_mse(torch.tensor([3.0]), torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 99.0]]), mask=mask)
+    assert loss.item() == 4.0
+
+
+def test_cosine_distance_minds_no_length() -> None:
+    """One vector along the teacher's, one across: (0 + 1) / 2."""
+    teacher = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    assert cosine_distance(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), teacher).item() == pytest.approx(0.5)
+
+
+def test_kl_of_margins_is_that_of_scores_that_have_these_margins() -> None:
+    """A margin of log 3 is what a teacher of (3/4, 1/4) has; the third candidate is none."""
+    margins = torch.tensor([[math.log(3), math.nan]])
+    loss = kl_of_margins(torch.zeros(1), torch.tensor([[0.0, 9.0]]), margins)
+    assert loss.item() == pytest.approx(0.130812, abs=1e-6)
+    with pytest.raises(
+        ValueError, match=r"kl_of_margins: teacher_margins has shape \(1, 1\); it needs \(1, 2\)"
+    ):
+        kl_of_margins(torch.zeros(1), torch.zeros(1, 2), torch.zeros(1, 1))
 
 
 def test_kl_distillation_is_the_divergence_from_the_teacher() -> None:

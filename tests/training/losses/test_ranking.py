@@ -11,10 +11,12 @@ from torch import Tensor
 
 from embedkit.training.losses import (
     binary_cross_entropy,
+    class_cross_entropy,
     lambda_loss,
     listmle,
     listnet,
     ranknet,
+    score_mse,
     softmax_cross_entropy,
 )
 
@@ -151,3 +153,14 @@ def test_other_errors_name_the_numbers() -> None:
         lambda_loss(torch.zeros(1, 2), torch.zeros(1, 2), k=0)
     with pytest.raises(ValueError, match=r"ranknet: sigma is -1"):
         ranknet(torch.zeros(1, 2), torch.zeros(1, 2), sigma=-1)
+
+
+def test_scores_are_held_against_labels_and_logits_against_classes() -> None:
+    """(1 - 3)² and (2 - 2)²: 2; two equal logits: log 2."""
+    assert score_mse(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])).item() == 2.0
+    loss = class_cross_entropy(torch.zeros(1, 2), torch.tensor([1.0]))  # classes come as numbers of any type
+    assert loss.item() == pytest.approx(math.log(2))
+    with pytest.raises(ValueError, match=r"score_mse: labels has shape \(3,\); it needs \(2,\)"):
+        score_mse(torch.zeros(2), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"class_cross_entropy: classes has shape \(3,\); it needs \(2,\)"):
+        class_cross_entropy(torch.zeros(2, 2), torch.zeros(3))

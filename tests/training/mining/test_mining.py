@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from embedkit.data.records import Hit
 from embedkit.errors import OutputError, TrainingError
+from embedkit.training.mining.audit import audit
 from embedkit.training.mining.cosine import CosineMeasure
-from embedkit.training.mining.mining import MiningRecipe, MiningReport, audit, mine
-from embedkit.training.rows.examples import Examples, read_examples
+from embedkit.training.mining.mining import MiningReport, mine
+from embedkit.training.mining.recipe import MiningRecipe
+from embedkit.training.rows.examples import Examples
+from embedkit.training.rows.reading import read_examples
 from tests.full_disk import files_limited_to
 from tests.training.contrastive_runs import rows_of, write_rows
 

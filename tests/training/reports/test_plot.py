@@ -9,9 +9,9 @@ import pytest
 
 from embedkit.errors import OutputError, TrainingError
 from embedkit.extras import load_extra
-from embedkit.training.engine.loop import Evaluated, Saved, Step, scalars
+from embedkit.training.engine.reporting import Evaluated, Saved, Step, scalars
 from embedkit.training.engine.run_folder import RunFolder
-from embedkit.training.reports.card import best_results
+from embedkit.training.reports.log import summarize_log
 from embedkit.training.reports.plot import Curve, read_curves, terminal_plot
 
 
@@ -59,7 +59,7 @@ def test_a_value_that_was_not_finite_is_null_in_the_log_and_left_out_of_curves_a
         json.loads(line, parse_constant=pytest.fail)
     (held_out,) = read_curves(tmp_path / "run", metric="margin")
     assert (held_out.steps, held_out.values) == ((1,), (0.5,))
-    assert best_results(folder.log_path) == {"loss": 1.0}
+    assert summarize_log(folder.log_path).best == {"loss": 1.0}
 
 
 def test_smoothing_averages_stretches_of_steps() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from embedkit.errors import RecordError
-from embedkit.training.reranker.ranked_lists import RankedLists, read_ranked_lists
+from embedkit.training.reranker.ranked_lists import RankedLists
+from embedkit.training.reranker.reading import read_ranked_lists
 
 
 def read(path: Path, *rows: object, **options: object) -> RankedLists:

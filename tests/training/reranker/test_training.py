@@ -15,11 +15,14 @@ from embedkit.errors import RecipeError, TrainingError
 from embedkit.recipe import load_recipe
 from embedkit.reranking.calibration import read_calibration
 from embedkit.reranking.cross_encoder import CrossEncoder
-from embedkit.training.engine.loop import Evaluated, Report, Saved, Step, train
+from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
+from embedkit.training.engine.reporting import Evaluated, Report, Saved, Step
 from embedkit.training.engine.run_folder import RunFolder
-from embedkit.training.reranker.ranked_lists import RankedLists, read_ranked_lists
-from embedkit.training.reranker.recipe import FITTING, RerankerRecipe, resolve_loss
+from embedkit.training.loss_table import fitting
+from embedkit.training.reranker.ranked_lists import MEANINGS, RankedLists
+from embedkit.training.reranker.reading import read_ranked_lists
+from embedkit.training.reranker.recipe import RerankerRecipe, resolve_loss
 from embedkit.training.reranker.start import start_from
 from embedkit.training.reranker.training import RerankerTraining
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
@@ -75,27 +78,21 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RankedLists]:
     folder = tmp_path_factory.mktemp("lists")
     return {
         kind: read_ranked_lists([write_rows(folder / f"{kind}.jsonl", as_kind(task_rows(), kind))])
-        for kind in FITTING
+        for kind in MEANINGS
     }
 
 
 def journey(model: Path, data: RankedLists, wanted: RerankerRecipe, parts: int = 1) -> RerankerTraining:
     start = start_from(model, num_labels=max(1, len(data.classes)), seed=wanted.run.seed)
-    return RerankerTraining(
-        start.model,
-        start.tokenizer,
-        start.family,
-        data,
-        wanted,
-        token_types=start.token_types,
-        origin=start.origin,
-        parts=parts,
-    )
+    return RerankerTraining(start, data, wanted, parts=parts)
 
 
 # The grades here run to 2, which bce refuses (shown below).
 FITS = [
-    (kind, loss) for kind, fitting in FITTING.items() for loss in fitting if (kind, loss) != ("graded", "bce")
+    (meaning, loss.name)
+    for meaning in MEANINGS
+    for loss in fitting("reranker", meaning)
+    if (meaning, loss.name) != ("graded", "bce")
 ]
 
 
@@ -234,22 +231,23 @@ def test_queries_without_a_contrast_are_counted(tiny_model: Path, tmp_path: Path
     [("binary", "softmax"), ("graded", "lambda"), ("teacher", "margin_mse"), ("class", "classes")],
 )
 def test_loss_goes_by_the_data(kind: str, wanted: str, lists: dict[str, RankedLists]) -> None:
-    assert resolve_loss("auto", lists[kind]) == wanted
+    assert resolve_loss("auto", lists[kind]).name == wanted
+    assert recipe("loss=auto").loss == "auto"  # also where a recipe says so
 
 
 def test_scored_pairs_are_learnt_one_by_one(tmp_path: Path) -> None:
     rows = [{"sentence1": f"s {i}", "sentence2": f"t {i}", "score": i / 4} for i in range(5)]
     data = read_ranked_lists([write_rows(tmp_path / "sts.jsonl", rows)])
-    assert (data.meaning, resolve_loss("auto", data)) == ("graded", "bce")
+    assert (data.meaning, resolve_loss("auto", data).name) == ("graded", "bce")
     rows[4]["score"] = 5.0
-    assert resolve_loss("auto", read_ranked_lists([write_rows(tmp_path / "sts5.jsonl", rows)])) == "mse"
+    assert resolve_loss("auto", read_ranked_lists([write_rows(tmp_path / "sts5.jsonl", rows)])).name == "mse"
 
 
 def test_loss_that_does_not_fit_is_refused(
     lists: dict[str, RankedLists], tiny_model: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        TrainingError, match="loss is 'softmax'; the data says scores of a teacher, which does for margin_mse"
+        TrainingError, match="loss is 'softmax'; the data says a teacher's scores, which does for margin_mse"
     ):
         resolve_loss("softmax", lists["teacher"])
     with pytest.raises(TrainingError, match="loss is 'bce'; the labels run from 0 to 2, it needs 0 to 1"):

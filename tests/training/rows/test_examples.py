@@ -11,7 +11,7 @@ from embedkit.errors import RecordError
 from embedkit.training.contrastive.data_sets import read_data_set
 from embedkit.training.contrastive.recipe import LossRecipe
 from embedkit.training.rows.columns import parse_columns
-from embedkit.training.rows.examples import read_examples
+from embedkit.training.rows.reading import read_examples
 from tests.training.contrastive_runs import rows_of, write_rows
 
 
@@ -47,12 +47,11 @@ from tests.training.contrastive_runs import rows_of, write_rows
 def test_the_columns_choose_the_kind_and_the_loss(
     tmp_path: Path, rows: str, kind: str, described: str, loss: str
 ) -> None:
-    examples, chosen, why = read_data_set(
-        str(write_rows(tmp_path / "rows.jsonl", rows_of(rows))), {}, LossRecipe()
-    )
-    assert (examples.kind, examples.described, chosen) == (kind, described, loss)
-    assert len(examples) == 60
-    assert len(why) > 20
+    path = write_rows(tmp_path / "rows.jsonl", rows_of(rows))
+    found = read_data_set(str(path), {}, LossRecipe())
+    assert (found.examples.kind, found.examples.described, found.loss.name) == (kind, described, loss)
+    assert len(found.examples) == 60
+    assert len(found.why) > 20
 
 
 def test_each_text_is_kept_once_and_rows_are_numbers(tmp_path: Path) -> None:
@@ -217,5 +216,5 @@ def test_missing_columns_say_what_is_there_and_what_it_would_do_for(tmp_path: Pa
 def test_a_named_loss_uses_the_columns_that_it_needs_alone(tmp_path: Path) -> None:
     """Pairs with a score serve as plain pairs, too."""
     path = write_rows(tmp_path / "rows.jsonl", rows_of("scored"))
-    examples, loss, why = read_data_set(str(path), {}, LossRecipe(name="info_nce"))
-    assert (examples.kind, loss, why) == ("pairs", "info_nce", "as asked for")
+    found = read_data_set(str(path), {}, LossRecipe(name="info_nce"))
+    assert (found.examples.kind, found.loss.name, found.why) == ("pairs", "info_nce", "as asked for")

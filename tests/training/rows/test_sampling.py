@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embedkit.errors import TrainingError
-from embedkit.training.rows.examples import Examples, read_examples
+from embedkit.training.rows.examples import Examples
+from embedkit.training.rows.reading import read_examples
 from embedkit.training.rows.sampling import Mixture, RowSampler, distinct_batches
 from tests.training.contrastive_runs import rows_of, write_rows
 

@@ -12,7 +12,8 @@ import pytest
 from embedkit.data.records import ReadOptions
 from embedkit.errors import RecordError
 from embedkit.training.rows.columns import parse_columns
-from embedkit.training.rows.examples import Examples, read_examples
+from embedkit.training.rows.examples import Examples
+from embedkit.training.rows.reading import read_examples
 
 
 def examples(path: Path, rows: Sequence[Any], **how: Any) -> Examples:
