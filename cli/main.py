@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from importlib import import_module
+from time import monotonic
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -17,7 +17,7 @@ from typer.main import get_group
 from embedkit.errors import EmbedkitError
 
 from .shared import console
-from .shared.streams import ReaderGoneError, open_standard_streams
+from .shared.streams import ReaderGoneError, drop_output, open_standard_streams
 
 # The commands and what the overall help says of each: the module of a command is loaded when the command is called.
 COMMANDS = {
@@ -38,6 +38,7 @@ COMMANDS = {
     "doctor": "Tell versions, processor features, threads, devices, which number formats are fast here, folders and disk.",
 }
 INTERRUPTED = 130
+PATIENCE_SECONDS = 1.0  # for what was interrupted to say how to go on; files and indexes survive any end
 # Those whose --rerank may stand without a value.
 WITH_RERANKER = ("search", "mine")
 
@@ -55,13 +56,7 @@ class Commands(TyperGroup):
         return self.commands.get(cmd_name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:  # Any: as in the parent
-        for word in args:
-            if not is_text(word) and not os.path.lexists(word):
-                raise typer.BadParameter(
-                    f"{os.fsencode(word)!r} is not UTF-8 and names no file. Convert it, "
-                    "for example with: iconv -f latin1 -t utf-8"
-                )
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, list(map(_as_text, args)))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: as in the parent
         with formatter.section("Commands"):
@@ -78,13 +73,21 @@ app = typer.Typer(
 )
 
 
-def is_text(word: str) -> bool:
-    """Say whether a word of the command line was UTF-8; of other bytes Python makes halves of characters."""
+def _as_text(word: str) -> str:
+    """Return a word of the command line, which is UTF-8 or names a file."""
     try:
-        word.encode()
+        word.encode()  # Python makes halves of characters of bytes that it cannot decode
     except UnicodeEncodeError:
-        return False
-    return True
+        if os.path.lexists(word):
+            return word
+        try:
+            return os.fsencode(word).decode()  # the locale, not the word, was at fault
+        except UnicodeDecodeError:
+            raise typer.BadParameter(
+                f"{os.fsencode(word)!r} is not UTF-8 and names no file. Convert it, for example with: "
+                "iconv -f latin1 -t utf-8"
+            ) from None
+    return word
 
 
 def load_command(name: str) -> Any:  # Any: typer keeps its own copy of click, whose types are private
@@ -137,22 +140,37 @@ def limit_spinning() -> None:
 
 def run() -> NoReturn:
     """Run the command line and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as behind `nohup`
+        signal.signal(signal.SIGINT, _interrupt)
     limit_spinning()
     open_standard_streams()
-    code = max(_exit_code(app), _exit_code(sys.stdout.flush))
-    if code == INTERRUPTED:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C need not wait for threads
-    if any(thread.daemon for thread in threading.enumerate()):
-        # One that waits for a silent pipe. Python would end with an abort where it holds standard input.
-        sys.stderr.flush()
+    code = _exit_code()
+    drop_output()
+    if code == INTERRUPTED or any(thread.daemon for thread in threading.enumerate()):
+        # Python would wait for threads that still compute, and abort where one waits for more of standard input.
         os._exit(code)
     sys.exit(code)
 
 
-def _exit_code(action: Callable[[], object]) -> int:
-    """Do something; turn the ways in which it may end into messages and exit codes."""
+def _interrupt(number: int, frame: object) -> None:
+    """End the command by the first Ctrl-C: one that follows at once changes nothing, a later one waits for nothing more."""
+    first = monotonic()
+
+    def again(number: int, frame: object) -> None:
+        if monotonic() - first > PATIENCE_SECONDS:
+            os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, again)
+    raise KeyboardInterrupt
+
+
+def _exit_code() -> int:
+    """Run the command; turn the ways in which it may end into messages and exit codes."""
     try:
-        action()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 0
     except ReaderGoneError:

@@ -44,6 +44,8 @@ def check(words: list[str]) -> None:
             name = word.split("=")[0]
             assert name in options, f"{' '.join(words)}: there is no option {name}"
         elif hasattr(command, "commands"):
+            if command.name == "index" and word not in command.commands:
+                word = "build"  # `embedkit index INPUT…`
             names = word.split("|")  # `model info|check`
             for name in names:
                 assert name in command.commands or name in PLACEHOLDERS, f"there is no command {name!r}"

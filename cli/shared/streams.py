@@ -42,10 +42,9 @@ class _Output(io.FileIO):
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
+        except BrokenPipeError as exc:
+            raise ReaderGoneError from exc
         except OSError as exc:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the rest goes: it is said once
-            if isinstance(exc, BrokenPipeError):
-                raise ReaderGoneError from exc
             raise _explained("standard output", "written", exc) from exc
 
 
@@ -54,9 +53,7 @@ class _Errors(io.FileIO):
         try:
             return super().write(data)
         except OSError:
-            return memoryview(
-                data
-            ).nbytes  # nowhere is left to say it; the exit code still tells how it ended
+            return memoryview(data).nbytes  # nowhere is left to say so; the exit code still tells
 
 
 class _Messages(io.TextIOWrapper):
@@ -104,3 +101,8 @@ def open_standard_streams() -> None:
 
 def _encoding(stream: io.TextIOBase | object | None) -> str:
     return getattr(stream, "encoding", None) or "utf-8"
+
+
+def drop_output() -> None:
+    """Send what is left of standard output nowhere: Python tries again at exit what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -141,7 +141,8 @@ def stopping() -> Iterator[Event]:
     def ask(number: int, frame: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
         stop.set()
-        console.note("stopping after this step; the state is saved")
+        with suppress(OSError):  # not through a stream, which may be in the middle of a write
+            os.write(2, b"stopping after this step; the state is saved\n")
 
     for number in before:
         signal.signal(number, ask)

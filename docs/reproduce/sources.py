@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from embedkit.data.formats import format_of, json_rows, open_compressed, separated_rows
+from embedkit.data.formats import format_of, named_rows, open_compressed
 from embedkit.errors import RecordError
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -40,13 +40,9 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:  # Any: whatever JSON holds
     form = format_of(path)
     with path.open("rb") as file:
         stream, name = open_compressed(file, path.as_posix()), path.as_posix()
-        if form == "jsonl":
-            found = json_rows(stream, name, MAX_LINE_BYTES)
-        elif form == "tsv":
-            found = separated_rows(stream, name, MAX_LINE_BYTES, form)
-        else:
+        if form not in ("jsonl", "tsv"):
             raise RecordError(f"{name}: neither .jsonl nor .tsv; all data sets here are one or the other")
-        for _, row in found:
+        for _, row in named_rows(stream, name, form, max_line_bytes=MAX_LINE_BYTES):
             yield dict(row)
 
 

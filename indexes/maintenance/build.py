@@ -134,18 +134,18 @@ class _Build:
     def run(self, documents: Iterable[Document]) -> Iterator[BuildReport]:
         begin_run(self.index.database)
         pending: _Batch | None = None
-        with ThreadPoolExecutor(_EMBEDDERS, thread_name_prefix="embed") as pool:
-            try:
-                for batch in self._batches(documents, pool):
-                    self._submit(batch, pool, 1)
-                    if pending is not None:
-                        yield from self._finish(pending)
-                    pending = batch
+        pool = ThreadPoolExecutor(_EMBEDDERS, thread_name_prefix="embed")
+        try:
+            for batch in self._batches(documents, pool):
+                self._submit(batch, pool, 1)
                 if pending is not None:
                     yield from self._finish(pending)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                pending = batch
+            if pending is not None:
+                yield from self._finish(pending)
+        finally:
+            # Where this ends early, nobody waits for the slices at hand, which a large model computes for a minute.
+            pool.shutdown(wait=False, cancel_futures=True)
         self.index.settle()
         yield self._now(finished=True, fraction=1.0)
 

@@ -124,7 +124,7 @@ def test_a_search_by_one_query_loads_no_torch_nor_anything_else_that_is_slow(
     program = (
         "import sys\n"
         "from cli.main import run\n"
-        f"sys.argv = ['embedkit', 'search', {str(index)!r}, 'the dog runs', '-k', '1']\n"
+        f"sys.argv = ['embedkit', 'search', {str(index)!r}, 'the dog runs', '-k', '1', '--json']\n"
         "try: run()\n"
         "except SystemExit as exc: assert not exc.code, exc.code\n"
         "heavy = {'torch', 'faiss', 'transformers', 'rich', 'cli.index'} & set(sys.modules)\n"
