@@ -66,10 +66,8 @@ def journey_of(arguments: argparse.Namespace, recipe: Any) -> Any:
         sources.append(str(data / "sts/stsb/train.tsv"))
     folder = read_model_folder(arguments.model)
     model = load_sentence_encoder(folder)
-    sets = []
-    for number, source in enumerate(sources):
-        examples, loss, why = read_data_set(source, {}, recipe.loss)
-        sets.append(make_data_set(examples, loss, why, recipe, folder, model, number=number))
+    read = [read_data_set(source, {}, recipe.loss) for source in sources]
+    sets = [make_data_set(rows, recipe, folder, model, number=number) for number, rows in enumerate(read)]
     return Contrastive(folder, model, sets, recipe, origin="benchmark")
 
 
@@ -83,7 +81,7 @@ def write_batches(arguments: argparse.Namespace) -> None:
             columns = {name: [texts[n] for n in getattr(rows, name)] for name in ("first", "second")}
             if rows.scores is not None:
                 columns["score"] = [float(score) for score in rows.scores]
-            file.write(json.dumps({"loss": each.loss, "columns": columns}) + "\n")
+            file.write(json.dumps({"loss": each.loss.name, "columns": columns}) + "\n")
 
 
 class Turns:

@@ -47,13 +47,14 @@ def test_waiting_threads_sleep_soon_unless_the_user_says_how(
         "try: cli.main.run()\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules\n"
-        "print(json.dumps([os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')]))\n"
+        "found = [os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')]\n"
+        "print(json.dumps(found), file=sys.stderr)\n"  # standard output is closed by now
     )
     unset = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
     done = subprocess.run(
         [sys.executable, "-c", program], env=unset | given, capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout.splitlines()[-1]) == found
+    assert json.loads(done.stderr) == found
 
 
 @pytest.mark.parametrize(
