@@ -17,7 +17,7 @@ from .search.ann_file import AnnFile
 from .search.conditions import condition_of
 from .search.searcher import Searcher
 from .search.snapshot import Snapshot
-from .search.text import filtered_documents
+from .search.text import filtered_documents, text_limit
 from .storage.codes import FloatArray
 from .storage.commit import WHOLE, Addition, Change, Writer, prepare_vectors
 from .storage.database import Database
@@ -304,3 +304,13 @@ class Index:
     ) -> list[list[Hit]]:
         """Return up to k hits for each query by BM25 over the words, best first, ties by id."""
         return self._searcher.text_hits(queries, k=k, where=where, group=group)
+
+    @property
+    def score_limit(self) -> float | None:
+        """What the scores of `search` cannot exceed: 1 where they are cosines, None where there is no limit."""
+        return 1.0 if self.settings.metric == "cosine" else None
+
+    def text_limits(self, queries: Sequence[str]) -> list[float]:
+        """Return for each query what the scores of `search_text` cannot exceed here; 0 where it has no words."""
+        with reading(self.database.path):
+            return [text_limit(self.database, query, len(self)) for query in queries]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DOTS = 5  # of how strong a hit is
 # Cosines of a good sentence encoder below the first mean nothing, above the second nearly the same.
 WEAK_COSINE, STRONG_COSINE = 0.1, 0.7
+STRONG_FUSED = 0.5  # a text as its own query reaches about .7
 INDENT = 4
 # Code, a table row, a quotation, a heading or an item of a list.
 _LINE_OF_ITS_OWN = re.compile(r"(\s{4}|\t|\||>|#|\s*([-*+•]|\d+[.)])\s)")
@@ -115,9 +116,11 @@ def _score(hit: Hit, rank: int, strength: float | None) -> str:
 
 
 def _strength(hit: Hit, best: Hit, wanted: SearchOptions) -> float:
-    """Say how strong a hit is, from 0 to 1: a cosine on a fixed scale, BM25 against the best hit, and what is 0 … 1 as it is."""
-    if "rerank" in hit.scores or wanted.mode == "hybrid":
+    """Say how strong a hit is, from 0 to 1: what has a scale of its own on that, BM25 and ranks against the best hit."""
+    if "rerank" in hit.scores:
         value = hit.score
+    elif wanted.mode == "hybrid" and wanted.fusion == "scores":
+        value = hit.score / STRONG_FUSED
     elif wanted.mode == "dense":
         value = (hit.score - WEAK_COSINE) / (STRONG_COSINE - WEAK_COSINE)
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..storage.commit import Writer
 from ..storage.merging import merge
+from ..storage.schema import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from ..store import Index
@@ -29,7 +30,8 @@ class CompactReport:
 def compact(index: Index) -> Iterator[CompactReport]:
     """Write all living vectors into one segment, drop the deleted ones, and shrink the database.
 
-    Rows keep their numbers, so the ANN structure and the text index stay as they are.
+    Rows keep their numbers, so the ANN structure and the text index stay as they are; but a text index of an earlier
+    format version becomes one of this.
 
     Raises:
         IndexFileError: a segment is damaged (nothing has changed then), or the disk is full.
@@ -47,6 +49,8 @@ def _compact(index: Index, writer: Writer) -> Iterator[CompactReport]:
         merge(writer, snapshot.segments, snapshot.alive)
     database = index.database
     with database.transaction():
+        if database.version < FORMAT_VERSION:
+            database.rebuild_text_index()
         database.execute("INSERT INTO text_index (text_index) VALUES ('optimize')")
     database.vacuum()
     index.refresh()

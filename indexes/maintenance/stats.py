@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..storage.faults import reading
-from ..storage.schema import FORMAT_VERSION
 from ..storage.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def stats(index: Index) -> Stats:
     info = None if index.ann is None else index.ann.info
     files = [database.path, *(database.path.with_name(database.path.name + end) for end in ("-wal", "-shm"))]
     return Stats(
-        format_version=FORMAT_VERSION,
+        format_version=database.version,
         settings=index.settings,
         documents=documents,
         vectors=snapshot.num_rows,

@@ -22,7 +22,7 @@ from embedkit.errors import IndexFileError
 
 from ..search.ann_file import AnnFile
 from ..storage.codes import RowArray
-from ..storage.database import Database, tombstone_sum
+from ..storage.database import Database, add_functions, tombstone_sum
 from ..storage.hashes import content_hash, passage_key
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
 from ..storage.metadata import not_finite
@@ -157,6 +157,7 @@ def text_problem(database: Database) -> str | None:
         TemporaryDirectory(prefix="embedkit-verify-") as folder,
         closing(sqlite3.connect(Path(folder) / "copy.sqlite", isolation_level=None)) as copy,
     ):
+        add_functions(copy)
         database.copy_to(copy)
         try:
             copy.execute("INSERT INTO text_index (text_index, rank) VALUES ('integrity-check', 1)")

@@ -1,4 +1,4 @@
-"""Search by words: BM25 over the full-text table, and snippets that mark the words a query matches.
+"""Search by words: BM25 over the full-text table.
 
 Terms are joined by OR and each is quoted, so that nothing in a query is taken for FTS5's query language. A word that
 stands twice counts twice, and stop words are left out where others remain: on CACM and CISI nDCG@10 rises from .426 and
@@ -7,21 +7,19 @@ stands twice counts twice, and stop words are left out where others remain: on C
 
 from __future__ import annotations
 
-import itertools
+import math
 import re
-import sqlite3
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..candidates import Candidates
 from ..storage.database import Database
+from ..storage.words import query_terms
 from .fields import Value
 from .filters import Filter
 
-_WORD = re.compile(r"[^\W_]+", re.UNICODE)
 STOP_WORDS = frozenset(
     [
         "a",
@@ -81,31 +79,26 @@ STOP_WORDS = frozenset(
 )
 # FTS5 merges the postings of all terms at once; a query of a whole page is cut here.
 MAX_TERMS = 128
-_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n+")
-_OPEN, _CLOSE = "\ue000", "\ue001"  # private use: no text has them for long
+# FTS5's bm25() has k1 = 1.2 (and b = 0.75): no word adds more than idf * (k1 + 1). An idf below 0 it takes for this.
+_MOST_PER_IDF, _LEAST_IDF = 2.2, 1e-6
+_WORD_OF_VERSION_1 = re.compile(r"[^\W_]+")
 
 
-@dataclass(frozen=True)
-class Snippet:
-    """A part of a passage; `spans` are the (start, stop) of the matching words in `text`, in characters."""
+def find_terms(query: str, version: int) -> list[str]:
+    """Return the terms of any text that an index of this format version is asked for; none where it has no word."""
+    terms = _WORD_OF_VERSION_1.findall(query.lower()) if version == 1 else query_terms(query)
+    kept = [term for term in terms if term.lower() not in STOP_WORDS] or terms
+    return kept[:MAX_TERMS]
 
-    text: str
-    spans: Sequence[tuple[int, int]]
 
-
-def match_expression(query: str) -> str:
-    """Turn any text into an FTS5 expression of its words; '' where it has none."""
-    words = _WORD.findall(query.lower())
-    kept = [word for word in words if word not in STOP_WORDS] or words
-    return " OR ".join(f'"{word}"' for word in kept[:MAX_TERMS])
+def match_expression(terms: Sequence[str]) -> str:
+    """Return the FTS5 expression for any of the terms."""
+    return " OR ".join(f'"{term}"' for term in terms)
 
 
 def search_words(database: Database, query: str, k: int, condition: Filter | None) -> Candidates:
-    """Return the best k rows by BM25 and all that tie with the last of them.
-
-    FTS5's bm25() has k1 = 1.2 and b = 0.75 and gives better rows smaller numbers; here higher is better.
-    """
-    expression = match_expression(query)
+    """Return the best k rows by BM25 and all that tie with the last of them. FTS5 gives better rows smaller numbers; here higher is better."""
+    expression = match_expression(find_terms(query, database.version))
     if not expression:
         return Candidates.none(1, 0)
     where = ""
@@ -127,71 +120,19 @@ def search_words(database: Database, query: str, k: int, condition: Filter | Non
     return Candidates(scores, np.asarray([[row for row, _ in found]], np.int64))
 
 
-def mark_words(query: str, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Return the spans of each text that the query matches, stemmed just as the index stems."""
-    spans: list[list[tuple[int, int]]] = [[] for _ in texts]
-    expression = match_expression(query)
-    if not expression:
-        return spans
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(
-            "CREATE VIRTUAL TABLE texts USING fts5(text, tokenize='porter unicode61 remove_diacritics 2')"
-        )
-        clean = [(number, re.sub(f"[{_OPEN}{_CLOSE}\0]", " ", text)) for number, text in enumerate(texts)]
-        connection.executemany("INSERT INTO texts (rowid, text) VALUES (?, ?)", clean)
-        marked = connection.execute(
-            "SELECT rowid, highlight(texts, 0, ?, ?) FROM texts WHERE texts MATCH ?",
-            (_OPEN, _CLOSE, expression),
-        )
-        for number, text in marked:
-            at = 0  # in the text without marks
-            for piece in re.split(f"([{_OPEN}{_CLOSE}])", text):
-                if piece == _OPEN:
-                    start = at
-                elif piece == _CLOSE:
-                    spans[number].append((start, at))
-                else:
-                    at += len(piece)
-    return spans
+def text_limit(database: Database, query: str, num_rows: int) -> float:
+    """Return what BM25 of a query cannot exceed among these `num_rows` rows: the sum over its words of idf * (k1 + 1).
 
-
-def snippets(query: str, texts: Sequence[str], *, max_chars: int = 240) -> list[Snippet]:
-    """Cut each text down to the sentence, with its neighbours while there is room, that holds most of the query's words.
-
-    Where nothing matches, as a dense search may have it, the text's beginning stands for it.
+    Words that stand nowhere count too, so that a hit that has one word of many is far from the limit.
     """
-    return [
-        _snippet(text, spans, max_chars) for text, spans in zip(texts, mark_words(query, texts), strict=True)
-    ]
-
-
-def _snippet(text: str, spans: Sequence[tuple[int, int]], max_chars: int) -> Snippet:
-    borders = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
-    sentences = [(start, stop) for start, stop in itertools.pairwise(borders) if stop > start]
-    if not sentences:
-        return Snippet("", ())
-
-    def value(sentence: tuple[int, int]) -> int:
-        return len({text[a:b].lower() for a, b in spans if sentence[0] <= a and b <= sentence[1]})
-
-    best = max(range(len(sentences)), key=lambda number: (value(sentences[number]), -number))
-    start, stop = sentences[best]
-    last = best
-    while last + 1 < len(sentences) and sentences[last + 1][1] - start <= max_chars:
-        last += 1
-        stop = sentences[last][1]
-    while best > 0 and stop - sentences[best - 1][0] <= max_chars:
-        best -= 1
-        start = sentences[best][0]
-    if stop - start > max_chars:  # one long sentence: begin a little before its first match
-        inside = [a for a, b in spans if start <= a and b <= stop]
-        if inside and inside[0] - start > max_chars // 2:
-            start = text.find(" ", inside[0] - max_chars // 4, inside[0]) + 1 or inside[0]
-        stop = min(stop, start + max_chars)
-    while stop > start and text[stop - 1].isspace():
-        stop -= 1
-    kept = [(a - start, b - start) for a, b in spans if start <= a and b <= stop]
-    return Snippet(text[start:stop], tuple(kept))
+    limit = 0.0
+    for term, times in Counter(find_terms(query, database.version)).items():
+        matching = database.execute(
+            "SELECT count(*) FROM text_index WHERE text_index MATCH ?", [match_expression([term])]
+        ).fetchone()[0]
+        idf = math.log((num_rows - matching + 0.5) / (matching + 0.5))
+        limit += times * max(idf, _LEAST_IDF) * _MOST_PER_IDF
+    return limit
 
 
 def filtered_rows(database: Database, condition: Filter) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -22,15 +22,18 @@ from .ann_info import AnnInfo
 from .codes import RowArray
 from .faults import reading
 from .metadata import strict_json
-from .schema import FORMAT_VERSION, checked
+from .schema import FORMAT_VERSION, TEXT_CONTENT, TEXT_SCHEMA, checked
 from .segment_file import SegmentInfo
+from .words import index_words
 
 BUSY_SECONDS = 30
 
 
 def add_functions(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that filters call."""
+    """Give a connection the functions that filters and the views of an index call."""
     connection.create_function("strict_json", 1, strict_json, deterministic=True)
+    connection.create_function("index_words", 1, index_words, deterministic=True)
+    connection.execute("PRAGMA trusted_schema = ON")  # some builds of SQLite let no view call a function
 
 
 def tombstone_sum(rows: RowArray) -> int:
@@ -54,20 +57,32 @@ class Database:
         with reading(path):
             self._connection = self._connect(writable)
             try:
-                version = self.meta("format_version")
+                _ = self.version
             except sqlite3.OperationalError as exc:
                 self.close()
                 raise IndexFileError(
                     f"{path}: SQLite says {str(exc)!r}; an index's database has a table 'meta'. "
                     "Name the folder that embedkit index build made"
                 ) from exc
-        if version != FORMAT_VERSION:
-            self.close()
-            newer = isinstance(version, int) and version > FORMAT_VERSION
-            raise IndexFileError(
-                f"{path.parent}: index format version {version}; this embedkit reads up to {FORMAT_VERSION}. "
-                + ("Update embedkit, or build the index anew" if newer else "Build the index anew")
-            )
+            except IndexFileError:
+                self.close()
+                raise
+
+    @property
+    def version(self) -> int:
+        """The format version, which a writer may raise while others read.
+
+        Raises:
+            IndexFileError: it is a newer one than is known here.
+        """
+        version = self.meta("format_version")
+        if version in TEXT_CONTENT:
+            return int(version)
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        raise IndexFileError(
+            f"{self.path.parent}: index format version {version}; this embedkit reads up to {FORMAT_VERSION}. "
+            + ("Update embedkit, or build the index again" if newer else "Build the index again")
+        )
 
     def _connect(self, writable: bool) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
@@ -113,9 +128,7 @@ class Database:
         with reading(self.path):
             self.end_snapshot()
             self.execute("BEGIN")
-            self.execute(
-                "SELECT count(*) FROM meta"
-            ).fetchone()  # SQLite takes its snapshot at the first read
+            _ = self.version  # SQLite takes its snapshot at the first read
 
     def end_snapshot(self) -> None:
         if self._connection.in_transaction:
@@ -220,7 +233,18 @@ class Database:
         """Copy the database, page by page, as this connection sees it."""
         self._connection.backup(other)
 
+    @property
+    def text_content(self) -> str:
+        """The view that the text index is filled from: row, title and text."""
+        return TEXT_CONTENT[self.version]
+
     def rebuild_text_index(self) -> None:
+        """Fill the text index again from the documents; one of an earlier format version becomes one of this."""
+        if self.version < FORMAT_VERSION:
+            self.execute("DROP TABLE text_index")
+            for statement in TEXT_SCHEMA:
+                self.execute(statement)
+            self.set_meta("format_version", FORMAT_VERSION)
         self.execute("INSERT INTO text_index (text_index) VALUES ('rebuild')")
 
     def count(self, table: str) -> int:

@@ -133,7 +133,7 @@ def insert_passages(
     """Insert (row, doc_key, number, start, stop) and their words."""
     database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", passages)
     database.execute(
-        "INSERT INTO text_index (rowid, title, text) SELECT row, title, text FROM passage_texts WHERE row >= ?",
+        f"INSERT INTO text_index (rowid, title, text) SELECT row, title, text FROM {database.text_content} WHERE row >= ?",
         (first_row,),
     )
 
@@ -157,7 +157,7 @@ def delete_documents(database: Database, doc_keys: Sequence[int]) -> None:
     # FTS5 forgets a row only when told what it held, so this comes before the texts go.
     database.execute(
         "INSERT INTO text_index (text_index, rowid, title, text) SELECT 'delete', row, title, text "
-        f"FROM passage_texts WHERE row IN (SELECT row FROM passages WHERE doc_key IN {of_keys})",
+        f"FROM {database.text_content} WHERE row IN (SELECT row FROM passages WHERE doc_key IN {of_keys})",
         (keys,),
     )
     database.execute(f"INSERT INTO tombstones SELECT row FROM passages WHERE doc_key IN {of_keys}", (keys,))

@@ -10,8 +10,11 @@ from pathlib import Path
 from embedkit.storage.files import put_in_place
 
 from .faults import reading, writing
+from .words import TOKENIZER
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What the text index holds, by format version: the texts as they are, or their words (`index_words`).
+TEXT_CONTENT = {1: "passage_texts", 2: "passage_words"}
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -31,9 +34,12 @@ CREATE VIEW passage_texts AS
     SELECT row, title, CASE WHEN start = 0 AND stop = -1 THEN text ELSE substr(text, start + 1, stop - start) END
         AS text
     FROM passages JOIN documents USING (doc_key);
-CREATE VIRTUAL TABLE text_index USING fts5(
-    title, text, content='passage_texts', content_rowid='row', tokenize='porter unicode61 remove_diacritics 2');
 """
+TEXT_SCHEMA = (
+    "CREATE VIEW passage_words AS SELECT row, index_words(title) AS title, index_words(text) AS text FROM passage_texts",
+    "CREATE VIRTUAL TABLE text_index USING fts5("
+    f"title, text, content='passage_words', content_rowid='row', tokenize=\"{TOKENIZER}\")",
+)
 
 
 def checked(text: str) -> str:
@@ -52,7 +58,7 @@ def create_database(
         try:
             # Readers go on with their snapshot while a writer commits.
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript("BEGIN;" + _SCHEMA)
+            connection.executescript("BEGIN;" + _SCHEMA + ";".join(TEXT_SCHEMA))
             values = {
                 "format_version": FORMAT_VERSION,
                 "settings": checked(settings),

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from embedkit.data.records import Document
 from embedkit.errors import IndexFileError
-from indexes import Index, verify
+from indexes import Index, compact, repair, stats, verify
+from indexes.storage.codes import STORAGES
 from indexes.storage.segment import Segment
 from indexes.storage.segment_file import SegmentInfo
 from tests.indexes.fakes import DIMENSION, embed
@@ -29,12 +31,60 @@ def test_an_index_of_every_version_and_storage_is_searched_and_changed(tmp_path:
         assert (hit.doc_id, hit.passage, hit.text) == ("d2", 1, "It has two passages.")
         assert [hit.doc_id for hit in index.search_text(["notes"])[0]] == ["d0"]
         assert index.search_text(["deleted"])[0] == []
+        assert [hit.doc_id for hit in index.search_text(["本"])[0]] == (
+            [] if name.startswith("v1-") else ["d1"]
+        )
         index.delete(["d0"])
     assert list(verify(folder)) == []
 
 
+def found(index: Index, query: str) -> list[str]:
+    return [hit.doc_id for hit in index.search_text([query])[0]]
+
+
+def test_words_of_an_old_index_are_found_and_forgotten_as_they_were(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FIXTURES / "v1-float32", tmp_path / "i"))
+    with Index.open(folder, writable=True) as index:
+        index.add([Document("zh", "数据库检索 naïve"), Document("straße", "Straße")], embed(["x", "y"]))
+        assert stats(index).format_version == 1
+        assert sorted(found(index, "naive")) == ["d1", "zh"]
+        assert found(index, "straße") == ["straße"]
+        assert found(index, "数据库") == []
+        assert found(index, "数据库检索") == ["zh"]
+        assert index.text_limits(["naive", "zebra"])[0] > 0
+        index.delete(["zh"])
+        assert found(index, "数据库检索") == []
+    assert list(verify(folder)) == []
+
+
+@pytest.mark.parametrize("how", ["compact", "repair"])
+def test_compacting_or_repairing_an_old_index_brings_it_the_words_of_this_version(
+    tmp_path: Path, how: str
+) -> None:
+    folder = Path(shutil.copytree(FIXTURES / "v1-float32", tmp_path / "i"))
+    with Index.open(folder, writable=True) as index:
+        index.add([Document("zh", "数据库检索")], embed(["x"]))
+    with Index.open(folder) as reader:
+        if how == "compact":
+            with Index.open(folder, writable=True) as index:
+                list(compact(index))
+                assert found(index, "数据库") == ["zh"]
+                index.add([Document("th", "ภาษาไทย")], embed(["y"]))
+                index.delete(["zh"])
+                assert (found(index, "ไทย"), found(index, "数据库")) == (["th"], [])
+        else:
+            list(repair(folder))
+        # A reader goes on with what it saw, and sees the new words with the new state.
+        assert (stats(reader).format_version, found(reader, "数据库检索")) == (1, ["zh"])
+        reader.refresh()
+        assert stats(reader).format_version == 2
+        assert found(reader, "数据库") == ([] if how == "compact" else ["zh"])
+        assert found(reader, "notes") == ["d0"]
+    assert list(verify(folder)) == []
+
+
 def test_there_is_a_fixture_of_every_storage() -> None:
-    assert FOLDERS == ["v1-binary", "v1-float16", "v1-float32", "v1-int8"]
+    assert [f"v{version}-{storage}" for version in (1, 2) for storage in sorted(STORAGES)] == FOLDERS
 
 
 def test_a_file_of_random_bytes_is_no_segment(tmp_path: Path) -> None:

@@ -35,6 +35,13 @@ class Words:
         self.asked += len(queries)
         return [[Hit("d1", 2.0, "one"), Hit("d4", 1.0, "four")][:k] for _ in queries]
 
+    def text_limits(self, queries: Sequence[str]) -> list[float]:
+        raise AssertionError("nothing is fused here")
+
+    @property
+    def score_limit(self) -> float | None:
+        raise AssertionError("nothing is fused here")
+
     def search(
         self, queries: NDArray[np.float32], *, k: int, where: str | None, group: bool
     ) -> list[list[Hit]]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.data.records import Hit
-from embedkit.retrieval.fusion import fuse, min_max
+from embedkit.retrieval.fusion import Ranking, fuse, min_max
 from embedkit.retrieval.options import Fusion
 
 
@@ -20,15 +20,26 @@ TEXT = [hit("b", 7.0, part="text"), hit("d", 6.0, part="text"), hit("a", 4.0, pa
 
 def test_scaled_scores_are_averaged() -> None:
     """Dense: a 1, b 1/2, c 0. Text: b 1, d 2/3, a 0. Means: b 3/4, a 1/2, d 1/3, c 0."""
-    fused = fuse([(DENSE, 1.0), (TEXT, 1.0)])
+    fused = fuse([Ranking(DENSE, 1.0), Ranking(TEXT, 1.0)])
     assert [h.doc_id for h in fused] == ["b", "a", "d", "c"]
     np.testing.assert_allclose([h.score for h in fused], [3 / 4, 1 / 2, 1 / 3, 0])
     assert fused[0].scores == {"dense": 0.8, "text": 7.0}
 
 
+def test_scores_are_scaled_between_what_counts_as_nothing_and_what_can_be_reached() -> None:
+    """Dense from 0 to 1, text from 0 to 20: a (.9 + .2) / 2, b (.8 + .35) / 2, c .7 / 2, d .3 / 2."""
+    fused = fuse([Ranking(DENSE, low=0.0, high=1.0), Ranking(TEXT, low=0.0, high=20.0)])
+    assert [(h.doc_id, round(h.score, 6)) for h in fused] == [
+        ("b", 0.575),
+        ("a", 0.55),
+        ("c", 0.35),
+        ("d", 0.15),
+    ]
+
+
 def test_reciprocal_ranks_are_added() -> None:
     """a: 1/61 + 1/63, b: 1/62 + 1/61, c: 1/63, d: 1/62."""
-    fused = fuse([(DENSE, 1.0), (TEXT, 1.0)], by="ranks")
+    fused = fuse([Ranking(DENSE, 1.0), Ranking(TEXT, 1.0)], by="ranks")
     assert [h.doc_id for h in fused] == ["b", "a", "d", "c"]
     np.testing.assert_allclose([h.score for h in fused], [1 / 62 + 1 / 61, 1 / 61 + 1 / 63, 1 / 62, 1 / 63])
 
@@ -37,25 +48,27 @@ def test_what_one_side_is_sure_of_is_not_outvoted() -> None:
     """z is far ahead by words and unknown by meaning; w is second in both by a hair. Ranks see no difference in distance."""
     words = [hit("z", 30.0), hit("w", 10.0), hit("v", 9.0)]
     meaning = [hit("u", 0.50), hit("w", 0.20), hit("t", 0.10)]
-    assert fuse([(meaning, 1.0), (words, 1.0)])[0].doc_id in {"u", "z"}
-    assert fuse([(meaning, 1.0), (words, 1.0)], by="ranks")[0].doc_id == "w"
+    assert fuse([Ranking(meaning, 1.0), Ranking(words, 1.0)])[0].doc_id in {"u", "z"}
+    assert fuse([Ranking(meaning, 1.0), Ranking(words, 1.0)], by="ranks")[0].doc_id == "w"
 
 
 @pytest.mark.parametrize("by", ["scores", "ranks"])
 def test_a_weight_of_zero_takes_a_side_out(by: Fusion) -> None:
-    assert [h.doc_id for h in fuse([(DENSE, 1.0), (TEXT, 0.0)], by=by)] == ["a", "b", "c"]
-    assert [h.doc_id for h in fuse([(DENSE, 0.1), (TEXT, 10.0)], by=by)][:2] == ["b", "d"]
+    assert [h.doc_id for h in fuse([Ranking(DENSE, 1.0), Ranking(TEXT, 0.0)], by=by)] == ["a", "b", "c"]
+    assert [h.doc_id for h in fuse([Ranking(DENSE, 0.1), Ranking(TEXT, 10.0)], by=by)][:2] == ["b", "d"]
 
 
 @pytest.mark.parametrize("by", ["scores", "ranks"])
 def test_equal_scores_come_in_the_order_of_id_and_passage(by: Fusion) -> None:
-    fused = fuse([([hit("z", 1), hit("m", 0.5)], 1.0), ([hit("a", 1), hit("m", 0.5, passage=1)], 1.0)], by=by)
+    fused = fuse(
+        [Ranking([hit("z", 1), hit("m", 0.5)]), Ranking([hit("a", 1), hit("m", 0.5, passage=1)])], by=by
+    )
     assert [(h.doc_id, h.passage) for h in fused] == [("a", 0), ("z", 0), ("m", 0), ("m", 1)]
 
 
 def test_lists_without_hits_and_with_equal_ones() -> None:
-    assert fuse([([], 1.0), ([], 1.0)]) == []
-    assert [h.score for h in fuse([([hit("a", 0.3)], 1.0), ([], 1.0)])] == [0.5]
+    assert fuse([Ranking([], 1.0), Ranking([], 1.0)]) == []
+    assert [h.score for h in fuse([Ranking([hit("a", 0.3)]), Ranking([])])] == [0.5]
     np.testing.assert_array_equal(min_max([2.0, 2.0]), [1.0, 1.0])
 
 

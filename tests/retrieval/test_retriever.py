@@ -17,8 +17,8 @@ Embeddings = npt.NDArray[np.float32]
 class ListedIndex:
     """An index that answers with lists made beforehand, and remembers what it was asked."""
 
-    def __init__(self, dense: Sequence[Hit], text: Sequence[Hit]) -> None:
-        self.dense, self.text = list(dense), list(text)
+    def __init__(self, dense: Sequence[Hit], text: Sequence[Hit], limit: float | None = 1.0) -> None:
+        self.dense, self.text, self.limit = list(dense), list(text), limit
         self.asked: list[tuple[str, int, str | None, bool]] = []
 
     def search(self, queries: Embeddings, *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
@@ -36,6 +36,13 @@ class ListedIndex:
     ) -> list[list[Hit]]:
         self.asked.append(("text", k, where, group))
         return [self.text[:k] for _ in queries]
+
+    def text_limits(self, queries: Sequence[str]) -> list[float]:
+        return [10.0] * len(queries)
+
+    @property
+    def score_limit(self) -> float | None:
+        return self.limit
 
 
 class LengthReranker(Reranker):
@@ -139,9 +146,36 @@ def test_the_first_stage_has_its_part_in_the_order_of_reranked_hits(
 def test_hybrid_fuses_as_asked() -> None:
     index = ListedIndex(DENSE, TEXT)
     (by_ranks,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid", fusion="ranks"))
-    (by_scores,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid"))
     assert by_ranks[0].score == pytest.approx(1 / 62 + 1 / 61)
-    assert by_scores[0].score == pytest.approx(0.75)
+
+
+def fused(index: ListedIndex, **options: float) -> dict[str, float]:
+    low = options.pop("low_cosine", 0.0)
+    retriever = Retriever(index, embed=embed, low_cosine=low)
+    (found,) = retriever.search(["q"], SearchOptions(mode="hybrid", **options))  # type: ignore[arg-type]  # weights
+    return {hit.doc_id: round(hit.score, 6) for hit in found}
+
+
+def test_cosines_count_as_they_are_and_bm25_as_the_share_of_its_limit() -> None:
+    """Text, of 10 and one and a half times as heavy: b .7, d .6, a .5. b: (.8 + 1.5 * .7) / 2.5 = .74."""
+    assert fused(ListedIndex(DENSE, TEXT)) == {"b": 0.74, "a": 0.66, "d": 0.36, "c": 0.28}
+    assert fused(ListedIndex(DENSE, TEXT), text_weight=0.0) == {"a": 0.9, "b": 0.8, "c": 0.7}
+
+
+def test_a_model_that_finds_all_texts_alike_has_its_cosines_stretched() -> None:
+    """From .6 on: a .75, b .5, c .25."""
+    assert fused(ListedIndex(DENSE, []), text_weight=0.0, low_cosine=0.6) == {"a": 0.75, "b": 0.5, "c": 0.25}
+
+
+def test_where_scores_have_no_limit_both_sides_are_scaled_by_their_hits() -> None:
+    """Dense: a 1, b 1/2, c 0. Text: b 1, d 1/2, a 0."""
+    assert fused(ListedIndex(DENSE, TEXT, None)) == {"b": 0.75, "a": 0.5, "d": 0.25, "c": 0.0}
+
+
+def test_one_chance_word_does_not_lead() -> None:
+    """It is a small part of what the query could reach, though it is the best and only hit by words."""
+    chance = [hit("c", 0.8, part="text")]
+    assert next(iter(fused(ListedIndex(DENSE, chance)))) == "a"
 
 
 def test_hits_below_the_minimum_are_dropped() -> None:

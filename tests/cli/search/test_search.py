@@ -32,7 +32,7 @@ def hits(*arguments: object, stdin: str | None = None) -> list[dict[str, object]
 
 def test_a_document_finds_itself_with_cosine_one(index: Path) -> None:
     row = ROWS[1]
-    found = hits(index, f"{row['title']} {row['text']}", "--top-k", 1)
+    found = hits(index, f"{row['title']} {row['text']}", "--top-k", 1, "--mode", "dense")
     assert found[0]["id"] == "dog"
     assert found[0]["score"] == pytest.approx(1, abs=1e-5)
     assert found[0]["metadata"] == {"year": 2022}
