@@ -50,7 +50,7 @@ HEADER = """# Results
 Measured by `python benchmarks/models.py`, which writes this page. Retrieval scores are nDCG@10 as trec_eval
 computes it (linear gain), in fp32, with title and text joined and documents cut only to what the model reads.
 Similarity is Spearman's correlation with the cosine. BM25 is `--mode text` (SQLite FTS5, Porter stemming,
-k1 = 1.2, b = 0.75); hybrid fuses its scores with the model's, with equal weights and no tuning. SQuAD dev is all
+k1 = 1.2, b = 0.75); hybrid fuses its scores with the model's, with equal weights. SQuAD dev is all
 10,570 questions over all 2,067 paragraphs.
 """
 Figures = dict[

@@ -140,7 +140,7 @@ def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
                 )
     except KeyboardInterrupt:
         console.note(
-            f"interrupted after {report.texts:,} texts; go on with the same command:\n  {console.command_line()}"
+            f"interrupted after {report.texts:,} texts; resume with the same command:\n  {console.command_line()}"
         )
         raise typer.Exit(130) from None
     _summarize(report, job.encoder, str(output), as_json=printing.as_json)

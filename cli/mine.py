@@ -157,7 +157,7 @@ def mine(
             for report in reports:
                 bar.update(report.done / report.total, f"{report.done:,} of {report.total:,} rows")
     except KeyboardInterrupt:
-        console.note(f"stopped; go on with:\n  {console.command_line().replace(' --resume', '')} --resume")
+        console.note(f"stopped; resume with:\n  {console.command_line().replace(' --resume', '')} --resume")
         raise typer.Exit(130) from None
     finally:
         index.close()

@@ -17,6 +17,6 @@ show() {
 
 show "embedkit index build README.md 'docs/**/*.md' --index manual.index"
 show 'embedkit search manual.index "what happens when I press Ctrl-C in the middle?" --top-k 3'
-show 'embedkit search manual.index "which BERT families can be loaded" --top-k 3 --mode hybrid'
+show 'embedkit search manual.index "which BERT families can be loaded" --top-k 3'
 show 'embedkit search manual.index "how do I find duplicate texts?" --top-k 3 --rerank'
 printf '\nNow try your own files: %s/embedkit index build FOLDER --index my.index, then %s/embedkit search my.index\n' "$bin" "$bin"

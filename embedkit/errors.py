@@ -10,7 +10,7 @@ EmbedkitError
 ├── FilterError           a `--where` expression cannot be understood
 ├── EvaluationError       judgements and runs do not fit together
 ├── TrainingError         a run cannot start, go on or be resumed
-├── DeviceError           a device or a precision is not to be had here
+├── DeviceError           a device or a precision is not available here
 └── MissingExtraError     an optional package is not installed
 
 Each message is a sentence in four parts: where, what we got, what we wanted, what to do.
@@ -59,7 +59,7 @@ class TrainingError(EmbedkitError):
 
 
 class DeviceError(EmbedkitError):
-    """A device or a precision is not to be had here."""
+    """A device or a precision is not available here."""
 
 
 class MissingExtraError(EmbedkitError):

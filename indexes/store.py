@@ -172,7 +172,7 @@ class Index:
         Without `passages` a document is one passage, its whole text. Vectors are (sum of passages, E), in order.
 
         Raises:
-            RecordError: an id stands twice among the documents.
+            RecordError: an id occurs twice among the documents.
             IndexMismatchError: the vectors do not fit the documents or the index.
         """
         writer = self.need_writer()

@@ -40,7 +40,7 @@ class Encodings:
         list[Precision] | None,
         typer.Option(
             "--precision",
-            help="Repeat for more. Default: fp32, bf16 and int8, where they are to be had.",
+            help="Repeat for more. Default: fp32, bf16 and int8, where they are available.",
             show_default=False,
         ),
     ] = None
@@ -172,7 +172,7 @@ def _measure_encoding(
             refused = exc
             if wanted.precision is not None or wanted.backend is not None:
                 console.note(f"left out: {exc}")
-            continue  # not to be had here
+            continue  # not available here
         near = cosines(encoder.encode(SAMPLE_TEXTS, on_truncate="ok"), reference)
         several: list[Throughput] = []
         with console.progress_bar(f"encode {encoder.backend!r}", quiet=quiet) as bar:

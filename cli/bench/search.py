@@ -138,7 +138,7 @@ def _words_and_both(index: Index, encoder: Encoder, queries: list[str]) -> Itera
 
 
 def _starts(encoder: Encoder, index: Path) -> Iterator[Latency]:
-    """Start the command anew each time, as a shell does."""
+    """Start the command afresh each time, as a shell does."""
     model = ["--model", str(encoder.folder.path)]
     for what, words in (
         ("start: embedkit --version", ["--version"]),

@@ -41,6 +41,6 @@ def watch(job: Job, *, quiet: bool) -> list[Measured]:
                         found.append(event)
         except KeyboardInterrupt:
             shown.close()
-            console.note(f"interrupted; go on with the same command:\n  {console.command_line()}")
+            console.note(f"interrupted; resume with the same command:\n  {console.command_line()}")
             raise typer.Exit(130) from None
     return in_order(job, found)

@@ -102,7 +102,7 @@ def delete(
 @subcommand(app, "compact")
 @grouped
 def compact(located: Located, printing: options.Printing) -> None:
-    """Write the living vectors anew and free the space of deleted ones. Readers go on meanwhile."""
+    """Write the living vectors again and free the space of deleted ones. Readers go on meanwhile."""
     index = located.path
     from indexes import compact as compact_index
 

@@ -36,7 +36,7 @@ Vectors = Annotated[
 ]
 Ids = Annotated[
     Path | None,
-    typer.Option("--ids", metavar="FILE", help="The ids of --vectors, one a line.", show_default=False),
+    typer.Option("--ids", metavar="FILE", help="The ids of --vectors, one per line.", show_default=False),
 ]
 KindOption = Annotated[
     Kind | None,

@@ -90,7 +90,7 @@ def train_reranker(
 ) -> None:
     """Train a cross-encoder, which reads query and text together and scores the pair.
 
-    Starts from any encoder, whose head is made anew, or from a cross-encoder. Some queries are held out; the weights that do
+    Starts from any encoder, whose head is new, or from a cross-encoder. Some queries are held out; the weights that do
     best on them are the model. Stopped at any moment, the same command with --resume goes on and ends with the same weights.
     """
     from embedkit.training.reranker.recipe import RerankerRecipe

@@ -108,7 +108,7 @@ class Running(options.Printing):
                 yield ranks
         except KeyboardInterrupt:
             if (self.folder.path / "run.json").is_file():
-                console.note(f"interrupted; go on with:\n  {_resume_line()}")
+                console.note(f"interrupted; resume with:\n  {_resume_line()}")
             else:
                 console.note(
                     f"interrupted before the first step; start again with:\n  {console.command_line()}"
@@ -222,7 +222,7 @@ def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks
     if not ranks.first:
         raise typer.Exit(0 if view.finished else 130)
     if not view.finished:
-        console.note(f"stopped after step {view.step:,} of {steps:,}; go on with:\n  {_resume_line()}")
+        console.note(f"stopped after step {view.step:,} of {steps:,}; resume with:\n  {_resume_line()}")
         raise typer.Exit(130)
     summarize(running.folder, as_json=running.as_json)
 

@@ -31,7 +31,7 @@ from embedkit.tokenization.tokenizer import Tokenizer
 def load_pretraining(
     folder: ModelFolder, *, next_sentence: bool = False, fresh_heads: bool = True
 ) -> tuple[PretrainingModel, tuple[str, ...]]:
-    """Build the model of a folder with its weights, fp32, on the CPU; also name the heads that were made anew.
+    """Build the model of a folder with its weights, fp32, on the CPU; also name the heads that are new.
 
     Raises:
         CheckpointError: weights are missing or mis-shaped, a head is missing and `fresh_heads` is False, or the family

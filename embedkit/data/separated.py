@@ -100,7 +100,7 @@ def _check_header(names: Sequence[str], source: str, number: int) -> None:
     named = [name for name in names if name.strip()]
     if len(set(named)) != len(named):
         raise RecordError(
-            f"{source}:{number}: a column name stands twice in the header: {', '.join(named)}. Rename one, or pass "
+            f"{source}:{number}: a column name occurs twice in the header: {', '.join(named)}. Rename one, or pass "
             "--no-header where the first line is data"
         )
 

@@ -71,7 +71,7 @@ def read_run(path: str | Path, *, check_ranks: bool = True) -> dict[str, dict[st
     The score alone decides, as in trec_eval. With `check_ranks` a rank column that says otherwise is an error.
 
     Raises:
-        RecordError: a line has another shape, a score is not finite, a document or a rank stands twice for a
+        RecordError: a line has another shape, a score is not finite, a document or a rank occurs twice for a
             query, ranks and scores disagree, or there is no hit at all.
     """
     run: dict[str, dict[str, float]] = {}
@@ -87,7 +87,7 @@ def read_run(path: str | Path, *, check_ranks: bool = True) -> dict[str, dict[st
         hits = run.setdefault(query_id, {})
         if doc_id in hits:
             raise RecordError(
-                f"{path}:{number}: document {doc_id!r} stands twice for query {query_id!r}. Keep its best hit"
+                f"{path}:{number}: document {doc_id!r} occurs twice for query {query_id!r}. Keep its best hit"
             )
         hits[doc_id] = _as_score(score, path, number)
         if check_ranks:
@@ -130,7 +130,7 @@ def _note_rank(
         _, earlier = ranks[int(text)]
         raise RecordError(
             f"{path}:{number}: rank {int(text)} of query {query_id!r} stands in line {earlier} already. "
-            "Number the ranks anew, or read the run without its ranks"
+            "Renumber the ranks, or read the run without its ranks"
         )
     ranks[int(text)] = score, number
 
@@ -183,7 +183,7 @@ def read_topics(path: str | Path) -> list[Query]:
     Of a topic the title is the query; `Number:` and `Topic:` before the value are dropped, closing tags allowed.
 
     Raises:
-        RecordError: a topic lacks its number or title, a line its tab, an id stands twice, or there is no query.
+        RecordError: a topic lacks its number or title, a line its tab, an id occurs twice, or there is no query.
     """
     lines = list(_lines(path))
     sgml = any(re.match(r"\s*<top>", line, re.IGNORECASE) for _, line in lines)

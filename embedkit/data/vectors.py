@@ -45,7 +45,7 @@ def open_vectors(path: Path) -> Float32:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read ids, one a line.
+    """Read ids, one per line.
 
     Raises:
         RecordError: the file is missing or not UTF-8.

@@ -88,7 +88,7 @@ class Draft:
             self._expected_hash, self.report = str(journal["texts_hash"]), dict(journal["report"])
         except (ValueError, KeyError, TypeError) as exc:
             raise OutputError(
-                f"{path}: cannot be read as a journal ({exc!r}). Remove {self.folder} to start anew"
+                f"{path}: cannot be read as a journal ({exc!r}). Remove {self.folder} to start over"
             ) from exc
         self._check_settings(_flat(before), _flat(json.loads(json.dumps(self.settings))))
 
@@ -97,7 +97,7 @@ class Draft:
             if before.get(name) != now.get(name):
                 raise OutputError(
                     f"{self.folder}: begun with {name} = {before.get(name)!r}; now it is {now.get(name)!r}. "
-                    f"Use the settings it was begun with, or remove {self.folder} to start anew"
+                    f"Use the settings it was begun with, or remove {self.folder} to start over"
                 )
 
     def __enter__(self) -> Draft:
@@ -126,7 +126,7 @@ class Draft:
             if path.stat().st_size < self._sizes[name]:
                 raise OutputError(
                     f"{path}: has {path.stat().st_size} bytes; the journal says {self._sizes[name]}. "
-                    f"It was changed from outside; remove {self.folder} to start anew"
+                    f"It was changed from outside; remove {self.folder} to start over"
                 )
             os.truncate(path, self._sizes[name])
             self._files[name] = path.open("ab")
@@ -158,7 +158,7 @@ class Draft:
         if self._texts_hash.hexdigest() != self._expected_hash:
             raise OutputError(
                 f"{self.folder}: the first {self._sizes['hashes'] // 8} texts are not those it was begun with. "
-                f"Give the same inputs in the same order, or remove {self.folder} to start anew"
+                f"Give the same inputs in the same order, or remove {self.folder} to start over"
             )
 
     def _hash(self, doc_id: str, text: str) -> bytes:

@@ -92,7 +92,7 @@ class Encoder:
 
         Raises:
             CheckpointError: the folder is not a sentence encoder that we can compute.
-            DeviceError: the device, or the precision with this model, or merging, is not to be had here.
+            DeviceError: the device, or the precision with this model, or merging, is not available here.
             ValueError: `merge_tokens` is out of range.
         """
         check_share(merge_tokens)

@@ -111,11 +111,13 @@ def load_evaluation(path: str | Path) -> Evaluation:
     _check(content["provenance"], Provenance, f"{path}: provenance")
     if content["kind"] not in get_args(Kind):
         raise RecordError(
-            f"{path}: kind is {content['kind']!r}; it must be one of {', '.join(get_args(Kind))}. Save it anew"
+            f"{path}: kind is {content['kind']!r}; it must be one of {', '.join(get_args(Kind))}. Save it again"
         )
     for name, number in content["values"].items():
         if not isinstance(number, int | float) or isinstance(number, bool):
-            raise RecordError(f"{path}: the value of {name} is {number!r}; it must be a number. Save it anew")
+            raise RecordError(
+                f"{path}: the value of {name} is {number!r}; it must be a number. Save it again"
+            )
     provenance = content["provenance"]
     provenance["command"] = tuple(provenance["command"])
     content["notes"] = tuple(content["notes"])
@@ -125,19 +127,19 @@ def load_evaluation(path: str | Path) -> Evaluation:
 # Any: whatever JSON holds; this is where it is looked at.
 def _check(content: Any, kind: type[Evaluation] | type[Provenance], where: str) -> None:
     if not isinstance(content, dict):
-        raise RecordError(f"{where} is {type(content).__name__}; it must be an object. Save it anew")
+        raise RecordError(f"{where} is {type(content).__name__}; it must be an object. Save it again")
     expected = {each.name for each in fields(kind)}
     if set(content) != expected:
         missing = ", ".join(sorted(expected - set(content))) or "nothing"
         extra = ", ".join(sorted(set(content) - expected)) or "nothing"
-        raise RecordError(f"{where}: missing {missing}; unknown {extra}. Save it anew")
+        raise RecordError(f"{where}: missing {missing}; unknown {extra}. Save it again")
     for each in fields(kind):
         # The annotations are text here, and three shapes are all there are.
         shape = {"Mapping": dict, "tuple": list, "Provenance": dict}.get(str(each.type).split("[")[0], str)
         if not isinstance(content[each.name], shape):
             raise RecordError(
                 f"{where}: {each.name} is {type(content[each.name]).__name__}; it must be {shape.__name__}. "
-                "Save it anew"
+                "Save it again"
             )
 
 

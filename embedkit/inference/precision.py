@@ -70,7 +70,7 @@ def fastest_good(findings: Sequence[PrecisionFinding]) -> Precision:
 
 
 def _possible(choose: Choose) -> dict[Precision, Choice]:
-    """Return the choice for each precision that is to be had here; fp32 always is."""
+    """Return the choice for each precision that is available here; fp32 always is."""
     choices: dict[Precision, Choice] = {"fp32": choose("fp32")}
     for precision in get_args(Precision):
         with suppress(DeviceError):

@@ -109,7 +109,7 @@ class CrossEncoder(Reranker):
 
         Raises:
             CheckpointError: the folder is not a cross-encoder that we can compute, or lacks the label or layers.
-            DeviceError: the device or the precision is not to be had here.
+            DeviceError: the device or the precision is not available here.
         """
         read = read_classifier_folder(folder, max_seq_length=max_seq_length)
         calibration = read_calibration(read.path) if probabilities else None

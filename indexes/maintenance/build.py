@@ -104,7 +104,7 @@ def build(
     threads: for the texts that come next it need not compute anything before those before are done.
 
     Raises (while iterating):
-        RecordError: a document cannot be read, or an id stands twice; what was committed before stays.
+        RecordError: a document cannot be read, or an id occurs twice; what was committed before stays.
         IndexMismatchError: the vectors do not fit the index.
         IndexFileError: the disk is full or cannot be written; what was committed stays.
     """

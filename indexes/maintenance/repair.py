@@ -43,7 +43,7 @@ from .verify import damaged_documents, database_problems, passage_keys
 if TYPE_CHECKING:
     from ..types import Kind
 
-# Everything that is not derived; the text index is made anew.
+# Everything that is not derived; the text index is made again.
 _TABLES = ("meta", "documents", "passages", "segments", "tombstones", "fields")
 
 
@@ -106,7 +106,7 @@ def _repair_database(folder: Path) -> Iterator[Repair]:
     settings = str(meta.get("settings", "")).partition(" ")[2]
     if meta.get("settings") != checked(settings):
         raise IndexFileError(
-            f"{path}: the settings cannot be read, and nothing else says what the vectors are. Build the index anew"
+            f"{path}: the settings cannot be read, and nothing else says what the vectors are. Build the index again"
         )
 
     def fill(connection: sqlite3.Connection) -> None:
@@ -182,8 +182,8 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
             tuple(sorted(lost)),
         )
     elif before != [database.meta("tombstone_sum"), database.count("tombstones")]:
-        yield Repair(DATABASE_NAME, "wrote the tombstones anew")
-    yield Repair(DATABASE_NAME, "built the text index anew")
+        yield Repair(DATABASE_NAME, "wrote the tombstones again")
+    yield Repair(DATABASE_NAME, "built the text index again")
 
 
 def _rewrite(folder: Path, database: Database, segment: Segment, bad: RowArray) -> None:
@@ -267,4 +267,4 @@ def _repair_ann(folder: Path) -> Iterator[Repair]:
             kind = cast("Kind", info.kind if index.snapshot.num_rows else "flat")
             for _ in build_ann(index, kind):
                 pass
-            yield Repair(info.name, f"built the {info.kind} structure anew ({exc}); tune it again")
+            yield Repair(info.name, f"built the {info.kind} structure again ({exc}); tune it again")

@@ -34,7 +34,7 @@ def build_vectors(
 
     Raises:
         IndexMismatchError: the numbers or dimensions differ, or (while iterating) a vector is not finite or zero.
-        RecordError: an id stands twice.
+        RecordError: an id occurs twice.
     """
     index.need_writer()
     if vectors.ndim != 2 or vectors.shape != (len(ids), index.settings.dimension):

@@ -58,7 +58,7 @@ def _verify(folder: Path) -> Iterator[Finding]:
     try:
         database = Database(database_path(folder))
     except IndexFileError as exc:
-        yield Finding(place, str(exc), "Repair it, or build the index anew")
+        yield Finding(place, str(exc), "Repair it, or build the index again")
         return
     try:
         database.begin_snapshot()

@@ -140,7 +140,7 @@ class Snapshot:
             yield segment, places.reshape(rows.shape)
 
     def rescore(self, queries: FloatArray, candidates: Candidates) -> Candidates:
-        """Score candidates anew by the stored vectors, each pair alone, in double precision; best first."""
+        """Score candidates again by the stored vectors, each pair alone, in double precision; best first."""
         rows = candidates.rows
         scores = np.full(rows.shape, -np.inf, np.float32)
         if can_search():

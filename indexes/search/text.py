@@ -1,7 +1,7 @@
 """Search by words: BM25 over the full-text table.
 
 Terms are joined by OR and each is quoted, so that nothing in a query is taken for FTS5's query language. A word that
-stands twice counts twice, and stop words are left out where others remain: on CACM and CISI nDCG@10 rises from .426 and
+occurs twice counts twice, and stop words are left out where others remain: on CACM and CISI nDCG@10 rises from .426 and
 .318 (each word once) to .478 and .389.
 """
 

@@ -22,7 +22,7 @@ _CHUNK_ROWS = 8192
 def merge_newest(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
     """Merge the newest segments, as far back as one is not twice as large as all after it together.
 
-    A vector is so written anew only when its segment has about doubled: log2(N) times at most.
+    A vector is so written again only when its segment has about doubled: log2(N) times at most.
     """
     first, total = len(segments) - 1, len(segments[-1])
     while first > 0 and len(segments[first - 1]) <= 2 * total:

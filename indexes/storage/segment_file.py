@@ -122,7 +122,7 @@ def write_segment(
 
 
 def _blocks(chunks: Iterable[Codes]) -> Iterator[Codes]:
-    """Cut chunks of any length anew into blocks of BLOCK_ROWS; the last may be shorter."""
+    """Cut chunks of any length again into blocks of BLOCK_ROWS; the last may be shorter."""
     rest: Codes | None = None
     for chunk in chunks:
         chunk = chunk if rest is None else np.concatenate([rest, chunk])

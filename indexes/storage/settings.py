@@ -82,7 +82,7 @@ def check_same(here: Fingerprint | None, given: Fingerprint | None, place: str, 
     ]
     if differing:
         raise IndexMismatchError(
-            f"{place} {what}: {'; '.join(differing)}. Use what it was built with, or build anew"
+            f"{place} {what}: {'; '.join(differing)}. Use what it was built with, or build again"
         )
 
 

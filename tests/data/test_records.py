@@ -202,7 +202,7 @@ def test_csv_gives_back_what_the_csv_module_wrote(rows: list[tuple[str, str]]) -
         ("a.jsonl", '{"text": "x\\ud800"}\n', r":1: 'text' holds the lone surrogate U\+D800 at character 2"),
         ("a.txt", b"fine\nna\xefve\n", r"a\.txt:2: byte 0xef at column 3 is not UTF-8\. .*iconv"),
         ("a.md", b"na\xefve\n", r"a\.md: byte 0xef at offset 2 is not UTF-8"),
-        ("a.csv", "text,text\nx,y\n", r"a\.csv:1: a column name stands twice in the header: text, text"),
+        ("a.csv", "text,text\nx,y\n", r"a\.csv:1: a column name occurs twice in the header: text, text"),
         ("a.csv", 'text\nx\n"y', r"a\.csv:3: not CSV \(unexpected end of data\)\. Check the quotes"),
         ("a.tsv", "text\tn\nx\n", r"a\.tsv:2: 1 columns where the header has 2 \(text, n\)"),
         ("a.parquet", b"PAR1 no", r"a\.parquet: cannot be read as Parquet .*Make or fetch the file again"),

@@ -76,7 +76,7 @@ def test_one_unnamed_column_may_hold_something() -> None:
     [
         ("id,text\n1,a,b", r"f:2: 3 columns where the header has 2 \(id, text\)\. .*or pass --delimiter"),
         ("id,text\n1", "f:2: 1 columns where the header has 2"),
-        ("id,id\n1,a", "f:1: a column name stands twice in the header: id, id.*--no-header where"),
+        ("id,id\n1,a", "f:1: a column name occurs twice in the header: id, id.*--no-header where"),
         ("a,,\n1,2,3", "f:2: column 3 has no name in the header and holds '3'"),
         ('id,text\n1,"a', r"f:2: not CSV \(unexpected end of data\)"),
     ],

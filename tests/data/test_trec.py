@@ -94,7 +94,7 @@ def test_a_run_may_mix_its_queries(write: Callable[[str], Path]) -> None:
     ("text", "message"),
     [
         ("1 Q0 d1 1 0.9\n", r"file.txt:1: 5 columns; a line of a run has 6"),
-        ("1 Q0 d 1 2 t\n1 Q0 d 2 1 t\n", r"file.txt:2: document 'd' stands twice for query '1'"),
+        ("1 Q0 d 1 2 t\n1 Q0 d 2 1 t\n", r"file.txt:2: document 'd' occurs twice for query '1'"),
         ("1 Q0 d 1 high t\n", r"file.txt:1: the score is 'high'; it must be a number"),
         ("1 Q0 d 1 nan t\n", r"file.txt:1: the score is nan; it must be a finite 32-bit float"),
         ("1 Q0 d 1 -inf t\n", r"file.txt:1: the score is -inf; it must be a finite"),

@@ -165,7 +165,7 @@ def test_an_interrupted_job_prints_the_line_that_goes_on(
     _, stderr = process.communicate(timeout=60)
     feeding.join()
     assert process.returncode == 130, stderr
-    assert "go on with the same command:\n  embedkit encode " in stderr
+    assert "resume with the same command:\n  embedkit encode " in stderr
     assert stderr.splitlines()[-1].strip() == "embedkit " + " ".join(arguments[3:])
     assert "Traceback" not in stderr
     pipe.unlink()

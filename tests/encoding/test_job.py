@@ -157,7 +157,7 @@ def test_changed_settings_are_refused_by_their_name(encoder: Encoder, begun: Pat
     assert "begun with encoder.weights = '" in refusal(Encoder.load(write_tiny_model(tmp_path / "m", seed=1)))
     half = Encoder.load(folder, device="cpu", precision="bf16", force_precision=True)
     assert "begun with backend = 'torch on cpu, fp32'; now it is 'torch on cpu, bf16'" in refusal(half)
-    assert f"or remove {partial_path(begun)} to start anew" in refusal(half)
+    assert f"or remove {partial_path(begun)} to start over" in refusal(half)
 
 
 def test_a_partial_folder_that_was_changed_from_outside_is_refused(encoder: Encoder, begun: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_partial_folder_that_was_changed_from_outside_is_refused(encoder: Enco
         run(encoder, begun)
     for damaged in ("{", "[]", '{"settings": {}}'):
         (partial_path(begun) / "journal.json").write_text(damaged, encoding="utf-8")
-        with pytest.raises(OutputError, match=r"journal\.json: cannot be read as a journal .*to start anew"):
+        with pytest.raises(OutputError, match=r"journal\.json: cannot be read as a journal .*to start over"):
             run(encoder, begun)
 
 

@@ -28,7 +28,7 @@ from embedkit.storage.cache import cache_folder
 from embedkit.storage.files import new_folder
 from embedkit.storage.hashing import json_digest
 
-FORM = 1  # counted up where the same model is written otherwise: what the cache holds is then made anew
+FORM = 1  # counted up where the same model is written otherwise: what the cache holds is then made again
 TOLERANCE = (
     1e-4  # as `embedkit model check` allows: a wrong activation or a lost mask is a hundred times as far off
 )

@@ -68,6 +68,6 @@ def choose_device(device: Device) -> torch.device:
     if not there[device]:
         have = ", ".join(name for name, is_there in there.items() if is_there)
         raise DeviceError(
-            f"device {device!r} is not to be had here; there is: {have}. Choose one, or --device auto"
+            f"device {device!r} is not available here; available: {have}. Choose one, or --device auto"
         )
     return torch.device(device)

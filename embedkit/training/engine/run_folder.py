@@ -40,7 +40,7 @@ FORMAT = 1
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 # What may change when a run is resumed, since no weight depends on it.
 FREE_KEYS = ("recipe.run.keep_last", "recipe.run.save_every", "versions.", "measured")
-GO_ON = "Make room and go on with --resume"
+GO_ON = "Make room and continue with --resume"
 
 
 @dataclass(frozen=True, kw_only=True)

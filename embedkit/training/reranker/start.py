@@ -55,7 +55,7 @@ def start_from(path: str | Path, *, num_labels: int, seed: int, max_seq_length: 
     if len(folder.labels) != num_labels:
         raise TrainingError(
             f"{path}: the cross-encoder has {len(folder.labels)} labels ({', '.join(folder.labels)}); the data needs {num_labels}. "
-            "Start from an encoder, whose head is made anew, or give other data"
+            "Start from an encoder, whose head is new, or give other data"
         )
     return Start(
         model=load_classifier(folder),

@@ -35,7 +35,7 @@ def split_rows(count: int, share: float, *, most: int | None = None) -> tuple[In
 
 
 class Shuffled:
-    """An endless series of batches over rows that are shuffled anew in every epoch."""
+    """An endless series of batches over rows that are shuffled again in every epoch."""
 
     def __init__(self, rows: Ints, *, batch_size: int, seed: int) -> None:
         self._rows, self._size, self._seed = rows, batch_size, seed
@@ -142,7 +142,7 @@ class RowSampler:
 
 
 def distinct_batches(columns: Ints, order: Ints, size: int) -> Iterator[Ints]:
-    """Cut rows into batches in which no text stands twice; a row that clashes waits for the next batch.
+    """Cut rows into batches in which no text occurs twice; a row that clashes waits for the next batch.
 
     What cannot fill a batch in the end is left out of this epoch.
 

@@ -85,7 +85,7 @@ def test_several_models_sets_and_modes_stand_in_one_table(
 
 
 def written(index: Path) -> dict[Path, int]:
-    """When each file was last written; a reader makes SQLite's own -shm and -wal anew."""
+    """When each file was last written; a reader makes SQLite's own -shm and -wal again."""
     files = (path for path in index.rglob("*") if path.is_file() and "sqlite-" not in path.name)
     return {path: path.stat().st_mtime_ns for path in files}
 

@@ -109,7 +109,7 @@ def test_interrupted_before_the_first_step_it_says_how_to_start_again(
     RunFolder(output).begin({})
     with pytest.raises(typer.Exit), view.Running(output=output, device="cpu", resume=True).ranks():
         raise KeyboardInterrupt
-    said = "interrupted; go on with:\n  embedkit train contrastive 'my pairs.jsonl' --resume\n"
+    said = "interrupted; resume with:\n  embedkit train contrastive 'my pairs.jsonl' --resume\n"
     assert capsys.readouterr().err == said
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(typer.Exit), view.Running(output=output, device="cpu", resume=True).ranks():

@@ -59,7 +59,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
     missing = [name for name, there in (("cuda", torch.cuda.is_available()), ("mps", False)) if not there]
     for name in missing:
         with pytest.raises(
-            DeviceError, match=rf"device '{name}' is not to be had here; there is: cpu.*--device auto"
+            DeviceError, match=rf"device '{name}' is not available here; available: cpu.*--device auto"
         ):
             choose_device(name)  # type: ignore[arg-type] # one of the names
     if "cuda" in missing and not torch.backends.mps.is_available():
