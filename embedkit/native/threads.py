@@ -55,6 +55,19 @@ def on_threads(
             raise KeyboardInterrupt
 
 
+def interruptibly(work: Callable[[], _Result]) -> _Result:
+    """Call what computes in C for long, deaf to signals. Ctrl-C leaves it behind, in memory of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        call = pool.submit(work)
+        _wait(call)
+        return call.result()
+    finally:
+        pool.shutdown(wait=False)
+
+
 def _call(work: Callable[[_Item], _Result], stop: Callable[[], object], keep: object, item: _Item) -> _Result:
     try:
         return work(item)

@@ -12,6 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from embedkit.data.records import Document, headed_text
 from embedkit.errors import TrainingError
+from embedkit.native.threads import interruptibly
 from embedkit.tokenization.tokenizer import Tokenizer
 
 Algorithm = Literal["wordpiece", "bpe", "unigram"]
@@ -63,7 +64,7 @@ def train_tokenizer(
     backend, trainer = _untrained(algorithm, vocab_size, lowercase, list(tokens.values()))
     split = _Split(texts)
     try:
-        backend.train_from_iterator(split, trainer)
+        interruptibly(lambda: backend.train_from_iterator(split, trainer))
     except Exception as exc:  # the library raises bare Exception, for example where Unigram finds no seed
         raise TrainingError(f"the tokenizer cannot be trained on {split.trained:,} texts: {exc}") from exc
     if not split.trained:

@@ -21,6 +21,7 @@ from .tiles import keep_best
 
 # So many numbers, 100,000 rows of 384 dimensions, take one thread 6 ms to score: more than others take to start.
 THREADS_WORTH = 38_000_000
+HAMMING_PAIRS = 70_000_000  # compared in one call: half a second of one core, for which Ctrl-C has to wait
 
 
 def scan_codes(
@@ -122,5 +123,9 @@ def hamming_search(
     queries: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8], k: int
 ) -> tuple[npt.NDArray[np.int32], RowArray]:
     """Return the distances and positions of the k nearest bit strings of each query, as (Q, k) each, nearest first."""
-    distances, positions = faiss.knn_hamming(queries, np.ascontiguousarray(bits), k, variant="hc")
+    bits = np.ascontiguousarray(bits)
+    step = max(64, HAMMING_PAIRS // max(1, len(bits)))  # enough for all cores
+    blocks = [queries[start : start + step] for start in range(0, max(1, len(queries)), step)]
+    found = [faiss.knn_hamming(block, bits, k, variant="hc") for block in blocks]
+    distances, positions = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return distances, np.asarray(positions, np.int64)

@@ -135,6 +135,25 @@ def test_errors_cross_the_runner_as_they_are(tmp_path: Path) -> None:
     assert isinstance(result.exception, RecordError)
 
 
+@pytest.mark.parametrize(("patience", "found"), [(60.0, (0, b"went on\n")), (-1.0, (130, b""))])
+def test_ctrl_c_again_changes_nothing_at_once_and_later_ends_the_process(
+    patience: float, found: tuple[int, bytes]
+) -> None:
+    program = f"""
+import signal, cli.main
+cli.main.PATIENCE_SECONDS = {patience}
+signal.signal(signal.SIGINT, cli.main._interrupt)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    signal.raise_signal(signal.SIGINT)
+    print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == found
+    assert done.stderr == b""
+
+
 def test_a_reader_that_goes_away_early_is_no_error(tiny_model: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "a.txt"
     corpus.write_text("the dog runs\n" * 20_000, encoding="utf-8")

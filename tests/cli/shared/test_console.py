@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cli.shared.console import print_json
+from cli.shared import console
+from cli.shared.streams import StreamError
+from tests.conftest import REPOSITORY
 
 
 def test_results_reach_the_pipe_while_a_bar_runs_on_the_terminal(tiny_model: Path) -> None:
@@ -36,5 +40,37 @@ def test_results_reach_the_pipe_while_a_bar_runs_on_the_terminal(tiny_model: Pat
 
 
 def test_json_lines_hold_only_what_every_reader_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"score": float("nan"), "text": "half an emoji \ud83d"})
+    console.print_json({"score": float("nan"), "text": "half an emoji \ud83d"})
     assert capsys.readouterr().out == '{"score": null, "text": "half an emoji \\ud83d"}\n'
+
+
+def test_all_that_commands_print_passes_the_console() -> None:
+    """Elsewhere, a control character of a document would reach the terminal."""
+    past_it = re.compile(r"(?<![.\w])print\(|typer\.s?echo|Console\((?!width=)|sys\.std(out|err)\.write")
+    files = set((REPOSITORY / "cli").rglob("*.py")) - set((REPOSITORY / "cli" / "shared").iterdir())
+    assert [
+        f"{path.relative_to(REPOSITORY)}: {line}"
+        for path in sorted(files)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if past_it.search(line)
+    ] == []
+
+
+def test_lines_that_cannot_escape_a_letter_are_not_written_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "latin-1", "replace"))
+    console.write_exactly("q1 Q0 é 1 0.5 run\n")
+    with pytest.raises(StreamError, match=r"standard output is latin-1, which has no '数'. .* or use --json"):
+        console.write_exactly("q1 Q0 数 1 0.5 run\n")
+    sys.stdout.flush()
+    assert written.getvalue() == b"q1 Q0 \xe9 1 0.5 run\n"
+
+
+def test_tables_show_cells_as_they_are_but_for_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_table(("[a\x1b", "b"), [("x \x1b[31mred [bold]", "1"), ("\u202ey", "2")], title="t\x07 [i]")
+    shown = capsys.readouterr().out
+    for part in ("[a\ufffd", "x \ufffd[31mred [bold]", "\ufffdy", "t\ufffd [i]"):
+        assert part in shown
+    assert "\x1b" not in shown

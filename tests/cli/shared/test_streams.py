@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from tests.conftest import REPOSITORY
 
 PROGRAM = (sys.executable, "-c", "from cli.main import run; run()")
 FULL = "error: standard output cannot be written (No space left on device). Connect it to another file or a pipe\n"
@@ -119,18 +120,35 @@ def test_a_reader_that_is_gone_already_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_ctrl_c_ends_what_waits_for_a_silent_pipe(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("index build silent.txt -i i --model MODEL", "interrupted; what was committed is in i. Go on with"),
+        (
+            "encode silent.txt -o v.npy --model MODEL",
+            "interrupted after 0 texts; resume with the same command",
+        ),
+        ("train tokenizer silent.txt -o t", ""),
+    ],
+)
+def test_ctrl_c_ends_what_waits_for_a_silent_pipe(
+    command: str, message: str, tiny_model: Path, tmp_path: Path
+) -> None:
     silent = tmp_path / "silent.txt"
     os.mkfifo(silent)
+    words = [str(tiny_model) if word == "MODEL" else word for word in command.split()]
     process = subprocess.Popen(
-        [*PROGRAM, "index", "build", str(silent), "-i", str(tmp_path / "i"), "-m", str(tiny_model)],
+        [*PROGRAM, *words],
         stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )
     with silent.open("wb"):  # once the other side has opened it
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.decode().startswith("interrupted; what was committed")
+    assert stderr.decode().startswith(message)
+    assert b"Traceback" not in stderr
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """build(): what goes in, what is passed over, what is refused; and that a stopped build goes on where it was."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -149,6 +150,28 @@ def test_what_the_reader_raises_comes_through_and_earlier_commits_stay(tmp_path:
             last(index, broken(), commit_every=32)  # type: ignore[arg-type]  # a generator is an iterable
         assert len(index) >= 256
         assert list(verify(tmp_path / "i")) == []
+
+
+def test_a_build_that_ends_early_does_not_wait_for_what_is_being_embedded(tmp_path: Path) -> None:
+    begun, may_end, ended = Event(), Event(), Event()
+
+    def slow(texts: Sequence[str]) -> FloatArray:
+        begun.set()
+        may_end.wait(20)
+        ended.set()
+        return embed(texts)
+
+    def unreadable() -> Iterator[Document]:
+        yield from documents(20)
+        assert begun.wait(20)
+        raise RecordError("notes.jsonl:21: cannot be read")
+
+    with create(tmp_path / "i") as index:
+        with pytest.raises(RecordError):
+            list(build(index, unreadable(), embed=slow, commit_every=16))
+        assert not ended.is_set()
+        may_end.set()
+        assert ended.wait(20)
 
 
 def test_an_encoder_of_another_dimension_is_refused_with_both_shapes(tmp_path: Path) -> None:
