@@ -73,7 +73,8 @@ def estimate(
     module.train()
     optimizer = make_optimizer(journey.module, optim)
     tokens = flops = spent = 0.0
-    for step in range(measured_steps + 1):
+    for number in range(measured_steps + 1):
+        step = number % run.steps  # a short run has fewer
         _finish(ranks.device)
         started = time.perf_counter()
         with seeded(run.seed, step, ranks):
@@ -81,7 +82,7 @@ def estimate(
         optimizer.step()
         optimizer.zero_grad()
         _finish(ranks.device)
-        if step:
+        if number:
             spent += time.perf_counter() - started
             sums = ranks.total({"tokens": shares.tokens, "flops": shares.flops})
             tokens, flops = tokens + sums["tokens"], flops + sums["flops"]

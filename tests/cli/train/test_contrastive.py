@@ -140,11 +140,12 @@ def test_lists_of_positives_and_tables_without_a_header_are_training_data(
     assert "60 pairs (first = '1', second = '2')" in result.stderr
 
 
-def test_dry_run_writes_nothing(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [2, 8])  # the estimate makes more steps than the shorter run
+def test_dry_run_writes_nothing(steps: int, pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     command = ["train", "contrastive", str(pairs), "-m", str(tiny_model), "-o", str(tmp_path / "out"), *SMALL]
-    result = runner.invoke(app, [*command, "--set", "run.steps=8", "--dry-run", "--json"])
+    result = runner.invoke(app, [*command, "--set", f"run.steps={steps}", "--dry-run", "--json"])
     assert result.exit_code == 0, result.exception
-    assert json.loads(result.stdout)["steps"] == 8
+    assert json.loads(result.stdout)["steps"] == steps
     assert not (tmp_path / "out").exists()
 
 
