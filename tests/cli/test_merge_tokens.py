@@ -74,7 +74,7 @@ def test_an_index_keeps_its_share_and_refuses_another(model: Path, corpus: Path,
     assert rows_of(*build)[0]["unchanged"] == 2  # nothing said: its own
     assert rows_of("index", "add", corpus, "--index", index)[0]["unchanged"] == 2
     assert rows_of(*build, "--merge-tokens", "0.1")[0]["unchanged"] == 2
-    hit = rows_of("search", index, LONG, "--top-k", "1")[0]
+    hit = rows_of("search", index, LONG, "--top-k", "1", "--mode", "dense")[0]
     assert hit["id"] == "long"
     assert hit["score"] == pytest.approx(1, abs=1e-5)  # the query's tokens are merged alike
     for share in ("0", "0.2"):
