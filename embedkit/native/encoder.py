@@ -229,10 +229,11 @@ class NativeEncoder:
         """Make the workspaces large enough."""
         if rows <= self._capacity[0] and length <= self._capacity[1]:
             return
-        self._capacity = (max(rows, self._capacity[0], CHUNK_TOKENS), max(length, self._capacity[1]))
-        self._workspaces = []
-        size = load_library().embedkit_workspace_bytes(ctypes.byref(self._model.structure), *self._capacity)
+        capacity = (max(rows, self._capacity[0], CHUNK_TOKENS), max(length, self._capacity[1]))
+        size = load_library().embedkit_workspace_bytes(ctypes.byref(self._model.structure), *capacity)
+        self._workspaces, self._capacity = [], (0, 0)  # and so it stays where memory does not suffice
         self._workspaces = [aligned_bytes(size) for _ in range(self.threads)]
+        self._capacity = capacity
 
 
 def starts_of(lengths: Int64) -> Int64:

@@ -81,6 +81,23 @@ def test_ctrl_c_while_threads_compute_harms_neither_memory_nor_what_is_encoded_n
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_want_of_memory_leaves_an_encoder_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_unless_native("fp32")
+    encoder = make("fp32", threads=2)
+    few, many = random_tokens(BERT, [3]), random_tokens(BERT, [200] * 4)
+    expected = encoder.hidden_states(*few)
+
+    def refuse(size: int) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("embedkit.native.encoder.aligned_bytes", refuse)
+        with pytest.raises(MemoryError):
+            encoder.hidden_states(*many)
+    np.testing.assert_array_equal(encoder.hidden_states(*few), expected)
+    np.testing.assert_array_equal(encoder.hidden_states(*many), make("fp32").hidden_states(*many))
+
+
 def test_chunks_are_whole_sequences_and_share_the_work() -> None:
     """60 + 60 + 60 fit into 192 tokens, a fourth 60 does not; 400 is a chunk of its own."""
     assert CHUNK_TOKENS == 192
