@@ -212,9 +212,9 @@ class _Sides:
     def _search(self, side: str, test: RetrievalSet) -> tuple[Run, str]:
         """Search the set as `evaluate retrieval` does."""
         from embedkit.evaluation.retrieval import STANDARD_METRICS
-        from embedkit.pipelines.collection_cache import cache_folder
         from embedkit.pipelines.collections import Place
         from embedkit.pipelines.measuring import Job
+        from embedkit.storage.cache import cache_folder
 
         is_words = side.lower() == "bm25"
         mode: Mode = "text" if is_words else "hybrid" if side.endswith(":hybrid") else "dense"

@@ -127,8 +127,8 @@ class Judged:
 
     def place(self, computing: options.ComputingOptions) -> Place:
         """Say where the collections are searched."""
-        from embedkit.pipelines.collection_cache import cache_folder
         from embedkit.pipelines.collections import Place
+        from embedkit.storage.cache import cache_folder
 
         device = "cuda" if computing.device == "cuda" else None
         return Place(cache_folder(self.cache_dir), self.index, device)

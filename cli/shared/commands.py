@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperCommand
 
 from embedkit.models import RERANKER, SHIPPED
+from embedkit.pipelines.models import MAXSIM
 
-MAXSIM = "maxsim"  # what `embedkit.pipelines.models` takes in place of a reranker
 COMMON = "Options"  # the panel of options that name no other
 
 

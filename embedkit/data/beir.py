@@ -33,6 +33,12 @@ class RetrievalSet:
     files: tuple[Path, ...]
 
 
+def folder_and_split(source: str) -> tuple[str, str]:
+    """Part FOLDER[:SPLIT] into its halves; what is there under its whole name has no split."""
+    folder, _, split = source.partition(":") if not Path(source).exists() else (source, "", "")
+    return folder, split
+
+
 def load_retrieval_set(folder: str | Path, *, split: str = "test") -> RetrievalSet:
     """Read the queries and judgements of a folder; each file may be plain, `.zst` or `.gz`.
 

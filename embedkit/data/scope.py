@@ -8,25 +8,35 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from embedkit.data.paths import STDIN
+
 
 def scope_of(inputs: Sequence[str]) -> Callable[[str], bool]:
     """Return what tells whether the source of a document is one of these files, lies in one of these folders or matches.
 
-    A source is the resolved path of a file, or "stdin". One that is relative was stored by an earlier version: it is taken
-    as seen from the current folder.
+    A source is as `resolved_source` returns it, or as an earlier version stored it.
     """
     tests = [_scope_of_one(name) for name in inputs]
 
     def within(source: str) -> bool:
-        if source and source != "stdin" and not os.path.isabs(source):  # noqa: PTH117 (a stored name)
-            source = Path(source).resolve().as_posix()
-        return any(test(source) for test in tests)
+        resolved = resolved_source(source)
+        return any(test(resolved) for test in tests)
 
     return within
 
 
+def resolved_source(source: str) -> str:
+    """Return the stored source of a document, which is the resolved path of a file, "stdin" or "".
+
+    One that is relative was stored by an earlier version: it is taken as seen from the current folder.
+    """
+    if not source or source == "stdin" or os.path.isabs(source):  # noqa: PTH117 (a stored name)
+        return source
+    return Path(source).resolve().as_posix()
+
+
 def _scope_of_one(name: str) -> Callable[[str], bool]:
-    if name == "-":
+    if name == STDIN:
         return lambda source: source == "stdin"
     if glob.has_magic(name) and not Path(name).exists():
         parts = Path(name).parts

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 
 import numpy as np
 
 from embedkit.encoding.encoder import Encoder
+from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.inference.sample import SAMPLE_TEXTS
 from embedkit.retrieval.noise import CosineNoise
 from embedkit.storage.cache import keep_note, read_note
-from embedkit.storage.hashing import canonical_json
+from embedkit.storage.hashing import json_digest
 
 # Longer ones take most of the time, and change the mean and the deviation by less than .01.
 MAX_CHARACTERS = 250
@@ -24,7 +24,7 @@ def cosine_noise(encoder: Encoder) -> CosineNoise:
     No two of them are about one thing. It is kept in the cache under the model's fingerprint.
     """
     about = {"model": encoder.fingerprint, "texts": SAMPLE_TEXTS, "characters": MAX_CHARACTERS}
-    note = f"noise/{hashlib.sha256(canonical_json(about).encode('utf-8')).hexdigest()[:16]}.json"
+    note = f"noise/{json_digest(about)[:16]}.json"
     known = _read(note)
     if known is None:
         known = _measure(encoder)
@@ -34,10 +34,7 @@ def cosine_noise(encoder: Encoder) -> CosineNoise:
 
 def _measure(encoder: Encoder) -> CosineNoise:
     texts = [text for text in SAMPLE_TEXTS if len(text) <= MAX_CHARACTERS]
-    queries, documents = (
-        vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        for vectors in (encoder.encode_queries(texts), encoder.encode_documents(texts))
-    )
+    queries, documents = map(normalize, (encoder.encode_queries(texts), encoder.encode_documents(texts)))
     cosines = (queries @ documents.T)[~np.eye(len(texts), dtype=bool)]  # (N * (N - 1),)
     return CosineNoise(float(cosines.mean()), float(cosines.std()))
 

@@ -194,7 +194,7 @@ class NativeEncoder:
     ) -> None:
         order = np.argsort(-lengths, kind="stable")
         chunks = cut(lengths[order], self.threads)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        starts = starts_of(lengths)
         sizes = starts_of(lengths[order])[chunks]
         self._reserve(int(np.diff(sizes).max()), int(lengths.max()))
         batch = Batch(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedkit.storage.cache import cache_folder as cache_folder  # where the collections lie
 from embedkit.storage.files import write_text
 from embedkit.storage.hashing import file_hash
 

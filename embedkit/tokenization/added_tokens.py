@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from embedkit.errors import CheckpointError
-from embedkit.tokenization.classes import USUAL_TOKENS, special_token
+from embedkit.tokenization.classes import USUAL_TOKENS, read_json, special_token
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -130,12 +130,7 @@ def _number(value: Any, where: Path) -> int:  # Any: whatever JSON holds
 
 
 def _read_object(path: Path) -> Json:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as exc:
-        raise CheckpointError(
-            f"{path}: not JSON ({exc}). Copy the file again from where the model came from"
-        ) from exc
+    content = read_json(path)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: holds a JSON {type(content).__name__}; it must be an object. Copy it again"

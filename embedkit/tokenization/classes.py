@@ -6,6 +6,7 @@ A class of this table normalizes, splits and frames a text by its own rules and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,20 @@ def _template(
         return processors.BertProcessing(sep, cls)
     prefix = _flag(config, "add_prefix_space", False) and name in BYTE_LEVEL
     return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=prefix)
+
+
+def read_json(path: Path) -> Any:  # Any: whatever JSON holds
+    """Read a JSON file of a tokenizer.
+
+    Raises:
+        CheckpointError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise CheckpointError(
+            f"{path}: not JSON ({exc}). Copy the file again from where the model came from"
+        ) from exc
 
 
 def _end_token(

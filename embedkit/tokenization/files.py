@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from tokenizers import decoders, models
 
 from embedkit.errors import CheckpointError
 from embedkit.tokenization.added_tokens import add_tokens
-from embedkit.tokenization.classes import BYTE_LEVEL, USUAL_TOKENS, WORD_PIECE, apply_class
+from embedkit.tokenization.classes import BYTE_LEVEL, USUAL_TOKENS, WORD_PIECE, apply_class, read_json
 
 Json = dict[str, Any]  # Any: whatever JSON holds
 
@@ -117,11 +116,7 @@ def _token(entry: Any) -> str | None:
 
 def _read_json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as exc:
-        raise CheckpointError(
-            f"{path}: not JSON ({exc}). Copy the file again from where the model came from"
-        ) from exc
     return content if isinstance(content, dict) else {}

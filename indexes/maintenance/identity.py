@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from embedkit.data.scope import resolved_source
 
 from ..storage.documents import find_documents
 from ..store import Index
@@ -24,19 +25,14 @@ class FileNames:
             name, colon, line = doc_id.rpartition(":")
             called = name if colon and line.isdigit() and source.endswith(Path(name).name) else doc_id
             if source.endswith(Path(called).name):  # else the ids are the documents' own
-                self._names[_resolved(source)] = called
+                self._names[resolved_source(source)] = called
 
     def __call__(self, path: Path) -> str:
         """Return what a file is called in ids."""
         source, spelled = path.resolve().as_posix(), path.as_posix()
         if source not in self._names:
             held = find_documents(self._index.database, [spelled, f"{spelled}:1"])
-            others = {_resolved(other) for _, _, other in held.values()} - {source}
+            others = {resolved_source(other) for _, _, other in held.values()} - {source}
             taken = others or spelled in self._names.values()
             self._names[source] = source if taken else spelled
         return self._names[source]
-
-
-def _resolved(source: str) -> str:
-    """Return the path of a stored source; an earlier version stored it relative to where its user was."""
-    return source if os.path.isabs(source) or source == "stdin" else Path(source).resolve().as_posix()  # noqa: PTH117

@@ -11,6 +11,7 @@ from embedkit.training.engine.recipes import (
     ModelRecipe,
     OptimRecipe,
     RunRecipe,
+    check_below_one,
     check_encoder_run,
     check_held_out,
     check_least,
@@ -46,8 +47,7 @@ class StudentRecipe:
                 f"folder is {self.folder!r}; that student has its shape, so only dropout can be set beside it"
             )
         check_least(self, 0, "prune_below")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        check_below_one(self, "dropout")
         if self.intermediate_size is not None and (self.intermediate_size < 1 or not self.layers):
             raise ValueError(
                 f"intermediate_size is {self.intermediate_size}; it must be at least 1, and goes with layers of the teacher"

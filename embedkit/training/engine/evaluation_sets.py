@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.data.beir import load_retrieval_set
+from embedkit.data.beir import folder_and_split, load_retrieval_set
 from embedkit.data.qrels import Qrels, Run, find_unknown
 from embedkit.data.reading import read_documents
 from embedkit.data.records import Document, titled_text
@@ -18,6 +18,7 @@ from embedkit.evaluation.identical_ids import queries_are_documents, without_ide
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.evaluation.similarity import evaluate_similarity, read_scored_pairs
+from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.storage.hashing import file_hash
 
 Floats = NDArray[np.float32]
@@ -68,7 +69,7 @@ def load_evaluation_set(source: str) -> EvaluationSet:
     Raises:
         RecordError, EvaluationError: a file is missing or holds something else.
     """
-    folder, _, split = source.partition(":") if not Path(source).exists() else (source, "", "")
+    folder, split = folder_and_split(source)
     if not Path(folder).is_dir():
         path = Path(source)
         name = f"{path.absolute().parent.name}/{path.name.partition('.')[0]}"
@@ -116,14 +117,15 @@ def search(
 ) -> dict[str, dict[str, float]]:
     """Find the `k` nearest documents of each query, by cosine, exactly; returns a run as in TREC."""
     doc_ids = list(documents)
-    vectors = unit(embed(list(documents.values()), "document"))
-    wanted = unit(embed(list(queries.values()), "query"))
+    vectors = normalize(embed(list(documents.values()), "document"))
+    wanted = normalize(embed(list(queries.values()), "query"))
+    query_ids = list(queries)
     run: dict[str, dict[str, float]] = {}
     for start in range(0, len(wanted), 256):  # 256 x N scores at a time
         scores = wanted[start : start + 256] @ vectors.T
         count = min(k, scores.shape[1])
         best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-        for query_id, row, columns in zip(list(queries)[start : start + 256], scores, best, strict=True):
+        for query_id, row, columns in zip(query_ids[start : start + 256], scores, best, strict=True):
             run[query_id] = {doc_ids[i]: float(row[i]) for i in columns}
     return run
 
@@ -132,12 +134,6 @@ def row_cosines(one: Floats, other: Floats) -> Floats:
     """Return the cosine of each row with its partner: (N, E), (N, E) -> (N,)."""
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     result: Floats = np.einsum("ne,ne->n", one, other) / np.maximum(lengths, 1e-12)
-    return result
-
-
-def unit(vectors: Floats) -> Floats:
-    """Scale each row to unit length; a zero row stays zero."""
-    result: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return result
 
 

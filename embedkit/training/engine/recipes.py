@@ -38,10 +38,16 @@ def check_held_out(share: float) -> None:
         raise ValueError(f"held_out is {share}; it must be above 0 and below 1")
 
 
-def _share(recipe: object, *names: str) -> None:
+def check_below_one(recipe: object, *names: str) -> None:
+    """Hold fields of a recipe within 0 (included) and 1 (not included); None is no value.
+
+    Raises:
+        ValueError: one is outside.
+    """
     for name in names:
-        if not 0 <= getattr(recipe, name) < 1:
-            raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least 0 and below 1")
+        value = getattr(recipe, name)
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,7 @@ class OptimRecipe:
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
         check_least(self, 0, "warmup_steps", "weight_decay", "max_grad_norm", "eps")
-        _share(self, "beta1", "beta2")
+        check_below_one(self, "beta1", "beta2")
         for name in ("decay_share", "final_lr"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
@@ -101,7 +107,7 @@ class RunRecipe:
     def __post_init__(self) -> None:
         check_least(self, 1, "steps", "evaluate_every", "save_every", "keep_last", "accumulate", "patience")
         check_least(self, 0, "seed")
-        _share(self, "ema_decay")
+        check_below_one(self, "ema_decay")
 
 
 def check_encoder_run(run: RunRecipe) -> None:
@@ -137,7 +143,7 @@ class ModelRecipe:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _share(self, "dropout")
+        check_below_one(self, "dropout")
         if self.initializer_range <= 0:
             raise ValueError(f"initializer_range is {self.initializer_range}; it must be above 0")
         self.config(vocab_size=1, pad_token_id=0)  # checks the sizes
@@ -184,7 +190,7 @@ class TextRecipe:
         check_least(self, 8, "sequence_length", "short_length")
         check_least(self, 1, "length_step", "evaluate_tokens", "batch_warmup_tokens")
         check_least(self, 0, "short_steps", "batch_warmup_steps")
-        _share(self, "held_out")
+        check_below_one(self, "held_out")
         if self.held_out == 0:
             raise ValueError("held_out is 0; some documents must be kept for evaluation, such as 0.01")
         if self.batch_tokens < self.sequence_length:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.records import Hit, titled_text
+from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.retrieval.retriever import search_directed
-from embedkit.training.engine.evaluation_sets import unit
 
 Floats = NDArray[np.float32]
 # Vectors of texts kept from one window of queries to the next: 150 MB of 384 dimensions.
@@ -33,7 +33,7 @@ class CosineMeasure:
 
     def search(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
         """Find the hits of some queries; what was remembered of earlier ones is forgotten."""
-        vectors = unit(self._embed_queries(queries))
+        vectors = normalize(self._embed_queries(queries))
         self._queries = dict(zip(queries, vectors, strict=True))
         found = search_directed(vectors, lambda some: self._find(some, depth))
         pairs = zip(queries, found, strict=True)
@@ -49,7 +49,7 @@ class CosineMeasure:
         distinct = dict.fromkeys(text for _, text in missing)
         new = [text for text in distinct if text not in self._vectors]
         if new:
-            self._vectors.update(zip(new, unit(self._embed_documents(new)), strict=True))
+            self._vectors.update(zip(new, normalize(self._embed_documents(new)), strict=True))
         for query, text in missing:
             self._scores[query, text] = float(self._queries[query] @ self._vectors[text])
         for text in list(islice(self._vectors, max(0, len(self._vectors) - MAX_REMEMBERED))):

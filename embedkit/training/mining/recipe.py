@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from embedkit.training.engine.recipes import check_least
+from embedkit.training.engine.recipes import check_below_one, check_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,7 @@ class MiningRecipe:
             raise ValueError(
                 f"ranks are {self.first_rank} to {self.last_rank}; they must start at 1 or later and not end before they start"
             )
-        if self.relative_margin is not None and not 0 <= self.relative_margin < 1:
-            raise ValueError(f"relative_margin is {self.relative_margin}; it must be at least 0 and below 1")
+        check_below_one(self, "relative_margin")
 
     @property
     def compares(self) -> bool:

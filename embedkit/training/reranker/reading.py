@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.data.beir import folder_and_split
 from embedkit.data.formats import format_of
 from embedkit.data.paths import expand_inputs
 from embedkit.errors import RecordError
@@ -59,7 +60,7 @@ def _described(lists: RankedLists) -> str:
 
 
 def _read(source: str, columns: Mapping[Role, str], classes: bool) -> RankedLists:
-    folder = source.partition(":")[0] if not Path(source).exists() else source
+    folder, _ = folder_and_split(source)
     given = dict(columns)
     if not (Path(folder) / "qrels").is_dir():
         where, first = next(_rows(source), (source, {}))

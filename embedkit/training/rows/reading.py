@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from embedkit.data.beir import folder_and_split
 from embedkit.data.records import ReadOptions
 from embedkit.errors import RecordError
 from embedkit.training.rows.collector import Collector
@@ -35,7 +36,7 @@ def read_examples(
         RecordError: a file or row cannot be read, a column is missing, a text is empty, a number is none or not finite,
             or all rows are of one class, or scores look like votes; the message names the place.
     """
-    folder, _, split = source.partition(":") if not Path(source).exists() else (source, "", "")
+    folder, split = folder_and_split(source)
     if (Path(folder) / "qrels").is_dir():
         return _check(read_retrieval_rows(Path(folder), split, kinds, purpose))
     read = read or ReadOptions()
