@@ -8,6 +8,8 @@ PARITY := $(VENV)/.installed-parity
 # Of `make gpu`, which installs nothing: the Python whose torch finds the GPU, and where the results go.
 GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 OUT ?= gpu-results
+# Processes that share the tests: most of them keep one core busy.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format test-parity bench gpu clean
@@ -45,10 +47,10 @@ format: $(INSTALLED)  ## format the code and apply lint fixes
 	$(BIN)/ruff check --fix .
 
 test: $(INSTALLED)  ## run the default tests: no network, no GPU, no reference libraries
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-parity: $(PARITY)  ## compare with reference libraries; real data and slow tests
-	$(BIN)/python -m pytest -m "(parity or slow) and not gpu"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(parity or slow) and not gpu"
 
 bench: $(PARITY)  ## run the benchmarks side by side with other libraries
 	for name in encode pairs rerank pretrain contrastive models; do $(BIN)/python benchmarks/$$name.py || exit 1; done

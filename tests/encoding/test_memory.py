@@ -16,9 +16,9 @@ ALLOWED_BYTES = 100e6
 
 PROGRAM = """
 import resource, sys
-from cli.main import run
+from cli.main import app
 try:
-    run()
+    app()
 except SystemExit as exc:
     code = exc.code
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

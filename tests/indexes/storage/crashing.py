@@ -14,13 +14,19 @@ COUNT = 120
 
 def main(folder: Path, work: str) -> None:
     index = Index.open(folder, writable=True) if (folder / "index.sqlite").exists() else create(folder)
-    print("ready", flush=True)
+    tell("ready")
     if work == "build":
         for report in build(index, documents(COUNT), embed=embed, commit_every=8):
-            print("committed", report.passages, flush=True)
+            tell(f"committed {report.passages}")
     else:
         change(index)
-    print("done", flush=True)
+    tell("done")
+
+
+def tell(line: str) -> None:
+    """Print a line by one write, which no kill can cut in two, also where Python's output is unbuffered."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def change(index: Index) -> None:
@@ -30,7 +36,7 @@ def change(index: Index) -> None:
         for start in range(0, COUNT, 40):
             part = docs[start : start + 40]
             index.add(part, embed([f"{doc.title} {doc.text}" for doc in part]))
-        print("committed", round_number, flush=True)
+        tell(f"committed {round_number}")
         index.delete([doc.doc_id for doc in docs[:60:2]])
         for _ in compact(index):
             pass
