@@ -29,6 +29,7 @@ from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.extras import load_extra
 from embedkit.inference.precision import cosines
+from embedkit.storage.files import atomic_file
 
 DEPTH = 100
 Float32 = NDArray[np.float32]
@@ -91,7 +92,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         points = [row for row in rows if row["with"].startswith(("all tokens", name))]
         x, y = ([row[column] for row in points] for column in ("speedup", "nDCG@10"))
         lines.append((f"{name} tokens" if name == "merging" else "reading fewer tokens", x, y))
-    drawing.save_lines(lines, path, x_label="speedup over all tokens", y_label="nDCG@10 on SciFact")
+    with atomic_file(path) as stream:
+        drawing.save_lines(
+            lines, stream, name=path.name, x_label="speedup over all tokens", y_label="nDCG@10 on SciFact"
+        )
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,12 +51,12 @@ class JudgedRuns:
     split: Split = "test"
     qrels: Annotated[
         Path | None,
-        typer.Option("--qrels", metavar="FILE", help="Judgments of two runs.", show_default=False),
+        typer.Option("--qrels", metavar="FILE", help="Judgements of two runs.", show_default=False),
     ] = None
     ignore_identical_ids: IdenticalIds = None
     cache_dir: CacheDir = None
     metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What to compare.")] = "ndcg@10"
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the resampling.")] = 0
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the resampling.")] = 0
 
 
 @grouped
@@ -83,7 +84,7 @@ def compare(
     worse and better with the top hits of both.
     """
     from embedkit.data.beir import load_retrieval_set
-    from embedkit.evaluation.compare import add_texts, wanted_documents
+    from embedkit.evaluation.compare import add_texts, compare_runs, wanted_documents
     from embedkit.evaluation.compare_html import render_html
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.storage.files import write_text
@@ -97,10 +98,8 @@ def compare(
     else:
         sides = _Sides(test, judged, computing, printing.quiet, _ignored(test, judged))
         (first, second), names = sides.runs((a, b))
-        from embedkit.evaluation.compare import compare_runs
-
         comparison = compare_runs(
-            sides.qrels(),
+            sides.qrels,
             first,
             second,
             metric=metric,
@@ -179,6 +178,7 @@ class _Sides:
     quiet: bool
     ignore_identical_ids: bool | None
 
+    @cached_property
     def qrels(self) -> Qrels:
         from embedkit.data.trec import read_qrels
 
@@ -201,7 +201,7 @@ class _Sides:
         if not _is_system(side):
             from embedkit.evaluation.identical_ids import of_run
 
-            run, _, notes = of_run(self.qrels(), read_run(side), wanted=self.ignore_identical_ids)
+            run, _, notes = of_run(self.qrels, read_run(side), wanted=self.ignore_identical_ids)
             for text in notes if not self.ignore_identical_ids else ():  # else it is said already
                 console.note(f"note: {label}: {text}")
             return run, label.removesuffix(".trec")
@@ -223,7 +223,7 @@ class _Sides:
             models=[] if is_words else [Path(side.removesuffix(":hybrid"))],
             modes=[mode],
             metrics=STANDARD_METRICS,
-            place=Place(cache_folder(self.judged.cache_dir)),
+            place=Place(cache_folder(self.judged.cache_dir), device=self.computing.index_device),
             command=console.command_words(),
             computing=self.computing,
             ignore_identical_ids=self.ignore_identical_ids,

@@ -18,7 +18,7 @@ PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cp
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Tell versions, processor features, threads, devices, which number formats are fast here, folders and disk.
+    """Report versions, processor features, threads, devices, which number formats are fast here, folders and disk.
 
     The rates are of a matrix product of BERT's shape, the best of several: encoding cannot be faster than that. The backends
     are what computes a BERT in each number format on this processor, and the kernels embedkit's own, which are the fastest.

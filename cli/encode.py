@@ -142,7 +142,7 @@ def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
         console.note(
             f"interrupted after {report.texts:,} texts; resume with the same command:\n  {console.command_line()}"
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(console.INTERRUPTED) from None
     _summarize(report, job.encoder, str(output), as_json=printing.as_json)
 
 

@@ -35,9 +35,8 @@ COMMANDS = {
     "recipes": "List, show and copy the training recipes that come with the package.",
     "mine": "Find documents that are near a query and are no answer to it: training on them teaches the most.",
     "fill-mask": "Predict the token at each [MASK].",
-    "doctor": "Tell versions, processor features, threads, devices, which number formats are fast here, folders and disk.",
+    "doctor": "Report versions, processor features, threads, devices, which number formats are fast here, folders and disk.",
 }
-INTERRUPTED = 130
 PATIENCE_SECONDS = 1.0  # for what was interrupted to say how to go on; files and indexes survive any end
 # Those whose --rerank may stand without a value.
 WITH_RERANKER = ("search", "mine")
@@ -146,7 +145,7 @@ def run() -> NoReturn:
     open_standard_streams()
     code = _exit_code()
     drop_output()
-    if code == INTERRUPTED or any(thread.daemon for thread in threading.enumerate()):
+    if code == console.INTERRUPTED or any(thread.daemon for thread in threading.enumerate()):
         # Python would wait for threads that still compute, and abort where one waits for more of standard input.
         os._exit(code)
     sys.exit(code)
@@ -158,7 +157,7 @@ def _interrupt(number: int, frame: object) -> None:
 
     def again(number: int, frame: object) -> None:
         if monotonic() - first > PATIENCE_SECONDS:
-            os._exit(INTERRUPTED)
+            os._exit(console.INTERRUPTED)
 
     signal.signal(signal.SIGINT, again)
     raise KeyboardInterrupt
@@ -176,7 +175,7 @@ def _exit_code() -> int:
     except ReaderGoneError:
         return 0
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return console.INTERRUPTED
     except EmbedkitError as exc:
         console.note(f"error: {exc}")
         return 1

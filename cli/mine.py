@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from embedkit.models import RERANKER
+from embedkit.pipelines.models import MAXSIM
 
 from .shared import console, models, options
 from .shared.groups import grouped
@@ -58,7 +59,7 @@ class Picking:
     ] = None
     no_margin: Annotated[bool, typer.Option("--no-margin", help="Compare no scores.")] = False
     pick: Annotated[Pick, typer.Option("--pick", help="Take the nearest, or any of the window.")] = "top"
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --pick random.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --pick random.")] = 0
 
     def recipe(self, *, by_words: bool) -> MiningRecipe:
         """Return the recipe, or end with wrong usage; words alone have no cosines that a margin could compare."""
@@ -138,6 +139,10 @@ def mine(
     from embedkit.training.rows.columns import parse_columns
     from embedkit.training.rows.reading import read_examples
 
+    if rerank == MAXSIM:
+        raise typer.BadParameter(
+            "--rerank maxsim: mining compares the scores of a cross-encoder; name one, or leave --rerank out"
+        )
     recipe = picking.recipe(by_words=by == "text" and rerank is None)
     rows = read_examples(
         data, columns=parse_columns(column or []), kinds=("triplets", "pairs"), purpose="mining"
@@ -157,8 +162,8 @@ def mine(
             for report in reports:
                 bar.update(report.done / report.total, f"{report.done:,} of {report.total:,} rows")
     except KeyboardInterrupt:
-        console.note(f"stopped; resume with:\n  {console.command_line().replace(' --resume', '')} --resume")
-        raise typer.Exit(130) from None
+        console.note(f"stopped; resume with:\n  {console.resume_line()}")
+        raise typer.Exit(console.INTERRUPTED) from None
     finally:
         index.close()
     _show(audit(output, examples=examples), as_json=printing.as_json)

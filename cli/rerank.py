@@ -217,7 +217,7 @@ def rerank(
         return
     choice = reranker.choice if isinstance(reranker, CrossEncoder) else reranker.encoder.choice
     models.say_choice(choice, quiet=printing.quiet)
-    tally = _Tally(depth.top_k, blend=depth.rerank_weight is not None)
+    tally = _Tally(blend=depth.rerank_weight is not None)
     answers = answer(
         reranker,
         requests,
@@ -254,10 +254,10 @@ def _lines(name: str) -> Iterator[Request]:
 class _Tally:
     """What to say at the end: how much was scored, what was not, and where nothing could be."""
 
-    def __init__(self, top_k: int | None, *, blend: bool) -> None:
+    def __init__(self, *, blend: bool) -> None:
         """`blend` says that the first stage's part was asked for, and not only what the model's folder says."""
         self.queries = self.scored = self.beyond = self.empty = self.alone = 0
-        self._top_k, self._blend = top_k, blend
+        self._blend = blend
 
     def count(self, answers: Iterable[Answer]) -> Iterator[Answer]:
         for reply in answers:

@@ -35,6 +35,11 @@ class Computing:
     backend: WantedRuntime = "auto"
     force_precision: bool = False  # take a half precision even where the processor emulates it
 
+    @property
+    def index_device(self) -> str | None:
+        """The device as `Index.open` takes it: an index is searched by the CPU unless a GPU was asked for."""
+        return "cuda" if self.device == "cuda" else None
+
 
 def __getattr__(name: str) -> Any:  # Any: whatever the name stands for
     if name == "Float32":

@@ -17,7 +17,7 @@ from .search.ann_file import AnnFile
 from .search.conditions import condition_of
 from .search.searcher import Searcher
 from .search.snapshot import Snapshot
-from .search.text import filtered_documents, text_limit
+from .search.text import filtered_documents, text_limits
 from .storage.codes import FloatArray
 from .storage.commit import WHOLE, Addition, Change, Writer, prepare_vectors
 from .storage.database import Database
@@ -313,4 +313,4 @@ class Index:
     def text_limits(self, queries: Sequence[str]) -> list[float]:
         """Return for each query what the scores of `search_text` cannot exceed here; 0 where it has no words."""
         with reading(self.database.path):
-            return [text_limit(self.database, query, len(self)) for query in queries]
+            return text_limits(self.database, queries, len(self))

@@ -11,7 +11,7 @@ import typer
 
 from embedkit.types import Precision, WantedRuntime
 
-from ..evaluate.output import AsMarkdown
+from ..evaluate.output import Tables
 from ..shared import console, models, options
 from ..shared.groups import grouped
 
@@ -99,8 +99,7 @@ def bench(
             "--plot", metavar="FILE", help="Draw texts/s by length (.png, .svg, .pdf).", show_default=False
         ),
     ] = None,
-    as_markdown: AsMarkdown = False,
-    printing: options.Printing,
+    printing: Tables,
 ) -> None:
     """Measure encoding, search and cold start with your model on this machine.
 
@@ -108,24 +107,24 @@ def bench(
     """
     from embedkit.extras import load_extra
     from embedkit.pipelines.models import or_default
+    from embedkit.storage.files import atomic_file
 
-    if printing.as_json and as_markdown:
-        raise typer.BadParameter("--json and --markdown exclude each other")
     drawing = load_extra("plot", purpose=f"drawing {plot}") if plot is not None else None
     encoding, encoder = _measure_encoding(or_default(model), encodings, quiet=printing.quiet)
     latencies = _measure_search(encoder, index, vectors, quiet=printing.quiet)
-    if printing.as_json or (console.wants_json(printing.as_json) and not as_markdown):
+    if console.wants_json(printing.as_json) and not printing.as_markdown:
         _print_json(encoding, latencies, encoder.folder.name)
     else:
         models.say_names(encoder.folder.name)
-        _print_tables(encoding, latencies, as_markdown=as_markdown)
+        _print_tables(encoding, latencies, as_markdown=printing.as_markdown)
     if drawing is not None and plot is not None:
         lines = [
             (f"{each.backend} {each.precision}, batch {size}", *_points(each.found, size))
             for each in encoding
             for size in dict.fromkeys(found.batch for found in each.found)
         ]
-        drawing.save_lines(lines, plot, x_label="tokens in a text", y_label="texts/s")
+        with atomic_file(plot) as stream:
+            drawing.save_lines(lines, stream, name=plot.name, x_label="tokens in a text", y_label="texts/s")
         console.note(f"wrote {plot}")
 
 

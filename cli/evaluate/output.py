@@ -47,10 +47,20 @@ IdenticalIds = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Showing(options.Printing):
-    """How results are shown, and where they are saved."""
+class Tables(options.Printing):
+    """How tables are shown."""
 
     as_markdown: AsMarkdown = False
+
+    def __post_init__(self) -> None:
+        if self.as_json and self.as_markdown:
+            raise ValueError("--json and --markdown exclude each other")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Showing(Tables):
+    """How results are shown, and where they are saved."""
+
     save: Save = None
 
 
@@ -64,8 +74,6 @@ def present(
     """Print evaluations and what is odd about them; write them where asked. `runs` go by the name of a result's file."""
     from embedkit.evaluation.results import tabulate, to_markdown
 
-    if showing.as_json and showing.as_markdown:
-        raise typer.BadParameter("--json and --markdown exclude each other")
     table = tabulate(evaluations, metrics)
     if showing.as_markdown:
         console.say(to_markdown(table).rstrip("\n"))

@@ -42,5 +42,5 @@ def watch(job: Job, *, quiet: bool) -> list[Measured]:
         except KeyboardInterrupt:
             shown.close()
             console.note(f"interrupted; resume with the same command:\n  {console.command_line()}")
-            raise typer.Exit(130) from None
+            raise typer.Exit(console.INTERRUPTED) from None
     return in_order(job, found)

@@ -130,8 +130,7 @@ class Judged:
         from embedkit.pipelines.collections import Place
         from embedkit.storage.cache import cache_folder
 
-        device = "cuda" if computing.device == "cuda" else None
-        return Place(cache_folder(self.cache_dir), self.index, device)
+        return Place(cache_folder(self.cache_dir), self.index, computing.index_device)
 
 
 @dataclass(frozen=True, kw_only=True)

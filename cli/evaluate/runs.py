@@ -53,6 +53,8 @@ def run(
 
     shown = chosen_metrics(metric, [str(each) for each in STANDARD_METRICS])
     judgements = read_qrels(qrels)
+    # The run is the system, not the data: two runs on the same judgements compare.
+    provenance = collect_provenance(command=console.command_words(), data=[qrels])
     evaluations = []
     for path, name in zip(runs, labels(runs), strict=True):
         given, ignored, notes = of_run(
@@ -65,8 +67,7 @@ def run(
                 system=name,
                 dataset=qrels.name,
                 values=result.means,
-                # The run is the system, not the data: two runs on the same judgements compare.
-                provenance=collect_provenance(command=console.command_words(), data=[qrels]),
+                provenance=provenance,
                 counts={"queries": result.num_queries, **ignored},
                 notes=(*notes, *result.notes()),
                 per_query=result.per_query,

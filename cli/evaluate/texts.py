@@ -145,7 +145,9 @@ def clustering(
     *,
     model: Models = None,
     columns: Columns = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the first centres of k-means.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Seed of the first centres of k-means.")
+    ] = 0,
     computing: options.ComputingOptions,
     showing: Showing,
 ) -> None:

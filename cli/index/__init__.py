@@ -181,7 +181,7 @@ def stats(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Tell what an index holds: documents, vectors, bytes, kind, recall, encoder."""
+    """Show what an index holds: documents, vectors, bytes, kind, recall, encoder."""
     index = located.path
     from indexes import stats as index_stats
 
@@ -205,7 +205,7 @@ def stats(
                 stream,
                 name=plot.name,
                 x_label="recall@10",
-                y_label="queries a second, in one batch",
+                y_label="queries per second, in one batch",
             )
         console.note(f"{plot}: drawn")
     if console.wants_json(as_json):
@@ -292,7 +292,7 @@ def export(
         elif kind == "parquet":
             export_parquet(opened, output)
         else:
-            raise typer.BadParameter(f"the ending of {output} is none of .faiss .npy .parquet; say --format")
+            raise typer.BadParameter(f"the ending of {output} is none of .faiss .npy .parquet; give --format")
         console.note(f"{output}: {len(opened):,} vectors written")
 
 

@@ -58,7 +58,7 @@ def build(
         strict=building.strict,
     )
     with _open(index or default_index(), source, building) as opened:
-        _fill(opened, source, building, printing)
+        _fill(opened, source, building, printing, yes=building.yes)
         if kind is not None:
             _build_structure(opened, kind, quiet=printing.quiet)
         if target_recall is not None:
@@ -81,8 +81,8 @@ def add(
 
     source = make_source(inputs, given, reading=reading, computing=computing, strict=adding.strict)
     with Index.open(existing(index), writable=True) as opened:
-        source.check(opened, adding)
-        _fill(opened, source, adding, printing)
+        source.check(opened, adding.options())
+        _fill(opened, source, adding.options(), printing, yes=adding.yes)
 
 
 @contextmanager
@@ -97,11 +97,13 @@ def _open(path: Path, source: Source, wanted: BuildOptions) -> Iterator[Index]:
         yield index
 
 
-def _fill(index: Index, source: Source, wanted: Adding | Building, printing: options.Printing) -> None:
+def _fill(
+    index: Index, source: Source, wanted: BuildOptions, printing: options.Printing, *, yes: bool
+) -> None:
     if source.embedder is not None:
         models.say_choice(source.embedder.encoder.choice, quiet=printing.quiet)
     report = _watch(source.fill(index, wanted), index, quiet=printing.quiet)
-    deleted = _sync(index, source, yes=wanted.yes) if wanted.sync else 0
+    deleted = _sync(index, source, yes=yes) if wanted.sync else 0
     if report is not None:
         _summarize(replace(report, deleted=deleted), index, source, as_json=printing.as_json)
     if source.failed:
@@ -151,7 +153,7 @@ def _watch(reports: Iterator[BuildReport], index: Index, *, quiet: bool) -> Buil
         console.note(
             f"interrupted; what was committed is in {index.path}. Go on with the same command:\n  {console.command_line()}"
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(console.INTERRUPTED) from None
     return report
 
 

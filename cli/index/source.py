@@ -80,13 +80,17 @@ class VectorSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adding(BuildOptions):
+class Adding:
     """How documents are added to an index that is there."""
 
     sync: Sync = False
     yes: Yes = False
     strict: Strict = False
     commit_every: CommitEvery = BuildOptions.commit_every
+
+    def options(self) -> BuildOptions:
+        """Return them as the library takes them; how texts are cut and vectors kept is the index's own."""
+        return BuildOptions(sync=self.sync, commit_every=self.commit_every)
 
 
 @dataclass(frozen=True, kw_only=True)

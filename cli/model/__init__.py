@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedkit.models import ENCODER
-
 from ..shared import console, options
 from ..shared.commands import subcommand
 from . import export as model_export
+from .export import AnyModel, NewFolder
 
 if TYPE_CHECKING:
     from embedkit.model.config import EncoderConfig, HeadLayer
@@ -30,20 +29,6 @@ class StoredName(StrEnum):
 
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder.")]
-AnyModel = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[MODEL]",
-        help=f"Model folder, or a shipped model's name. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
-        show_default=False,
-    ),
-]
-NewFolder = Annotated[
-    Path,
-    typer.Option(
-        "--output", "-o", metavar="NEW_FOLDER", help="Where to write; must not exist yet.", show_default=False
-    ),
-]
 
 
 @subcommand(app, "info")

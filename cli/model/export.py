@@ -17,30 +17,29 @@ Examples:
   embedkit encode notes.txt --backend openvino -o notes.npy      exports by itself, into the cache
 """
 
+AnyModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help=f"Model folder, or a shipped model's name. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
+        show_default=False,
+    ),
+]
+NewFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="NEW_FOLDER", help="Where to write; must not exist yet.", show_default=False
+    ),
+]
+
 
 def export(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="NEW_FOLDER",
-            help="Where to write; must not exist yet.",
-            show_default=False,
-        ),
-    ],
+    output: NewFolder,
     form: Annotated[
         Literal["onnx", "openvino"],
         typer.Option("--format", help="Which runtime is to read it.", show_default=False),
     ],
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help=f"Model folder, or a shipped model's name. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
-            show_default=False,
-        ),
-    ] = None,
+    model: AnyModel = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write an encoder as one graph from token ids to sentence vectors, for ONNX Runtime or OpenVINO in any language.

@@ -14,7 +14,7 @@ from embedkit.models import RERANKER
 from ..shared import console, models, options
 from ..shared.groups import grouped
 from ..shared.locating import complete_index, split_words
-from .hits import explain_nothing, print_hits, wants_json
+from .hits import answer, wants_json_hits
 from .many import search_many
 from .prompt import converse
 
@@ -96,17 +96,14 @@ def search(
         raise typer.BadParameter("--run goes with --queries or a pipe: a query on the command line has no id")
     # A query alone, or typed by hand: what starts fastest answers fastest.
     interactive = query is not None or (queries is None and run is None and sys.stdin.isatty())
-    if interactive and not passages and not wants_json(as_json):  # people want one line for one document
+    if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
         searching = replace(searching, group=True)
     with open_search(
         index, searching, computing, model=model, rerank=rerank, interactive=interactive
     ) as opened:
         _say_models(opened, searching)
         if query is not None:
-            hits = opened.retriever.search([query], searching)[0]
-            print_hits(query, hits, searching, as_json=as_json)
-            if not hits:
-                explain_nothing(searching, len(opened.index))
+            answer(opened, query, searching, as_json=as_json)
         elif interactive:
             converse(opened, searching, as_json=as_json)
         else:
@@ -115,13 +112,12 @@ def search(
 
 
 def _say_models(opened: Search, wanted: SearchOptions) -> None:
-    embedder, reranker = opened.embedder, opened.reranker
-    shown = embedder is not None and wanted.mode != "text"
+    encoder = None if opened.embedder is None else opened.embedder.encoder
     models.say_names(
-        embedder.encoder.folder.name if embedder is not None and shown else None,
-        None if reranker is None else reranker.name,
+        None if encoder is None or wanted.mode == "text" else encoder.folder.name,
+        None if opened.reranker is None else opened.reranker.name,
     )
-    models.say_choice(None if embedder is None else embedder.encoder.choice)
+    models.say_choice(None if encoder is None else encoder.choice)
 
 
 def _say_truncated(opened: Search) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from embedkit.data.records import Hit
+    from embedkit.pipelines.searching import Search
     from embedkit.retrieval.options import SearchOptions
 
 DOTS = 5  # of how strong a hit is
@@ -46,14 +47,14 @@ def hit_row(hit: Hit, rank: int) -> dict[str, object]:
     }
 
 
-def wants_json(as_json: bool) -> bool:
+def wants_json_hits(as_json: bool) -> bool:
     """Hits are JSON lines where they are asked for; $EMBEDKIT_PIPE=json asks for them wherever no terminal reads them."""
     return as_json or (os.environ.get("EMBEDKIT_PIPE") == "json" and not sys.stdout.isatty())
 
 
 def print_hits(query: str, hits: list[Hit], wanted: SearchOptions, *, as_json: bool) -> None:
     """Print the hits of a query, best first."""
-    if wants_json(as_json):
+    if wants_json_hits(as_json):
         for rank, hit in enumerate(hits, 1):
             console.print_json(hit_row(hit, rank))
         return
@@ -76,6 +77,15 @@ def print_hits(query: str, hits: list[Hit], wanted: SearchOptions, *, as_json: b
             body.stylize("bold yellow", start, stop)
         out.print(_head(hit, rank, _strength(hit, hits[0], wanted)))
         _print_body(out, body, cut=_cuts(hit, snippet.text))
+
+
+def answer(opened: Search, query: str, wanted: SearchOptions, *, as_json: bool) -> list[Hit]:
+    """Search, print the hits, and say why where there are none."""
+    hits = opened.retriever.search([query], wanted)[0]
+    print_hits(query, hits, wanted, as_json=as_json)
+    if not hits:
+        explain_nothing(wanted, len(opened.index))
+    return hits
 
 
 def print_whole(hit: Hit) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..shared import console
-from .hits import explain_nothing, print_hits, print_whole
+from .hits import answer, print_whole
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
@@ -36,10 +36,7 @@ def converse(opened: Search, wanted: SearchOptions, *, as_json: bool) -> None:
             elif line.isdigit():
                 _open(hits, int(line))
             elif line:
-                hits = opened.retriever.search([line], wanted)[0]
-                print_hits(line, hits, wanted, as_json=as_json)
-                if not hits:
-                    explain_nothing(wanted, len(opened.index))
+                hits = answer(opened, line, wanted, as_json=as_json)
 
 
 def _open(hits: list[Hit], number: int) -> None:

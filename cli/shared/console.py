@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
+
+
 def print_json(content: Any) -> None:  # Any: whatever JSON holds
     """Print one JSON line that every reader takes."""
     from embedkit.data.strict_json import to_strict_json
@@ -71,6 +74,11 @@ def command_words() -> list[str]:
 def command_line() -> str:
     """Return the command as the user could type it again."""
     return shlex.join(command_words())
+
+
+def resume_line() -> str:
+    """Return the command that resumes this one."""
+    return shlex.join([*(word for word in command_words() if word != "--resume"), "--resume"])
 
 
 def wants_json(as_json: bool) -> bool:

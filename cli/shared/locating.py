@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -77,20 +77,19 @@ def _looks_like_an_index(word: str) -> bool:
 def _near_miss(path: Path) -> str:
     from difflib import get_close_matches
 
-    from indexes import is_index
-
-    folder = path.parent
-    names = [each.name for each in folder.iterdir() if is_index(each)] if folder.is_dir() else []
-    close = get_close_matches(path.name, names, n=1)
+    close = get_close_matches(path.name, [each.name for each in _indexes_in(path.parent)], n=1)
     if close:
-        return f"Did you mean {folder / close[0]}?"
+        return f"Did you mean {path.parent / close[0]}?"
     return f"Build it with: embedkit index build INPUT --index {path}"
 
 
 def complete_index(incomplete: str) -> list[str]:
     """Offer the indexes beside what was typed so far."""
+    found = map(str, _indexes_in(Path(incomplete).parent))
+    return [each for each in found if each.startswith(incomplete)]
+
+
+def _indexes_in(folder: Path) -> list[Path]:
     from indexes import is_index
 
-    folder = Path(incomplete).parent
-    found: list[Any] = [each for each in folder.iterdir() if is_index(each)] if folder.is_dir() else []
-    return [str(each) for each in found if str(each).startswith(incomplete)]
+    return [each for each in folder.iterdir() if is_index(each)] if folder.is_dir() else []

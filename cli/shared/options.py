@@ -279,7 +279,7 @@ class Searching(SearchOptions):
 
     k: Annotated[int, typer.Option("--top-k", "-k", metavar="K", min=1, help="Hits per query, at most.")] = 10
     mode: Annotated[
-        Mode, typer.Option("--mode", help="By meaning (dense), by words (text, BM25), or both. (hybrid)")
+        Mode, typer.Option("--mode", help="By meaning (dense), by words (text, BM25), or both (hybrid).")
     ] = "hybrid"
     where: Where = None
     group: Annotated[bool, typer.Option("--group", help="One hit per document: its best passage.")] = False

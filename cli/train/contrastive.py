@@ -148,7 +148,7 @@ def train_contrastive(
 
     wanted = train_view.resolve(ContrastiveRecipe, running, preset="contrastive", flags=tuning.flags())
     with running.ranks() as ranks:
-        quiet = running.quiet or not ranks.first
+        quiet = running.silent(ranks)
         journey = _journey(data, tuning, wanted, model=model, quiet=quiet)
         train_view.run(journey, wanted, running, label="contrastive", ranks=ranks)
         if ranks.first and not running.dry_run:

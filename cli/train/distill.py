@@ -89,7 +89,7 @@ class Shape:
         typer.Option(
             "--student",
             metavar="FOLDER",
-            help="Student of before to go on with, on new texts or for longer. Default: make one.",
+            help="An earlier student to train further, on new texts or for longer. Default: make one.",
             show_default=False,
         ),
     ] = None
@@ -137,30 +137,26 @@ def train_distill(
     The teacher's vectors are computed once and kept. In the end the student is held against the teacher: cosine, evaluation sets,
     size, speed; the model card says it all.
     """
+    from embedkit.checkpoint.folder import read_model_folder
     from embedkit.encoding.encoder import Encoder
     from embedkit.training.distillation.recipe import DistillRecipe
 
     wanted = train_view.resolve(DistillRecipe, running, preset="distill", flags=shape.flags())
     with running.ranks() as ranks:
+        folder = read_model_folder(teaching.teacher)
         encoder = Encoder.load(
             teaching.teacher,
             device=running.device,
             precision=teaching.precision,
-            max_seq_length=_limit(teaching.teacher, wanted),
-            truncate_dim=_all_dimensions(teaching.teacher),
+            # Texts are cut where the student's are: both must see the same. Its vectors are learnt whole.
+            max_seq_length=min(wanted.data.max_length, folder.tokenizer.max_length),
+            truncate_dim=folder.embedding_size,
         )
-        pupil = _Pupil(wanted, encoder, teaching, quiet=running.quiet or not ranks.first)
+        pupil = _Pupil(wanted, encoder, teaching, quiet=running.silent(ranks))
         journey = pupil.journey(inputs, ranks)
         train_view.run(journey, wanted, running, label="distil", ranks=ranks)
         if ranks.first and not running.dry_run:
             _compare(journey, encoder, teaching.teacher, running=running)
-
-
-def _limit(teacher: Path, recipe: DistillRecipe) -> int:
-    """Cut the teacher's texts where the student's are cut: both must see the same."""
-    from embedkit.checkpoint.folder import read_model_folder
-
-    return min(recipe.data.max_length, read_model_folder(teacher).tokenizer.max_length)
 
 
 def _all_dimensions(model: str | Path) -> int:

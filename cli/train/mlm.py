@@ -134,7 +134,7 @@ def train_mlm(
     preset = start.preset or ("adapt" if start.model else "mini")
     wanted = train_view.resolve(PretrainRecipe, running, preset=preset, flags=tasks.flags())
     with running.ranks() as ranks:
-        texts = _Texts(inputs, reading, cache, running.quiet or not ranks.first)
+        texts = _Texts(inputs, reading, cache, running.silent(ranks))
         journey = _journey(texts, wanted, start, ranks=ranks)
         train_view.run(journey, wanted, running, label="pretrain", ranks=ranks)
 

@@ -87,12 +87,12 @@ def show_estimate(estimate: Estimate, *, as_json: bool) -> None:
     hours, rest = divmod(round(estimate.seconds), 3600)
     rows = [
         ("parameters", f"{estimate.parameters:,}"),
-        ("of them trained", f"{estimate.trained_parameters:,}"),
+        ("trained parameters", f"{estimate.trained_parameters:,}"),
         ("steps", f"{estimate.steps:,}"),
-        ("tokens a step", f"{estimate.tokens_per_step:,.0f}"),
+        ("tokens per step", f"{estimate.tokens_per_step:,.0f}"),
         ("tokens", f"{estimate.tokens:,.0f}"),
         ("precision", estimate.precision),
-        ("tokens a second", f"{estimate.tokens_per_second:,.0f}"),
+        ("tokens per second", f"{estimate.tokens_per_second:,.0f}"),
         ("share of the machine's matmul peak", f"{estimate.share_of_peak:.0%}"),
         ("memory", f"{estimate.memory_bytes / 1e9:.2f} GB"),
         ("disk for states and model", f"{estimate.disk_bytes / 1e9:.2f} GB"),

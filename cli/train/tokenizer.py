@@ -79,7 +79,7 @@ def train_tokenizer(
         ("texts trained on", f"{report.texts:,}"),
         ("texts held out", f"{report.held_out_texts:,}"),
         ("words in them", f"{report.held_out_words:,}"),
-        ("fertility (tokens a word)", f"{report.fertility:.3f}"),
+        ("fertility (tokens per word)", f"{report.fertility:.3f}"),
         ("words that are one token", f"{report.whole_words:.2%}"),
         ("words covered", f"{report.coverage:.2%}"),
         ("unknown tokens", f"{report.unknown_rate:.4%}"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -113,7 +112,11 @@ class Running(options.Printing):
                 console.note(
                     f"interrupted before the first step; start again with:\n  {console.command_line()}"
                 )
-            raise typer.Exit(130) from None
+            raise typer.Exit(console.INTERRUPTED) from None
+
+    def silent(self, ranks: Ranks) -> bool:
+        """Say whether this process says nothing on its way: it was told so, or another one speaks."""
+        return self.quiet or not ranks.first
 
     @property
     def folder(self) -> RunFolder:
@@ -189,7 +192,8 @@ def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks
     ranks = with_precision(ranks, recipe.run, running.folder if running.resume else None)
     chosen = ranks.precision
     assert chosen is not None
-    if chosen.seconds is not None and ranks.first and not running.quiet:
+    quiet, steps = running.silent(ranks), recipe.run.steps
+    if chosen.seconds is not None and not quiet:
         console.note(chosen.described())
     if running.dry_run:
         found = estimate(journey, recipe.run, recipe.optim, ranks=ranks)
@@ -199,7 +203,6 @@ def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks
     board = None
     if running.tensorboard is not None and ranks.first:
         board = load_extra("tensorboard", purpose="--tensorboard").Board(running.tensorboard)
-    quiet, steps = running.quiet or not ranks.first, recipe.run.steps
     with stopping() as stop:
         reports = train(
             journey,
@@ -220,20 +223,16 @@ def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks
                 if board is not None:
                     board.add(*scalars(report), report.step)
     if not ranks.first:
-        raise typer.Exit(0 if view.finished else 130)
+        raise typer.Exit(0 if view.finished else console.INTERRUPTED)
     if not view.finished:
         console.note(f"stopped after step {view.step:,} of {steps:,}; resume with:\n  {_resume_line()}")
-        raise typer.Exit(130)
+        raise typer.Exit(console.INTERRUPTED)
     summarize(running.folder, as_json=running.as_json)
 
 
 def _resume_line() -> str:
     """Return the command line that goes on with this run; on several devices it is started as before."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    line = shlex.join([*arguments, "--resume"])
-    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return (
-        f"embedkit {line}"
-        if started == 1
-        else f"torchrun --nproc-per-node {started} $(which embedkit) {line}"
-    )
+    line, started = console.resume_line(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if started == 1:
+        return line
+    return f"torchrun --nproc-per-node {started} $(which embedkit) {line.removeprefix('embedkit ')}"

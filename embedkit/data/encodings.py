@@ -7,11 +7,14 @@ import io
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from embedkit.errors import RecordError
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 # What reading a compressed stream that is cut short or damaged raises, depending on where the damage lies.
 DAMAGED = (OSError, EOFError, zlib.error)
+UNREADABLE = (*DAMAGED, UnicodeDecodeError)  # what reading a `text_stream` raises; see `unreadable`
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CHUNK_BYTES = 2**16
 _HEAD_BYTES = 2**20  # without an LF in so many, CRs end the lines
@@ -38,6 +41,17 @@ def text_stream(stream: BinaryIO) -> BinaryIO:
     if encoding is None and not cr:
         return cast("BinaryIO", peekable)
     return cast("BinaryIO", _Text(_Translated(peekable, encoding, cr=cr), _CHUNK_BYTES))
+
+
+def unreadable(where: str, exc: Exception) -> RecordError:
+    """Say what to do about one of UNREADABLE."""
+    if isinstance(exc, UnicodeDecodeError):
+        return RecordError(
+            f"{where}: begins as UTF-16, but is not ({exc.reason}). Make or fetch the file again"
+        )
+    return RecordError(
+        f"{where}: cannot be read ({exc}). The file is cut short or damaged; make or fetch it again"
+    )
 
 
 def decode(raw: bytes) -> str:

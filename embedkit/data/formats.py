@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from embedkit.data.encodings import DAMAGED, decode, text_stream
+from embedkit.data.encodings import DAMAGED, UNREADABLE, decode, text_stream, unreadable
 from embedkit.data.json_arrays import array_rows
 from embedkit.data.separated import separated_rows
 from embedkit.errors import RecordError
@@ -64,10 +64,17 @@ def open_compressed(stream: BinaryIO, source: str) -> BinaryIO:
     return stream
 
 
-def sniff(stream: BinaryIO, max_line_bytes: int) -> tuple[BinaryIO, Format]:
-    """Tell JSON lines and lists from plain text by the first line of a pipe, without losing it."""
-    stream = text_stream(stream)
-    first = stream.readline(max_line_bytes + 1)
+def sniff(stream: BinaryIO, max_line_bytes: int, source: str = "stdin") -> tuple[BinaryIO, Format]:
+    """Tell JSON lines and lists from plain text by the first line of a pipe, without losing it.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        stream = text_stream(stream)
+        first = stream.readline(max_line_bytes + 1)
+    except UNREADABLE as exc:
+        raise unreadable(f"{source}:1", exc) from exc
     form: Format = "txt"
     try:
         value = json.loads(first)
@@ -100,12 +107,8 @@ def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[t
         try:
             stream = stream if number else text_stream(stream)
             raw = stream.readline(max_line_bytes + 1)
-        except DAMAGED as exc:
-            raise RecordError(_damaged(f"{source}:{number + 1}", exc)) from exc
-        except UnicodeDecodeError as exc:
-            raise RecordError(
-                f"{source}:{number + 1}: begins as UTF-16, but is not ({exc.reason}). Make or fetch the file again"
-            ) from exc
+        except UNREADABLE as exc:
+            raise unreadable(f"{source}:{number + 1}", exc) from exc
         if not raw:
             return
         number += 1
@@ -131,7 +134,7 @@ def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> bytes:
     try:
         raw = stream.read(limit + 1)
     except DAMAGED as exc:
-        raise RecordError(_damaged(source, exc)) from exc
+        raise unreadable(source, exc) from exc
     if len(raw) > limit:
         raise RecordError(
             f"{source}: the file is larger than {limit:,} bytes, which one document may have. "
@@ -159,10 +162,6 @@ def _no_text(where: str, place: str) -> str:
         f"{where}: a NUL byte at {place}, which no text has. If it is UTF-16 without a byte order mark, convert it with: "
         "iconv -f utf-16le -t utf-8"
     )
-
-
-def _damaged(where: str, exc: Exception) -> str:
-    return f"{where}: cannot be read ({exc}). The file is cut short or damaged; make or fetch it again"
 
 
 def named_rows(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from embedkit.data.encodings import DAMAGED, text_stream
+from embedkit.data.encodings import UNREADABLE, text_stream, unreadable
 from embedkit.errors import RecordError
 
 _CHUNK_BYTES = 2**20
@@ -60,7 +60,8 @@ class _Reader:
         self._bytes = codecs.getincrementaldecoder("utf-8-sig")()
         self._json = json.JSONDecoder()
         self._text, self._at = "", 0
-        self._lines = 1  # the line on which `_text` begins
+        # The line at `_counted`: lines are counted on from there, not from the start each time.
+        self._lines, self._counted = 1, 0
         self._ended = False
 
     def next_sign(self) -> str:
@@ -88,7 +89,7 @@ class _Reader:
             except ValueError as exc:
                 if len(self._text) - self._at > self._limit:
                     raise RecordError(
-                        f"{self._source}:{self._line}: no row ends within {self._limit:,} bytes, which one may have "
+                        f"{self._source}:{self._line()}: no row ends within {self._limit:,} bytes, which one may have "
                         f"({exc}). Check the brackets, or raise the limit with --max-line-bytes"
                     ) from exc
                 if not self._fill():
@@ -96,20 +97,22 @@ class _Reader:
                 continue
             if end == len(self._text) and self._fill():
                 continue  # a number may go on
-            line = self._line
+            line = self._line()
             self._at = end
             return line, value
 
     def wrong(self, what: str) -> RecordError:
         start = self._text[self._at : self._at + 60]
         return RecordError(
-            f"{self._source}:{self._line}: not JSON ({what}); it goes on with {start!r}. The file must be one list of "
+            f"{self._source}:{self._line()}: not JSON ({what}); it goes on with {start!r}. The file must be one list of "
             "objects, or objects one after another"
         )
 
-    @property
     def _line(self) -> int:
-        return self._lines + self._text.count("\n", 0, self._at)
+        """Return the line that is read now."""
+        self._lines += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._lines
 
     def _fill(self) -> bool:
         """Read on, forgetting what was passed over; say whether there was more."""
@@ -118,17 +121,16 @@ class _Reader:
         try:
             self._stream = self._stream or text_stream(self._raw)
             data = self._stream.read(_CHUNK_BYTES)
+        except UNREADABLE as exc:
+            raise unreadable(f"{self._source}:{self._line()}", exc) from exc
+        try:
             text = self._bytes.decode(data, final=not data)
-        except DAMAGED as exc:
-            raise RecordError(
-                f"{self._source}:{self._line}: cannot be read ({exc}). The file is cut short or damaged; make or fetch it again"
-            ) from exc
         except UnicodeDecodeError as exc:
             raise RecordError(
-                f"{self._source}:{self._line}: byte 0x{exc.object[exc.start]:02x} near here is not UTF-8. "
+                f"{self._source}:{self._line()}: byte 0x{exc.object[exc.start]:02x} near here is not UTF-8. "
                 "Convert the file, for example with: iconv -f latin1 -t utf-8"
             ) from exc
-        self._lines = self._line
-        self._text, self._at = self._text[self._at :] + text, 0
+        self._line()  # while what was passed over is still there
+        self._text, self._at, self._counted = self._text[self._at :] + text, 0, 0
         self._ended = not data
         return not self._ended

@@ -116,7 +116,7 @@ def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator
     stream = open_compressed(stream, source)
     form, limit = options.format or format_of(source), options.max_line_bytes
     if form is None:  # a pipe has no name to go by
-        stream, form = sniff(stream, limit)
+        stream, form = sniff(stream, limit, source)
     if form == "txt" and options.text_unit == "file":
         form = "file"
     match form:

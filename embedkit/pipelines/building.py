@@ -108,10 +108,10 @@ class Documents:
             CheckpointError, DeviceError: the model cannot be loaded or computed here.
         """
         if not is_index(path):
-            cutting_of(self._load(None), options)
+            cutting_of(self._load(None).encoder, options)
             return
         with Index.open(path) as index:
-            cutting_of(self._load(index), options)
+            cutting_of(self._load(index).encoder, options)
 
     def settings(self, options: BuildOptions) -> Settings:
         """Return the settings of a new index; loads the encoder.
@@ -120,7 +120,7 @@ class Documents:
             ValueError: passages would be longer than what the model reads.
             CheckpointError, DeviceError: the model cannot be loaded or computed here.
         """
-        encoder = self._load(None)
+        encoder = self._load(None).encoder
         return Settings(
             dimension=encoder.dimension,
             metric=options.metric,
@@ -136,7 +136,7 @@ class Documents:
             IndexMismatchError: the index does not fit.
             ValueError, CheckpointError, DeviceError: as `settings`.
         """
-        encoder = self._load(index)
+        encoder = self._load(index).encoder
         index.check_encoder(encoder.fingerprint)
         if options.chunk_tokens is not None:
             index.settings.check_cutting(cutting_of(encoder, options), str(index.path))
@@ -145,35 +145,29 @@ class Documents:
         from embedkit.models import lasting_name
         from embedkit.tokenization.passages import PassageSplitter
 
-        encoder = self._load(index)
+        embedder = self._load(index)
+        encoder = embedder.encoder
         index.note_model_path(lasting_name(encoder.folder.path))
         self.reader.name_of = FileNames(index)
         cutting = index.settings.cutting
         return build(
             index,
             self.reader,
-            embed=self._embedder(encoder),
+            embed=embedder,
             split=PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None,
             commit_every=options.commit_every,
             fraction=self.reader.fraction,
         )
 
-    def _load(self, index: Index | None) -> Encoder:
-        from embedkit.inference.token_merging import merging_of
-
+    def _load(self, index: Index | None) -> Embedder:
         if self.embedder is None:
+            from embedkit.encoding.embedder import Embedder
+            from embedkit.inference.token_merging import merging_of
+
             model = or_default(self.model) if index is None else of_index(index, self.model)
             share = 0.0 if index is None else merging_of(index.settings.fingerprint)
             share = share if self.merge_tokens is None else self.merge_tokens
-            self._embedder(load_encoder(model, self.computing, merge_tokens=share))
-        assert self.embedder is not None
-        return self.embedder.encoder
-
-    def _embedder(self, encoder: Encoder) -> Embedder:
-        from embedkit.encoding.embedder import Embedder
-
-        if self.embedder is None:
-            self.embedder = Embedder(encoder, "document")
+            self.embedder = Embedder(load_encoder(model, self.computing, merge_tokens=share), "document")
         return self.embedder
 
 

@@ -60,8 +60,12 @@ def open_collection(place: Place, cached: CachedCollection | None, embedder: Emb
         return Index.open(cached.path, device=place.device)
     assert place.index is not None
     opened = Index.open(place.index, device=place.device)
-    if embedder is not None:
-        opened.check_encoder(embedder.encoder.fingerprint)
+    try:
+        if embedder is not None:
+            opened.check_encoder(embedder.encoder.fingerprint)
+    except BaseException:
+        opened.close()
+        raise
     return opened
 
 

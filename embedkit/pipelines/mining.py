@@ -54,7 +54,11 @@ class MiningModels:
             fingerprint = self.encoder.fingerprint
             settings = Settings(dimension=self.encoder.dimension, fingerprint=fingerprint)
         index = Index.open(path, writable=True) if is_index(path) else Index.create(path, settings)
-        index.check_encoder(fingerprint)
+        try:
+            index.check_encoder(fingerprint)
+        except BaseException:
+            index.close()
+            raise
         return index
 
     def fill(self, index: Index, rows: Examples, corpus: Sequence[str] | None) -> Iterator[BuildReport]:

@@ -53,7 +53,7 @@ def open_search(
     if rerank == MAXSIM and interactive:  # it reads many texts, but one query is not worth measuring for
         interactive = False
         computing = replace(computing, precision="fp32") if computing.precision == "auto" else computing
-    with Index.open(path, device="cuda" if computing.device == "cuda" else None) as index:
+    with Index.open(path, device=computing.index_device) as index:
         embedder = None
         if options.mode != "text" or rerank == MAXSIM:
             embedder = _load_embedder(index, model, computing, interactive=interactive)

@@ -133,7 +133,7 @@ def read_requests(stream: BinaryIO, source: str) -> Iterator[Request]:
 def _parsed(line: str, where: str) -> Any:  # Any: whatever JSON holds
     try:
         return json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RecordError(f"{where}: not JSON ({exc}). Each line must be one JSON object") from exc
 
 

@@ -78,7 +78,7 @@ def _build(index: Index, kind: Kind, seed: int) -> Iterator[AnnReport]:
         ann.add(rows, vectors)
         done += len(rows)
         yield AnnReport(done, total, perf_counter() - started)
-    name = ANN_PATTERN.format(index.database.meta("next_file"))
+    name = index.database.next_file_name(ANN_PATTERN)
     path = index.path / name
     with writing(index.path), unnamed_file(path) as stream:
         ann.save(stream)
@@ -94,7 +94,7 @@ def _build(index: Index, kind: Kind, seed: int) -> Iterator[AnnReport]:
         knobs=DEFAULT_KNOBS[kind],
     )
     with index.database.transaction():
-        index.database.next_file_name(ANN_PATTERN)
+        index.database.take_file_name()
         index.database.set_ann(info)
     index.need_writer().remove_orphans()
     index.refresh()

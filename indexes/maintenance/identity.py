@@ -26,6 +26,7 @@ class FileNames:
             called = name if colon and line.isdigit() and source.endswith(Path(name).name) else doc_id
             if source.endswith(Path(called).name):  # else the ids are the documents' own
                 self._names[resolved_source(source)] = called
+        self._called = set(self._names.values())
 
     def __call__(self, path: Path) -> str:
         """Return what a file is called in ids."""
@@ -33,6 +34,7 @@ class FileNames:
         if source not in self._names:
             held = find_documents(self._index.database, [spelled, f"{spelled}:1"])
             others = {resolved_source(other) for _, _, other in held.values()} - {source}
-            taken = others or spelled in self._names.values()
+            taken = others or spelled in self._called
             self._names[source] = source if taken else spelled
+            self._called.add(self._names[source])
         return self._names[source]

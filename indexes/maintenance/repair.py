@@ -28,6 +28,7 @@ from ..search.ann_file import AnnFile
 from ..storage.codes import RowArray
 from ..storage.database import Database
 from ..storage.documents import update_document
+from ..storage.faults import writing
 from ..storage.hashes import content_hash
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, SEGMENT_PATTERN, database_path, is_index
 from ..storage.lock import WriterLock
@@ -189,21 +190,22 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
 def _rewrite(folder: Path, database: Database, segment: Segment, bad: RowArray) -> None:
     """Put a segment's rows, but for the bad ones, into a new file."""
     keep = np.flatnonzero(np.isin(segment.rows, bad, invert=True))
-    name = SEGMENT_PATTERN.format(database.meta("next_file"))
+    name = database.next_file_name(SEGMENT_PATTERN)
     path = folder / SEGMENT_FOLDER / name
     info = None
     if len(keep):
-        info = write_segment(
-            path,
-            [segment.codes[keep]],
-            storage=segment.storage,
-            rows=segment.rows[keep],
-            keys=segment.keys[keep],
-            dimension=segment.dimension,
-            scales=segment.scales,
-        )
+        with writing(folder):
+            info = write_segment(
+                path,
+                [segment.codes[keep]],
+                storage=segment.storage,
+                rows=segment.rows[keep],
+                keys=segment.keys[keep],
+                dimension=segment.dimension,
+                scales=segment.scales,
+            )
     with database.transaction():
-        database.next_file_name(SEGMENT_PATTERN)
+        database.take_file_name()
         database.remove_segments([segment.info.name])
         if info is not None:
             database.add_segment(info)
@@ -262,7 +264,8 @@ def _repair_ann(folder: Path) -> Iterator[Repair]:
         if info is None:
             return
         try:
-            AnnFile(folder, info).check()
+            with closing(AnnFile(folder, info)) as file:
+                file.check()
         except (FileNotFoundError, IndexFileError) as exc:
             kind = cast("Kind", info.kind if index.snapshot.num_rows else "flat")
             for _ in build_ann(index, kind):

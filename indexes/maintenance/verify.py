@@ -122,7 +122,8 @@ def _content_problems(folder: Path, database: Database) -> Iterator[tuple[str, s
     info_of_ann = database.ann()
     if info_of_ann is not None:
         try:
-            AnnFile(folder, info_of_ann).check()
+            with closing(AnnFile(folder, info_of_ann)) as file:
+                file.check()
         except FileNotFoundError:
             yield info_of_ann.name, "the file is missing, so every search is an exact one"
         except IndexFileError as exc:

@@ -18,7 +18,7 @@ from ..storage.faults import reading
 from ..storage.metadata import read_metadata
 from .filters import Filter
 from .snapshot import Snapshot
-from .text import search_words
+from .text import find_terms, search_words
 
 Names = dict[int, str]  # doc_id by row: a row never changes its document, nor is its number used again
 MAX_NAMES = 2**20  # about 150 MB
@@ -68,9 +68,10 @@ def text_hits(
     database: Database, snapshot: Snapshot, query: str, condition: Filter | None, *, k: int, group: bool
 ) -> list[Hit]:
     """Return up to k hits for a query by its words, as `make_hits` does."""
+    terms = find_terms(query, database.version)
     width = 4 * k if group else k
     while True:
-        found = search_words(database, query, width, condition)
+        found = search_words(database, terms, width, condition)
         (hits,) = make_hits(database, snapshot, found, k=k, width=width, group=group, part="text")
         if not group or len(hits) == k or found.rows.shape[1] < width:
             return hits

@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -96,9 +97,9 @@ def match_expression(terms: Sequence[str]) -> str:
     return " OR ".join(f'"{term}"' for term in terms)
 
 
-def search_words(database: Database, query: str, k: int, condition: Filter | None) -> Candidates:
+def search_words(database: Database, terms: Sequence[str], k: int, condition: Filter | None) -> Candidates:
     """Return the best k rows by BM25 and all that tie with the last of them. FTS5 gives better rows smaller numbers; here higher is better."""
-    expression = match_expression(find_terms(query, database.version))
+    expression = match_expression(terms)
     if not expression:
         return Candidates.none(1, 0)
     where = ""
@@ -120,19 +121,25 @@ def search_words(database: Database, query: str, k: int, condition: Filter | Non
     return Candidates(scores, np.asarray([[row for row, _ in found]], np.int64))
 
 
-def text_limit(database: Database, query: str, num_rows: int) -> float:
-    """Return what BM25 of a query cannot exceed among these `num_rows` rows: the sum over its words of idf * (k1 + 1).
+def text_limits(database: Database, queries: Sequence[str], num_rows: int) -> list[float]:
+    """Return what BM25 of each query cannot exceed among these `num_rows` rows: the sum over its words of idf * (k1 + 1).
 
-    Words that stand nowhere count too, so that a hit that has one word of many is far from the limit.
+    Words that no row has count too, so that a hit that has one word of many is far from the limit.
     """
-    limit = 0.0
-    for term, times in Counter(find_terms(query, database.version)).items():
+    version = database.version
+
+    @cache  # many queries share words
+    def most(term: str) -> float:
         matching = database.execute(
             "SELECT count(*) FROM text_index WHERE text_index MATCH ?", [match_expression([term])]
         ).fetchone()[0]
         idf = math.log((num_rows - matching + 0.5) / (matching + 0.5))
-        limit += times * max(idf, _LEAST_IDF) * _MOST_PER_IDF
-    return limit
+        return max(idf, _LEAST_IDF) * _MOST_PER_IDF
+
+    return [
+        sum(times * most(term) for term, times in Counter(find_terms(query, version)).items())
+        for query in queries
+    ]
 
 
 def filtered_rows(database: Database, condition: Filter) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

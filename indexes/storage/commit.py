@@ -126,17 +126,16 @@ class Writer:
             (folder / SEGMENT_FOLDER).mkdir(exist_ok=True)
             self.remove_orphans()
 
-    def remove_orphans(self) -> list[str]:
+    def remove_orphans(self) -> None:
         """Remove the files that no transaction names: what a kill or a compaction left behind."""
         named = {f"{SEGMENT_FOLDER}/{info.name}" for info in self.database.segments()}
         ann = self.database.ann()
         if ann is not None:
             named.add(ann.name)
         found = [*(self.folder / SEGMENT_FOLDER).iterdir(), *self.folder.glob("ann-*.faiss*")]
-        orphans = [path for path in found if path.relative_to(self.folder).as_posix() not in named]
-        for path in orphans:
-            path.unlink()
-        return [path.name for path in orphans]
+        for path in found:
+            if path.relative_to(self.folder).as_posix() not in named:
+                path.unlink()
 
     def commit(self, change: Change, vectors: FloatArray) -> None:
         """Apply a change; vectors (N, E) are those of its passages, in order, already prepared.
@@ -146,7 +145,7 @@ class Writer:
         """
         database = self.database
         first_row = row = int(database.meta("next_row"))
-        name = SEGMENT_PATTERN.format(database.meta("next_file"))
+        name = database.next_file_name(SEGMENT_PATTERN)
         keys = [
             passage_key(addition.digest, number, passage.start, passage.stop)
             for addition in change.additions
@@ -172,7 +171,7 @@ class Writer:
                 insert_passages(database, passages, first_row)
                 database.add_segment(info)
                 database.set_meta("next_row", row)
-                database.next_file_name(SEGMENT_PATTERN)
+                database.take_file_name()
                 if scales is not None and database.meta("scales") is None:
                     database.set_meta("scales", scales.astype("<f4").tobytes())
 

@@ -190,10 +190,12 @@ class Database:
         self.executemany("DELETE FROM segments WHERE name = ?", [(name,) for name in names])
 
     def next_file_name(self, pattern: str) -> str:
-        """Take the next number for a file; numbers are not used twice, so a reader's old file is never overwritten."""
-        number = self.meta("next_file")
-        self.set_meta("next_file", number + 1)
-        return pattern.format(number)
+        """Name the file that is written next; `take_file_name` goes into the transaction that names it."""
+        return pattern.format(self.meta("next_file"))
+
+    def take_file_name(self) -> None:
+        """Use up the next number for a file. None is used twice, so a reader's old file is never overwritten."""
+        self.set_meta("next_file", self.meta("next_file") + 1)
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> RowArray:  # Any: SQLite's values
         """Return the first column of a query as int64."""

@@ -39,7 +39,7 @@ def merge(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
         IndexFileError: a segment is damaged, so that nothing has changed; or the disk is full.
     """
     database = writer.database
-    name = SEGMENT_PATTERN.format(database.meta("next_file"))
+    name = database.next_file_name(SEGMENT_PATTERN)
     path = writer.folder / SEGMENT_FOLDER / name
     kept = [_living(alive, segment) for segment in segments]
     rows = np.concatenate([segment.rows[at] for segment, at in zip(segments, kept, strict=True)])
@@ -56,7 +56,7 @@ def merge(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
                 scales=segments[0].scales,
             )
     with database.transaction():
-        database.next_file_name(SEGMENT_PATTERN)
+        database.take_file_name()
         database.remove_segments([segment.info.name for segment in segments])
         if info is not None:
             database.add_segment(info)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from embedkit.checkpoint.digests import file_digest, weights_digest
+from embedkit.checkpoint.digests import weights_digest
+from embedkit.storage.hashing import file_digest
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from cli.main import COMMANDS, app, load_command
@@ -174,3 +176,18 @@ def test_a_reader_that_goes_away_early_is_no_error(tiny_model: Path, tmp_path: P
     stderr = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), stderr) == (0, b"")
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    """One without help is a field that a group of options inherited and no command asked for."""
+
+    def silent(command: Any, words: str) -> list[str]:  # Any: typer keeps its own copy of click
+        if hasattr(command, "commands"):
+            named = command.list_commands(None)
+            return [
+                each for name in named for each in silent(command.get_command(None, name), f"{words} {name}")
+            ]
+        shown = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+        return [f"{words} {each.opts[0]}" for each in shown if not each.help]
+
+    assert silent(get_command(app), "embedkit") == []

@@ -76,6 +76,9 @@ def test_wrong_usage_is_told(pairs: Path, tmp_path: Path) -> None:
     ranks = runner.invoke(app, ["mine", str(pairs), *output, "--by", "text", "--ranks", "ten"])
     assert ranks.exit_code == 2
     assert "--ranks is 'ten'; wanted FIRST-LAST" in ranks.output
+    maxsim = runner.invoke(app, ["mine", str(pairs), *output, "--by", "text", "--rerank", "maxsim"])
+    assert maxsim.exit_code == 2
+    assert "mining compares the scores of a cross-encoder" in maxsim.output
     texts = write_rows(tmp_path / "texts.jsonl", rows_of("texts"))
     wrong = runner.invoke(app, ["mine", str(texts), *output, "--by", "text"])
     assert isinstance(wrong.exception, RecordError)

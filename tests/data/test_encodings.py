@@ -101,7 +101,16 @@ def test_a_pipe_tells_its_format_also_in_utf_16() -> None:
     ):
         assert sniff(io.BytesIO(content.encode("utf-16")), LIMIT)[1] == form
     assert sniff(io.BytesIO(b"[1] a note\n"), LIMIT)[1] == sniff(io.BytesIO(b"[1, 2]\n"), LIMIT)[1] == "txt"
+    with pytest.raises(RecordError, match=r"^stdin:1: begins as UTF-16, but is not"):
+        sniff(io.BytesIO(b"\xff\xfea"), LIMIT)
     found = read_stream(
         io.BytesIO('[\n{"text": "a"},\n{"text": "b"}]'.encode("utf-16")), "stdin", ReadOptions()
     )
     assert [(document.text, document.line) for document in found] == [("a", 2), ("b", 3)]
+
+
+def test_a_json_list_that_begins_as_utf_16_and_is_not_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xff\xfe[\x00{")
+    with pytest.raises(RecordError, match=r"a\.json:1: begins as UTF-16, but is not"):
+        texts(path)

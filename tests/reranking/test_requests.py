@@ -144,6 +144,7 @@ def test_candidates_beyond_the_depth_follow_without_a_score() -> None:
     ("line", "message"),
     [
         ("{", "stdin:2: not JSON"),
+        ("[" * 100_000, "stdin:2: not JSON"),
         ("[1]", "stdin:2: wanted a string 'query' and a list 'candidates' .*; keys here: none"),
         ('{"q": 1, "candidates": []}', "stdin:2: wanted .*; keys here: q, candidates"),
         ('{"query": "q", "candidates": "a"}', "stdin:2: wanted"),

@@ -153,11 +153,12 @@ class RerankerTraining:
             raise TrainingError(
                 f"{len(whole.queries)} held-out queries for {parts} devices; raise held_out or give more data"
             )
+        total = max(whole.weight(self.loss), 1.0)
         sums: dict[str, Tensor | float] = {}
         for number in range(ranks.rank, parts, ranks.world):
             part = whole.part(number, parts)
             logits, _ = self._forward(module, part, ranks)
-            share = part.weight(self.loss) / max(whole.weight(self.loss), 1.0)
+            share = part.weight(self.loss) / total
             found = {"loss": self._mean_loss(logits, part) * share}
             found |= quality(logits[-1], part, self.loss, count=len(whole.queries))
             for name, value in found.items():
