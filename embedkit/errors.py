@@ -27,7 +27,14 @@ class CheckpointError(EmbedkitError):
 
 
 class RecordError(EmbedkitError):
-    """An input file or one of its lines cannot be read."""
+    """An input file or one of its lines cannot be read.
+
+    `option` ends the message with an option that helps, too. Not every command that reads files has it, so it is kept apart.
+    """
+
+    def __init__(self, message: str, option: str = "") -> None:
+        super().__init__(message + option)
+        self.message, self.option = message, option
 
 
 class RecipeError(EmbedkitError):

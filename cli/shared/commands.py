@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from embedkit.errors import RecordError
 from embedkit.models import RERANKER, SHIPPED
 from embedkit.pipelines.models import MAXSIM
 
@@ -17,7 +19,7 @@ COMMON = "Options"  # the panel of options that name no other
 
 
 class Command(TyperCommand):
-    """A command whose help shows its options in panels."""
+    """A command whose help shows its options in panels, and whose errors name no options that it does not have."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # Any: typer keeps its own copy of click
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], COMMON: []}
@@ -42,6 +44,15 @@ class Command(TyperCommand):
         return [
             piece.replace("[[", "[").replace("]]", "]").replace("{", "").replace("}", "") for piece in pieces
         ]
+
+    def invoke(self, ctx: Any) -> Any:  # Any: as above
+        try:
+            return super().invoke(ctx)
+        except RecordError as exc:
+            known = {name for parameter in self.params for name in parameter.opts}
+            if known.issuperset(re.findall(r"--[a-z-]+", exc.option)):
+                raise
+            raise RecordError(exc.message) from exc  # no advice that cannot be followed here
 
 
 class RerankCommand(Command):

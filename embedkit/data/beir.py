@@ -10,7 +10,7 @@ from embedkit.data.formats import format_of
 from embedkit.data.one_file import open_lines
 from embedkit.data.qrels import Qrels
 from embedkit.data.queries import read_distinct_queries
-from embedkit.data.records import TEXT_FIELDS
+from embedkit.data.records import QueryReadOptions
 from embedkit.data.trec import read_qrels, read_topics
 from embedkit.errors import EvaluationError, RecordError
 
@@ -82,7 +82,7 @@ def read_query_texts(path: str | Path) -> dict[str, str]:
 
 def _has_header(path: str | Path) -> bool:
     _, first = next(open_lines(path), (0, ""))
-    return not set(TEXT_FIELDS).isdisjoint(first.split("\t"))
+    return not set(QueryReadOptions.TEXT_FIELDS).isdisjoint(first.split("\t"))
 
 
 def _gather(name: str, split: str, corpus: Path | None, query_file: Path, qrels_file: Path) -> RetrievalSet:

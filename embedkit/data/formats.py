@@ -115,7 +115,8 @@ def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[t
         if len(raw) > max_line_bytes:
             raise RecordError(
                 f"{source}:{number}: the line is longer than {max_line_bytes:,} bytes, which one text may have. "
-                "Split it into lines, or raise the limit with --max-line-bytes"
+                "Split it into lines",
+                ", or raise the limit with --max-line-bytes",
             )
         if b"\0" in raw:
             raise RecordError(_no_text(f"{source}:{number}", f"column {raw.index(0) + 1}"))
@@ -137,8 +138,8 @@ def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> bytes:
         raise unreadable(source, exc) from exc
     if len(raw) > limit:
         raise RecordError(
-            f"{source}: the file is larger than {limit:,} bytes, which one document may have. "
-            "Split it, or raise the limit with --max-line-bytes"
+            f"{source}: the file is larger than {limit:,} bytes, which one document may have. Split it",
+            ", or raise the limit with --max-line-bytes",
         )
     return raw
 
@@ -203,7 +204,8 @@ def json_rows(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Ro
         if not isinstance(row, dict):
             raise RecordError(
                 f"{source}:{number}: a JSON {type(row).__name__}; each line must be one JSON object. Write it as "
-                '{"text": …}, or pass --format txt to take lines as they are'
+                '{"text": …}',
+                ", or pass --format txt to take lines as they are",
             )
         yield number, row
 

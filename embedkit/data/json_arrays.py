@@ -90,7 +90,8 @@ class _Reader:
                 if len(self._text) - self._at > self._limit:
                     raise RecordError(
                         f"{self._source}:{self._line()}: no row ends within {self._limit:,} bytes, which one may have "
-                        f"({exc}). Check the brackets, or raise the limit with --max-line-bytes"
+                        f"({exc}). Check the brackets",
+                        ", or raise the limit with --max-line-bytes",
                     ) from exc
                 if not self._fill():
                     raise self.wrong(str(exc)) from exc

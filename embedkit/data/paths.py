@@ -75,7 +75,8 @@ def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -
             raise RecordError(
                 f"{name}: the folder holds no file with a known ending; known are {known_endings()}. "
                 + (f"Left out: {what}. " if what else "")
-                + "Name the files themselves, and say what they are with --format"
+                + "Name the files themselves",
+                ", and say what they are with --format",
             )
     elif is_there:
         found = [path]
@@ -102,7 +103,8 @@ def _check_file(path: Path, explicit_format: Format | None) -> None:
     if explicit_format is None and format_of(path) is None:
         raise RecordError(
             f"{path}: the ending {path.suffix!r} is not known; known are {known_endings()}. "
-            "Say what it is with --format txt|jsonl|csv|tsv|parquet|file"
+            "Rename or convert it",
+            ", or say what it is with --format txt|jsonl|csv|tsv|parquet|file",
         )
     name = path.as_posix()  # part of the ids, which are written as lines of UTF-8
     if any(sign in name for sign in "\n\r\t") or not _is_utf8(name):

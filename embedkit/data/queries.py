@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from embedkit.data.reading import read_documents
-from embedkit.data.records import Query
+from embedkit.data.records import Query, QueryReadOptions
 from embedkit.errors import RecordError
 
 
@@ -17,7 +17,7 @@ def read_distinct_queries(inputs: Sequence[str]) -> list[Query]:
     """
     queries = []
     places: dict[str, str] = {}
-    for document in read_documents(inputs):
+    for document in read_documents(inputs, QueryReadOptions()):
         if document.doc_id in places:
             raise RecordError(
                 f"{document.where}: the query id {document.doc_id!r} occurs twice; it is also at "

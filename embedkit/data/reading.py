@@ -23,7 +23,7 @@ from embedkit.data.formats import (
 from embedkit.data.html_charset import decode_html
 from embedkit.data.markdown import read_markdown
 from embedkit.data.paths import STDIN, expand
-from embedkit.data.records import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Document, Query, ReadOptions
+from embedkit.data.records import ID_FIELDS, TITLE_FIELDS, Document, Query, QueryReadOptions, ReadOptions
 from embedkit.errors import RecordError
 from embedkit.extras import load_extra
 
@@ -108,7 +108,8 @@ def read_documents(inputs: Sequence[str], options: ReadOptions | None = None) ->
 
 def read_queries(inputs: Sequence[str], options: ReadOptions | None = None) -> Iterator[Query]:
     """Read queries from the same kinds of files as documents."""
-    return (Query(document.doc_id, document.text) for document in read_documents(inputs, options))
+    documents = read_documents(inputs, options or QueryReadOptions())
+    return (Query(document.doc_id, document.text) for document in documents)
 
 
 def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator[Document]:
@@ -178,15 +179,13 @@ def _from_rows(
         where = f"{source}:{number}"
         if numbered and options.text_field is None:
             options = _by_place(row, where, options)
-        text_field = _pick(row, options.text_field, TEXT_FIELDS)
+        text_field = _pick(row, options.text_field, options.TEXT_FIELDS)
         if text_field is None:
             hint = ", or --no-header where the first line is data" if separated and options.header else ""
-            raise RecordError(
-                _missing(row, where, options.text_field or TEXT_FIELDS[0], "--text-field") + hint
-            )
+            raise _missing(row, where, options.text_field or options.TEXT_FIELDS[0], "--text-field", hint)
         id_field = _pick(row, options.id_field, ID_FIELDS)
         if id_field is None and options.id_field is not None:
-            raise RecordError(_missing(row, where, options.id_field, "--id-field"))
+            raise _missing(row, where, options.id_field, "--id-field")
         title_field = _pick(row, options.title_field, TITLE_FIELDS)
         doc_id = where if id_field is None else _as_id(row[id_field], where, id_field)
         title = "" if title_field is None else _as_text(row[title_field], where, title_field, none="")
@@ -206,9 +205,12 @@ def _by_place(row: Mapping[str, Any], where: str, options: ReadOptions) -> ReadO
     return replace(options, text_field=str(len(row)), id_field=id_field)
 
 
-def _missing(row: Mapping[str, Any], where: str, wanted: str, option: str) -> str:
+def _missing(row: Mapping[str, Any], where: str, wanted: str, option: str, hint: str = "") -> RecordError:
     keys = ", ".join(row) or "none"
-    return f"{where}: missing key {wanted!r}; keys here: {keys}. Rename it or pass {option} NAME"
+    return RecordError(
+        f"{where}: missing key {wanted!r}; keys here: {keys}. Rename one of them",
+        f", or pass {option} NAME{hint}",
+    )
 
 
 def _pick(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> str | None:

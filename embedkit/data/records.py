@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from embedkit.data.formats import Format
 
@@ -75,6 +75,10 @@ class ReadOptions:
     `delimiter` separates the columns of CSV and TSV (None: by the file), and `header` says whether their first line names the columns.
     """
 
+    TEXT_FIELDS: ClassVar[tuple[str, ...]] = (
+        TEXT_FIELDS  # the first that is there is the text, where none is named
+    )
+
     format: Format | None = None
     text_field: str | None = None
     id_field: str | None = None
@@ -91,6 +95,13 @@ class ReadOptions:
             len(self.delimiter or "") != 1 or self.delimiter in ('"', "\n", "\r")
         ):
             raise ValueError(f"delimiter is {self.delimiter!r}; it must be one sign, or tab")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryReadOptions(ReadOptions):
+    """How to read files of queries, which go by names of their own, too."""
+
+    TEXT_FIELDS: ClassVar[tuple[str, ...]] = (*TEXT_FIELDS, "query", "question")
 
 
 def titled_text(title: str, text: str) -> str:

@@ -44,7 +44,8 @@ def separated_rows(
         if len(cells) < len(names) or any(cells[len(names) :]):
             raise RecordError(
                 f"{source}:{number}: {len(cells)} columns where the {'header' if header else 'first line'} has {len(names)} "
-                f"({', '.join(first[1])[:200]}). Check the separators and quotes of this line, or pass --delimiter"
+                f"({', '.join(first[1])[:200]}). Check the separators and quotes of this line",
+                ", or pass --delimiter",
             )
         yield number, _row(names, cells, source, number)
 
@@ -100,8 +101,8 @@ def _check_header(names: Sequence[str], source: str, number: int) -> None:
     named = [name for name in names if name.strip()]
     if len(set(named)) != len(named):
         raise RecordError(
-            f"{source}:{number}: a column name occurs twice in the header: {', '.join(named)}. Rename one, or pass "
-            "--no-header where the first line is data"
+            f"{source}:{number}: a column name occurs twice in the header: {', '.join(named)}. Rename one",
+            ", or pass --no-header where the first line is data",
         )
 
 

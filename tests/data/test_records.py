@@ -220,7 +220,7 @@ def test_what_cannot_be_read_is_named_with_its_place(
 
 def test_a_missing_id_or_text_key_that_was_asked_for_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "x"}\n')
-    assert "missing key 'url'; keys here: text. Rename it or pass --id-field NAME" in refusal(
+    assert "missing key 'url'; keys here: text. Rename one of them, or pass --id-field NAME" in refusal(
         path, id_field="url"
     )
     assert "missing key 'words'; keys here: text" in refusal(path, text_field="words")

@@ -131,6 +131,6 @@ def choose_kind(columns: Columns, wanted: Sequence[Kind], where: str, purpose: s
     headed = plain_suffix(where.rpartition(":")[0]) in (".csv", ".tsv")
     raise RecordError(
         f"{where}: columns here: {', '.join(columns.present) or 'none'}{fits}; {purpose} needs {needed}. "
-        "Say which column is what with --column ROLE=NAME, such as first=title"
-        + (", or pass --no-header where the first line is data" if headed else "")
+        "Say which column is what with --column ROLE=NAME, such as first=title",
+        ", or pass --no-header where the first line is data" if headed else "",
     )

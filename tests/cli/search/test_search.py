@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from embedkit.errors import EmbedkitError
+from embedkit.errors import EmbedkitError, RecordError
 from embedkit.retrieval.retriever import Retriever
 from tests.cli.index.test_index import ROWS, invoke
 from tests.tiny import write_tiny_model
@@ -59,6 +59,20 @@ def test_queries_from_a_pipe_and_a_file_and_a_trec_run(index: Path, tmp_path: Pa
     invoke("search", index, "--queries", tmp_path / "q.jsonl", "--run", tmp_path / "out.trec", "--top-k", 2)
     rows = [line.split() for line in (tmp_path / "out.trec").read_text(encoding="utf-8").splitlines()]
     assert [(row[0], row[3]) for row in rows] == [("q1", "1"), ("q1", "2"), ("q2", "1"), ("q2", "2")]
+
+
+def test_a_file_of_queries_is_read_by_its_own_keys_and_refused_without_options_that_search_lacks(
+    index: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "q.jsonl").write_text('{"id": "1", "query": "horse"}\n', encoding="utf-8")
+    (first,) = hits(index, "--queries", tmp_path / "q.jsonl", "--top-k", "1")
+    assert (first["query_id"], first["id"]) == ("1", "horse")
+    (tmp_path / "q.jsonl").write_text('{"id": "1", "words": "horse"}\n', encoding="utf-8")
+    result = CliRunner().invoke(app, ["search", str(index), "--queries", str(tmp_path / "q.jsonl")])
+    assert isinstance(result.exception, RecordError)
+    assert str(result.exception).endswith("missing key 'text'; keys here: id, words. Rename one of them")
+    result = CliRunner().invoke(app, ["index", "build", str(tmp_path / "q.jsonl"), "-i", str(tmp_path / "i")])
+    assert str(result.exception).endswith("Rename one of them, or pass --text-field NAME")
 
 
 @pytest.mark.parametrize(
