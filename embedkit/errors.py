@@ -19,7 +19,14 @@ A mistake of the programmer stays a ValueError or a TypeError.
 
 
 class EmbedkitError(Exception):
-    """What the command line reports as `error: …` with exit code 1."""
+    """What the command line reports as `error: …` with exit code 1.
+
+    `option` ends the message with an option that helps, too. Not every command that may fail so has it, so it is kept apart.
+    """
+
+    def __init__(self, message: str = "", option: str = "") -> None:
+        super().__init__(message + option)
+        self.message, self.option = message, option
 
 
 class CheckpointError(EmbedkitError):
@@ -27,14 +34,7 @@ class CheckpointError(EmbedkitError):
 
 
 class RecordError(EmbedkitError):
-    """An input file or one of its lines cannot be read.
-
-    `option` ends the message with an option that helps, too. Not every command that reads files has it, so it is kept apart.
-    """
-
-    def __init__(self, message: str, option: str = "") -> None:
-        super().__init__(message + option)
-        self.message, self.option = message, option
+    """An input file or one of its lines cannot be read."""
 
 
 class RecipeError(EmbedkitError):

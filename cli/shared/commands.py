@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from embedkit.errors import RecordError
+from embedkit.errors import EmbedkitError
 from embedkit.models import RERANKER, SHIPPED
 from embedkit.pipelines.models import MAXSIM
 
@@ -48,11 +48,11 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:  # Any: as above
         try:
             return super().invoke(ctx)
-        except RecordError as exc:
+        except EmbedkitError as exc:
             known = {name for parameter in self.params for name in parameter.opts}
             if known.issuperset(re.findall(r"--[a-z-]+", exc.option)):
                 raise
-            raise RecordError(exc.message) from exc  # no advice that cannot be followed here
+            raise type(exc)(exc.message) from exc  # no advice that cannot be followed here
 
 
 class RerankCommand(Command):

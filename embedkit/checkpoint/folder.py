@@ -184,7 +184,7 @@ def fit_tokenizer(
         return tokenizer.with_max_length(limit)
     except ValueError as exc:
         raise CheckpointError(
-            f"{path}: {exc}. Pass --max-seq-length, or correct the folder's own limit"
+            f"{path}: {exc}. Correct the folder's own limit", ", or pass --max-seq-length"
         ) from exc
 
 
@@ -195,7 +195,7 @@ def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
     if any(name.endswith("ForSequenceClassification") for name in names):
         raise CheckpointError(
             f"{path}: this is a cross-encoder ({names[0]}), which scores pairs of texts and gives no vectors. "
-            "Rerank with it: --rerank FOLDER"
+            "Rerank with it: embedkit rerank, or search --rerank"
         )
     if names[:1] and names[0].endswith("ForCausalLM") and not (path / "modules.json").is_file():
         raise CheckpointError(

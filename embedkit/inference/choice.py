@@ -147,7 +147,7 @@ def choose_runtime(
             f"nothing here merges tokens of this model in {precision} on {device} ({why}). Leave out --merge-tokens"
             + ("" if device == "cpu" else ", or compute with --device cpu")
         )
-    raise DeviceError(_nothing(precision, reasons))
+    raise _nothing(precision, reasons)
 
 
 def _why_not(
@@ -211,10 +211,13 @@ def why_not_torch(precision: Precision, device: DeviceType, *, force: bool = Fal
     return f"this processor has none of {', '.join(flags)} and would emulate it, slower than fp32"
 
 
-def _nothing(precision: Precision, reasons: Mapping[Runtime, str]) -> str:
+def _nothing(precision: Precision, reasons: Mapping[Runtime, str]) -> DeviceError:
     if precision == "int8":
-        return (
+        return DeviceError(
             f"precision 'int8' is computed by the native backend alone, and not here: {reasons['native']}. "
             "Use --precision auto, fp32 or bf16"
         )
-    return f"precision {precision!r}: {reasons['torch']}. Use --precision fp32, or --force-precision to have it all the same"
+    return DeviceError(
+        f"precision {precision!r}: {reasons['torch']}. Use --precision fp32",
+        ", or --force-precision to have it all the same",
+    )

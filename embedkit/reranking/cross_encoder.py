@@ -195,7 +195,8 @@ class CrossEncoder(Reranker):
         if len(labels) > 1 and self.label is None:
             raise CheckpointError(
                 f"{self.folder.path}: the model has {len(labels)} labels ({', '.join(labels)}); a reranker gives one score "
-                "a pair. Choose the label that means relevant: --label NAME"
+                "a pair. Rerank with a model of one label",
+                ", or choose the label that means relevant with --label NAME",
             )
 
     def _windows(self, windows: Iterable[PairWindow]) -> Iterator[tuple[PairWindow, Float32]]:

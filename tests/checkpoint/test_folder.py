@@ -129,9 +129,7 @@ def test_the_limit_is_the_smallest_of_the_folders_own_and_the_position_table(fol
     ):
         read_model_folder(folder, max_seq_length=65)
     edit_json(folder / "sentence_roberta_config.json", max_seq_length=2)
-    assert "max_length is 2; with 2 special tokens it must be larger. Pass --max-seq-length" in refusal(
-        folder
-    )
+    assert "max_length is 2; with 2 special tokens it must be larger. Correct the folder" in refusal(folder)
 
 
 def test_pickled_weights_are_refused_with_the_command_that_converts_them(folder: Path) -> None:

@@ -71,6 +71,9 @@ def test_a_file_of_queries_is_read_by_its_own_keys_and_refused_without_options_t
     result = CliRunner().invoke(app, ["search", str(index), "--queries", str(tmp_path / "q.jsonl")])
     assert isinstance(result.exception, RecordError)
     assert str(result.exception).endswith("missing key 'text'; keys here: id, words. Rename one of them")
+    classes = write_tiny_cross_encoder(tmp_path / "classes", labels=("no", "yes"))
+    result = CliRunner().invoke(app, ["search", str(index), "horse", "--rerank", str(classes)])
+    assert str(result.exception).endswith("Rerank with a model of one label")
     result = CliRunner().invoke(app, ["index", "build", str(tmp_path / "q.jsonl"), "-i", str(tmp_path / "i")])
     assert str(result.exception).endswith("Rename one of them, or pass --text-field NAME")
 
