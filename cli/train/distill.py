@@ -182,7 +182,9 @@ class _Pupil:
         from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
 
         sets = load_evaluation_sets(self.teaching.evaluate or [])
-        texts = self._texts(inputs)
+        labels = self._texts(inputs)
+        texts = list(labels)
+        kinds = list(labels.values()) if all(labels.values()) else []
         if not self.quiet:
             console.note(f"{len(texts):,} texts from {len(inputs)} inputs")
             for overlap in find_overlaps(sets, texts):
@@ -194,29 +196,39 @@ class _Pupil:
                 for filled in store.fill(texts, self._embed):
                     bar.update(filled.done / filled.total, f"{filled.done:,} of {filled.total:,} texts")
         ranks.wait()
-        student, taught = self._student(store, texts)
+        student, taught = self._student(store, texts, kinds)
         if not self.quiet:
             console.note(
                 f"student: {student.described}, {student.num_parameters:,} parameters, {student.tokenizer.vocab_size:,} tokens"
             )
         return Distillation(student, taught, self.recipe, teacher=fingerprint, evaluation=sets)
 
-    def _texts(self, inputs: Sequence[str]) -> list[str]:
+    def _texts(self, inputs: Sequence[str]) -> dict[str, str]:
+        """Read the distinct texts, each with its label where all have one, else with none."""
         from embedkit.training.rows.columns import parse_columns
         from embedkit.training.rows.reading import read_examples
 
         roles = parse_columns(self.teaching.column or [])
-        read = (read_examples(source, columns=roles).texts for source in inputs)
-        return list(dict.fromkeys(text for texts in read for text in texts))
+        found: dict[str, str] = {}
+        for source in inputs:
+            examples = read_examples(source, columns=roles)
+            if examples.labels is not None and examples.second is None:
+                for number, label in zip(examples.first, examples.labels, strict=True):
+                    found.setdefault(examples.texts[number], examples.classes[label])
+            for text in examples.texts:
+                found.setdefault(text, "")
+        return found
 
     def _embed(self, texts: Sequence[str]) -> Float32:
         return self.encoder.encode(texts, on_truncate="ok")
 
-    def _student(self, store: TeacherCache, texts: Sequence[str]) -> tuple[Student, TaughtTexts]:
+    def _student(
+        self, store: TeacherCache, texts: Sequence[str], kinds: Sequence[str]
+    ) -> tuple[Student, TaughtTexts]:
         """Make the student or load it, and turn the teacher's vectors to what it is to give."""
         from embedkit.encoding.encoder import Encoder
         from embedkit.training.distillation.student import make_student
-        from embedkit.training.distillation.student_folder import load_student
+        from embedkit.training.distillation.student_folder import load_student, turned
         from embedkit.training.distillation.training import taught_texts
 
         wanted, max_length = self.recipe.student, self.encoder.tokenizer.max_length
@@ -224,11 +236,15 @@ class _Pupil:
             loaded = load_student(wanted.folder, max_length=max_length, dropout=wanted.dropout)
             whole = _all_dimensions(wanted.folder)
             before = Encoder.load(wanted.folder, device="cpu", max_seq_length=max_length, truncate_dim=whole)
-            aligned = taught_texts(
-                store, texts, None, student=lambda some: before.encode(some, on_truncate="ok")
-            )
-            return loaded, aligned
-        taught = taught_texts(store, texts, wanted.dimension)
+
+            def embed(some: Sequence[str]) -> Float32:
+                return before.encode(some, on_truncate="ok")
+
+            if wanted.dimension is None:
+                return loaded, taught_texts(store, texts, None, student=embed, kinds=kinds)
+            taught = taught_texts(store, texts, wanted.dimension, kinds=kinds)
+            return turned(loaded, taught.turn_of(embed)), taught
+        taught = taught_texts(store, texts, wanted.dimension, kinds=kinds)
         made = make_student(
             wanted,
             self.encoder.folder,

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from embedkit.checkpoint.folder import ModelFolder, weight_files
 from embedkit.checkpoint.names import dense_names, encoder_names, head_names, stripped_names
+from embedkit.checkpoint.quantized import Scales, take_scales
 from embedkit.checkpoint.static import MODEL2VEC_TABLE, TABLE
 from embedkit.checkpoint.weight_checks import (
     FLOATS,
@@ -42,10 +43,14 @@ _INTEGERS = ("int64", "int32", "int8")
 
 @dataclass(frozen=True)
 class StoredArray:
-    """One weight in a mapped safetensors file; bfloat16 stands in `raw` as the uint16 of its bits."""
+    """One weight in a mapped safetensors file; bfloat16 stands in `raw` as the uint16 of its bits.
+
+    A matrix of integers with `scales` counts as fp32, which it stands for (`embedkit.checkpoint.quantized`).
+    """
 
     raw: NDArray[Any]  # Any: whatever number format it is stored in
     dtype: str
+    scales: Scales | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,6 +58,8 @@ class StoredArray:
 
     def fp32(self, rows: NDArray[np.int64] | None = None) -> Float32:
         """Return the weight, or some of its rows, as fp32: the whole is a view of the file where it is stored so."""
+        if self.scales is not None:
+            return self.scales.apply(self.raw, rows)
         raw = self.raw if rows is None else self.raw[rows]
         if self.dtype == "bfloat16":  # the upper half of a float32
             return (raw.astype(np.uint32) << 16).view(np.float32)
@@ -152,7 +159,7 @@ def read_arrays(files: Sequence[Path]) -> dict[str, StoredArray]:
     """Map all tensors of some safetensors files into memory.
 
     Raises:
-        CheckpointError: a file is cut short or is not safetensors.
+        CheckpointError: a file is cut short or is not safetensors, or integers lack their scales.
     """
     arrays: dict[str, StoredArray] = {}
     for path in files:
@@ -169,6 +176,8 @@ def read_arrays(files: Sequence[Path]) -> dict[str, StoredArray]:
         header.pop("__metadata__", None)
         for name, entry in header.items():
             arrays[name] = _view(content, 8 + size, entry)
+    for name, (row, column) in take_scales(arrays, files[0].parent if files else Path()).items():
+        arrays[name] = StoredArray(arrays[name].raw, "float32", Scales(row.fp32(), column.fp32()))
     return arrays
 
 

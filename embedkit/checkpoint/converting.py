@@ -1,17 +1,19 @@
-"""Copies of model folders: pickled weights turned into safetensors, weights stored in half precision."""
+"""Copies of model folders: pickled weights turned into safetensors, weights stored in 16 or 8 bits."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from embedkit.checkpoint.folder import PICKLED, RUN_FOLDER, WEIGHTS
-from embedkit.checkpoint.weights import save_tensors
+from embedkit.checkpoint.json_files import read_json, write_json
+from embedkit.checkpoint.quantized import COLUMN_SCALE, FEWEST, QUANTIZATION, ROW_SCALE, quantize
+from embedkit.checkpoint.weights import read_tensors, save_tensors
 from embedkit.errors import CheckpointError
 from embedkit.storage.files import new_folder
 
@@ -43,8 +45,8 @@ def convert_folder(
 ) -> Sequence[str]:
     """Copy a model folder with its weights in safetensors, and all of them as `dtype` where one is given.
 
-    Weights that are stored in fp16 take half the room and are computed with as fp32 again: loading rounds nothing. What a training
-    run left beside the model stays behind.
+    Weights that are stored in fp16 take half the room of fp32, in int8 a quarter (`embedkit.checkpoint.quantized`); both are computed
+    with as fp32 again: loading rounds nothing. What a training run left beside the model stays behind.
 
     Returns the files that were converted.
 
@@ -68,7 +70,9 @@ def convert_folder(
             if path.is_dir():
                 copy.mkdir()
             elif path in cast:
-                save_tensors(_as(load_file(path), dtype, path), copy)
+                save_tensors(_as(read_tensors([path]), dtype, path), copy)
+            elif path.name == "config.json" and dtype is not None:
+                write_json(copy, _described(read_json(path, {}), dtype))
             elif path.suffix in KEPT and "bin.index" not in path.name:
                 shutil.copyfile(path, copy)
         for part in sorted({path.parent for path in pickled}):
@@ -78,9 +82,18 @@ def convert_folder(
     return [str(path.relative_to(source)) for path in [*pickled, *cast]]
 
 
+def _described(config: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Say in config.json that matrices are 8-bit integers, so that loaders that cannot read them refuse; or say it no more."""
+    plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    of_weights = "model_type" in config  # and not of a layer beside them
+    return plain | {"quantization_config": QUANTIZATION} if dtype == torch.int8 and of_weights else plain
+
+
 def _as(tensors: dict[str, Tensor], dtype: torch.dtype | None, where: Path) -> dict[str, Tensor]:
     if dtype is None:
         return tensors
+    if dtype == torch.int8:
+        return _in_8_bits(tensors, where)
     result = {}
     for name, tensor in tensors.items():
         result[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -89,4 +102,17 @@ def _as(tensors: dict[str, Tensor], dtype: torch.dtype | None, where: Path) -> d
                 f"{where}: weight {name!r} reaches {tensor.abs().max():g}, more than {dtype} can hold, or is not finite. "
                 "Store it as bf16, or leave it as it is"
             )
+    return result
+
+
+def _in_8_bits(tensors: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """Store large matrices as integers with scales, and all else in fp32."""
+    result = {}
+    for name, tensor in _as(tensors, torch.float32, where).items():
+        result[name] = tensor
+        if tensor.is_floating_point() and tensor.ndim == 2 and tensor.numel() >= FEWEST:
+            codes, scales = quantize(tensor.numpy())
+            result[name] = torch.from_numpy(codes)
+            result[name + ROW_SCALE] = torch.from_numpy(scales.row)
+            result[name + COLUMN_SCALE] = torch.from_numpy(scales.column)
     return result

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from embedkit.checkpoint.json_files import json_field
 from embedkit.checkpoint.names import FAMILIES, Family
+from embedkit.checkpoint.quantized import QUANTIZATION
 from embedkit.errors import CheckpointError
 from embedkit.model.config import Activation, EncoderConfig
 
@@ -113,7 +114,7 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
         raise CheckpointError(
             f"{where}: is_decoder is true; only an encoder, which looks both ways, is computed"
         )
-    if content.get("quantization_config"):
+    if content.get("quantization_config", QUANTIZATION) not in (None, QUANTIZATION):
         raise CheckpointError(
             f"{where}: has a quantization_config; take the model's weights as they were before quantization"
         )

@@ -14,6 +14,7 @@ from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
 from embedkit.checkpoint.hf_config import write_config
 from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names
+from embedkit.checkpoint.quantized import Scales, take_scales
 from embedkit.checkpoint.st_modules import SentenceModules, layer_folder, write_modules
 from embedkit.checkpoint.weight_checks import (
     check_dense_empty,
@@ -54,10 +55,10 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
 
 
 def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
-    """Read all tensors of some safetensors files, memory-mapped.
+    """Read all tensors of some safetensors files, memory-mapped; integers with scales as the fp32 they stand for.
 
     Raises:
-        CheckpointError: a file is cut short or is not safetensors.
+        CheckpointError: a file is cut short or is not safetensors, or integers lack their scales.
     """
     tensors: dict[str, Tensor] = {}
     for path in files:
@@ -67,6 +68,9 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
                     tensors[name] = file.get_tensor(name)
         except (SafetensorError, OSError) as exc:
             raise damaged(path, exc) from exc
+    for name, scales in take_scales(tensors, files[0].parent if files else Path()).items():
+        row, column = (scale.numpy() for scale in scales)
+        tensors[name] = torch.from_numpy(Scales(row, column).apply(tensors[name].numpy()))
     return tensors
 
 

@@ -14,11 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from embedkit.checkpoint.arrays import read_arrays
 from embedkit.checkpoint.converting import convert_folder
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import FAMILIES, Family
+from embedkit.checkpoint.quantized import quantize
 from embedkit.checkpoint.st_modules import SentenceModules
-from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder, save_tensors
+from embedkit.checkpoint.weights import (
+    load_sentence_encoder,
+    read_tensors,
+    save_sentence_encoder,
+    save_tensors,
+)
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseConfig, SentenceConfig
@@ -265,3 +272,54 @@ def test_weights_are_as_readable_as_any_other_file(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_weights_in_8_bits_are_a_quarter_of_the_room_and_near_the_whole_ones(tmp_path: Path) -> None:
+    dense = (DenseConfig(in_features=96, out_features=64),)
+    folder = write_tiny_model(
+        tmp_path / "m",
+        sentence=SentenceConfig(dense=dense),
+        config=tiny_config(hidden_size=96, intermediate_size=192),
+    )
+    assert convert_folder(folder, tmp_path / "small", dtype=torch.int8) == [
+        "2_Dense/model.safetensors",
+        "model.safetensors",
+    ]
+    sizes = [(each / "model.safetensors").stat().st_size for each in (tmp_path / "small", folder)]
+    assert sizes[0] < 0.3 * sizes[1]
+    expected, found = (
+        Encoder.load(each, device="cpu").encode(TEXTS) for each in (folder, tmp_path / "small")
+    )
+    assert (expected * found).sum(axis=1).min() > 0.999
+    # Read without torch they are the same, whole and by rows; made whole again, too, and plain for other loaders.
+    tensors = read_tensors([tmp_path / "small" / "model.safetensors"])
+    name = "embeddings.word_embeddings.weight"
+    stored = read_arrays([tmp_path / "small" / "model.safetensors"])
+    assert stored.keys() == tensors.keys() == load_file(folder / "model.safetensors").keys()
+    np.testing.assert_array_equal(stored[name].fp32(), tensors[name].numpy())
+    np.testing.assert_array_equal(stored[name].fp32(np.array([3, 1])), tensors[name][[3, 1]].numpy())
+    convert_folder(tmp_path / "small", tmp_path / "whole", dtype=torch.float32)
+    np.testing.assert_array_equal(Encoder.load(tmp_path / "whole", device="cpu").encode(TEXTS), found)
+    assert load_file(tmp_path / "whole" / "model.safetensors")[name].dtype == torch.float32
+    configs = [json.loads((tmp_path / each / "config.json").read_text()) for each in ("small", "whole")]
+    assert configs[0].pop("quantization_config") == {"quant_method": "embedkit_int8"}
+    assert configs[0] == configs[1]
+    # A scale that is missing is said, by both readers.
+    edit_weights(tmp_path / "small", lambda tensors: tensors.pop(f"{name}.row_scale"))
+    for device in ("cpu", "auto"):
+        with pytest.raises(CheckpointError, match=r"the 8-bit matrix .* do not fit together"):
+            Encoder.load(tmp_path / "small", device=device)
+
+
+def test_rounding_to_8_bits_by_rows_and_columns() -> None:
+    """A matrix of rank one is kept but for half a step; a column a hundred times larger does not flatten the others."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((64, 96)).astype(np.float32)
+    weight[:, 7] *= 100
+    codes, scales = quantize(weight)
+    assert codes.dtype == np.int8
+    error = np.abs(scales.apply(codes) - weight)
+    assert np.delete(error, 7, axis=1).max() < 0.2
+    by_rows = np.abs(weight).max(axis=1, keepdims=True) / 127
+    assert np.square(error).sum() < 0.5 * np.square(np.rint(weight / by_rows) * by_rows - weight).sum()
+    np.testing.assert_array_equal(quantize(np.zeros((4, 8), np.float32))[0], 0)

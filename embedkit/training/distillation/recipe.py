@@ -25,7 +25,8 @@ DistillLoss = Annotated[str, OneOf(loss_table.names("distill"))]
 class StudentRecipe:
     """What the student is.
 
-    `folder` is a model that was distilled before, to go on with; else it is made here.
+    `folder` is a model to go on with; else the student is made here. With a `dimension` beside it, a last layer turns its vectors to
+    the teacher's principal axes, so that the first N dimensions serve as shorter vectors; without, the teacher's turn to its own.
     `layers` are copied from the teacher, numbered from 0, with the `intermediate_size` strongest inner units of their feed-forward
     layers (default: all); without them the encoder is drawn fresh in the shape of `model`.
     `prune_below` leaves out the tokens that the texts use fewer times; 0 keeps all. `dimension` cuts the vectors by PCA.
@@ -42,9 +43,12 @@ class StudentRecipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
 
     def __post_init__(self) -> None:
-        if self.folder is not None and replace(self, folder=None) != StudentRecipe(dropout=self.dropout):
+        shaped = (
+            StudentRecipe(dropout=self.dropout, dimension=self.dimension) if self.folder is not None else None
+        )
+        if shaped is not None and replace(self, folder=None) != shaped:
             raise ValueError(
-                f"folder is {self.folder!r}; that student has its shape, so only dropout can be set beside it"
+                f"folder is {self.folder!r}; that student has its shape, so only dropout and dimension can be set beside it"
             )
         check_least(self, 0, "prune_below")
         check_below_one(self, "dropout")
@@ -78,13 +82,21 @@ class DistillDataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillRecipe:
-    """Everything about a distillation. `loss` cosine is 1 - cos, for vectors that are compared by cosine; mse for others."""
+    """Everything about a distillation. `loss` cosine is 1 - cos, for vectors that are compared by cosine; mse for others.
+
+    `similarity_weight` adds `similarity_distillation` with that weight, at `similarity_temperature`, over the texts of a step.
+    """
 
     run: RunRecipe
     student: StudentRecipe = field(default_factory=StudentRecipe)
     data: DistillDataRecipe = field(default_factory=DistillDataRecipe)
     loss: DistillLoss = loss_table.fitting("distill", "texts")[0].name
+    similarity_weight: float = 0.0
+    similarity_temperature: float = 0.05
     optim: OptimRecipe = field(default_factory=OptimRecipe)
 
     def __post_init__(self) -> None:
         check_encoder_run(self.run)
+        check_least(self, 0, "similarity_weight")
+        if not self.similarity_temperature > 0:
+            raise ValueError(f"similarity_temperature is {self.similarity_temperature}; it must be above 0")

@@ -153,7 +153,7 @@ def _from_layers(
         for ours, theirs in zip(model.dense, source.dense, strict=False):
             ours.load_state_dict(theirs.state_dict())
         if axes is not None:
-            _linear(model.dense[-1]).weight.copy_(torch.from_numpy(axes))
+            last_linear(model).weight.copy_(torch.from_numpy(axes))
     modules = replace(
         teacher.modules,
         sentence=sentence,
@@ -253,7 +253,9 @@ def check_length(max_length: int, limit: int) -> None:
         )
 
 
-def _linear(dense: nn.Module) -> nn.Linear:
+def last_linear(model: SentenceEncoder) -> nn.Linear:
+    """Return the matrix of a model's last dense layer."""
+    dense = model.dense[-1]
     linear = dense[0] if isinstance(dense, nn.Sequential) else dense
     assert isinstance(linear, nn.Linear)
     return linear

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.errors import TrainingError
@@ -23,7 +23,7 @@ from embedkit.tokenization.batching import micro_batches
 from embedkit.training import loss_table
 from embedkit.training.distillation.recipe import DistillRecipe
 from embedkit.training.distillation.student import Student, principal_axes
-from embedkit.training.distillation.student_folder import ALIGNED_TEXTS, aligning_axes
+from embedkit.training.distillation.student_folder import ALIGNED_TEXTS, aligning_axes, nearest_turn
 from embedkit.training.distillation.teacher import TeacherCache
 from embedkit.training.engine.evaluation_sets import EvaluationSet, evaluation_hashes, row_cosines
 from embedkit.training.engine.flops import encoder_flops
@@ -31,6 +31,7 @@ from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
 from embedkit.training.engine.run_folder import RunFolder
+from embedkit.training.losses import similarity_distillation
 from embedkit.training.rows.sampling import Shuffled, split_rows
 
 Ints = NDArray[np.int64]
@@ -51,11 +52,18 @@ class TaughtTexts:
     vectors: Floats
     axes: Floats | None
     fingerprint: str
+    kinds: Sequence[str] = ()  # one for each text, or none
 
     def targets(self, numbers: Ints) -> Floats:
         """Return the vectors that the student is to give: (B, E')."""
         found = np.asarray(self.vectors[self.rows[numbers]], dtype=np.float32)
         return found if self.axes is None else found @ self.axes.T
+
+    def turn_of(self, student: Callable[[Sequence[str]], Floats]) -> Floats:
+        """Find the turn of a student's vectors that brings them nearest to the targets: (E', E), orthonormal rows."""
+        some = _sample(len(self.rows), ALIGNED_TEXTS)
+        vectors = student([self.texts[number] for number in some])
+        return nearest_turn(self.targets(some), vectors)
 
 
 def taught_texts(
@@ -64,6 +72,7 @@ def taught_texts(
     dimension: int | None,
     *,
     student: Callable[[Sequence[str]], Floats] | None = None,
+    kinds: Sequence[str] = (),
 ) -> TaughtTexts:
     """Look up the teacher's vectors of texts, and find the axes that they are turned to.
 
@@ -82,11 +91,16 @@ def taught_texts(
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8") + b"\0")
-    return TaughtTexts(texts, rows, vectors, axes, digest.hexdigest())
+    return TaughtTexts(texts, rows, vectors, axes, digest.hexdigest(), kinds)
 
 
 def _sample(count: int, most: int) -> Ints:
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+def _places(kinds: Sequence[str]) -> dict[str, Ints]:
+    """Say where each kind stands, in order of their names."""
+    return {kind: np.flatnonzero([each == kind for each in kinds]) for kind in sorted(set(kinds))}
 
 
 class Distillation:
@@ -108,12 +122,15 @@ class Distillation:
         self.train_texts, self.held_out = split_rows(
             len(taught.texts), data.held_out, most=data.evaluate_texts
         )
+        self._held_out_kinds = _places(
+            [taught.kinds[number] for number in self.held_out] if taught.kinds else []
+        )
         if not len(self.train_texts):
             raise TrainingError(
                 f"{len(taught.texts)} texts, of which {len(self.held_out)} are held out, leave none to train on; give more texts"
             )
         self._batches = Shuffled(self.train_texts, batch_size=data.batch_size, seed=recipe.run.seed)
-        self._loss = loss_table.find_loss("distill", recipe.loss).function
+        self._pointwise = loss_table.find_loss("distill", recipe.loss).function
 
     @property
     def module(self) -> PackedEncoder:
@@ -149,15 +166,24 @@ class Distillation:
         mine = whole[ranks.rank :: ranks.world]
         batch = self._student.tokenizer.encode([self._taught.texts[number] for number in mine])
         targets = torch.from_numpy(self._taught.targets(mine)).to(ranks.device)
+        bank = targets if ranks.world == 1 else torch.from_numpy(self._taught.targets(whole)).to(ranks.device)
         parts = list(micro_batches(batch.lengths, self._recipe.data.micro_tokens))
         total = torch.zeros((), device=ranks.device)
         for number, rows in enumerate(parts):
             with synchronized(module, last=number == len(parts) - 1):
                 vectors = forward(module, batch.take(rows), ranks)
-                share = self._loss(vectors, targets[torch.from_numpy(rows)]) * (len(rows) / len(whole))
+                share = self._loss(vectors, targets[torch.from_numpy(rows)], bank) * (len(rows) / len(whole))
                 torch.autograd.backward(share * ranks.world)
             total += share.detach()
         return Shares({"loss": total}, int(batch.lengths.sum()), 3 * self._flops(batch.lengths))
+
+    def _loss(self, vectors: Tensor, targets: Tensor, bank: Tensor) -> Tensor:
+        loss: Tensor = self._pointwise(vectors, targets)
+        if self._recipe.similarity_weight:
+            temperature = self._recipe.similarity_temperature
+            similarity = similarity_distillation(vectors, targets, bank, temperature=temperature)
+            loss = loss + self._recipe.similarity_weight * similarity
+        return loss
 
     def _flops(self, lengths: Ints) -> float:
         model = self._student.model
@@ -169,8 +195,12 @@ class Distillation:
         """Measure the cosine to the teacher on held-out texts, and the evaluation sets; the first decides what is best."""
         vectors = self.embed(module, self.held_out_texts, ranks)
         targets = self._taught.targets(self.held_out)
-        loss = float(self._loss(torch.from_numpy(vectors), torch.from_numpy(targets)))
-        values = {"loss": loss, "cosine": float(row_cosines(vectors, targets).mean())}
+        given, wanted = torch.from_numpy(vectors), torch.from_numpy(targets)
+        loss = float(self._loss(given, wanted, wanted))
+        cosines = row_cosines(vectors, targets)
+        values = {"loss": loss, "cosine": float(cosines.mean())}
+        for kind, of_kind in self._held_out_kinds.items():
+            values[f"cosine of {kind}"] = float(cosines[of_kind].mean())
         for each in self.evaluation:
             values[each.measure_name] = each.measure(
                 lambda texts, role: self.embed(module, texts, ranks, role)

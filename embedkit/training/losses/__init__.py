@@ -8,7 +8,7 @@
 | pair + score | `cosine_regression`, `cosent`, `angle` |
 | pair + alike or not | `contrastive`, `online_contrastive` |
 | labelled texts | `batch_all_triplet`, `batch_hard_triplet`, `batch_semi_hard_triplet` |
-| text + teacher vector | `embedding_mse`, `cosine_distance` |
+| text + teacher vector | `embedding_mse`, `cosine_distance`, `similarity_distillation` |
 | candidates + teacher scores | `margin_mse`, `kl_of_margins`, `kl_distillation` |
 | reranker scores + labels | `binary_cross_entropy`, `score_mse`, `class_cross_entropy`, `softmax_cross_entropy` |
 | lists of reranker scores | `ranknet`, `listnet`, `listmle`, `lambda_loss` |
@@ -26,6 +26,7 @@ from embedkit.training.losses.distillation import (
     kl_distillation,
     kl_of_margins,
     margin_mse,
+    similarity_distillation,
 )
 from embedkit.training.losses.in_batch import false_negatives, info_nce, simcse
 from embedkit.training.losses.nested import EmbeddingLoss, adaptive_layer, matryoshka
@@ -82,6 +83,7 @@ __all__ = [
     "ranknet",
     "score_mse",
     "simcse",
+    "similarity_distillation",
     "softmax_cross_entropy",
     "token_cross_entropy",
     "triplet",

@@ -45,6 +45,36 @@ def cosine_distance(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(embeddings, targets)).mean()
 
 
+def similarity_distillation(
+    embeddings: Tensor, teacher_embeddings: Tensor, bank: Tensor, *, temperature: float = 0.05
+) -> Tensor:
+    """Cross-entropy between the teacher's and the student's similarities to a bank of the teacher's embeddings.
+
+    Each text's cosines to the bank become a distribution by softmax at `temperature`: the teacher's is the target, and the student's
+    is that of its own embedding. Unlike similarities among the student's own embeddings, no text's value depends on which others are
+    computed with it. What the teacher's distribution itself is uncertain by (its entropy) is taken off, so 0 is the least.
+
+    Shapes:
+        embeddings, teacher_embeddings: (N, E)
+        bank: (M, E), which may hold the teacher_embeddings
+        returns: () mean over rows
+    Raises:
+        ValueError: the shapes differ, or the temperature is not above 0.
+    Source: Fang et al. 2021 (SEED), https://arxiv.org/abs/2101.04731, eq. 4, with the batch as the bank.
+    """
+    check_positive("similarity_distillation: temperature", temperature)
+    check_shape("similarity_distillation: embeddings", embeddings, ("N", "E"), "one embedding a row")
+    shape = tuple(embeddings.shape)
+    check_shape("similarity_distillation: teacher_embeddings", teacher_embeddings, shape, "as the student's")
+    check_shape("similarity_distillation: bank", bank, ("M", shape[1]), "as long as the student's")
+    bank = F.normalize(bank.detach().to(embeddings.dtype), dim=1)
+    target, own = (
+        F.log_softmax(F.normalize(each, dim=1) @ bank.T / temperature, dim=1)
+        for each in (teacher_embeddings.detach().to(embeddings.dtype), embeddings)
+    )
+    return F.kl_div(own, target, reduction="batchmean", log_target=True)
+
+
 def margin_mse(
     positive_scores: Tensor, negative_scores: Tensor, teacher_margins: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:

@@ -25,7 +25,7 @@ from embedkit.training.distillation.comparison import TextEncoder, compare_model
 from embedkit.training.distillation.ffn_pruning import contributions, strongest
 from embedkit.training.distillation.recipe import DistillRecipe
 from embedkit.training.distillation.student import make_student, principal_axes
-from embedkit.training.distillation.student_folder import aligning_axes, load_student
+from embedkit.training.distillation.student_folder import aligning_axes, load_student, turned
 from embedkit.training.distillation.teacher import Filled, TeacherCache
 from embedkit.training.distillation.training import Distillation, taught_texts
 from embedkit.training.distillation.vocabulary_pruning import prune_vocabulary
@@ -89,6 +89,7 @@ SHAPE = "student.model.hidden_size=16,student.model.num_hidden_layers=1,student.
         ("student.layers=[0]", "student.dimension=8", "student.prune_below=1"),
         ("loss=mse", *SHAPE.split(",")),
         ("student.kind=static", "student.dimension=8"),
+        ("student.layers=[1]", "similarity_weight=0.5"),
     ],
 )
 def test_a_student_comes_nearer_to_its_teacher_and_its_folder_gives_the_same_vectors(
@@ -140,11 +141,18 @@ def test_units_that_add_nothing_can_go_without_loss(tiny_model: Path, tmp_path: 
     assert [strongest(each, 3).tolist() for each in measured] == [kept[0], kept[1]]
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weight", [0, 1])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(
+    tiny_model: Path, tmp_path: Path, weight: int
+) -> None:
     gradients = []
     for tokens in (16, 4096):
         journey, _ = make_journey(
-            tiny_model, tmp_path / "cache", "student.layers=[1]", f"data.micro_tokens={tokens}"
+            tiny_model,
+            tmp_path / "cache",
+            "student.layers=[1]",
+            f"data.micro_tokens={tokens}",
+            f"similarity_weight={weight}",
         )
         journey.module.train()
         shares = journey.backward(journey.module, 0, alone())
@@ -159,6 +167,32 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tiny_model: Path, tm
 
 def _ids(journey: Distillation) -> list[list[int]]:
     return tiny_tokenizer().ids([TEXTS[number] for number in journey.batch(0)])
+
+
+def test_a_student_that_goes_on_is_turned_to_the_principal_axes_of_another_teacher(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """The teacher is the student's own model, turned: the turn is found, and nothing is left to learn."""
+    encoder = Encoder.load(tiny_model, device="cpu", max_seq_length=32)
+    axes = np.linalg.qr(np.random.default_rng(0).standard_normal((32, 32)))[0].astype(np.float32)
+    store = TeacherCache(tmp_path, {"teacher": "turned"}, 32)
+    list(store.fill(TEXTS, lambda texts: embed_with(encoder)(texts) @ axes.T))
+    taught = taught_texts(store, TEXTS, 16, kinds=["even", "odd"] * 40)
+    whole = load_student(tiny_model, max_length=32, dropout=0.0)
+    student = turned(whole, taught.turn_of(embed_with(encoder)))
+    recipe = load_recipe(
+        DistillRecipe, overrides=(*BASE, f"student.folder={tiny_model}", "student.dimension=16")
+    )
+    journey = Distillation(student, taught, recipe, teacher={})
+    with torch.no_grad():
+        values = journey.evaluate(journey.module, alone()).values
+    assert values["cosine"] == pytest.approx(1, abs=1e-5)
+    assert values["cosine of even"] == pytest.approx(1, abs=1e-5)
+    assert values["cosine of odd"] == pytest.approx(1, abs=1e-5)
+    write_model(tmp_path / "m", student.model, student.tokenizer, student.modules, family=student.family)
+    expected = taught.targets(np.arange(5))
+    found = Encoder.load(tmp_path / "m", device="cpu").encode(TEXTS[:5])
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_resume_ends_with_the_same_bits(tiny_model: Path, tmp_path: Path) -> None:
@@ -420,5 +454,5 @@ def test_the_turn_to_a_student_is_found_and_left_out_where_there_is_none() -> No
 
 
 def test_a_student_of_before_brings_its_own_shape() -> None:
-    with pytest.raises(RecipeError, match="that student has its shape, so only dropout can be set beside it"):
+    with pytest.raises(RecipeError, match="that student has its shape, so only dropout and dimension can be set"):
         load_recipe(DistillRecipe, overrides=(*BASE, 'student.folder="runs/a"', "student.layers=[0]"))

@@ -11,6 +11,7 @@ from embedkit.training.losses import (
     kl_distillation,
     kl_of_margins,
     margin_mse,
+    similarity_distillation,
 )
 
 TEACHER = torch.tensor([[math.log(3), 0.0]])
@@ -38,6 +39,16 @@ def test_cosine_distance_minds_no_length() -> None:
     """One vector along the teacher's, one across: (0 + 1) / 2."""
     teacher = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
     assert cosine_distance(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), teacher).item() == pytest.approx(0.5)
+
+
+def test_similarity_distillation_compares_distributions_over_the_bank() -> None:
+    """The teacher's cosines (1, 0) at temperature 1 / log 3 give (3/4, 1/4); the student's are equal: (1/2, 1/2)."""
+    bank, teacher = torch.tensor([[5.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0, 0.0]])
+    loss = similarity_distillation(torch.ones(1, 2), teacher, bank, temperature=1 / math.log(3))
+    assert loss.item() == pytest.approx(0.130812, abs=1e-6)
+    assert similarity_distillation(2 * teacher, teacher, bank).item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match=r"bank has shape \(2, 1\); it needs \(M, 2\)"):
+        similarity_distillation(torch.ones(1, 2), teacher, bank[:, :1])
 
 
 def test_kl_of_margins_is_that_of_scores_that_have_these_margins() -> None:

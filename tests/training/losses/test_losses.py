@@ -47,6 +47,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "batch_semi_hard_triplet": cut(lambda u: losses.batch_semi_hard_triplet(u, LABELS), 1),
     "embedding_mse": cut(lambda u: losses.embedding_mse(u, GRADES), 1),
     "cosine_distance": cut(lambda u: losses.cosine_distance(u, GRADES + 1), 1),
+    "similarity_distillation": cut(
+        lambda u: losses.similarity_distillation(u, GRADES + 1, GRADES - 1, temperature=1.0), 1
+    ),
     "kl_of_margins": cut(lambda u, v: losses.kl_of_margins(u[:, 0], v, GRADES.where(MASK, torch.nan)), 2),
     "margin_mse": cut(lambda u, v: losses.margin_mse(u[:, 0], v, GRADES), 2),
     "kl_distillation": cut(lambda u: losses.kl_distillation(u, GRADES, temperature=2.0, mask=MASK), 1),
