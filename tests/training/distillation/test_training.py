@@ -454,5 +454,7 @@ def test_the_turn_to_a_student_is_found_and_left_out_where_there_is_none() -> No
 
 
 def test_a_student_of_before_brings_its_own_shape() -> None:
-    with pytest.raises(RecipeError, match="that student has its shape, so only dropout and dimension can be set"):
+    with pytest.raises(
+        RecipeError, match="that student has its shape, so only dropout and dimension can be set"
+    ):
         load_recipe(DistillRecipe, overrides=(*BASE, 'student.folder="runs/a"', "student.layers=[0]"))
