@@ -59,16 +59,16 @@ def main() -> None:
                 for system, options in SYSTEMS.items():
                     run = search_all(retriever, {query: query for query in asked}, options).run()
                     near = {
-                        query: {_name(doc): score for doc, score in hits.items()}
+                        query: {page_name(doc): score for doc, score in hits.items()}
                         for query, hits in run.items()
                     }
-                    qrels = {query: {_name(document): 1} for query, document in asked.items()}
+                    qrels = {query: {page_name(document): 1} for query, document in asked.items()}
                     metrics = [parse_metric("ndcg@10"), parse_metric("success@1")]
                     means = evaluate_retrieval(qrels, near, metrics).means
                     print(f"| {collection} | {system} | {means['ndcg@10']:.3f} | {means['success@1']:.2f} |")
 
 
-def _name(document: str) -> str:
+def page_name(document: str) -> str:
     """Name a page by its place below `docs`, wherever the repository lies."""
     return document.rpartition("docs/")[2]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .maintenance.take_in import build_vectors, merge_indexes
     from .maintenance.tune import TunePoint, TuneReport, tune
     from .maintenance.verify import Finding, verify
-    from .search.snippets import Snippet, snippets
+    from .search.snippets import Snippet, mark_words, snippets
     from .storage.documents import Passage
     from .storage.layout import is_index
     from .storage.settings import Settings
@@ -56,7 +56,7 @@ _HOMES = {
     "storage.layout": ("is_index",),
     "store": ("Deleted", "Index"),
     "maintenance.ann_build": ("AnnReport", "build_ann"),
-    "search.snippets": ("Snippet", "snippets"),
+    "search.snippets": ("Snippet", "mark_words", "snippets"),
     "maintenance.tune": ("TunePoint", "TuneReport", "tune"),
     "maintenance.verify": ("Finding", "verify"),
 }
@@ -95,6 +95,7 @@ __all__ = [
     "find_vanished",
     "is_index",
     "living_texts",
+    "mark_words",
     "merge_indexes",
     "repair",
     "similar_pairs",

@@ -238,6 +238,14 @@ class Index:
             keys = filtered_documents(self.database, condition_of(self.database, where))
             return len(keys), document_ids(self.database, sorted(keys)[:5])
 
+    def count_rows(self, where: str | None = None) -> int:
+        """Count the vectors that can be found, or those of them that a filter lets pass.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+        """
+        return len(self) if where is None else len(self._searcher.rows_of(where))
+
     def count_documents(self) -> int:
         with reading(self.database.path):
             return self.database.count("documents")

@@ -77,6 +77,13 @@ def search(
             help="Also list further passages of the same document; with --json they are always listed.",
         ),
     ] = False,
+    show_all: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Also list hits that are no nearer to the query than unrelated texts; with --json they are always listed.",
+        ),
+    ] = False,
     computing: options.ComputingOptions,
     as_json: options.AsJson = False,
 ) -> None:
@@ -103,9 +110,9 @@ def search(
     ) as opened:
         _say_models(opened, searching)
         if query is not None:
-            answer(opened, query, searching, as_json=as_json)
+            answer(opened, query, searching, show_all=show_all, as_json=as_json)
         elif interactive:
-            converse(opened, searching, as_json=as_json)
+            converse(opened, searching, show_all=show_all, as_json=as_json)
         else:
             search_many(opened.retriever, searching, source="-" if queries is None else str(queries), run=run)
         _say_truncated(opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -12,19 +13,17 @@ from ..shared import console
 from ..shared.plain import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
     from rich.text import Text
 
     from embedkit.data.records import Hit
+    from embedkit.pipelines.judging import JudgedHit
     from embedkit.pipelines.searching import Search
     from embedkit.retrieval.options import SearchOptions
 
 DOTS = 5  # of how strong a hit is
-# Cosines of a good sentence encoder below the first mean nothing, above the second nearly the same.
-WEAK_COSINE, STRONG_COSINE = 0.1, 0.7
-STRONG_FUSED = 0.5  # a text as its own query reaches about .7
 INDENT = 4
 # Code, a table row, a quotation, a heading or an item of a list.
 _LINE_OF_ITS_OWN = re.compile(r"(\s{4}|\t|\||>|#|\s*([-*+•]|\d+[.)])\s)")
@@ -52,40 +51,65 @@ def wants_json_hits(as_json: bool) -> bool:
     return as_json or (os.environ.get("EMBEDKIT_PIPE") == "json" and not sys.stdout.isatty())
 
 
-def print_hits(query: str, hits: list[Hit], wanted: SearchOptions, *, as_json: bool) -> None:
-    """Print the hits of a query, best first."""
-    if wants_json_hits(as_json):
-        for rank, hit in enumerate(hits, 1):
-            console.print_json(hit_row(hit, rank))
-        return
+def print_hits(query: str, hits: Sequence[JudgedHit]) -> None:
+    """Print the hits of a query as people read them, best first."""
     from indexes import snippets
 
-    shown = snippets(query, [hit.text for hit in hits])
+    shown = snippets(query, [judged.hit.text for judged in hits])
     if (
         not sys.stdout.isatty()
     ):  # a pager or a file: no colours, no folding, and no rich, which takes long to load
-        for rank, (hit, snippet) in enumerate(zip(hits, shown, strict=True), 1):
-            console.say(_title_line(hit, rank, _strength(hit, hits[0], wanted)))
+        for rank, (judged, snippet) in enumerate(zip(hits, shown, strict=True), 1):
+            hit = judged.hit
+            console.say(_title_line(hit, rank, judged.strength))
             console.say(_plain_body(_flowing(plain(snippet.text)), _cuts(hit, snippet.text)))
         return
     from rich.text import Text
 
     out = console.styled()
-    for rank, (hit, snippet) in enumerate(zip(hits, shown, strict=True), 1):
+    for rank, (judged, snippet) in enumerate(zip(hits, shown, strict=True), 1):
+        hit = judged.hit
         body = Text(_flowing(plain(snippet.text)))
         for start, stop in snippet.spans:
             body.stylize("bold yellow", start, stop)
-        out.print(_head(hit, rank, _strength(hit, hits[0], wanted)))
+        out.print(_head(hit, rank, judged.strength))
         _print_body(out, body, cut=_cuts(hit, snippet.text))
 
 
-def answer(opened: Search, query: str, wanted: SearchOptions, *, as_json: bool) -> list[Hit]:
-    """Search, print the hits, and say why where there are none."""
+def answer(
+    opened: Search, query: str, wanted: SearchOptions, *, show_all: bool, as_json: bool, how: str = "--all"
+) -> list[Hit]:
+    """Search and print the hits, for people without the weak ones; say what was left out, and why where there is nothing.
+
+    Returns the hits that were printed; `how` is what shows the others.
+    """
     hits = opened.retriever.search([query], wanted)[0]
-    print_hits(query, hits, wanted, as_json=as_json)
     if not hits:
         explain_nothing(wanted, len(opened.index))
-    return hits
+    if wants_json_hits(as_json):
+        for rank, hit in enumerate(hits, 1):
+            console.print_json(hit_row(hit, rank))
+        return hits
+    from embedkit.pipelines.judging import judge
+
+    judged = judge(opened, query, hits, wanted)
+    shown = [each for each in judged if show_all or not each.weak]
+    print_hits(query, shown)
+    if len(shown) < len(judged):
+        _say_left_out(len(shown), len(judged), how)
+    return [each.hit for each in shown]
+
+
+def _say_left_out(shown: int, found: int, how: str) -> None:
+    if not shown:
+        nearest = "the nearest" if found == 1 else f"the {found} nearest"
+        console.note(f"nothing here seems to answer this query; {how} shows {nearest}")
+    else:
+        left = found - shown
+        hits, them = ("hit", "it") if left == 1 else ("hits", "them")
+        console.note(
+            f"{left} {hits} left out: no nearer to the query than unrelated texts; {how} shows {them}"
+        )
 
 
 def print_whole(hit: Hit) -> None:
@@ -121,21 +145,8 @@ def _score(hit: Hit, rank: int, strength: float | None) -> str:
     head = f"{rank:>2}  " if rank else ""
     if strength is None:
         return head
-    full = round(strength * DOTS)
+    full = math.ceil(strength * DOTS)
     return f"{head}{hit.score:.2f} {'●' * full}{'○' * (DOTS - full)}  "
-
-
-def _strength(hit: Hit, best: Hit, wanted: SearchOptions) -> float:
-    """Say how strong a hit is, from 0 to 1: what has a scale of its own on that, BM25 and ranks against the best hit."""
-    if "rerank" in hit.scores:
-        value = hit.score
-    elif wanted.mode == "hybrid" and wanted.fusion == "scores":
-        value = hit.score / STRONG_FUSED
-    elif wanted.mode == "dense":
-        value = (hit.score - WEAK_COSINE) / (STRONG_COSINE - WEAK_COSINE)
-    else:
-        value = hit.score / best.score if best.score > 0 else 0.0
-    return min(1.0, max(0.0, value))
 
 
 def _print_body(out: Console, body: Text, *, cut: tuple[bool, bool]) -> None:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from embedkit.retrieval.options import SearchOptions
 
 HISTORY = "search_history"  # in the cache folder
-HELP = "a query searches; a number shows that hit in full; help, quit (or Ctrl-D)"
+HELP = "a query searches; a number opens a hit; all adds those left out; help, quit"
 
 
-def converse(opened: Search, wanted: SearchOptions, *, as_json: bool) -> None:
+def converse(opened: Search, wanted: SearchOptions, *, show_all: bool, as_json: bool) -> None:
     """Answer queries until the input ends."""
     console.note(f"Type a query. ({HELP})")
     hits: list[Hit] = []
+    query = ""
     with _history():
         while True:
             try:
@@ -33,19 +34,22 @@ def converse(opened: Search, wanted: SearchOptions, *, as_json: bool) -> None:
                 return
             if line in ("help", "?"):
                 console.note(HELP)
-            elif line.isdigit():
+            elif line.isdigit() and query:
                 _open(hits, int(line))
+            elif line.isdigit():
+                console.note("there are no hits yet: type a query first")
+            elif line == "all" and query:
+                hits = answer(opened, query, wanted, show_all=True, as_json=as_json)
             elif line:
-                hits = answer(opened, line, wanted, as_json=as_json)
+                query = line
+                hits = answer(opened, query, wanted, show_all=show_all, as_json=as_json, how="all")
 
 
 def _open(hits: list[Hit], number: int) -> None:
     if 1 <= number <= len(hits):
         print_whole(hits[number - 1])
-    elif hits:
-        console.note(f"there is no hit {number}; the last query has {len(hits)}")
     else:
-        console.note("there are no hits yet: type a query first")
+        console.note(f"there is no hit {number}; the last query has {len(hits)}")
 
 
 @contextlib.contextmanager

@@ -289,7 +289,7 @@ class Searching(SearchOptions):
             "--min-score",
             rich_help_panel=TUNING,
             metavar="S",
-            help="Leave out hits below this score.",
+            help="Leave out hits below this score, and only those.",
             show_default=False,
         ),
     ] = None

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from embedkit.inference.backend import Backend
 from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.inference.loading import choose, load_backend
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
-from embedkit.reranking.calibration import Calibration, read_calibration
+from embedkit.reranking.calibration import FILE, Calibration, read_calibration
 from embedkit.reranking.pairs import (
     PairCounts,
     PairWindow,
@@ -27,6 +29,7 @@ from embedkit.reranking.pairs import (
     windows_of_pairs,
 )
 from embedkit.retrieval.reranker import Reranker
+from embedkit.retrieval.strength import PROBABILITIES
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import micro_batches, one_ahead
 from embedkit.tokenization.tokenizer import Truncation
@@ -151,6 +154,22 @@ class CrossEncoder(Reranker):
         """
         self.check_single()
         return self._scores(self.logits(queries, texts))
+
+    def strength(self, score: float) -> float:
+        """As `Reranker.strength`: by the calibration beside the model, else by the probability that its own log-odds mean."""
+        if self.calibration is not None:
+            return PROBABILITIES.strength(score)
+        odds = score
+        if len(self.folder.labels) == 1 and self.folder.activation == "sigmoid":
+            odds = math.log(max(score, 1e-9) / max(1 - score, 1e-9))
+        return PROBABILITIES.strength(float(self._fitted.probabilities(odds)))
+
+    @cached_property
+    def _fitted(self) -> Calibration:
+        """The calibration beside the model; without one log-odds are what they are."""
+        if (self.folder.path / FILE).is_file():
+            return read_calibration(self.folder.path)
+        return Calibration(temperature=1.0, offset=0.0, num_pairs=0, error_before=0.0, error_after=0.0)
 
     def log_odds(self, queries: Sequence[str], texts: Sequence[str]) -> Float32:
         """Return what a calibration is fitted on: the logit of query i with text i before any activation, (N,) float32.

@@ -12,8 +12,12 @@ from embedkit.errors import CheckpointError
 from embedkit.inference.choice import Choice
 from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.retrieval.reranker import Reranker
+from embedkit.retrieval.strength import Scale
 from embedkit.tokenization.batching import padded_batches
 from embedkit.types import Float32
+
+# Measured as the scales of `embedkit.retrieval.strength` are.
+SIMILARITIES = Scale(0.35, 0.55)
 
 
 class MaxSim(Reranker):
@@ -63,6 +67,9 @@ class MaxSim(Reranker):
             if len(some):
                 scores[rows[some]] = np.maximum.reduceat(similarities, starts, axis=0).mean(axis=1)
         return scores
+
+    def strength(self, score: float) -> float:
+        return SIMILARITIES.strength(score)
 
     def _token_vectors(
         self, texts: Sequence[str], role: Literal["query", "document"]

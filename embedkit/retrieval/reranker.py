@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from embedkit.retrieval.strength import PROBABILITIES
 from embedkit.types import Float32
 
 
@@ -22,6 +23,13 @@ class Reranker(Protocol):
     def score(self, query: str, texts: Sequence[str]) -> Float32:
         """Return one score for each text, as (K,) float32."""
         ...
+
+    def strength(self, score: float) -> float:
+        """Say how strong a hit with this score is, from 0, what chance gives, to 1 (`embedkit.retrieval.strength`).
+
+        Without a method of its own a reranker's scores are taken for probabilities.
+        """
+        return PROBABILITIES.strength(score)
 
     def score_groups(self, groups: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Float32]:
         """Score a stream of queries, each with its texts: yields (K,) float32 for each, in order, also where K = 0."""

@@ -65,14 +65,9 @@ class Retriever:
         *,
         embed: Callable[[Sequence[str]], Embeddings] | None = None,
         reranker: Reranker | None = None,
-        low_cosine: float = 0.0,
     ) -> None:
-        """`embed` turns Q queries into (Q, E) float32; it is not needed where all searches are by words.
-
-        `low_cosine` counts as 0 in hybrid search: what unrelated texts have at least (`CosineNoise.low`), for models that find all texts alike.
-        """
+        """`embed` turns Q queries into (Q, E) float32; it is not needed where all searches are by words."""
         self.index, self.embed, self.reranker = index, embed, reranker
-        self.low_cosine = low_cosine
 
     def search(self, queries: Sequence[str], options: SearchOptions | None = None) -> list[list[Hit]]:
         """Return up to k hits for each query, best first, ties by id and passage.
@@ -130,7 +125,7 @@ class Retriever:
             rankings = [Ranking(by_meaning, options.dense_weight), Ranking(by_words, options.text_weight)]
             if bounded:
                 rankings = [
-                    Ranking(by_meaning, options.dense_weight, self.low_cosine, high),
+                    Ranking(by_meaning, options.dense_weight, 0.0, high),
                     Ranking(by_words, TEXT_GAIN * options.text_weight, 0.0, limits[number]),
                 ]
             hits = fuse(rankings, by=options.fusion)

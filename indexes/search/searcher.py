@@ -95,10 +95,10 @@ class Searcher:
             FilterError: the filter cannot be understood.
         """
         _check_k(k)
-        rows = None if where is None else self._rows_of(where)
+        rows = None if where is None else self.rows_of(where)
         return SearchRequest(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
 
-    def _rows_of(self, where: str) -> RowArray:
+    def rows_of(self, where: str) -> RowArray:
         """Return the rows that a filter lets pass, remembered for this snapshot."""
         if where not in self._filters:
             if len(self._filters) >= MAX_FILTERS:

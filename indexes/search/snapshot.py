@@ -105,6 +105,13 @@ class Snapshot:
             vectors[at] = segment.gather(positions)
         return vectors
 
+    def sample(self, count: int) -> FloatArray:
+        """Return the vectors of up to `count` living rows from all parts of the index, (N, E) float32."""
+        rows = np.flatnonzero(self.present)
+        return self.gather(
+            rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=np.int64))]
+        )
+
     def keys(self, rows: RowArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         keys = np.empty(len(rows), np.uint64)
         for segment, at, positions in self._locate(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from embedkit.checkpoint.classification_weights import load_classifier
 from embedkit.errors import CheckpointError
-from embedkit.reranking.calibration import Calibration
+from embedkit.model.config import DenseActivation
+from embedkit.reranking.calibration import Calibration, write_calibration
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.reranking.pairs import WINDOW_PAIRS, PairCounts
+from embedkit.retrieval.strength import PROBABILITIES
 from embedkit.types import Device
 from tests.conftest import DEVICES
 from tests.tiny_cross_encoder import LONG, QUERY, TEXTS, write_tiny_cross_encoder
@@ -253,3 +256,31 @@ def test_programming_mistakes_are_told(model: CrossEncoder) -> None:
         model.score_pairs([QUERY, QUERY], ["cat"])
     with pytest.raises(TypeError, match="must be a sequence of strings"):
         model.score(QUERY, "cat")
+
+
+MIDDLE = (PROBABILITIES.chance + PROBABILITIES.typical) / 2
+ODDS = math.log(MIDDLE / (1 - MIDDLE))
+
+
+def test_a_hit_is_as_strong_as_it_is_probably_relevant(tmp_path: Path) -> None:
+    logits = CrossEncoder.load(write_tiny_cross_encoder(tmp_path / "logits"), device="cpu")
+    assert logits.strength(ODDS) == pytest.approx(0.5)
+    assert (logits.strength(-1000.0), logits.strength(1000.0)) == (0, 1)
+    folder = write_tiny_cross_encoder(tmp_path / "sigmoid", activation="sigmoid")
+    probabilities = CrossEncoder.load(folder, device="cpu")
+    assert probabilities.strength(MIDDLE) == pytest.approx(0.5)
+    assert (probabilities.strength(0.0), probabilities.strength(1.0)) == (0, 1)
+
+
+@pytest.mark.parametrize("activation", ["identity", "sigmoid"])
+def test_the_calibration_beside_a_model_says_how_probable_it_is(
+    tmp_path: Path, activation: DenseActivation
+) -> None:
+    folder = write_tiny_cross_encoder(tmp_path / "m", activation=activation)
+    write_calibration(
+        folder, Calibration(temperature=2.0, offset=1.0, num_pairs=100, error_before=0.2, error_after=0.1)
+    )
+    logit = 2 * ODDS + 1
+    score = logit if activation == "identity" else 1 / (1 + math.exp(-logit))
+    assert CrossEncoder.load(folder, device="cpu").strength(score) == pytest.approx(0.5)
+    assert CrossEncoder.load(folder, device="cpu", probabilities=True).strength(MIDDLE) == pytest.approx(0.5)

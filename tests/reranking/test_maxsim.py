@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
-from embedkit.reranking.maxsim import MaxSim
+from embedkit.reranking.maxsim import SIMILARITIES, MaxSim
 from tests.tiny import write_tiny_model
 from tests.tiny_cross_encoder import QUERY, TEXTS
 
@@ -84,3 +84,10 @@ def test_static_model_is_refused(encoder: Encoder) -> None:
         match=r"gives its tokens no vectors in context, which maxsim compares\. Use a transformer",
     ):
         MaxSim(Encoder(static, encoder.backend))
+
+
+def test_strength_goes_from_chance_to_what_is_typical(encoder: Encoder) -> None:
+    model = MaxSim(encoder)
+    assert model.strength(1.0) == 1
+    assert model.strength(0.0) == 0
+    assert model.strength((SIMILARITIES.chance + SIMILARITIES.typical) / 2) == pytest.approx(0.5)

@@ -150,9 +150,7 @@ def test_hybrid_fuses_as_asked() -> None:
 
 
 def fused(index: ListedIndex, **options: float) -> dict[str, float]:
-    low = options.pop("low_cosine", 0.0)
-    retriever = Retriever(index, embed=embed, low_cosine=low)
-    (found,) = retriever.search(["q"], SearchOptions(mode="hybrid", **options))  # type: ignore[arg-type]  # weights
+    (found,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid", **options))  # type: ignore[arg-type]  # weights
     return {hit.doc_id: round(hit.score, 6) for hit in found}
 
 
@@ -160,11 +158,6 @@ def test_cosines_count_as_they_are_and_bm25_as_the_share_of_its_limit() -> None:
     """Text, of 10 and one and a half times as heavy: b .7, d .6, a .5. b: (.8 + 1.5 * .7) / 2.5 = .74."""
     assert fused(ListedIndex(DENSE, TEXT)) == {"b": 0.74, "a": 0.66, "d": 0.36, "c": 0.28}
     assert fused(ListedIndex(DENSE, TEXT), text_weight=0.0) == {"a": 0.9, "b": 0.8, "c": 0.7}
-
-
-def test_a_model_that_finds_all_texts_alike_has_its_cosines_stretched() -> None:
-    """From .6 on: a .75, b .5, c .25."""
-    assert fused(ListedIndex(DENSE, []), text_weight=0.0, low_cosine=0.6) == {"a": 0.75, "b": 0.5, "c": 0.25}
 
 
 def test_where_scores_have_no_limit_both_sides_are_scaled_by_their_hits() -> None:

@@ -173,3 +173,12 @@ def test_a_list_compared_as_a_value_names_contains_and_the_other_way_round(tmp_p
             embed(["a"]), where="tags contains 'pets' and author.name = 'Ann' and tags is not null"
         )
         assert [hit.doc_id for hit in found[0]] == ["d1"]
+
+
+def test_vectors_that_a_filter_lets_pass_are_counted(tmp_path: Path) -> None:
+    with create(tmp_path / "i", 10) as index:
+        assert (index.count_rows(), index.count_rows("lang = 'de'")) == (10, 5)
+        index.delete(["note-0000"])
+        assert (index.count_rows(), index.count_rows("lang = 'de'")) == (9, 4)
+        with pytest.raises(FilterError, match="language"):
+            index.count_rows("language = 'de'")

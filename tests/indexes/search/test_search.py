@@ -338,3 +338,15 @@ def test_faiss_is_worth_its_import_once_an_index_has_missed_it_for_as_long(
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert other.worth_importing(segments)
     assert not other.worth_importing([])
+
+
+def test_a_sample_of_the_vectors_comes_from_all_that_is_alive(tmp_path: Path) -> None:
+    with create(tmp_path / "i", 100) as index:
+        index.add(documents(150)[100:], embed([str(number) for number in range(50)]))
+        index.delete(["note-0000", "note-0149"])
+        whole = index.snapshot.sample(1000)
+        assert whole.shape == (148, DIMENSION)
+        np.testing.assert_array_equal(index.snapshot.sample(4), whole[[0, 49, 98, 147]])
+        np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
+    with create(tmp_path / "none") as index:
+        assert index.snapshot.sample(4).shape == (0, DIMENSION)
