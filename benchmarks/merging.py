@@ -28,7 +28,7 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.retrieval import evaluate_retrieval
 from embedkit.extras import load_extra
-from embedkit.inference.precision import cosines
+from embedkit.inference.precision_measuring import cosines
 from embedkit.storage.files import atomic_file
 
 DEPTH = 100

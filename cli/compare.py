@@ -96,7 +96,7 @@ def compare(
     if a.endswith(".json") and b.endswith(".json"):
         comparison = _compare_saved(Path(a), Path(b), metric=str(metric), seed=judged.seed)
     else:
-        sides = _Sides(test, judged, computing, printing.quiet, _ignored(test, judged))
+        sides = _Sides(test, judged, computing, _ignored(test, judged))
         (first, second), names = sides.runs((a, b))
         comparison = compare_runs(
             sides.qrels,
@@ -175,7 +175,6 @@ class _Sides:
     test: RetrievalSet | None
     judged: JudgedRuns
     computing: options.ComputingOptions
-    quiet: bool
     ignore_identical_ids: bool | None
 
     @cached_property
@@ -228,7 +227,7 @@ class _Sides:
             computing=self.computing,
             ignore_identical_ids=self.ignore_identical_ids,
         )
-        measured = watch(job, quiet=self.quiet)[-1]  # BM25 comes first
+        measured = watch(job)[-1]  # BM25 comes first
         return measured.found.run(), measured.evaluation.system
 
 

@@ -105,14 +105,14 @@ def encode(
         truncate_dim=encoding.truncate_dim,
         merge_tokens=encoding.merge_tokens or 0.0,
     )
-    models.say_choice(encoder.choice, quiet=printing.quiet)
+    models.say_choice(encoder.choice)
     prompt = encoding.prompt if encoding.prompt_name is None else encoder.prompt(encoding.prompt_name)
     settings = EncodeOptions(
         prompt=prompt, on_truncate=encoding.on_truncate, fail_on_empty=encoding.on_empty == "error"
     )
     job = _Job(encoder, reader, settings)
     if output is None:
-        _to_stdout(job, printing)
+        _to_stdout(job)
     else:
         _to_file(job, output, printing)
 
@@ -131,7 +131,7 @@ def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
 
     report = EncodeProgress()
     try:
-        with console.progress_bar("encode", quiet=printing.quiet) as bar:
+        with console.progress_bar("encode") as bar:
             for report in encode_to_file(job.encoder, job.reader, output, job.settings):
                 rate = f"{report.texts:,} texts  {report.tokens_per_second:,.0f} tokens/s"
                 bar.update(
@@ -139,27 +139,26 @@ def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
                     rate if report.seconds else f"going on after {report.texts:,} texts",
                 )
     except KeyboardInterrupt:
-        console.note(
+        console.tell(
             f"interrupted after {report.texts:,} texts; resume with the same command:\n  {console.command_line()}"
         )
         raise typer.Exit(console.INTERRUPTED) from None
     _summarize(report, job.encoder, str(output), as_json=printing.as_json)
 
 
-def _to_stdout(job: _Job, printing: options.Printing) -> None:
+def _to_stdout(job: _Job) -> None:
     from embedkit.encoding.draft import json_row
     from embedkit.encoding.job import EncodeProgress, count_window, encode_stream
 
     report = EncodeProgress()
-    with console.progress_bar("encode", quiet=printing.quiet or sys.stdout.isatty()) as bar:
+    with console.progress_bar("encode", quiet=sys.stdout.isatty()) as bar:
         for documents, window in encode_stream(job.encoder, job.reader, job.settings):
             report = count_window(report, documents, window)
             for document, embedding in zip(documents, window.embeddings, strict=True):
                 console.write_json(json_row(document.doc_id, embedding))
             bar.update(job.reader.fraction(), f"{report.texts:,} texts")
     sys.stdout.flush()
-    if not printing.quiet:
-        _summarize(report, job.encoder, "standard output", as_json=False)
+    _summarize(report, job.encoder, "standard output", as_json=False)
 
 
 def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json: bool) -> None:
@@ -192,17 +191,17 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
         f"-> {output} ({report.texts:,} × {encoder.dimension}), model {encoder.folder.name}"
     )
     if report.truncated:
-        console.note(
-            f"warning: {report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model "
+        console.warn(
+            f"{report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model "
             f"reads; the first is {report.first_truncated}. Average all pieces with --on-truncate chunk"
         )
     if report.empty:
-        console.note(
-            f"warning: {report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
+        console.warn(
+            f"{report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
         )
     if report.duplicates:
         console.note(f"note: {report.duplicates:,} texts stood earlier already")
     if report.nonfinite:
-        console.note(
-            f"warning: {report.nonfinite:,} vectors hold values that are not finite. Check the model: embedkit model check"
+        console.warn(
+            f"{report.nonfinite:,} vectors hold values that are not finite. Check the model: embedkit model check"
         )

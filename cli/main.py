@@ -96,11 +96,11 @@ def load_command(name: str) -> Any:  # Any: typer keeps its own copy of click, w
     if hasattr(module, "app"):
         alone.add_typer(module.app, name=name)
     else:
-        from .shared.commands import Command, RerankCommand
+        from .shared.commands import Command, RerankCommand, talking
 
         kind = RerankCommand if name in WITH_RERANKER else Command
         function = getattr(module, name.replace("-", "_"))
-        alone.command(name, cls=kind, epilog=getattr(module, "EXAMPLES", None))(function)
+        alone.command(name, cls=kind, epilog=getattr(module, "EXAMPLES", None))(talking(function))
     return get_group(alone).commands[name]
 
 
@@ -177,6 +177,6 @@ def _exit_code() -> int:
     except KeyboardInterrupt:
         return console.INTERRUPTED
     except EmbedkitError as exc:
-        console.note(f"error: {exc}")
+        console.tell(f"error: {exc}")
         return 1
     return 0

@@ -148,21 +148,20 @@ def mine(
         data, columns=parse_columns(column or []), kinds=("triplets", "pairs"), purpose="mining"
     )
     loaded = MiningModels(by, computing, model=model, rerank=rerank)
-    if not printing.quiet:
-        _say(loaded)
+    _say(loaded)
     index = loaded.open_index(output.with_name(output.name + ".index"))
     manifest = {"by": by, "corpus": corpus or [], **loaded.fingerprints()}
     try:
-        _fill(loaded, index, rows, corpus=corpus, quiet=printing.quiet)
+        _fill(loaded, index, rows, corpus=corpus)
         searches, score = loaded.searches(index)
         reports = mine_rows(
             rows, searches, score, recipe=recipe, output=output, manifest=manifest, resume=resume
         )
-        with console.progress_bar("mine", quiet=printing.quiet) as bar:
+        with console.progress_bar("mine") as bar:
             for report in reports:
                 bar.update(report.done / report.total, f"{report.done:,} of {report.total:,} rows")
     except KeyboardInterrupt:
-        console.note(f"stopped; resume with:\n  {console.resume_line()}")
+        console.tell(f"stopped; resume with:\n  {console.resume_line()}")
         raise typer.Exit(console.INTERRUPTED) from None
     finally:
         index.close()
@@ -179,10 +178,8 @@ def _say(loaded: MiningModels) -> None:
     models.say_choice(None if cross_encoder is None else cross_encoder.choice, what="reranker")
 
 
-def _fill(
-    loaded: MiningModels, index: Index, rows: Examples, *, corpus: list[str] | None, quiet: bool
-) -> None:
-    with console.progress_bar("index", quiet=quiet) as bar:
+def _fill(loaded: MiningModels, index: Index, rows: Examples, *, corpus: list[str] | None) -> None:
+    with console.progress_bar("index") as bar:
         for report in loaded.fill(index, rows, corpus):
             bar.update(report.fraction, f"{report.read:,} documents")
 

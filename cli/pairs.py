@@ -110,8 +110,8 @@ def pairs(
 
         reader = DocumentReader(inputs or [], reading)
         encoder = load_encoder(or_default(model), computing)
-        models.say_choice(encoder.choice, quiet=printing.quiet)
-        collection = _encode(reader, encoder, quiet=printing.quiet)
+        models.say_choice(encoder.choice)
+        collection = _encode(reader, encoder)
     json_lines = console.wants_json(printing.as_json)
     if wanted.communities is not None or wanted.cluster is not None:
         _print_clusters(collection, wanted, as_json=json_lines)
@@ -119,7 +119,7 @@ def pairs(
         _print_pairs(collection, wanted, as_json=json_lines)
 
 
-def _encode(reader: DocumentReader, encoder: Encoder, *, quiet: bool) -> _Collection:
+def _encode(reader: DocumentReader, encoder: Encoder) -> _Collection:
     import numpy as np
 
     from embedkit.encoding.job import (
@@ -134,7 +134,7 @@ def _encode(reader: DocumentReader, encoder: Encoder, *, quiet: bool) -> _Collec
     texts: list[str] = []
     parts = [np.empty((0, encoder.dimension), np.float32)]
     report = EncodeProgress()
-    with console.progress_bar("encode", quiet=quiet) as bar:
+    with console.progress_bar("encode") as bar:
         for documents, window in encode_stream(encoder, reader, EncodeOptions()):
             report = count_window(report, documents, window)
             ids += [document.doc_id for document in documents]
@@ -143,12 +143,12 @@ def _encode(reader: DocumentReader, encoder: Encoder, *, quiet: bool) -> _Collec
             bar.update(reader.fraction(), f"{report.texts:,} texts")
     console.note(f"{report.texts:,} texts, {report.tokens:,} tokens, model {encoder.folder.name}")
     if report.truncated:
-        console.note(
-            f"warning: {report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model reads"
+        console.warn(
+            f"{report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model reads"
         )
     if report.empty:
-        console.note(
-            f"warning: {report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
+        console.warn(
+            f"{report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
         )
     vectors = np.concatenate(parts)
     directed = np.flatnonzero(vectors.any(axis=1))  # a text without tokens has no cosine to any other

@@ -216,7 +216,7 @@ def rerank(
         _calibrate(reranker, calibrate, printing.as_json)
         return
     choice = reranker.choice if isinstance(reranker, CrossEncoder) else reranker.encoder.choice
-    models.say_choice(choice, quiet=printing.quiet)
+    models.say_choice(choice)
     tally = _Tally(blend=depth.rerank_weight is not None)
     answers = answer(
         reranker,
@@ -225,7 +225,7 @@ def rerank(
         budget_seconds=depth.budget,
         weight=depth.rerank_weight,
     )
-    with console.progress_bar("rerank", quiet=printing.quiet or sys.stdout.isatty()) as bar:
+    with console.progress_bar("rerank", quiet=sys.stdout.isatty()) as bar:
         for reply in tally.count(answers):
             if given.run is not None and not printing.as_json:
                 console.write_exactly(trec_lines(reply, top_k=depth.top_k))
@@ -233,8 +233,7 @@ def rerank(
                 console.print_json(reply.row(depth.top_k))
             bar.update(None, f"{tally.queries:,} queries")
     sys.stdout.flush()
-    if not printing.quiet:
-        tally.say(reranker)
+    tally.say(reranker)
 
 
 def _lines(name: str) -> Iterator[Request]:
@@ -287,8 +286,8 @@ class _Tally:
             console.note(f"note: {self.empty:,} queries had no candidates")
         if isinstance(reranker, CrossEncoder) and reranker.counts.truncated:
             counts, limit = reranker.counts, reranker.folder.tokenizer.max_length
-            console.note(
-                f"warning: {counts.truncated:,} of {counts.pairs:,} pairs were cut to the {limit} tokens that the model reads"
+            console.warn(
+                f"{counts.truncated:,} of {counts.pairs:,} pairs were cut to the {limit} tokens that the model reads"
                 + (f", in {counts.cut_queries:,} of them the query" if counts.cut_queries else "")
             )
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
 from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError
 
@@ -204,9 +202,7 @@ class Index:
         if where is not None:
             keys.update(filtered_documents(self.database, condition_of(self.database, where)))
         if keys:
-            writer.commit(
-                Change(deleted_keys=sorted(keys)), np.empty((0, self.settings.dimension), np.float32)
-            )
+            writer.commit(Change(deleted_keys=sorted(keys)))
             self.settle()
         return Deleted(len(keys), tuple(dict.fromkeys(doc_id for doc_id in doc_ids if doc_id not in found)))
 

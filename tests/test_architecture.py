@@ -25,7 +25,6 @@ PLACES: dict[str, tuple[str, ...]] = {
     "sqlite3": ("indexes/",),
     "zstandard": ("embedkit/extras/",),
     "pyarrow": ("embedkit/extras/",),
-    "bs4": ("embedkit/extras/",),
     "huggingface_hub": ("embedkit/extras/",),
     "matplotlib": ("embedkit/extras/",),
     "transformers": ("embedkit/extras/",),

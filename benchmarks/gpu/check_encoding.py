@@ -12,7 +12,7 @@ import torch
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.encoding.encoder import Encoder
-from embedkit.inference.precision import cosines
+from embedkit.inference.precision_measuring import cosines
 from embedkit.model.config import DenseConfig, SentenceConfig
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.models import ENCODER

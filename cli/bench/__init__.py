@@ -110,8 +110,8 @@ def bench(
     from embedkit.storage.files import atomic_file
 
     drawing = load_extra("plot", purpose=f"drawing {plot}") if plot is not None else None
-    encoding, encoder = _measure_encoding(or_default(model), encodings, quiet=printing.quiet)
-    latencies = _measure_search(encoder, index, vectors, quiet=printing.quiet)
+    encoding, encoder = _measure_encoding(or_default(model), encodings)
+    latencies = _measure_search(encoder, index, vectors)
     if console.wants_json(printing.as_json) and not printing.as_markdown:
         _print_json(encoding, latencies, encoder.folder.name)
     else:
@@ -139,14 +139,12 @@ class _Encoding:
     found: list[Throughput]
 
 
-def _measure_encoding(
-    model: str | Path, wanted: Encodings, *, quiet: bool
-) -> tuple[list[_Encoding], Encoder]:
+def _measure_encoding(model: str | Path, wanted: Encodings) -> tuple[list[_Encoding], Encoder]:
     """Return the figures of each precision with each backend, and the encoder in fp32, which merges nothing."""
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.throughput import measure_encoding
     from embedkit.errors import DeviceError
-    from embedkit.inference.precision import cosines
+    from embedkit.inference.precision_measuring import cosines
     from embedkit.inference.sample import SAMPLE_TEXTS
 
     exact = Encoder.load(model, device=wanted.device)
@@ -174,7 +172,7 @@ def _measure_encoding(
             continue  # not available here
         near = cosines(encoder.encode(SAMPLE_TEXTS, on_truncate="ok"), reference)
         several: list[Throughput] = []
-        with console.progress_bar(f"encode {encoder.backend!r}", quiet=quiet) as bar:
+        with console.progress_bar(f"encode {encoder.backend!r}") as bar:
             for each in measure_encoding(encoder, lengths=lengths, batches=sizes, seconds=wanted.seconds):
                 several.append(each)
                 done = len(several) / (len(lengths) * len(sizes))
@@ -194,11 +192,11 @@ def _measure_encoding(
     return measured, exact
 
 
-def _measure_search(encoder: Encoder, index: Path | None, vectors: int, *, quiet: bool) -> list[Latency]:
+def _measure_search(encoder: Encoder, index: Path | None, vectors: int) -> list[Latency]:
     from .search import measure_index, measure_made
 
     found = []
-    with console.progress_bar("search and start", quiet=quiet) as bar:
+    with console.progress_bar("search and start") as bar:
         for each in measure_made(encoder, vectors) if index is None else measure_index(encoder, index):
             found.append(each)
             bar.update(None, f"{each.what}: {each.p50:,.1f} ms")

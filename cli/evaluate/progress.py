@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from embedkit.pipelines.measuring import Job, Measured
 
 
-def watch(job: Job, *, quiet: bool) -> list[Measured]:
+def watch(job: Job) -> list[Measured]:
     """Measure, with a bar for each step and a note of each model; ends the command with 130 where it was stopped."""
     from embedkit.pipelines.measuring import Loaded, Measured, Stale, Underway, in_order, measure
 
@@ -27,9 +27,9 @@ def watch(job: Job, *, quiet: bool) -> list[Measured]:
                         if bar is None or step != event.what:
                             shown.close()
                             step = event.what
-                            bar = shown.enter_context(console.progress_bar(step, quiet=quiet))
+                            bar = shown.enter_context(console.progress_bar(step))
                         bar.update(event.fraction, event.text)
-                    case Loaded() if not quiet:
+                    case Loaded():
                         is_reranker = event.role == "reranker"
                         models.say_names(*((None, event.name) if is_reranker else (event.name, None)))
                         models.say_choice(event.choice, what="reranker" if is_reranker else "")
@@ -41,6 +41,6 @@ def watch(job: Job, *, quiet: bool) -> list[Measured]:
                         found.append(event)
         except KeyboardInterrupt:
             shown.close()
-            console.note(f"interrupted; resume with the same command:\n  {console.command_line()}")
+            console.tell(f"interrupted; resume with the same command:\n  {console.command_line()}")
             raise typer.Exit(console.INTERRUPTED) from None
     return in_order(job, found)

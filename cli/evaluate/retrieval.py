@@ -197,7 +197,7 @@ def retrieval(
         merge_tokens=merge_tokens,
         ignore_identical_ids=judged.ignore_identical_ids,
     )
-    _present(watch(job, quiet=showing.quiet), shown, showing)
+    _present(watch(job), shown, showing)
 
 
 @grouped
@@ -238,7 +238,7 @@ def reranking(
         kind="reranking",
         ignore_identical_ids=judged.ignore_identical_ids,
     )
-    _present(watch(job, quiet=showing.quiet), [*shown, "ms/query", "pairs/s"], showing)
+    _present(watch(job), [*shown, "ms/query", "pairs/s"], showing)
 
 
 def _present(measured: list[Measured], shown: list[str], showing: Showing) -> None:

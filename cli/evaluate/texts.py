@@ -82,7 +82,7 @@ def similarity(
     accuracy.
     """
     measures = {path: _similarity_of(path, task, columns) for path in files}
-    evaluations = _evaluate(measures, model, computing, quiet=showing.quiet)
+    evaluations = _evaluate(measures, model, computing)
     _present(evaluations, showing)
 
 
@@ -173,7 +173,7 @@ def clustering(
         return measure
 
     measures = {path: reader(path) for path in files}
-    evaluations = _evaluate(measures, model, computing, quiet=showing.quiet)
+    evaluations = _evaluate(measures, model, computing)
     _present(evaluations, showing)
 
 
@@ -188,8 +188,6 @@ def _evaluate(
     measures: Mapping[Path, Measure],
     named: Sequence[str] | None,
     computing: options.ComputingOptions,
-    *,
-    quiet: bool,
 ) -> list[Evaluation]:
     from embedkit.evaluation.results import Evaluation, collect_provenance
     from embedkit.pipelines.collection_cache import digest
@@ -201,11 +199,10 @@ def _evaluate(
     datasets = labels(list(measures))
     for folder, name in zip(folders, labels(folders), strict=True):
         encoder = load_encoder(folder, computing)
-        models.say_choice(encoder.choice, quiet=quiet)
-        if not quiet:
-            models.say_names(encoder.folder.name)
+        models.say_choice(encoder.choice)
+        models.say_names(encoder.folder.name)
         for (path, measure), dataset in zip(measures.items(), datasets, strict=True):
-            with console.progress_bar(f"{dataset}: {name}", quiet=quiet) as bar:
+            with console.progress_bar(f"{dataset}: {name}") as bar:
                 bar.update(None, "")
                 kind, values, counts = measure(lambda texts: encoder.encode(texts, on_truncate="ok"))  # noqa: B023 (called at once)
             evaluations.append(

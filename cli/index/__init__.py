@@ -85,7 +85,7 @@ def delete(
         if where is not None:
             count, some = opened.count_matching(where)
             if not as_json:
-                console.note(
+                console.tell(
                     f"{count:,} documents match" + (f": {', '.join(map(repr, some))} …" if some else "")
                 )
             index_build.ask_to_delete(count, opened.count_documents(), some=some, yes=yes)
@@ -96,7 +96,7 @@ def delete(
     console.note(f"{deleted.documents:,} documents deleted from {index}")
     if deleted.missing:
         named_few = ", ".join(repr(doc_id) for doc_id in deleted.missing[:5])
-        console.note(f"warning: {len(deleted.missing):,} of the ids are not there: {named_few}")
+        console.warn(f"{len(deleted.missing):,} of the ids are not there: {named_few}")
 
 
 @subcommand(app, "compact")
@@ -106,7 +106,7 @@ def compact(located: Located, printing: options.Printing) -> None:
     index = located.path
     from indexes import compact as compact_index
 
-    with _open(index, writable=True) as opened, console.progress_bar("compact", quiet=printing.quiet) as bar:
+    with _open(index, writable=True) as opened, console.progress_bar("compact") as bar:
         report = None
         for report in compact_index(opened):
             bar.update(report.rows_done / max(report.rows_total, 1), f"{report.rows_done:,} vectors")
@@ -311,7 +311,6 @@ def merge(
     replace: Annotated[
         bool, typer.Option("--replace", help="Where both have a document differently, take that of SOURCE.")
     ] = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Take over all documents of another index that the same encoder made."""
     from indexes import merge_indexes
@@ -323,7 +322,7 @@ def merge(
     with (
         _open(index, writable=True) as target,
         _open(source) as taken,
-        console.progress_bar("merge", quiet=quiet) as bar,
+        console.progress_bar("merge") as bar,
     ):
         report = None
         for report in merge_indexes(target, taken, replace=replace):

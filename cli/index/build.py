@@ -60,7 +60,7 @@ def build(
     with _open(index or default_index(), source, building) as opened:
         _fill(opened, source, building, printing, yes=building.yes)
         if kind is not None:
-            _build_structure(opened, kind, quiet=printing.quiet)
+            _build_structure(opened, kind)
         if target_recall is not None:
             tune_index(opened, target_recall, printing=printing)
 
@@ -101,8 +101,8 @@ def _fill(
     index: Index, source: Source, wanted: BuildOptions, printing: options.Printing, *, yes: bool
 ) -> None:
     if source.embedder is not None:
-        models.say_choice(source.embedder.encoder.choice, quiet=printing.quiet)
-    report = _watch(source.fill(index, wanted), index, quiet=printing.quiet)
+        models.say_choice(source.embedder.encoder.choice)
+    report = _watch(source.fill(index, wanted), index)
     deleted = _sync(index, source, yes=yes) if wanted.sync else 0
     if report is not None:
         _summarize(replace(report, deleted=deleted), index, source, as_json=printing.as_json)
@@ -139,10 +139,10 @@ def ask_to_delete(count: int, total: int, *, some: list[str], yes: bool) -> None
         raise RecordError("nothing was deleted")
 
 
-def _watch(reports: Iterator[BuildReport], index: Index, *, quiet: bool) -> BuildReport | None:
+def _watch(reports: Iterator[BuildReport], index: Index) -> BuildReport | None:
     report = None
     try:
-        with console.progress_bar("index", quiet=quiet) as bar:
+        with console.progress_bar("index") as bar:
             for report in reports:
                 rate = report.embedded / report.seconds if report.seconds else 0.0
                 bar.update(
@@ -150,7 +150,7 @@ def _watch(reports: Iterator[BuildReport], index: Index, *, quiet: bool) -> Buil
                     f"{report.read:,} documents  {report.embedded:,} passages  {rate:,.0f} passages/s",
                 )
     except KeyboardInterrupt:
-        console.note(
+        console.tell(
             f"interrupted; what was committed is in {index.path}. Go on with the same command:\n  {console.command_line()}"
         )
         raise typer.Exit(console.INTERRUPTED) from None
@@ -194,24 +194,24 @@ def _summarize(report: BuildReport, index: Index, source: Source, *, as_json: bo
         f"{index.path}: {changes}; {report.passages:,} passages embedded in {report.seconds:,.1f} s{rate}; {len(index):,} vectors{model}"
     )
     if left_out := source.left_out.described():
-        console.note(f"left out: {left_out}")
+        console.tell(f"left out: {left_out}")
     for reason in source.failed[:SHOWN_FAILURES]:
-        console.note(f"not read: {reason}")
+        console.tell(f"not read: {reason}")
     if len(source.failed) > SHOWN_FAILURES:
-        console.note(f"not read: {len(source.failed) - SHOWN_FAILURES:,} more")
+        console.tell(f"not read: {len(source.failed) - SHOWN_FAILURES:,} more")
     if counts["empty"]:
-        console.note(f"warning: {counts['empty']:,} documents are empty: no search can find them")
+        console.warn(f"{counts['empty']:,} documents are empty: no search can find them")
     if truncated:
-        console.note(
-            f"warning: {truncated:,} passages were cut to what the model reads. Cut documents with --chunk-tokens"
+        console.warn(
+            f"{truncated:,} passages were cut to what the model reads. Cut documents with --chunk-tokens"
         )
 
 
-def _build_structure(index: Index, kind: Kind, *, quiet: bool) -> None:
+def _build_structure(index: Index, kind: Kind) -> None:
     from indexes import build_ann
 
     report = None
-    with console.progress_bar(f"build {kind}", quiet=quiet) as bar:
+    with console.progress_bar(f"build {kind}") as bar:
         for report in build_ann(index, kind):
             bar.update(report.rows_done / max(report.rows_total, 1), f"{report.rows_done:,} vectors")
     if report is not None:
@@ -227,7 +227,7 @@ def tune_index(
     from indexes import tune
 
     report = None
-    with console.progress_bar("measure recall", quiet=printing.quiet) as bar:
+    with console.progress_bar("measure recall") as bar:
         for report in tune(index, target_recall=target_recall, num_queries=num_queries):
             bar.update(None, f"{len(report.curve)} settings measured")
     assert report is not None

@@ -130,6 +130,6 @@ def _say_models(opened: Search, wanted: SearchOptions) -> None:
 def _say_truncated(opened: Search) -> None:
     if opened.embedder is not None and opened.embedder.truncated:
         limit = opened.embedder.encoder.tokenizer.max_length
-        console.note(
-            f"warning: {opened.embedder.truncated:,} queries were cut to the {limit} tokens that the model reads"
+        console.warn(
+            f"{opened.embedder.truncated:,} queries were cut to the {limit} tokens that the model reads"
         )

@@ -33,11 +33,11 @@ def converse(opened: Search, wanted: SearchOptions, *, show_all: bool, as_json: 
             if line in ("quit", "exit", ":q"):
                 return
             if line in ("help", "?"):
-                console.note(HELP)
+                console.tell(HELP)
             elif line.isdigit() and query:
                 _open(hits, int(line))
             elif line.isdigit():
-                console.note("there are no hits yet: type a query first")
+                console.tell("there are no hits yet: type a query first")
             elif line == "all" and query:
                 hits = answer(opened, query, wanted, show_all=True, as_json=as_json)
             elif line:
@@ -49,7 +49,7 @@ def _open(hits: list[Hit], number: int) -> None:
     if 1 <= number <= len(hits):
         print_whole(hits[number - 1])
     else:
-        console.note(f"there is no hit {number}; the last query has {len(hits)}")
+        console.tell(f"there is no hit {number}; the last query has {len(hits)}")
 
 
 @contextlib.contextmanager

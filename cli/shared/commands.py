@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -15,7 +17,42 @@ from embedkit.errors import EmbedkitError
 from embedkit.models import RERANKER, SHIPPED
 from embedkit.pipelines.models import MAXSIM
 
+from . import console
+
 COMMON = "Options"  # the panel of options that name no other
+
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Nothing on standard error but warnings and errors.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Say also what computes in which precision, and what was measured."),
+]
+
+
+def talking(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--quiet` and `--verbose`, which mean the same for all."""
+    hints = get_type_hints(function, include_extras=True)
+    own = inspect.signature(function).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [each.replace(annotation=hints[each.name], kind=keyword) for each in own]
+    for name, annotation in (("quiet", Quiet), ("verbose", Verbose)):
+        parameters.append(inspect.Parameter(name, keyword, default=False, annotation=annotation))
+
+    @wraps(function)
+    def command(
+        *, quiet: bool, verbose: bool, **values: Any
+    ) -> None:  # Any: whatever typer made of the command line
+        if quiet and verbose:
+            raise typer.BadParameter("--quiet and --verbose exclude each other")
+        console.set_talk(quiet=quiet, verbose=verbose)
+        function(**values)
+
+    del command.__wrapped__  # typer would look through it at the function's own parameters
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+    return command
 
 
 class Command(TyperCommand):
@@ -89,4 +126,9 @@ def subcommand(
     app: typer.Typer, name: str, *, epilog: str | None = None, cls: type[Command] = Command
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a function to a group of commands."""
-    return app.command(name, cls=cls, epilog=epilog)
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        app.command(name, cls=cls, epilog=epilog)(talking(function))
+        return function
+
+    return add

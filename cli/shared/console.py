@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 
 
+class _Talk:
+    """How much the command that runs says on standard error."""
+
+    quiet = False
+    verbose = False
+
+
+def set_talk(*, quiet: bool, verbose: bool) -> None:
+    """Choose what a command says on standard error: warnings and errors alone, or also what else is said but once."""
+    _Talk.quiet, _Talk.verbose = quiet, verbose
+
+
+def is_quiet() -> bool:
+    return _Talk.quiet
+
+
+def is_verbose() -> bool:
+    return _Talk.verbose
+
+
 def print_json(content: Any) -> None:  # Any: whatever JSON holds
     """Print one JSON line that every reader takes."""
     from embedkit.data.strict_json import to_strict_json
@@ -53,7 +73,18 @@ def say(text: str) -> None:
 
 
 def note(message: str) -> None:
-    """Say something on standard error."""
+    """Say something on standard error, but for --quiet."""
+    if not _Talk.quiet:
+        tell(message)
+
+
+def warn(message: str) -> None:
+    """Warn on standard error of what may be wrong with the result."""
+    tell(f"warning: {message}")
+
+
+def tell(message: str) -> None:
+    """Say on standard error what must be said: what went wrong, how to go on."""
     print(plain(message), file=sys.stderr, flush=True)
 
 
@@ -120,8 +151,8 @@ class Bar(Protocol):
 
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
-    """Show a bar with the time it will still take, on standard error, where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
+    """Show a bar with the time it will still take, on standard error, where that is a terminal; not with --quiet."""
+    if quiet or _Talk.quiet or not sys.stderr.isatty():
         yield _NoBar()
         return
     from rich.progress import (

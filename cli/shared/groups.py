@@ -6,9 +6,9 @@
         …
 
     @grouped
-    def encode(inputs: Inputs, *, reading: Reading, quiet: Quiet = False) -> None: …
+    def encode(inputs: Inputs, *, reading: Reading, output: Output = None) -> None: …
 
-typer sees a command with the options `--format …` and `--quiet`, in the order of the parameters; the function gets a `Reading`.
+typer sees a command with the options `--format …` and `--output`, in the order of the parameters; the function gets a `Reading`.
 A group may name a PANEL of the help for those of its options that name none.
 """
 

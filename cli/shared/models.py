@@ -19,10 +19,31 @@ def say_names(encoder: str | None, reranker: str | None = None) -> None:
         console.note(", ".join(parts))
 
 
-def say_choice(choice: Choice | None, *, quiet: bool = False, what: str = "") -> None:
-    """Say on standard error which precision was taken, where that was measured; `what` names the model's part."""
-    if choice is None or choice.finding is None or quiet:
+def say_choice(choice: Choice | None, *, what: str = "") -> None:
+    """Say on standard error which precision was taken and why, when it has just been measured, and with --verbose.
+
+    `what` names the model's part.
+    """
+    if choice is None or not (choice.fresh or console.is_verbose()):
         return
+    message = f"{what}{' ' if what else ''}precision {choice.precision}"
+    if reason := precision_reason(choice):
+        message += f": {reason}"
+    if console.is_verbose():
+        message += f"; {choice.runtime} computes on {choice.device}"
+        message += f" ({choice.reason})" if choice.reason else ""
+    console.note(message)
+
+
+def precision_reason(choice: Choice) -> str:
+    """Say why a precision was taken; "" where nothing was measured."""
+    if not choice.findings:
+        return ""
+    missing = ""
+    if choice.unmeasured:
+        missing = f"; there was no time to measure {' and '.join(choice.unmeasured)}"
+    if choice.finding is None:
+        return f"asked for{missing}"
     exact, chosen = choice.findings[0], choice.finding
     if chosen.precision != "fp32":
         found = (
@@ -35,9 +56,7 @@ def say_choice(choice: Choice | None, *, quiet: bool = False, what: str = "") ->
         if fastest.precision != "fp32":
             ratio = fastest.texts_per_second / exact.texts_per_second
             found = f"{fastest.precision} would be {ratio:.1f} × as fast at a mean cosine of {fastest.mean_cosine:.5f}"
-    console.note(
-        f"{what}{' ' if what else ''}precision {chosen.precision}: {found} (measured on sample texts)"
-    )
+    return f"{found} (measured on sample texts){missing}"
 
 
 def choice_as_json(choice: Choice | None) -> dict[str, object]:
@@ -54,4 +73,6 @@ def choice_as_json(choice: Choice | None) -> dict[str, object]:
     if choice.finding is not None:
         content["cosine_to_fp32"] = choice.finding.mean_cosine
         content["worst_cosine_to_fp32"] = choice.finding.worst_cosine
+    if reason := precision_reason(choice):
+        content["precision_reason"] = reason
     return content

@@ -164,15 +164,13 @@ TextUnit = Annotated[
     Literal["line", "file"], typer.Option("--text-unit", help="What one document is in a .txt file.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON lines.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Printing:
-    """What is printed: the result as JSON, and progress."""
+    """How the result is printed."""
 
     as_json: AsJson = False
-    quiet: Quiet = False
 
 
 @dataclass(frozen=True, kw_only=True)

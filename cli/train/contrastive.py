@@ -181,7 +181,7 @@ def _journey(
                 f"{each.described(each.examples.name)}. {share:.0%} of the steps; {each.num_held_out:,} rows held out"
             )
         for overlap in find_overlaps(sets, (text for each in made for text in each.examples.texts)):
-            console.note(f"warning: {overlap.warning()}")
+            console.warn(f"{overlap.warning()}")
     return journey
 
 

@@ -188,7 +188,7 @@ class _Pupil:
         if not self.quiet:
             console.note(f"{len(texts):,} texts from {len(inputs)} inputs")
             for overlap in find_overlaps(sets, texts):
-                console.note(f"warning: {overlap.warning()}")
+                console.warn(f"{overlap.warning()}")
         fingerprint = self.encoder.fingerprint | {"precision": str(self.encoder.backend)}
         store = TeacherCache(cache_folder(self.teaching.cache), fingerprint, self.encoder.dimension)
         if ranks.first:

@@ -98,7 +98,7 @@ def train_reranker(
     wanted = train_view.resolve(RerankerRecipe, running, preset=None, flags=tuning.flags())
     with running.ranks() as ranks:
         journey, fresh_head = _journey(data, tuning.columns or [], wanted, model=model, ranks=ranks)
-        if ranks.first and not running.quiet:
+        if ranks.first:
             _say(journey)
             if fresh_head:
                 console.note(f"{model} has no classification head; it starts fresh")

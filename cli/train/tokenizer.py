@@ -60,7 +60,7 @@ def train_tokenizer(
     if vocab_size < smallest:
         raise typer.BadParameter(f"{algorithm} needs at least {smallest}", param_hint="--vocab-size")
     reader = DocumentReader(inputs, reading)
-    with new_folder(output) as folder, console.progress_bar("train tokenizer", quiet=printing.quiet) as bar:
+    with new_folder(output) as folder, console.progress_bar("train tokenizer") as bar:
         tokenizer, report = train.train_tokenizer(
             _watched(reader, bar),
             algorithm=algorithm,

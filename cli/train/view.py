@@ -107,16 +107,16 @@ class Running(options.Printing):
                 yield ranks
         except KeyboardInterrupt:
             if (self.folder.path / "run.json").is_file():
-                console.note(f"interrupted; resume with:\n  {_resume_line()}")
+                console.tell(f"interrupted; resume with:\n  {_resume_line()}")
             else:
-                console.note(
+                console.tell(
                     f"interrupted before the first step; start again with:\n  {console.command_line()}"
                 )
             raise typer.Exit(console.INTERRUPTED) from None
 
     def silent(self, ranks: Ranks) -> bool:
-        """Say whether this process says nothing on its way: it was told so, or another one speaks."""
-        return self.quiet or not ranks.first
+        """Say whether another process speaks in place of this one."""
+        return not ranks.first
 
     @property
     def folder(self) -> RunFolder:
@@ -225,7 +225,7 @@ def run(journey: Journey, recipe: Recipe, running: Running, *, label: str, ranks
     if not ranks.first:
         raise typer.Exit(0 if view.finished else console.INTERRUPTED)
     if not view.finished:
-        console.note(f"stopped after step {view.step:,} of {steps:,}; resume with:\n  {_resume_line()}")
+        console.tell(f"stopped after step {view.step:,} of {steps:,}; resume with:\n  {_resume_line()}")
         raise typer.Exit(console.INTERRUPTED)
     summarize(running.folder, as_json=running.as_json)
 

@@ -121,12 +121,14 @@ def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[t
         if b"\0" in raw:
             raise RecordError(_no_text(f"{source}:{number}", f"column {raw.index(0) + 1}"))
         try:
-            yield number, raw.decode("utf-8").rstrip("\r\n")
+            line = raw.rstrip(b"\r\n").decode("utf-8")
         except UnicodeDecodeError as exc:
             raise RecordError(
                 f"{source}:{number}: byte 0x{raw[exc.start]:02x} at column {exc.start + 1} is not UTF-8. "
                 "Convert the file, for example with: iconv -f latin1 -t utf-8"
             ) from exc
+        del raw  # a line may be a book
+        yield number, line
 
 
 def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> bytes:

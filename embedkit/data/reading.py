@@ -21,11 +21,11 @@ from embedkit.data.formats import (
     sniff,
 )
 from embedkit.data.html_charset import decode_html
+from embedkit.data.html_text import extract_text
 from embedkit.data.markdown import read_markdown
 from embedkit.data.paths import STDIN, expand
 from embedkit.data.records import ID_FIELDS, TITLE_FIELDS, Document, Query, QueryReadOptions, ReadOptions
 from embedkit.errors import RecordError
-from embedkit.extras import load_extra
 
 
 class DocumentReader:
@@ -150,7 +150,7 @@ def _whole_file(stream: BinaryIO, source: str, max_line_bytes: int) -> Document:
     suffix = plain_suffix(source)
     metadata: Mapping[str, Any] = {}  # Any: whatever front matter holds
     if suffix in (".html", ".htm"):
-        title, text = load_extra("html", purpose=f"reading {source}").extract_text(decode_html(raw, source))
+        title, text = extract_text(decode_html(raw, source))
     elif suffix in (".md", ".markdown"):
         title, text, metadata = read_markdown(decode_whole(raw, source))
     else:

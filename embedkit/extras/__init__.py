@@ -13,7 +13,6 @@ _INSTALLED_BY = {"sentence_transformers": "parity", "onnxruntime": "onnx"}
 EXTRAS = {
     "zstd": "zstandard",
     "parquet": "pyarrow",
-    "html": "bs4",
     "hub": "huggingface_hub",
     "plot": "matplotlib",
     "tensorboard": "tensorboard",

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from embedkit.errors import DeviceError
@@ -40,7 +40,10 @@ class PrecisionFinding:
 
 @dataclass(frozen=True)
 class Choice:
-    """What computes which output of a model, where, in which precision; why not what would be faster; and what was measured."""
+    """What computes which output of a model, where, in which precision; why not what would be faster; and what was measured.
+
+    `unmeasured` are the precisions that there was no time for; `fresh` says that the findings were made for this choice.
+    """
 
     runtime: Runtime
     device: DeviceType
@@ -48,6 +51,8 @@ class Choice:
     reason: str
     findings: tuple[PrecisionFinding, ...] = ()
     output: Output = "pooled"
+    unmeasured: tuple[Precision, ...] = ()
+    fresh: bool = field(default=False, compare=False)
 
     @property
     def finding(self) -> PrecisionFinding | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,8 @@ from embedkit.checkpoint.folder import ModelFolder, fingerprint
 from embedkit.inference.backend import AnyFolder, Backend, Output
 from embedkit.inference.choice import Choice, choose_device_type, choose_runtime
 from embedkit.inference.precision import settle
-from embedkit.inference.sample import compared, sample_batches, sample_tokens
+from embedkit.inference.precision_measuring import Sample
+from embedkit.inference.sample import compared, sample_batches, sample_parts, sample_tokens
 from embedkit.types import Device, Float32, Precision, WantedPrecision, WantedRuntime
 
 
@@ -88,10 +88,16 @@ def load_reference(folder: ModelFolder) -> Backend:
     return load_backend(folder, choose(folder, device="cpu"))
 
 
-def _load_sample(folder: AnyFolder, choice: Choice) -> Callable[[], Float32]:
+def _load_sample(folder: AnyFolder, choice: Choice) -> Sample:
     """Load a backend, and return what computes with it what precisions are compared by."""
-    backend, batches = load_backend(folder, choice), sample_batches(sample_tokens(folder))
-    return lambda: np.concatenate([compared(backend, batch, choice.output) for batch in batches])
+    backend, tokens = load_backend(folder, choice), sample_tokens(folder)
+    parts = sample_parts(tokens)
+
+    def compute(start: int, stop: int) -> Float32:
+        batches = sample_batches(tokens.take(np.concatenate(parts[start:stop])))
+        return np.concatenate([compared(backend, batch, choice.output) for batch in batches])
+
+    return Sample(len(parts), compute)
 
 
 def _measured_model(folder: AnyFolder, output: Output) -> dict[str, Any]:  # Any: whatever JSON holds

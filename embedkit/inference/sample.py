@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+from numpy.typing import NDArray
 
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.inference.backend import AnyFolder, Backend, Output
@@ -79,6 +82,17 @@ def compared(backend: Backend, batch: TokenBatch, output: Output) -> Float32:
     if output == "mlm_logits":
         return backend.mlm_logits(batch, np.cumsum(batch.lengths) - batch.lengths + batch.lengths // 2)
     return backend.pooled(batch)
+
+
+def sample_parts(batch: TokenBatch) -> list[NDArray[np.int64]]:
+    """Cut the sample into parts, of which the first has a sixteenth of it and each later one as much as all before it.
+
+    Returns the numbers of each part's sequences, some of all lengths: they stand from short to long.
+    """
+    there = np.flatnonzero(batch.lengths > 0)  # of some models a text has no tokens
+    sixteenths = [there[first::16] for first in range(16)]
+    borders = (0, 1, 2, 4, 8, 16)
+    return [np.concatenate(sixteenths[start:stop]) for start, stop in pairwise(borders)]
 
 
 def sample_batches(batch: TokenBatch, *, token_budget: int = CPU_TOKEN_BUDGET) -> list[TokenBatch]:

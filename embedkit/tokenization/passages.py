@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from embedkit.data.records import titled_text
-
-Span = tuple[int, int]  # start and stop in characters
-Offsets = Callable[[str], Sequence[Span]]  # the tokens of a text, without special ones
+from embedkit.tokenization.blocks import Offsets, Span, token_blocks
 
 # A sentence ends with its mark and what closes a quotation; a line's end is one too, for lists and headings.
 _SENTENCE_END = re.compile(r"(?:[.!?…][\"'”’)\]]*\s+|[。！？]\s*|\n\s*)")
@@ -41,23 +40,64 @@ class PassageSplitter:
 
     def __call__(self, title: str, text: str) -> list[Span]:
         """Return the passages of a text in order, as characters; [] for a text without tokens."""
-        found = self.offsets(text)
-        # Without white space, which some tokenizers count as part of the word after it.
-        tokens = [
-            (stop - len(text[start:stop].lstrip()), stop)
-            for start, stop in found
-            if not text[start:stop].isspace() and stop > start
-        ]
-        if not tokens:
+        tokens = _Tokens.of(text, self.offsets)
+        if not len(tokens):
             return []
-        most = len(title.encode()) + len(_first_word(text, tokens[0][0]).encode()) if title else 0
-        if len(found) + most <= self.chunk_tokens:  # most texts: their title need not be tokenized
-            return [(tokens[0][0], tokens[-1][1])]
+        most = 0
+        if title:
+            most = len(title.encode()) + _bytes_of_word(text, tokens.starts[0], self.chunk_tokens)
+        if tokens.found + most <= self.chunk_tokens:  # most texts: their title need not be tokenized
+            return [tokens.span(0, len(tokens))]
         of_title = len(self.offsets(title)) if title else 0
         room = max(self.chunk_tokens - of_title, self.chunk_tokens // 4, 1)
-        return _Cut(
-            text, tokens, title, of_title, room=room, exact=len(tokens) < len(found), offsets=self.offsets
-        ).passages(min(self.chunk_overlap, room // 2))
+        return _Cut(text, tokens, title, of_title, room, self.offsets).passages(
+            min(self.chunk_overlap, room // 2)
+        )
+
+
+@dataclass
+class _Tokens:
+    """Where the tokens of a text start and stop, in a few bytes each: a book has millions.
+
+    They are without white space, which some tokenizers count as part of the word after it; `found` counts those too of which
+    nothing else is left.
+    """
+
+    starts: array[int] = field(default_factory=lambda: array("i"))
+    stops: array[int] = field(default_factory=lambda: array("i"))
+    found: int = 0
+
+    @classmethod
+    def of(cls, text: str, offsets: Offsets) -> _Tokens:
+        tokens = cls()
+        for block in token_blocks(offsets, text):
+            tokens.found += len(block)
+            for start, stop in block:
+                if start < stop and text[start].isspace():
+                    start = stop - len(text[start:stop].lstrip())
+                if start < stop:
+                    tokens.starts.append(start)
+                    tokens.stops.append(stop)
+        return tokens
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def span(self, first: int, stop: int) -> Span:
+        """Return the characters of the tokens from `first` up to, not including, `stop`."""
+        return self.starts[first], self.stops[stop - 1]
+
+    def sentences(self, text: str) -> array[int]:
+        """Return the numbers of the tokens, but for the first, that begin a sentence."""
+        found = array("i", [0])
+        for match in _SENTENCE_END.finditer(text):
+            number = bisect_left(self.starts, match.end(), found[-1])
+            if found[-1] < number < len(self):
+                found.append(number)
+        return found[1:]
+
+    def begins_word(self, number: int) -> bool:
+        return self.starts[number] > self.stops[number - 1]
 
 
 @dataclass
@@ -65,34 +105,32 @@ class _Cut:
     """The cutting of one text."""
 
     text: str
-    tokens: Sequence[Span]
+    tokens: _Tokens
     title: str
     of_title: int  # tokens
     room: int  # tokens of the text in one passage
-    exact: bool  # every passage must be measured: some tokens of the text are not in `tokens`
     offsets: Offsets
-    # Numbers of the tokens that begin a sentence, and of those that begin a word.
-    sentences: list[int] = field(init=False)
-    words: list[int] = field(init=False)
+    sentences: array[int] = field(init=False)
+    exact: bool = field(init=False)  # every passage must be measured: it may have tokens of white space
 
     def __post_init__(self) -> None:
-        starts = [start for start, _ in self.tokens]
-        ends = _SENTENCE_END.finditer(self.text)
-        self.sentences = sorted({bisect_left(starts, match.end()) for match in ends} - {0, len(starts)})
-        self.words = [
-            number for number in range(1, len(starts)) if starts[number] > self.tokens[number - 1][1]
-        ]
+        self.sentences = self.tokens.sentences(self.text)
+        self.exact = len(self.tokens) < self.tokens.found
 
     def passages(self, overlap: int) -> list[Span]:
         passages = []
         first = 0
         while True:
             stop = self._stop(first)
-            passages.append(self._span(first, stop))
+            passages.append(self.tokens.span(first, stop))
             if stop == len(self.tokens):
                 return passages
             earliest = max(first + 1, stop - overlap)
-            first = _first(self.sentences, earliest, stop) or _first(self.words, earliest, stop) or earliest
+            first = (
+                _first(self.sentences, earliest, stop)
+                or self._first_word(range(earliest, stop + 1))
+                or earliest
+            )
 
     def _stop(self, first: int) -> int:
         """Return the token before which a passage ends: the best border from which it still fits."""
@@ -110,32 +148,33 @@ class _Cut:
             return len(self.tokens)
         # A passage of less than half the room is not worth a whole sentence at its end.
         least = first + room // 2
-        return _last(self.sentences, least, stop) or _last(self.words, least, stop) or stop
+        return _last(self.sentences, least, stop) or self._first_word(range(stop, least, -1)) or stop
+
+    def _first_word(self, numbers: range) -> int | None:
+        """Return the first of some tokens that begins a word."""
+        return next(filter(self.tokens.begins_word, numbers), None)
 
     def _excess(self, first: int, stop: int) -> int:
         """Say by how many tokens a passage under its title is too long; 0 or less where it fits."""
-        start, end = self._span(first, stop)
+        start, end = self.tokens.span(first, stop)
         limit = self.of_title + self.room
         # Whole words have the tokens that they had in the text, but for the first one, which may have had a space before
         # it: byte-level BPE knows "Ġword" and "word" apart. In bytes it has as many tokens as it can have.
         if not self.exact and self._between_words(start) and self._between_words(end):
-            most = self.of_title + stop - first + len(_first_word(self.text, start).encode())
+            most = self.of_title + stop - first + _bytes_of_word(self.text, start, limit)
             if most <= limit:
                 return most - limit
         return len(self.offsets(titled_text(self.title, self.text[start:end]))) - limit
-
-    def _span(self, first: int, stop: int) -> Span:
-        return self.tokens[first][0], self.tokens[stop - 1][1]
 
     def _between_words(self, at: int) -> bool:
         around = self.text[max(at - 1, 0) : at + 1]
         return at in (0, len(self.text)) or any(character.isspace() for character in around)
 
 
-def _first_word(text: str, start: int) -> str:
-    """Return what stands between `start` and the next white space: "two" of ("one two three", 4)."""
-    space = _SPACE.search(text, start)
-    return text[start : space.start() if space else len(text)]
+def _bytes_of_word(text: str, start: int, enough: int) -> int:
+    """Return the bytes of the word that starts at a character, of one longer than `enough` characters those of as many."""
+    space = _SPACE.search(text, start, start + enough)
+    return len(text[start : space.start() if space else start + enough].encode())
 
 
 def _last(borders: Sequence[int], above: int, upto: int) -> int | None:

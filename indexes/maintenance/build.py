@@ -3,7 +3,8 @@
 1. A thread reads documents and hashes them, a few hundred ahead of what follows.
 2. What the index holds with the same hash is passed over; that alone makes the same command resume after a kill.
 3. Other threads embed the new and changed passages as they come, while this one commits the batch before.
-Memory: two batches of `commit_every` passages and their vectors, and a few chunks of documents.
+Memory: two batches of documents, with the vectors of their `commit_every` passages, and a few chunks of documents. A document
+is never cut in two: where they are large, three of them and the vectors of two.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import compress, islice
+from itertools import compress
 from time import perf_counter
 
 import numpy as np
@@ -38,7 +39,10 @@ Split = Callable[
     [str, str], Sequence[tuple[int, int]]
 ]  # title, text -> start and stop of each passage, in characters
 
+# A chunk of documents ends with the one that makes it as long as this.
 _CHUNK_DOCUMENTS = 256
+_CHUNK_CHARS = 2**20
+_CHUNKS_AHEAD = 4
 _MAX_READ = 65_536
 # Texts embedded between two reports: a second or so on a processor.
 _SLICE_TEXTS = 1024
@@ -71,8 +75,8 @@ class _Batch:
     updates: list[Update] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
     fields: set[str] = field(default_factory=set)
-    texts: list[str] = field(default_factory=list)
-    futures: list[Future[FloatArray]] = field(default_factory=list)
+    passages: list[tuple[Document, Passage]] = field(default_factory=list)
+    futures: list[Future[tuple[FloatArray, NDArray[np.bool_]]]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     def leave_out(self, kept: NDArray[np.bool_]) -> None:
@@ -155,14 +159,26 @@ class _Build:
         return self.report
 
     def _submit(self, batch: _Batch, pool: ThreadPoolExecutor, least: int) -> None:
-        """Hand the batch's texts to the embedder, slice by slice, as long as there are `least` of them or more."""
-        while len(batch.texts) - (start := len(batch.futures) * _SLICE_TEXTS) >= least:
-            batch.futures.append(pool.submit(self.embed, batch.texts[start : start + _SLICE_TEXTS]))
+        """Hand the batch's passages to the embedder, slice by slice, as long as there are `least` of them or more."""
+        while len(batch.passages) - (start := len(batch.futures) * _SLICE_TEXTS) >= least:
+            batch.futures.append(pool.submit(self._embed, batch.passages[start : start + _SLICE_TEXTS]))
+
+    def _embed(self, passages: Sequence[tuple[Document, Passage]]) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return the vectors of those passages that have one, as they are stored, and which these are."""
+        settings = self.index.settings
+        # The texts are made when their turn comes: those of a book would take as much room as the book.
+        found = self.embed([_text_of(document, passage) for document, passage in passages])
+        kept = with_direction(found, settings)
+        names = [repr(document.doc_id) for document, _ in passages]
+        if not kept.all():
+            found, names = found[kept], list(compress(names, kept.tolist()))
+        return prepare_vectors(found, settings, names), kept
 
     def _batches(self, documents: Iterable[Document], pool: ThreadPoolExecutor) -> Iterator[_Batch]:
         """Sort documents into batches of about `commit_every` passages; one document is never cut in two."""
         batch = _Batch()
-        for chunk in read_ahead(_chunks(documents, min(_CHUNK_DOCUMENTS, self.commit_every))):
+        chunks = _chunks(documents, min(_CHUNK_DOCUMENTS, self.commit_every))
+        for chunk in read_ahead(chunks, _share, room=_CHUNKS_AHEAD):
             places = [(addition.document.doc_id, addition.document.where) for addition in chunk]
             duplicate = find_duplicate(self.index.database, self.noted, places)
             self.noted += len(places)
@@ -173,7 +189,7 @@ class _Build:
                 self._place(batch, addition, known.get(addition.document.doc_id))
                 self._submit(batch, pool, _SLICE_TEXTS)  # at once: the first texts need not wait for the last
                 # Unchanged documents make no work, but a pass over many of them must show some progress.
-                work = max(len(batch.texts), len(batch.updates), len(batch.additions))
+                work = max(len(batch.passages), len(batch.updates), len(batch.additions))
                 if work >= self.commit_every or batch.counts["read"] >= _MAX_READ:
                     yield batch
                     batch = _Batch()
@@ -199,7 +215,7 @@ class _Build:
     def _cut(self, addition: Addition, batch: _Batch) -> None:
         document = addition.document
         passages: Sequence[Passage] = WHOLE
-        if not titled_text(document.title, document.text):
+        if not any(part and not part.isspace() for part in (document.title, document.text)):
             passages = ()
             batch.counts["empty"] += 1
         elif self.split is not None:
@@ -207,32 +223,24 @@ class _Build:
             if len(spans) > 1:  # one passage is the whole text, white space around it and all
                 passages = [Passage(start, stop) for start, stop in spans]
         batch.additions.append(replace(addition, passages=passages))
-        for passage in passages:
-            part = document.text if passage.stop == -1 else document.text[passage.start : passage.stop]
-            batch.texts.append(titled_text(document.title, part))
+        batch.passages.extend((document, passage) for passage in passages)
 
     def _finish(self, batch: _Batch) -> Iterator[BuildReport]:
         """Wait for a batch's vectors and commit it."""
-        settings = self.index.settings
-        parts = [np.empty((0, settings.dimension), np.float32)]
+        vectors: list[FloatArray] = []
         kept = [np.empty(0, np.bool_)]
-        names = [repr(addition.document.doc_id) for addition in batch.additions for _ in addition.passages]
-        for number, future in enumerate(batch.futures):
-            found = future.result()
-            kept.append(with_direction(found, settings))
-            of_part = names[number * _SLICE_TEXTS : (number + 1) * _SLICE_TEXTS]
-            if not kept[-1].all():
-                found, of_part = found[kept[-1]], list(compress(of_part, kept[-1].tolist()))
-            parts.append(prepare_vectors(found, settings, of_part))
-            yield self._now(embedded=self.report.embedded + len(kept[-1]))
-        vectors = np.concatenate(parts)
+        for future in batch.futures:
+            found, which = future.result()
+            vectors.append(found)
+            kept.append(which)
+            yield self._now(embedded=self.report.embedded + len(which))
         batch.leave_out(np.concatenate(kept))
         if batch.additions or batch.updates:
             change = Change(batch.additions, batch.updates, batch.replaced, frozenset(batch.fields))
-            self.index.need_writer().commit(change, vectors)
+            self.index.need_writer().commit(change, *vectors)
             self.index.settle()
         counts = {name: getattr(self.report, name) + count for name, count in batch.counts.items()}
-        yield self._now(**counts, passages=self.report.passages + len(vectors))
+        yield self._now(**counts, passages=self.report.passages + sum(map(len, vectors)))
 
 
 def find_vanished(index: Index, within: Callable[[str], bool]) -> list[int]:
@@ -245,13 +253,32 @@ def find_vanished(index: Index, within: Callable[[str], bool]) -> list[int]:
 
 def delete_keys(index: Index, keys: Sequence[int], *, commit_every: int = 4096) -> None:
     """Delete documents by their keys, in commits of at most so many."""
-    empty = np.empty((0, index.settings.dimension), np.float32)
     for start in range(0, len(keys), commit_every):
-        index.need_writer().commit(Change(deleted_keys=keys[start : start + commit_every]), empty)
+        index.need_writer().commit(Change(deleted_keys=keys[start : start + commit_every]))
     index.settle()
 
 
+def _text_of(document: Document, passage: Passage) -> str:
+    """Return what of a passage is embedded."""
+    text = document.text if passage.stop == -1 else document.text[passage.start : passage.stop]
+    return titled_text(document.title, text)
+
+
 def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Addition]]:
-    hashed = (Addition.of(document) for document in documents)
-    while chunk := list(islice(hashed, size)):
+    chunk: list[Addition] = []
+    for document in documents:
+        chunk.append(Addition.of(document))
+        if len(chunk) == size or _chars(chunk) >= _CHUNK_CHARS:
+            yield chunk
+            chunk = []
+    if chunk:
         yield chunk
+
+
+def _chars(chunk: Sequence[Addition]) -> int:
+    return sum(len(addition.document.text) for addition in chunk)
+
+
+def _share(chunk: Sequence[Addition]) -> float:
+    """Say how much a chunk takes of the room of one: more where it ends with a large document."""
+    return max(1.0, _chars(chunk) / _CHUNK_CHARS)

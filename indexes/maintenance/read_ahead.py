@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_READ_AHEAD = 4
 
 
-def read_ahead(items: Iterator[_T]) -> Iterator[_T]:
-    """Draw items in a thread, a few ahead; what it raises is raised here, in its place."""
-    line: queue.Queue[tuple[str, _T | BaseException | None]] = queue.Queue(_READ_AHEAD)
+def read_ahead(items: Iterator[_T], size: Callable[[_T], float], *, room: float) -> Iterator[_T]:
+    """Draw items in a thread, the next one while those that wait are smaller than `room` together.
+
+    What drawing raises is raised here, in its place.
+    """
+    waiting: deque[tuple[_T, float]] = deque()
+    ends: list[BaseException | None] = []  # what the items ended with
+    changed = threading.Condition()
     stopped = threading.Event()
 
-    def put(kind: str, value: _T | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                line.put((kind, value), timeout=0.1)
-            except queue.Full:
-                continue
-            return
+    def has_room() -> bool:
+        with changed:
+            changed.wait_for(lambda: stopped.is_set() or sum(taken for _, taken in waiting) < room)
+        return not stopped.is_set()
 
     def read() -> None:
+        end: BaseException | None = None
         try:
-            for item in items:
-                put("item", item)
-                if stopped.is_set():
-                    return
-            put("end", None)
+            while has_room():
+                item = next(items)
+                with changed:
+                    waiting.append((item, size(item)))
+                    changed.notify_all()
+        except StopIteration:
+            pass
         except BaseException as exc:
-            put("error", exc)
+            end = exc
+        with changed:
+            ends.append(end)
+            changed.notify_all()
 
     thread = threading.Thread(target=read, name="read", daemon=True)
     thread.start()
     try:
         while True:
-            kind, value = line.get()
-            if kind == "end":
-                return
-            if isinstance(value, BaseException):
-                raise value
-            yield value  # type: ignore[misc]  # an item, since it is no error and not the end
+            with changed:
+                changed.wait_for(lambda: waiting or ends)
+                if not waiting:
+                    break
+                item, _ = waiting.popleft()
+                changed.notify_all()
+            yield item
+        if ends[0] is not None:
+            raise ends[0]
     finally:
-        stopped.set()
+        with changed:
+            stopped.set()
+            changed.notify_all()
         thread.join(1.0)  # no longer: it may wait for a pipe that has fallen silent

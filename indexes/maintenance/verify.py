@@ -26,8 +26,10 @@ from ..storage.database import Database, add_functions, tombstone_sum
 from ..storage.hashes import content_hash, passage_key
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
 from ..storage.metadata import not_finite
+from ..storage.schema import TEXT_CONTENT
 from ..storage.segment import Segment
 from ..storage.settings import Settings
+from ..storage.text_rows import stored_text_rows
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,21 @@ def text_problem(database: Database) -> str | None:
     """Compare the text index with the documents' words.
 
     FTS5's own check is an INSERT, which wants a database that can be written: it is done on a temporary copy, so that a
-    writer is not kept waiting and an index on a read-only disk can be verified too.
+    writer is not kept waiting and an index on a read-only disk can be verified too. There a table takes the place of the view
+    that the check reads.
     """
+    content = TEXT_CONTENT[database.version]
     with (
         TemporaryDirectory(prefix="embedkit-verify-") as folder,
         closing(sqlite3.connect(Path(folder) / "copy.sqlite", isolation_level=None)) as copy,
     ):
         add_functions(copy)
         database.copy_to(copy)
+        copy.execute("PRAGMA journal_mode = OFF")
+        copy.execute(f"DROP VIEW {content}")
+        copy.execute(f"CREATE TABLE {content} (row INTEGER PRIMARY KEY, title, text)")
+        rows = stored_text_rows(copy.execute, database.version)
+        copy.executemany(f"INSERT INTO {content} VALUES (?, ?, ?)", rows)
         try:
             copy.execute("INSERT INTO text_index (text_index, rank) VALUES ('integrity-check', 1)")
         except sqlite3.DatabaseError as exc:

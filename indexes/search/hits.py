@@ -2,78 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from embedkit.data.records import Hit
 from embedkit.errors import IndexFileError
 
-from ..candidates import Candidates
+from ..candidates import Candidates, Mask
 from ..storage.codes import RowArray
 from ..storage.database import Database
-from ..storage.documents import StoredPassage, read_passages
+from ..storage.documents import StoredPassage, doc_ids, read_passages
 from ..storage.faults import reading
 from ..storage.metadata import read_metadata
 from .filters import Filter
 from .snapshot import Snapshot
 from .text import find_terms, search_words
 
+RowScore = tuple[int, float]
 Names = dict[int, str]  # doc_id by row: a row never changes its document, nor is its number used again
 MAX_NAMES = 2**20  # about 150 MB
 
 
-def make_hits(
-    database: Database, snapshot: Snapshot, found: Candidates, *, k: int, width: int, group: bool, part: str
-) -> list[list[Hit]]:
-    """Return up to k hits for each query, best first, ties by id and passage.
+def best_rows(
+    database: Database, found: Candidates, names: Names, *, k: int, width: int, group: bool
+) -> list[list[RowScore]]:
+    """Return up to k rows for each query with their scores, best first, ties by id and passage.
 
-    Candidates that are as good as number `width` are looked up, with `group` the best passage of each document is kept,
-    and `part` is what the score is called in `Hit.scores`.
+    Candidates that are as good as number `width` are looked at, and with `group` the best passage of each document is kept.
+    No document is read: `names` of those that stand in for one another are looked up, and added.
+
+    Raises:
+        IndexFileError: a row has no passage.
+    """
+    counts, rows = _wanted(found, width)
+    if group or _tied(found).any():
+        _look_up(database, rows, names)
+    ordered = _in_order(found, counts, names, k, group)
+    return [list(zip(best, scores, strict=True)) for best, scores in ordered]
+
+
+def make_hits(
+    database: Database, snapshot: Snapshot, chosen: Sequence[Sequence[RowScore]], *, part: str
+) -> list[list[Hit]]:
+    """Make hits of each query's rows; `part` is what the score is called in `Hit.scores`.
 
     Raises:
         IndexFileError: a row has no passage, or text and vector do not belong together.
     """
-    counts, rows = _wanted(found, width)
+    rows = np.fromiter((row for best in chosen for row, _ in best), np.int64)
     passages = _read(database, snapshot, np.unique(rows))
-    names = {row: stored.doc_id for row, stored in passages.items()}
-    metadata: dict[int, dict[str, Any]] = {}  # Any: whatever JSON holds
-    results = []
-    for best, scores in _in_order(found, counts, names, k, group):
-        hits = []
-        for row, score in zip(best, scores, strict=True):
-            stored = passages[row]
-            if row not in metadata:
-                metadata[row] = read_metadata(stored.metadata)
-            hits.append(
-                Hit(
-                    stored.doc_id,
-                    score,
-                    stored.text,
-                    title=stored.title,
-                    metadata=metadata[row],
-                    passage=stored.number,
-                    scores={part: score},
-                    source=stored.source,
-                    start=stored.start,
-                    stop=stored.stop,
-                )
-            )
-        results.append(hits)
-    return results
+    metadata = {row: read_metadata(stored.metadata) for row, stored in passages.items()}
+
+    def hit(row: int, score: float) -> Hit:
+        stored = passages[row]
+        return Hit(
+            stored.doc_id,
+            score,
+            stored.text,
+            title=stored.title,
+            metadata=metadata[row],
+            passage=stored.number,
+            scores={part: score},
+            source=stored.source,
+            start=stored.start,
+            stop=stored.stop,
+        )
+
+    return [[hit(row, score) for row, score in best] for best in chosen]
 
 
 def text_hits(
     database: Database, snapshot: Snapshot, query: str, condition: Filter | None, *, k: int, group: bool
 ) -> list[Hit]:
-    """Return up to k hits for a query by its words, as `make_hits` does."""
+    """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do."""
     terms = find_terms(query, database.version)
+    names: Names = {}
     width = 4 * k if group else k
     while True:
         found = search_words(database, terms, width, condition)
-        (hits,) = make_hits(database, snapshot, found, k=k, width=width, group=group, part="text")
-        if not group or len(hits) == k or found.rows.shape[1] < width:
+        (best,) = best_rows(database, found, names, k=k, width=width, group=group)
+        if not group or len(best) == k or found.rows.shape[1] < width:
+            (hits,) = make_hits(database, snapshot, [best], part="text")
             return hits
         width *= 4
 
@@ -88,7 +98,7 @@ def name_hits(
     width: int,
     group: bool,
 ) -> list[list[tuple[str, float]]]:
-    """Return what `make_hits` does, as (doc_id, score) alone; what is read is added to `names` and not read again.
+    """Return (doc_id, score) of what `best_rows` finds, each proved as `make_hits` does it; what is read is added to `names` and not read again.
 
     Raises:
         IndexFileError: a row has no passage, or text and vector do not belong together.
@@ -128,8 +138,7 @@ def _in_order(
 
     Ties go by id and then by row, in which the passages of a document have their order.
     """
-    equal = (found.scores[:, 1:] == found.scores[:, :-1]) & (found.rows[:, 1:] >= 0)
-    sort = equal.any(axis=1).tolist()
+    sort = _tied(found).tolist()
     lines = zip(found.rows.tolist(), found.scores.tolist(), counts.tolist(), sort, strict=True)
     for rows, scores, count, tied in lines:
         if not tied and not group:
@@ -146,6 +155,27 @@ def _in_order(
         yield [row for _, _, row in pairs[:k]], [-score for score, _, _ in pairs[:k]]
 
 
+def _tied(found: Candidates) -> Mask:
+    """Say for each query whether two of its candidates have the same score: (Q,)."""
+    equal = (found.scores[:, 1:] == found.scores[:, :-1]) & (found.rows[:, 1:] >= 0)
+    return np.asarray(equal.any(axis=1))
+
+
+def _look_up(database: Database, rows: RowArray, names: Names) -> None:
+    """Add the document's id of each row."""
+    new = np.asarray(sorted(set(rows.tolist()) - names.keys()), np.int64)
+    with reading(database.path):
+        names.update((row, doc_id) for row, (doc_id, _) in doc_ids(database, new).items())
+    missing = set(new.tolist()) - names.keys()
+    if missing:
+        raise _damaged(database, min(missing), "has no passage")
+
+
+def _damaged(database: Database, row: int, what: str) -> IndexFileError:
+    folder = database.path.parent
+    return IndexFileError(f"{folder}: row {row} {what}. Run: embedkit index repair {folder}")
+
+
 def _read(database: Database, snapshot: Snapshot, rows: RowArray) -> dict[int, StoredPassage]:
     """Return the passages of distinct rows, each proved to belong to its vector."""
     with reading(database.path):
@@ -153,6 +183,5 @@ def _read(database: Database, snapshot: Snapshot, rows: RowArray) -> dict[int, S
     for row, key in zip(rows.tolist(), snapshot.keys(rows).tolist(), strict=True):
         if row not in passages or passages[row].key != key:
             what = "has no passage" if row not in passages else "belongs to another text than its vector"
-            folder = database.path.parent
-            raise IndexFileError(f"{folder}: row {row} {what}. Run: embedkit index repair {folder}")
+            raise _damaged(database, row, what)
     return passages

@@ -18,7 +18,7 @@ from ..storage.settings import Settings
 from .ann_file import AnnFile
 from .conditions import condition_of
 from .exact import MissedFaiss
-from .hits import Names, make_hits, name_hits, text_hits
+from .hits import Names, RowScore, best_rows, make_hits, name_hits, text_hits
 from .search import SearchRequest, search_made
 from .snapshot import Snapshot
 from .text import filtered_rows
@@ -110,19 +110,13 @@ class Searcher:
 
     def hits(self, queries: FloatArray, request: SearchRequest) -> list[list[Hit]]:
         """Return up to k hits for each of the prepared queries (Q, E), best first, ties by id."""
+        names: Names = {}
 
-        def make(found: Candidates, width: int) -> list[list[Hit]]:
-            return make_hits(
-                self._database,
-                self.snapshot,
-                found,
-                k=request.k,
-                width=width,
-                group=request.group,
-                part="dense",
-            )
+        def make(found: Candidates, width: int) -> list[list[RowScore]]:
+            return best_rows(self._database, found, names, k=request.k, width=width, group=request.group)
 
-        return search_made(self.snapshot, self.ann, queries, request, make)
+        chosen = search_made(self.snapshot, self.ann, queries, request, make)
+        return make_hits(self._database, self.snapshot, chosen, part="dense")
 
     def ids(self, queries: FloatArray, request: SearchRequest) -> list[list[tuple[str, float]]]:
         """Return (doc_id, score) of what `hits` finds; an id is read from the database, and proved, once."""

@@ -137,8 +137,8 @@ class Writer:
             if path.relative_to(self.folder).as_posix() not in named:
                 path.unlink()
 
-    def commit(self, change: Change, vectors: FloatArray) -> None:
-        """Apply a change; vectors (N, E) are those of its passages, in order, already prepared.
+    def commit(self, change: Change, *vectors: FloatArray) -> None:
+        """Apply a change; vectors (N, E), in any number of parts, are those of its passages, in order, already prepared.
 
         Raises:
             IndexFileError: the disk is full or cannot be written; the index is as it was before.
@@ -151,8 +151,8 @@ class Writer:
             for addition in change.additions
             for number, passage in enumerate(addition.passages)
         ]
-        if len(keys) != len(vectors):
-            raise ValueError(f"{len(vectors)} vectors for {len(keys)} passages")
+        if len(keys) != (given := sum(map(len, vectors))):
+            raise ValueError(f"{given} vectors for {len(keys)} passages")
         scales = self._scales(vectors)
         info = None if not keys else self._write(name, first_row, keys, vectors, scales)
         with database.transaction():
@@ -160,35 +160,43 @@ class Writer:
                 delete_documents(database, change.deleted_keys)
             for update in change.updates:
                 update_document(database, update.doc_key, update.metadata, update.digest, update.source)
-            passages = []
+            placed = []
             for addition in change.additions:
                 doc_key = insert_document(database, addition.document, addition.metadata, addition.digest)
-                for number, passage in enumerate(addition.passages):
-                    passages.append((row, doc_key, number, passage.start, passage.stop))
-                    row += 1
+                places = [
+                    (row + number, doc_key, number, passage.start, passage.stop)
+                    for number, passage in enumerate(addition.passages)
+                ]
+                placed.append((addition.document, places))
+                row += len(places)
             add_fields(database, change.fields)
             if info is not None:
-                insert_passages(database, passages, first_row)
+                insert_passages(database, placed)
                 database.add_segment(info)
                 database.set_meta("next_row", row)
                 database.take_file_name()
                 if scales is not None and database.meta("scales") is None:
                     database.set_meta("scales", scales.astype("<f4").tobytes())
 
-    def _scales(self, vectors: FloatArray) -> FloatArray | None:
+    def _scales(self, vectors: Sequence[FloatArray]) -> FloatArray | None:
         """Return the steps of int8, chosen when the first vectors come."""
-        if self.settings.storage not in ("int8", "binary") or not len(vectors):
+        if self.settings.storage not in ("int8", "binary") or not any(map(len, vectors)):
             return None
         stored = self.database.meta("scales")
-        return calibrate(vectors) if stored is None else np.frombuffer(stored, "<f4")
+        return calibrate(np.concatenate(vectors)) if stored is None else np.frombuffer(stored, "<f4")
 
     def _write(
-        self, name: str, first_row: int, keys: list[int], vectors: FloatArray, scales: FloatArray | None
+        self,
+        name: str,
+        first_row: int,
+        keys: list[int],
+        vectors: Sequence[FloatArray],
+        scales: FloatArray | None,
     ) -> SegmentInfo:
         with writing(self.folder):
             return write_segment(
                 self.folder / SEGMENT_FOLDER / name,
-                [encode(vectors, self.settings.storage, scales)],
+                (encode(part, self.settings.storage, scales) for part in vectors),
                 storage=self.settings.storage,
                 rows=np.arange(first_row, first_row + len(keys), dtype=np.int64),
                 keys=np.asarray(keys, np.uint64),

@@ -24,6 +24,7 @@ from .faults import reading
 from .metadata import strict_json
 from .schema import FORMAT_VERSION, TEXT_CONTENT, TEXT_SCHEMA, checked
 from .segment_file import SegmentInfo
+from .text_rows import stored_text_rows
 from .words import index_words
 
 BUSY_SECONDS = 30
@@ -235,11 +236,6 @@ class Database:
         """Copy the database, page by page, as this connection sees it."""
         self._connection.backup(other)
 
-    @property
-    def text_content(self) -> str:
-        """The view that the text index is filled from: row, title and text."""
-        return TEXT_CONTENT[self.version]
-
     def rebuild_text_index(self) -> None:
         """Fill the text index again from the documents; one of an earlier format version becomes one of this."""
         if self.version < FORMAT_VERSION:
@@ -247,7 +243,11 @@ class Database:
             for statement in TEXT_SCHEMA:
                 self.execute(statement)
             self.set_meta("format_version", FORMAT_VERSION)
-        self.execute("INSERT INTO text_index (text_index) VALUES ('rebuild')")
+        self.execute("INSERT INTO text_index (text_index) VALUES ('delete-all')")
+        self.executemany(
+            "INSERT INTO text_index (rowid, title, text) VALUES (?, ?, ?)",
+            stored_text_rows(self.execute, self.version),
+        )
 
     def count(self, table: str) -> int:
         return int(self.execute(f"SELECT count(*) FROM {table}").fetchone()[0])

@@ -13,6 +13,7 @@ from embedkit.errors import IndexFileError, RecordError
 from .codes import RowArray
 from .database import Database
 from .hashes import content_hash, passage_key
+from .text_rows import stored_text_rows, text_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +129,22 @@ def insert_document(database: Database, document: Document, metadata: str, diges
 
 
 def insert_passages(
-    database: Database, passages: Iterable[tuple[int, int, int, int, int]], first_row: int
+    database: Database, placed: Sequence[tuple[Document, Sequence[tuple[int, int, int, int, int]]]]
 ) -> None:
-    """Insert (row, doc_key, number, start, stop) and their words."""
-    database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", passages)
-    database.execute(
-        f"INSERT INTO text_index (rowid, title, text) SELECT row, title, text FROM {database.text_content} WHERE row >= ?",
-        (first_row,),
+    """Insert the (row, doc_key, number, start, stop) of documents, and their words."""
+    version = database.version
+    database.executemany(
+        "INSERT INTO passages VALUES (?, ?, ?, ?, ?)", (place for _, places in placed for place in places)
+    )
+    database.executemany(
+        "INSERT INTO text_index (rowid, title, text) VALUES (?, ?, ?)",
+        (
+            row
+            for document, places in placed
+            for row in text_rows(
+                version, document.title, document.text, ((place[0], *place[3:]) for place in places)
+            )
+        ),
     )
 
 
@@ -155,10 +165,9 @@ def delete_documents(database: Database, doc_keys: Sequence[int]) -> None:
     keys = json.dumps(list(doc_keys))
     of_keys = "(SELECT value FROM json_each(?))"
     # FTS5 forgets a row only when told what it held, so this comes before the texts go.
-    database.execute(
-        "INSERT INTO text_index (text_index, rowid, title, text) SELECT 'delete', row, title, text "
-        f"FROM {database.text_content} WHERE row IN (SELECT row FROM passages WHERE doc_key IN {of_keys})",
-        (keys,),
+    database.executemany(
+        "INSERT INTO text_index (text_index, rowid, title, text) VALUES ('delete', ?, ?, ?)",
+        stored_text_rows(database.execute, database.version, keys),
     )
     database.execute(f"INSERT INTO tombstones SELECT row FROM passages WHERE doc_key IN {of_keys}", (keys,))
     database.execute(f"DELETE FROM passages WHERE doc_key IN {of_keys}", (keys,))

@@ -7,14 +7,17 @@ import struct
 from functools import lru_cache
 
 _PLACE = struct.Struct("<Iqq")  # number, start and stop of a passage
+_HASHED_CHARS = 2**20  # of a text at a time: its UTF-8 need not be there as a whole
 
 
 def content_hash(doc_id: str, title: str, text: str, metadata: str, vector: bytes = b"") -> bytes:
     """Hash what a document holds: 16 bytes for id, title and text, 8 for the metadata, 8 for a ready vector."""
     # The lengths keep ("ab", "c") apart from ("a", "bc").
-    head = f"{len(doc_id)} {len(title)} {len(text)} "
-    words = hashlib.blake2b((head + doc_id + title + text).encode(), digest_size=16).digest()
-    digest = words + _metadata_hash(metadata)
+    head = f"{len(doc_id)} {len(title)} {len(text)} {doc_id}{title}"
+    words = hashlib.blake2b((head + text[:_HASHED_CHARS]).encode(), digest_size=16)
+    for start in range(_HASHED_CHARS, len(text), _HASHED_CHARS):
+        words.update(text[start : start + _HASHED_CHARS].encode())
+    digest = words.digest() + _metadata_hash(metadata)
     return digest + hashlib.blake2b(vector, digest_size=8).digest() if vector else digest
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError
 from embedkit.inference.choice import Choice, PrecisionFinding
 from embedkit.inference.precision import fastest_good, settle
+from embedkit.inference.precision_measuring import BUDGET_SECONDS, Sample
 from embedkit.inference.sample import SAMPLE_TEXTS
 from embedkit.types import Float32, Precision
 from tests.conftest import needs_half_precision
@@ -25,7 +26,7 @@ MODEL = {"weights": "abc"}
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("embedkit.inference.precision.SECONDS", 0.0)
+    monkeypatch.setattr("embedkit.inference.precision_measuring.SECONDS", 0.0)
     return tmp_path / "cache"
 
 
@@ -41,12 +42,12 @@ class Machine:
             raise DeviceError("no fp16")
         return Choice("native", "cpu", precision, "")
 
-    def load(self, choice: Choice) -> Callable[[], Float32]:
+    def load(self, choice: Choice) -> Sample:
         self.loaded.append(choice.precision)
         seconds = {"fp32": 0.02, "bf16": 0.01, "int8": 0.002}[choice.precision]
         angle = {"fp32": 0.0, "bf16": 0.001, "int8": self.angle}[choice.precision]
 
-        def run() -> Float32:
+        def run(first: int, last: int) -> Float32:
             stop = time.process_time() + seconds
             while time.process_time() < stop:
                 pass
@@ -54,7 +55,11 @@ class Machine:
             rows[0] = [np.cos(2 * angle), np.sin(2 * angle)]
             return rows
 
-        return run
+        return Sample(1, run)
+
+
+def nothing_to_do(first: int, last: int) -> Float32:
+    return np.ones((4, 2), np.float32)
 
 
 def test_auto_takes_the_fastest_that_is_good_enough(cache: Path) -> None:
@@ -85,16 +90,16 @@ def test_what_was_found_is_kept_by_model_and_by_what_computes_it() -> None:
     assert third.loaded == ["fp32", "bf16", "int8"]
     other = Machine()
     other.choose = lambda precision: Choice("torch", "cpu", precision, "")  # type: ignore[method-assign]
-    settle("auto", other.choose, lambda choice: lambda: np.ones((4, 2), np.float32), MODEL)
+    settle("auto", other.choose, lambda choice: Sample(1, nothing_to_do), MODEL)
     assert settle("auto", Machine().choose, Machine().load, MODEL) == found
 
 
 def test_another_gpu_in_the_same_machine_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
-    def load(choice: Choice) -> Callable[[], Float32]:
+    def load(choice: Choice) -> Sample:
         loaded.append(choice.precision)
-        return lambda: np.ones((4, 2), np.float32)
+        return Sample(1, nothing_to_do)
 
     for gpu in ("A", "A", "B"):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu=gpu: gpu)
@@ -125,6 +130,86 @@ def test_without_measuring_auto_is_what_is_known_and_else_fp32() -> None:
     assert machine.loaded == []
     settle("auto", machine.choose, machine.load, MODEL)
     assert settle("auto", machine.choose, machine.load, MODEL, measure=False).precision == "bf16"
+
+
+class SlowMachine(Machine):
+    """Takes as long as it is told, by a clock of its own: `seconds` for the sample in each precision, and to load."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, load: float = 0.0, **seconds: float) -> None:
+        super().__init__()
+        self.loading, self.seconds, self.now = load, seconds, 0.0
+        self.computed: list[tuple[str, int, int]] = []
+        clock = SimpleNamespace(perf_counter=lambda: self.now, process_time=lambda: self.now)
+        monkeypatch.setattr("embedkit.inference.precision_measuring.time", clock)
+        monkeypatch.setattr("embedkit.inference.precision_measuring.SECONDS", 1.0)
+
+    def choose(self, precision: Precision) -> Choice:
+        if precision not in self.seconds:
+            raise DeviceError(f"no {precision}")
+        return Choice("native", "cpu", precision, "")
+
+    def load(self, choice: Choice) -> Sample:
+        self.loaded.append(choice.precision)
+        self.now += self.loading
+
+        def compute(first: int, last: int) -> Float32:
+            sixteenths = (0, 1, 2, 4, 8, 16)
+            self.computed.append((choice.precision, first, last))
+            self.now += self.seconds[choice.precision] / 16 * (sixteenths[last] - sixteenths[first])
+            return np.ones((3 * (sixteenths[last] - sixteenths[first]), 2), np.float32)
+
+        return Sample(5, compute)
+
+
+def test_a_fast_model_is_measured_on_the_whole_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = SlowMachine(monkeypatch, fp32=0.2, bf16=0.19, int8=0.02)
+    choice = settle("auto", machine.choose, machine.load, MODEL)
+    assert (choice.precision, choice.unmeasured) == ("int8", ())
+    assert [finding.texts_per_second for finding in choice.findings] == [240, 253, 2400]  # 48 texts
+    calls = [machine.computed.count((precision, 0, 5)) for precision in ("fp32", "bf16", "int8")]
+    assert calls == [5, 5, 1]  # one is enough for what is clear
+    assert machine.now < BUDGET_SECONDS
+
+
+@pytest.mark.parametrize("slowness", [1.0, 3.0, 7.0, 20.0, 60.0])
+@pytest.mark.parametrize("load", [0.0, 0.5, 2.0])
+def test_measuring_keeps_to_its_time(monkeypatch: pytest.MonkeyPatch, slowness: float, load: float) -> None:
+    """It was 18 s where the sample took 1.5 s in fp32, and as long to load as that."""
+    machine = SlowMachine(monkeypatch, load=load, fp32=slowness, bf16=slowness / 2, int8=slowness / 1.5)
+    choice = settle("auto", machine.choose, machine.load, MODEL)
+    first_result = load + slowness / 16
+    assert machine.now <= max(BUDGET_SECONDS, first_result)
+    measured = [finding.precision for finding in choice.findings]
+    assert measured == machine.loaded
+    assert [*measured, *choice.unmeasured] == ["fp32", "bf16", "int8"]
+    assert choice.precision == ("bf16" if "bf16" in measured else "fp32")
+    if first_result < BUDGET_SECONDS / 4:
+        assert measured == ["fp32", "bf16", "int8"]
+    by_name = {finding.precision: finding.texts_per_second for finding in choice.findings}
+    assert by_name.get("bf16", 2 * by_name["fp32"]) == pytest.approx(2 * by_name["fp32"], rel=0.01)
+
+
+def test_what_there_was_no_time_for_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = SlowMachine(monkeypatch, load=3.0, fp32=16.0, bf16=8.0)
+    first = settle("auto", machine.choose, machine.load, MODEL)
+    assert (first.precision, first.unmeasured, first.fresh) == ("fp32", ("bf16",), True)
+    assert machine.loaded == ["fp32"]
+    again = settle("auto", machine.choose, machine.load, MODEL)
+    assert (again, again.fresh, machine.loaded) == (first, False, ["fp32"])
+    asked = settle("bf16", machine.choose, machine.load, MODEL)
+    assert (asked.precision, machine.loaded) == ("bf16", ["fp32"])
+
+
+def test_a_precision_that_is_far_slower_is_left_after_a_part_of_the_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = SlowMachine(monkeypatch, fp32=0.4, bf16=40.0, int8=0.1)
+    choice = settle("auto", machine.choose, machine.load, MODEL)
+    assert choice.precision == "int8"
+    assert [each for each in machine.computed if each[0] == "bf16"] == [("bf16", 0, 1)]
+    slow = next(finding for finding in choice.findings if finding.precision == "bf16")
+    assert slow.texts_per_second == pytest.approx(1.2)
+    assert machine.now < BUDGET_SECONDS
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '[{"precision": "fp32"}]', '{"a": 1}', "[1]"])

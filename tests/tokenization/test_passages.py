@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.data.records import titled_text
-from embedkit.tokenization.passages import Offsets, PassageSplitter
+from embedkit.tokenization.blocks import Offsets
+from embedkit.tokenization.passages import PassageSplitter
 
 
 def offsets(text: str) -> list[tuple[int, int]]:

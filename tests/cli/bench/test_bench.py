@@ -119,7 +119,7 @@ def test_a_precision_that_is_not_to_be_had_is_left_out_or_refused_where_it_was_a
 ) -> None:
     few = ("-m", tiny_model, "--device", "cpu", "--seconds", "0")
     wanted = Encodings(device="cpu", length=[8], batch=[1], seconds=0.0)
-    measured, exact = _measure_encoding(tiny_model, wanted, quiet=True)
+    measured, exact = _measure_encoding(tiny_model, wanted)
     assert "fp32" in {each.precision for each in measured}
     assert "int8" not in {each.precision for each in measured}  # the tiny model's heads are of 8
     assert exact.precision == "fp32"

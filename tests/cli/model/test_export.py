@@ -83,7 +83,7 @@ def test_bench_shows_backends_side_by_side_and_names_what_it_leaves_out(
         batch=[1],
         seconds=0.0,
     )
-    measured, _ = _measure_encoding(tiny_model, wanted, quiet=True)
+    measured, _ = _measure_encoding(tiny_model, wanted)
     assert [(each.backend, each.precision) for each in measured] == [("torch", "fp32"), ("onnx", "fp32")]
     assert all(each.cosine == pytest.approx(1, abs=1e-6) for each in measured)
     said = capsys.readouterr().err.splitlines()
@@ -92,4 +92,4 @@ def test_bench_shows_backends_side_by_side_and_names_what_it_leaves_out(
         "left out: the onnx backend does not compute this model in int8",
     ]
     with pytest.raises(DeviceError, match="the onnx backend does not compute this model in int8"):
-        _measure_encoding(tiny_model, replace(wanted, precision=["int8"], backend=["onnx"]), quiet=True)
+        _measure_encoding(tiny_model, replace(wanted, precision=["int8"], backend=["onnx"]))

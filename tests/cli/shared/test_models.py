@@ -35,14 +35,35 @@ FINDINGS = (
     ],
 )
 def test_note_says_what_was_measured(
-    precision: str, findings: tuple[PrecisionFinding, ...], note: str, capsys: pytest.CaptureFixture[str]
+    precision: str,
+    findings: tuple[PrecisionFinding, ...],
+    note: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    choice = Choice("native", "cpu", precision, "", findings)  # type: ignore[arg-type] # of the names
+    choice = Choice("native", "cpu", precision, "", findings, fresh=bool(findings))  # type: ignore[arg-type] # of the names
     models.say_choice(choice)
     assert capsys.readouterr().err == (note + "(measured on sample texts)\n" if note else "")
-    models.say_choice(choice, quiet=True)
+    monkeypatch.setattr("cli.shared.console._Talk.quiet", True)
+    models.say_choice(choice)
     models.say_choice(None)
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_measured_before_is_said_with_verbose_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Choice("native", "cpu", "bf16", "", FINDINGS[:2], unmeasured=("fp16", "int8"))
+    models.say_choice(known)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("cli.shared.console._Talk.verbose", True)
+    models.say_choice(known)
+    models.say_choice(Choice("torch", "cpu", "fp32", "not native: why"), what="reranker")
+    assert capsys.readouterr().err == (
+        "precision bf16: 2.5 × as fast as fp32, cosine to it 0.99998, at worst 0.99990 (measured on sample texts); "
+        "there was no time to measure fp16 and int8; native computes on cpu\n"
+        "reranker precision fp32; torch computes on cpu (not native: why)\n"
+    )
 
 
 def test_summary_in_json_says_what_was_measured() -> None:
@@ -52,6 +73,7 @@ def test_summary_in_json_says_what_was_measured() -> None:
         "precision": "int8",
         "cosine_to_fp32": 0.99712,
         "worst_cosine_to_fp32": 0.99234,
+        "precision_reason": "5.0 × as fast as fp32, cosine to it 0.99712, at worst 0.99234 (measured on sample texts)",
     }
     assert (
         models.choice_as_json(Choice("torch", "cpu", "fp32", "not native: …"))["backend_reason"]
@@ -73,14 +95,15 @@ def test_auto_is_the_default_and_is_measured_once(
     monkeypatch.delenv("EMBEDKIT_PRECISION")
     monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
     summaries = []
-    for name in ("a.npy", "b.npy"):
+    for name, said in (("a.npy", 1), ("b.npy", 0)):
         result = RUNNER.invoke(
             app, ["encode", str(texts), "-m", str(tiny_model), "-o", str(tmp_path / name), "--json"]
         )
         assert result.exit_code == 0, result.output
-        assert result.stderr.count("(measured on sample texts)") == 1
+        assert result.stderr.count("(measured on sample texts)") == said
         summary = json.loads(result.stdout)
         assert 0.9999 <= summary["cosine_to_fp32"] <= 1.0001
+        assert "(measured on sample texts)" in summary["precision_reason"]
         summaries.append((summary["backend"], summary["precision"], summary["cosine_to_fp32"]))
     assert summaries[0] == summaries[1]
     assert len(list((tmp_path / "cache" / "precision").iterdir())) == 1

@@ -34,7 +34,7 @@ from embedkit.inference.graph_runtime.export import (
 from embedkit.inference.graph_runtime.graph import RUNNERS, GraphRuntime, load_graph, run_padded
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
 from embedkit.inference.loading import choose, load_backend, load_reference
-from embedkit.inference.precision import cosines
+from embedkit.inference.precision_measuring import cosines
 from embedkit.model.config import DenseActivation, DenseConfig, LayerNormConfig, PoolingMode, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedkit.extras.html import extract_text
+from embedkit.data.html_text import extract_text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,153 @@
+"""Taking the text out of HTML pages, as they are parsed: no tree is made, which would take fifty times the room of the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+
+# Parts of a page that a reader does not read in its text; of ruby, how a word is pronounced.
+_SILENT = frozenset("script style noscript template nav svg title rt rp".split())  # noqa: SIM905  # names to read, not to edit
+# Where lines end, and where words end. All other elements are parts of a line, and perhaps of a word: <b>H</b>2O.
+_BLOCKS = frozenset(
+    """address article aside blockquote body br caption center dialog details dir div dl fieldset figcaption figure footer
+    form h1 h2 h3 h4 h5 h6 head header hr html legend li main menu ol optgroup option p pre search section select summary
+    table tbody textarea tfoot thead tr ul""".split()  # noqa: SIM905  # forty-odd names to read, not to edit
+)
+_SEPARATE = frozenset(
+    "audio button canvas datalist dd dt iframe img input label meter object output progress td th video".split()  # noqa: SIM905
+)
+_PREFORMATTED = ("pre", "textarea")
+# Elements that nothing stands in, so that they have no end tag.
+_VOID = frozenset(
+    """area base basefont bgsound br col command embed frame hr image img input isindex keygen link menuitem meta nextid
+    param source spacer track wbr""".split()  # noqa: SIM905
+)
+_SPACE = re.compile(r"\s+")
+
+
+def extract_text(page: str) -> tuple[str, str]:
+    r"""Return (title, visible text); blocks and rows of a table stand on lines of their own, cells side by side.
+
+    "<tr><td>France<td>Paris</tr><p>two\nwords" -> "France Paris\ntwo words"
+    """
+    flow = _Flow()
+    flow.feed(page)
+    flow.close()
+    text = flow.finished()
+    return flow.title, text
+
+
+class _Flow(HTMLParser):
+    """The texts of a page, with the line ends and spaces that its elements put between them."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._open: list[str] = []  # elements, the outermost first
+        self._counts = dict.fromkeys([*_SILENT, *_PREFORMATTED], 0)  # how many of them are open
+        self._data: list[str] = []  # of the text that is being read
+        self._lines = io.StringIO()
+        self._line = io.StringIO()
+        self._last = "\n"  # what stands before the next text
+        self._title: list[str] = []
+        self._title_at = -1  # the number of the first title among the open elements
+        self._titled = False  # it has come to its end
+
+    @property
+    def title(self) -> str:
+        return " ".join(" ".join(self._title).split())
+
+    def finished(self) -> str:
+        """Return the text; to be called when all is read."""
+        self._end_text()
+        self._close(0)
+        self._end_line()
+        return self._lines.getvalue()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._end_text()
+        if tag == "title" and self._title_at < 0:
+            self._title_at = len(self._open)
+        before = "\n" if tag == "dt" else _behind(tag)  # what a dt means follows on its line
+        self._put(before)
+        if tag in _VOID:
+            self._put(_behind(tag))
+            return
+        self._open.append(tag)
+        if tag in self._counts:
+            self._counts[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        self._end_text()
+        for number in range(len(self._open) - 1, -1, -1):  # an end of what is not open ends nothing
+            if self._open[number] == tag:
+                self._close(number)
+                return
+
+    def handle_data(self, data: str) -> None:
+        self._data.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self._end_text()
+
+    def handle_decl(self, decl: str) -> None:
+        self._end_text()
+
+    def handle_pi(self, data: str) -> None:
+        self._end_text()
+
+    def unknown_decl(self, data: str) -> None:
+        self._end_text()
+        if data[:6].upper() == "CDATA[":
+            self._data.append(data[6:])
+            self._end_text()
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:  # of a kind that it does not know: for browsers a comment
+            return int(self.parse_bogus_comment(i))
+
+    def _close(self, number: int) -> None:
+        """Close the open elements from one on."""
+        while len(self._open) > number:
+            tag = self._open[-1]
+            self._put(_behind(tag))
+            self._open.pop()
+            if tag in self._counts:
+                self._counts[tag] -= 1
+            self._titled = self._titled or len(self._open) == self._title_at
+
+    def _end_text(self) -> None:
+        """Put down the text up to here."""
+        piece = "".join(self._data)
+        self._data.clear()
+        if self._title_at >= 0 and not self._titled and not self._counts["script"]:
+            self._title.append(piece)
+        preformatted = any(self._counts[tag] for tag in _PREFORMATTED)
+        self._put(piece, preformatted=preformatted)
+
+    def _put(self, piece: str, *, preformatted: bool = True) -> None:
+        if not piece or any(self._counts[tag] for tag in _SILENT):
+            return
+        if not preformatted:
+            piece = _SPACE.sub(" ", piece)
+        if piece.startswith(" ") and self._last.isspace() and (not preformatted or piece == " "):
+            piece = piece[1:]
+        if piece:
+            self._line.write(piece)
+            self._last = piece[-1]
+        if piece == "\n":
+            self._end_line()
+
+    def _end_line(self) -> None:
+        for line in self._line.getvalue().splitlines():
+            if shown := line.rstrip():
+                self._lines.write("\n" if self._lines.tell() else "")
+                self._lines.write(shown)
+        self._line = io.StringIO()
+
+
+def _behind(tag: str) -> str:
+    """Return what stands behind an element, and most often before it."""
+    return "\n" if tag in _BLOCKS else " " if tag in _SEPARATE else ""

@@ -1,0 +1,58 @@
+"""The tokens of a long text a block at a time: those of the whole text, in the memory that a block of it takes.
+
+What a tokenizer keeps of each token takes some forty times the room of its characters, so a book is cut into blocks. A block
+begins before the one before it ends; behind that place the tokens of both must be the same for a while, and there the second
+goes on for the first. Where they are not (a word or white space as long as what two blocks share) the block grows until they
+are, at last to the end of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+Span = tuple[int, int]  # start and stop in characters
+Offsets = Callable[[str], Sequence[Span]]  # the tokens of a text, without special ones
+
+_BLOCK_CHARS = 2**16
+# What two blocks share. A tokenizer is in step again after a word or two: the first half is for that, what is compared comes
+# after it, and the last quarter keeps the comparison away from where the first block ends.
+_SHARED_CHARS = 2**11
+
+
+def token_blocks(
+    offsets: Offsets, text: str, *, block_chars: int = _BLOCK_CHARS, shared_chars: int = _SHARED_CHARS
+) -> Iterator[Sequence[Span]]:
+    """Yield the tokens of a text in order, as `offsets` gives them for all of it, in several parts."""
+    start, stop = 0, min(block_chars, len(text))
+    tokens, first = offsets(text[:stop]), 0  # those before the first came with the block before
+    while stop < len(text):
+        following_start = stop - shared_chars
+        following_stop = min(following_start + block_chars, len(text))
+        following = _tokens(offsets, text, following_start, following_stop)
+        border = following_start + shared_chars // 2
+        last, next_first = _border(tokens, border), _border(following, border)
+        if _in_step(tokens[last:], following[next_first:], border + shared_chars // 4):
+            yield tokens[first:last]
+            start, stop, tokens, first = following_start, following_stop, following, next_first
+        else:
+            stop = min(start + 2 * (stop - start), len(text))
+            tokens = _tokens(offsets, text, start, stop)
+    yield tokens[first:]
+
+
+def _tokens(offsets: Offsets, text: str, start: int, stop: int) -> Sequence[Span]:
+    return [(start + first, start + last) for first, last in offsets(text[start:stop])]
+
+
+def _border(tokens: Sequence[Span], at: int) -> int:
+    """Return how many tokens begin before a character."""
+    number = len(tokens)
+    while number and tokens[number - 1][0] >= at:
+        number -= 1
+    return number
+
+
+def _in_step(before: Sequence[Span], after: Sequence[Span], stop: int) -> bool:
+    """Say whether two blocks have the same tokens up to a character, and any at all."""
+    there = _border(before, stop)
+    return there > 0 and before[:there] == after[: _border(after, stop)]

@@ -1,0 +1,162 @@
+"""The tokens of a long text in blocks are those of the whole text, and its passages those that were cut before there were blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+from embedkit.data.reading import read_documents
+from embedkit.tokenization.blocks import Offsets, Span, token_blocks
+from embedkit.tokenization.passages import PassageSplitter
+from embedkit.tokenization.tokenizer import Tokenizer
+from tests.tokenization.test_passages import byte_pieces, offsets, pieces
+
+
+def short_words(text: str) -> list[Span]:
+    """BERT's rule in small: a word of more than eight signs is one unknown token, others have a token for each sign."""
+    found: list[Span] = []
+    for word in re.finditer(r"\S+", text):
+        start, stop = word.span()
+        found += [(start, stop)] if stop - start > 8 else [(at, at + 1) for at in range(start, stop)]
+    return found
+
+
+def pairs(text: str) -> list[Span]:
+    """What byte pairs make of repetitions: where a token begins depends on where the run of equal signs does."""
+    return [match.span() for match in re.finditer(r"(.)\1?", text, re.DOTALL)]
+
+
+def stripped(text: str) -> list[Span]:
+    """A token for each sign, but for the white space around a text."""
+    start, stop = len(text) - len(text.lstrip()), len(text.rstrip())
+    return [(at, at + 1) for at in range(start, stop)]
+
+
+@given(
+    text=st.text(alphabet="abé .\n", max_size=600)
+    | st.lists(st.sampled_from(["a", " " * 70, "b" * 70, "aab ", "c. ", "\n"]), max_size=40).map("".join),
+    tokens=st.sampled_from([offsets, pieces, byte_pieces, short_words, pairs, stripped]),
+    block_chars=st.integers(48, 128),
+)
+def test_blocks_join_to_the_tokens_of_the_text(text: str, tokens: Offsets, block_chars: int) -> None:
+    found = token_blocks(tokens, text, block_chars=block_chars, shared_chars=40)
+    assert [token for block in found for token in block] == tokens(text)
+
+
+def words(count: int, *, seed: int = 0) -> str:
+    """Made-up text: words of many lengths, sentences, lines, other scripts, a long word now and then."""
+    chance = random.Random(seed)
+    odd = (
+        "x" * 150,
+        "naïve",
+        "e\u0301",
+        "数据库",
+        "한국어",
+        "👩‍👩‍👧",
+        "12,345.6",
+        "…",
+        "(so)",
+        "“quoted.”",
+        "\u00a0",
+    )
+    found = []
+    for _ in range(count):
+        plain = "".join(chance.choices("etaoinshrdlu", k=chance.randint(1, 11)))
+        found.append(chance.choice(odd) if chance.random() < 0.05 else plain)
+        found.append(chance.choices([" ", ". ", ", ", "\n", "\n\n    "], [80, 8, 8, 3, 1])[0])
+    return "".join(found)
+
+
+class Watched:
+    """Counts how much was tokenized, and the longest text."""
+
+    def __init__(self, tokens: Offsets) -> None:
+        self.tokens, self.chars, self.longest = tokens, 0, 0
+
+    def __call__(self, text: str) -> list[Span]:
+        self.chars += len(text)
+        self.longest = max(self.longest, len(text))
+        return list(self.tokens(text))
+
+
+def metaspace() -> Backend:
+    """SentencePiece's way: space is part of the word after it, and at the text's ends it goes."""
+    backend = Backend(models.Unigram())
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=300, unk_token="<unk>", special_tokens=["<unk>"])
+    backend.train_from_iterator(words(2000, seed=1).split("\n"), trainer)
+    return backend
+
+
+def byte_level() -> Backend:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        words(2000, seed=1).split("\n"), trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet)
+    )
+    return backend
+
+
+@pytest.mark.parametrize("kind", ["word pieces", "metaspace", "byte level"])
+def test_a_book_is_tokenized_in_blocks_a_little_more_than_once(kind: str, shipped_encoder: Path) -> None:
+    if kind == "word pieces":
+        tokens: Offsets = Tokenizer.load(shipped_encoder).offsets
+    else:
+        backend = metaspace() if kind == "metaspace" else byte_level()
+
+        def tokens(text: str) -> list[Span]:
+            return list(backend.encode(text, add_special_tokens=False).offsets)
+
+    book, watched = words(40_000), Watched(tokens)
+    assert [token for block in token_blocks(watched, book) for token in block] == tokens(book)
+    assert watched.longest == 2**16
+    assert watched.chars < 1.1 * len(book)
+
+
+def test_cuts_are_what_they_were_before_there_were_blocks(shipped_encoder: Path) -> None:
+    """The digests are of the cuts by the code that tokenized every document as a whole."""
+    tokens = Tokenizer.load(shipped_encoder).offsets
+    for title, number, digest in (
+        ("", 437, "161e1170a96b8321"),
+        ("A title of some words", 448, "fa78c2d67394dc58"),
+    ):
+        spans = PassageSplitter(offsets=tokens, chunk_tokens=254)(title, words(30_000))
+        assert (len(spans), hashlib.sha256(repr(spans).encode()).hexdigest()[:16]) == (number, digest)
+
+
+def beginning(source: Path, chars: int) -> str:
+    """Join the texts of a collection, up to so many characters."""
+    found = ""
+    for document in read_documents([str(source)]):
+        if len(found) >= chars:
+            break
+        found += f"{document.text}\n\n"
+    return found[:chars]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "plain", "titled"),
+    [
+        ("simplewiki", "d702394bf42fa6bf", "00104b668dcb3501"),
+        ("enwiki", "aa2a5dbc72072966", "da293819e830d92d"),
+    ],
+)
+def test_real_books_are_cut_as_before(
+    shared_data: Path, shipped_encoder: Path, name: str, plain: str, titled: str
+) -> None:
+    tokens = Tokenizer.load(shipped_encoder).offsets
+    book = beginning(shared_data / "text" / f"{name}.jsonl.zst", 400_000)
+    for title, digest in (("", plain), ("A title of some words", titled)):
+        spans = PassageSplitter(offsets=tokens, chunk_tokens=254)(title, book)
+        assert hashlib.sha256(repr(spans).encode()).hexdigest()[:16] == digest
