@@ -144,7 +144,7 @@ def held_out_loss(folder: Path, tokenizer: Tokenizer, corpus: Corpus, recipe: Pr
     model, _ = load_pretraining(read_model_folder(folder))
     journey = Pretraining(model.eval(), tokenizer, "bert", corpus, recipe)
     with torch.no_grad():
-        return journey.evaluate(model, alone())["loss"]
+        return journey.evaluate(model, alone(precision="fp32")).values["loss"]
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from .evaluate.output import IdenticalIds
 from .evaluate.progress import watch
 from .evaluate.retrieval import CacheDir, Split
 from .shared import console, options
+from .shared.completing import complete_metric, complete_system
 from .shared.groups import grouped
 from .shared.plain import plain
 
@@ -55,14 +56,21 @@ class JudgedRuns:
     ] = None
     ignore_identical_ids: IdenticalIds = None
     cache_dir: CacheDir = None
-    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What to compare.")] = "ndcg@10"
+    metric: Annotated[
+        str, typer.Option("--metric", metavar="NAME", help="What to compare.", autocompletion=complete_metric)
+    ] = "ndcg@10"
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the resampling.")] = 0
 
 
 @grouped
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same; the difference is B minus A.")],
+    a: Annotated[str, typer.Argument(metavar="A", help=SIDE_HELP, autocompletion=complete_system)],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="The same; the difference is B minus A.", autocompletion=complete_system
+        ),
+    ],
     *,
     judged: JudgedRuns,
     examples: Annotated[
@@ -93,7 +101,7 @@ def compare(
     if judged.set_ is not None and judged.qrels is not None:
         raise typer.BadParameter("--set and --qrels exclude each other: a set has its own judgements")
     test = load_retrieval_set(judged.set_, split=judged.split) if judged.set_ is not None else None
-    if a.endswith(".json") and b.endswith(".json"):
+    if _are_saved(a, b, judged):
         comparison = _compare_saved(Path(a), Path(b), metric=str(metric), seed=judged.seed)
     else:
         sides = _Sides(test, judged, computing, _ignored(test, judged))
@@ -118,6 +126,23 @@ def compare(
     if html is not None:
         write_text(html, render_html(comparison))
         console.note(f"wrote {html}")
+
+
+def _are_saved(a: str, b: str, judged: JudgedRuns) -> bool:
+    """Say whether both sides are saved results, which hold a figure of each query and no hits to judge anew."""
+    saved = [side.endswith(".json") for side in (a, b)]
+    if any(saved) and not all(saved):
+        result, other = (a, b) if saved[0] else (b, a)
+        raise typer.BadParameter(
+            f"{result} is a saved result, and {other} is none: a result compares with a result only. "
+            "Save the other too, with: embedkit evaluate … --save FOLDER"
+        )
+    if all(saved) and (judged.qrels is not None or judged.ignore_identical_ids is not None):
+        raise typer.BadParameter(
+            "saved results are judged already: they go without --qrels, --ignore-identical-ids and --keep-identical-ids. "
+            "Evaluate again, or compare the runs"
+        )
+    return all(saved)
 
 
 def _ignored(test: RetrievalSet | None, judged: JudgedRuns) -> bool | None:

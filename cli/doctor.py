@@ -14,6 +14,11 @@ from .shared import console, options
 if TYPE_CHECKING:
     from embedkit.types import Precision, Runtime
 
+EXAMPLES = """\b
+Examples:
+  embedkit doctor
+  embedkit doctor --json > machine.json
+"""
 PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cpu", "typer", "rich")
 
 

@@ -85,7 +85,8 @@ def encode(
 ) -> None:
     """Turn texts into sentence vectors.
 
-    A title is put before its text. Memory does not grow with the input. Stopped at any moment, the same command goes on
+    A title is put before its text, and white space around both is left out, as `index build` does. Every text has its row:
+    a blank one, which an index leaves out, is encoded as an empty text and counted. Memory does not grow with the input. Stopped at any moment, the same command goes on
     where it was and ends with the same bits.
     """
     from embedkit.data.reading import DocumentReader

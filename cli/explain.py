@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .shared import console, models, options
+from .shared.completing import complete_index
 from .shared.plain import plain
 
 if TYPE_CHECKING:
@@ -30,7 +31,14 @@ def explain(
     model: options.IndexModel = None,
     index: Annotated[
         Path | None,
-        typer.Option("--index", "-i", metavar="FOLDER", help="Index that holds DOC.", show_default=False),
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="FOLDER",
+            help="Index that holds DOC.",
+            show_default=False,
+            autocompletion=complete_index,
+        ),
     ] = None,
     html: Annotated[
         Path | None,

@@ -6,8 +6,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from time import monotonic
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,6 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from embedkit.errors import EmbedkitError
+from embedkit.storage.files import is_utf8
 
 from .shared import console
 from .shared.streams import ReaderGoneError, drop_output, open_standard_streams
@@ -37,7 +41,14 @@ COMMANDS = {
     "fill-mask": "Predict the token at each [MASK].",
     "doctor": "Report versions, processor features, threads, devices, which number formats are fast here, folders and disk.",
 }
+EXAMPLES = """\b
+Examples:
+  embedkit index docs                                    # makes the folder searchable
+  embedkit search how do I resume a build
+  embedkit encode notes.txt --output notes.npy
+"""
 PATIENCE_SECONDS = 1.0  # for what was interrupted to say how to go on; files and indexes survive any end
+COMPLETING = "_EMBEDKIT_COMPLETE"  # set by the shell's script where it asks how a line may go on
 # Those whose --rerank may stand without a value.
 WITH_RERANKER = ("search", "mine")
 
@@ -66,6 +77,7 @@ app = typer.Typer(
     name="embedkit",
     cls=Commands,
     no_args_is_help=True,
+    epilog=EXAMPLES,
     pretty_exceptions_enable=False,  # whatever is no EmbedkitError is a bug and keeps its traceback
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -73,19 +85,10 @@ app = typer.Typer(
 
 
 def _as_text(word: str) -> str:
-    """Return a word of the command line, which is UTF-8 or names a file."""
-    try:
-        word.encode()  # Python makes halves of characters of bytes that it cannot decode
-    except UnicodeEncodeError:
-        if os.path.lexists(word):
-            return word
-        try:
+    """Return a word of the command line as the text that it is; bytes that are none may still name a file."""
+    if not is_utf8(word) and not os.path.lexists(word):
+        with suppress(UnicodeDecodeError):
             return os.fsencode(word).decode()  # the locale, not the word, was at fault
-        except UnicodeDecodeError:
-            raise typer.BadParameter(
-                f"{os.fsencode(word)!r} is not UTF-8 and names no file. Convert it, for example with: "
-                "iconv -f latin1 -t utf-8"
-            ) from None
     return word
 
 
@@ -139,16 +142,20 @@ def limit_spinning() -> None:
 
 def run() -> NoReturn:
     """Run the command line and exit."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as behind `nohup`
-        signal.signal(signal.SIGINT, _interrupt)
     limit_spinning()
     open_standard_streams()
     code = _exit_code()
+    _heed_interrupts(lambda number, frame: os._exit(code))  # the work is done; what follows only cleans up
     drop_output()
     if code == console.INTERRUPTED or any(thread.daemon for thread in threading.enumerate()):
         # Python would wait for threads that still compute, and abort where one waits for more of standard input.
         os._exit(code)
     sys.exit(code)
+
+
+def _heed_interrupts(handler: Callable[[int, FrameType | None], object]) -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is behind `nohup`
+        signal.signal(signal.SIGINT, handler)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -166,6 +173,7 @@ def _interrupt(number: int, frame: object) -> None:
 def _exit_code() -> int:
     """Run the command; turn the ways in which it may end into messages and exit codes."""
     try:
+        _heed_interrupts(_interrupt)
         try:
             app()
         finally:
@@ -176,7 +184,11 @@ def _exit_code() -> int:
         return 0
     except KeyboardInterrupt:
         return console.INTERRUPTED
-    except EmbedkitError as exc:
+    except Exception as exc:
+        if COMPLETING in os.environ:  # what is said would stand in the middle of the line that is being typed
+            return 1
+        if not isinstance(exc, EmbedkitError):
+            raise
         console.tell(f"error: {exc}")
         return 1
     return 0

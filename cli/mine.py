@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -12,7 +12,9 @@ from embedkit.models import RERANKER
 from embedkit.pipelines.models import MAXSIM
 
 from .shared import console, models, options
+from .shared.completing import complete_reranker
 from .shared.groups import grouped
+from .shared.rows import RowReading
 
 if TYPE_CHECKING:
     from embedkit.pipelines.mining import MiningModels
@@ -37,6 +39,8 @@ Pick = Literal["top", "random"]
 class Picking:
     """Which of the hits become negatives."""
 
+    PANEL: ClassVar[str] = "Which hits become negatives"
+
     num_negatives: Annotated[
         int, typer.Option("--num-negatives", metavar="N", min=1, help="At most so many a row.")
     ] = 5
@@ -47,19 +51,23 @@ class Picking:
         ),
     ] = "1-50"
     margin: Annotated[
-        float, typer.Option("--margin", help="A negative scores at least so much less than the positive.")
+        float,
+        typer.Option(
+            "--margin", metavar="S", help="A negative scores at least so much less than the positive."
+        ),
     ] = 0.0
     relative_margin: Annotated[
         float | None,
         typer.Option(
             "--relative-margin",
+            metavar="R",
             help="… or such a share of the positive's score less, as 0.05.",
             show_default=False,
         ),
     ] = None
     no_margin: Annotated[bool, typer.Option("--no-margin", help="Compare no scores.")] = False
     pick: Annotated[Pick, typer.Option("--pick", help="Take the nearest, or any of the window.")] = "top"
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --pick random.")] = 0
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of --pick random.")] = 0
 
     def recipe(self, *, by_words: bool) -> MiningRecipe:
         """Return the recipe, or end with wrong usage; words alone have no cosines that a margin could compare."""
@@ -110,22 +118,20 @@ def mine(
         typer.Option(
             "--rerank",
             metavar="[MODEL]",
+            autocompletion=complete_reranker,
             help=f"Cross-encoder whose scores the margins compare instead of cosines. Without a value: {RERANKER}.",
             show_default=False,
         ),
     ] = None,
     picking: Picking,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column", metavar="ROLE=NAME", help="Which column is what; repeatable.", show_default=False
-        ),
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the same command was stopped.")
     ] = False,
-    examples: Annotated[int, typer.Option("--examples", min=0, help="Suspects to show in the report.")] = 3,
+    examples: Annotated[
+        int, typer.Option("--examples", metavar="N", min=0, help="Suspects to show in the report.")
+    ] = 3,
     computing: options.ComputingOptions,
+    reading: RowReading,
     printing: options.Printing,
 ) -> None:
     """Find documents that are near a query and are no answer to it: training on them teaches the most.
@@ -136,7 +142,6 @@ def mine(
     from embedkit.pipelines.mining import MiningModels
     from embedkit.training.mining.audit import audit
     from embedkit.training.mining.mining import mine as mine_rows
-    from embedkit.training.rows.columns import parse_columns
     from embedkit.training.rows.reading import read_examples
 
     if rerank == MAXSIM:
@@ -145,7 +150,7 @@ def mine(
         )
     recipe = picking.recipe(by_words=by == "text" and rerank is None)
     rows = read_examples(
-        data, columns=parse_columns(column or []), kinds=("triplets", "pairs"), purpose="mining"
+        data, columns=reading.roles(), kinds=("triplets", "pairs"), purpose="mining", read=reading.read()
     )
     loaded = MiningModels(by, computing, model=model, rerank=rerank)
     _say(loaded)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .shared import console, models, options
+from .shared.completing import complete_index
 from .shared.groups import grouped
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def pairs(
             "--index",
             "-i",
             metavar="FOLDER",
+            autocompletion=complete_index,
             help="Take the texts and vectors of an index in place of INPUT.",
             show_default=False,
         ),
@@ -95,7 +97,7 @@ def pairs(
 ) -> None:
     """Find the most similar pairs in a collection, near-duplicates, or clusters.
 
-    The full similarity matrix is never built. Equal texts are pairs of cosine 1.
+    The full similarity matrix is never built. Equal texts are pairs of cosine 1; blank ones are left out.
     """
     from embedkit.pipelines.models import load_encoder, or_default
 
@@ -133,6 +135,7 @@ def _encode(reader: DocumentReader, encoder: Encoder) -> _Collection:
     ids: list[str] = []
     texts: list[str] = []
     parts = [np.empty((0, encoder.dimension), np.float32)]
+    empty = [np.empty(0, np.bool_)]
     report = EncodeProgress()
     with console.progress_bar("encode") as bar:
         for documents, window in encode_stream(encoder, reader, EncodeOptions()):
@@ -140,6 +143,7 @@ def _encode(reader: DocumentReader, encoder: Encoder) -> _Collection:
             ids += [document.doc_id for document in documents]
             texts += [document_text(document) for document in documents]
             parts.append(window.embeddings)
+            empty.append(window.empty)
             bar.update(reader.fraction(), f"{report.texts:,} texts")
     console.note(f"{report.texts:,} texts, {report.tokens:,} tokens, model {encoder.folder.name}")
     if report.truncated:
@@ -151,11 +155,12 @@ def _encode(reader: DocumentReader, encoder: Encoder) -> _Collection:
             f"{report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
         )
     vectors = np.concatenate(parts)
-    directed = np.flatnonzero(vectors.any(axis=1))  # a text without tokens has no cosine to any other
-    if len(directed) < len(vectors):
-        console.note(f"{len(vectors) - len(directed):,} texts without tokens are left out")
-        ids, texts = [ids[at] for at in directed], [texts[at] for at in directed]
-    return _Collection(ids, texts, vectors[directed])
+    # Empty texts are like each other and like no text, as an index has it, and zeros have no cosine at all.
+    kept = np.flatnonzero(vectors.any(axis=1) & ~np.concatenate(empty))
+    if len(kept) < len(vectors):
+        console.note(f"{len(vectors) - len(kept):,} texts without tokens are left out")
+        ids, texts = [ids[at] for at in kept], [texts[at] for at in kept]
+    return _Collection(ids, texts, vectors[kept])
 
 
 def _from_index(path: Path) -> _Collection:

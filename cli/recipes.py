@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .shared import console, options
-from .shared.commands import subcommand
+from .shared.commands import Group, examples, subcommand
+from .shared.completing import complete_recipe
 
 LIST_EXAMPLES = """\b
 Examples:
@@ -19,12 +20,18 @@ Examples:
 """
 app = typer.Typer(
     name="recipes",
+    cls=Group,
     help="List, show and copy the training recipes that come with the package.",
     epilog=LIST_EXAMPLES,
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A recipe's name, as `recipes list` has it.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A recipe's name, as `recipes list` has it.", autocompletion=complete_recipe
+    ),
+]
 
 
 @subcommand(app, "list", epilog=LIST_EXAMPLES)
@@ -49,7 +56,7 @@ def list_(as_json: options.AsJson = False) -> None:
     console.print_table(("recipe", "train", "what it is for, costs and reaches"), rows)
 
 
-@subcommand(app, "show")
+@subcommand(app, "show", epilog=examples("embedkit recipes show distill"))
 def show(name: Name, as_json: options.AsJson = False) -> None:
     """Print a recipe as it is written; with --json as one object."""
     from embedkit.recipe import preset_text, read_preset
@@ -60,23 +67,31 @@ def show(name: Name, as_json: options.AsJson = False) -> None:
         console.say(preset_text(name).rstrip("\n"))
 
 
-@subcommand(app, "copy")
+@subcommand(app, "copy", epilog=examples("embedkit recipes copy distill mine.toml"))
 def copy(
     name: Name,
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="Where to write. Default: NAME.toml, here.", show_default=False
+            metavar="[FILE]",
+            help="Where to write; - for standard output. Default: NAME.toml, here.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
     """Copy a recipe, to change it and train with --recipe FILE."""
     from embedkit.errors import OutputError
     from embedkit.recipe import about_preset, preset_text
-    from embedkit.storage.files import write_text
+    from embedkit.storage.files import is_stream, write_text
 
     text = preset_text(name)
     target = file if file is not None else Path(f"{name}.toml")
+    if target == Path("-"):
+        console.write_exactly(text)
+        return
+    if is_stream(target):
+        write_text(target, text)
+        return
     if target.exists():
         raise OutputError(f"{target}: already exists. Choose another name, or remove it first")
     write_text(target, text)

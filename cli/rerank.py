@@ -6,20 +6,20 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
 from embedkit.models import ENCODER, RERANKER, SHIPPED, shipped
 
 from .shared import console, models, options
+from .shared.completing import complete_model
 from .shared.groups import grouped
 
 if TYPE_CHECKING:
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.reranking.maxsim import MaxSim
     from embedkit.reranking.requests import Answer, Request
-    from embedkit.retrieval.reranker import Reranker
 
 EXAMPLES = """\b
 Examples:
@@ -58,6 +58,8 @@ Budget = Annotated[
 class RerankInput:
     """What is reranked."""
 
+    PANEL: ClassVar[str] = "A TREC run"
+
     run: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +79,8 @@ class RerankInput:
         """Return the queries with their candidates, from the run or from JSON lines."""
         from embedkit.reranking.requests import requests_of_run
 
+        if self.run is not None and lines != "-":
+            raise typer.BadParameter(f"INPUT ({lines}) and --run exclude each other")
         if self.run is None:
             if self.queries or self.documents:
                 raise typer.BadParameter("--queries and --documents go with --run")
@@ -116,6 +120,7 @@ class Scoring:
             "--model",
             "-m",
             metavar="MODEL",
+            autocompletion=complete_model,
             help=f"Cross-encoder, or encoder with --maxsim: a folder or name. Default: {RERANKER}, with --maxsim {ENCODER}.",
             show_default=False,
         ),
@@ -124,15 +129,19 @@ class Scoring:
         bool, typer.Option("--maxsim", help="Score by the token vectors of an encoder (late interaction).")
     ] = False
     truncation: Annotated[
-        Literal["second", "longest_first"],
+        Literal["second", "longest_first"] | None,
         typer.Option(
-            "--truncation", help="What is cut where a pair is too long: the text, or the longer of both."
+            "--truncation",
+            rich_help_panel=options.TUNING,
+            help="What a cross-encoder cuts where a pair is too long: the text, or the longer of both.",
+            show_default="second",
         ),
-    ] = "second"
+    ] = None
     layers: Annotated[
         int | None,
         typer.Option(
             "--layers",
+            rich_help_panel=options.TUNING,
             metavar="K",
             min=1,
             help="Score after K layers: faster, and good where the model was trained for it.",
@@ -143,6 +152,7 @@ class Scoring:
         str | None,
         typer.Option(
             "--label",
+            rich_help_panel=options.TUNING,
             metavar="NAME",
             help="Of several labels, the one that means relevant.",
             show_default=False,
@@ -152,6 +162,12 @@ class Scoring:
         bool, typer.Option("--probabilities", help="Print calibrated probabilities as scores.")
     ] = False
     max_seq_length: options.MaxSeqLength = None
+
+    def __post_init__(self) -> None:
+        if self.maxsim and (self.probabilities or self.layers or self.label or self.truncation):
+            raise ValueError(
+                "--maxsim goes without --probabilities, --layers, --label and --truncation: it reads query and text apart"
+            )
 
     def load(self, computing: options.ComputingOptions) -> CrossEncoder | MaxSim:
         from embedkit.pipelines.models import load_encoder
@@ -168,7 +184,7 @@ class Scoring:
             force_precision=computing.force_precision,
             backend=computing.backend,
             max_seq_length=self.max_seq_length,
-            truncation=self.truncation,
+            truncation=self.truncation or "second",
             layers=self.layers,
             label=self.label,
             probabilities=self.probabilities,
@@ -205,8 +221,10 @@ def rerank(
     the first stage has a say by --rerank-weight and its `score`, the `final_score` they are ordered by. A
     TREC run comes out as a TREC run, or as JSON lines with --json. Nothing is dropped.
     """
-    if scoring.maxsim and (scoring.probabilities or calibrate or scoring.layers or scoring.label):
-        raise typer.BadParameter("--maxsim goes without --probabilities, --calibrate, --layers and --label")
+    if calibrate is not None and (scoring.maxsim or given.run is not None or inputs != "-"):
+        raise typer.BadParameter(
+            "--calibrate reads FILE alone, for a cross-encoder: it goes without INPUT, --run and --maxsim"
+        )
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.reranking.requests import answer, trec_lines
 
@@ -270,7 +288,7 @@ class _Tally:
             self.alone += bool(total) and expected and reply.weight < 1 and not reply.blended
             yield reply
 
-    def say(self, reranker: Reranker) -> None:
+    def say(self, reranker: CrossEncoder | MaxSim) -> None:
         from embedkit.reranking.cross_encoder import CrossEncoder
 
         console.note(f"{self.queries:,} queries, {self.scored:,} candidates scored, model {reranker.name}")
@@ -284,10 +302,14 @@ class _Tally:
             )
         if self.empty:
             console.note(f"note: {self.empty:,} queries had no candidates")
-        if isinstance(reranker, CrossEncoder) and reranker.counts.truncated:
-            counts, limit = reranker.counts, reranker.folder.tokenizer.max_length
+        counts = reranker.counts
+        if counts.truncated:
+            if isinstance(reranker, CrossEncoder):
+                limit, what = reranker.folder.tokenizer.max_length, "the model reads"
+            else:
+                limit, what = reranker.encoder.tokenizer.max_length, "the model reads of a text"
             console.warn(
-                f"{counts.truncated:,} of {counts.pairs:,} pairs were cut to the {limit} tokens that the model reads"
+                f"{counts.truncated:,} of {counts.pairs:,} pairs were cut to the {limit} tokens that {what}"
                 + (f", in {counts.cut_queries:,} of them the query" if counts.cut_queries else "")
             )
 

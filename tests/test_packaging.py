@@ -28,7 +28,7 @@ def test_the_installed_version_is_the_project_files() -> None:
 
 def test_the_console_script_is_the_command_lines_run() -> None:
     (script,) = entry_points(group="console_scripts", name="embedkit")
-    assert script.value == "cli.main:run"
+    assert script.value == PROJECT["scripts"]["embedkit"]
     assert callable(script.load())
 
 

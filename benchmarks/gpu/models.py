@@ -106,14 +106,3 @@ def static_folder(place: Path) -> Path:
 def random_batch(lengths: NDArray[np.int64], vocab_size: int, *, seed: int = 0) -> TokenBatch:
     ids = np.random.default_rng(seed).integers(5, vocab_size, int(lengths.sum()))
     return TokenBatch(ids, lengths)
-
-
-def encoder_flops(config: EncoderConfig, lengths: NDArray[np.int64]) -> float:
-    """Count the operations of a forward pass over real tokens: products with weights, and attention.
-
-    Local attention counts as global: the kernels compute whole sequences and mask what is out of reach.
-    """
-    size, inner = config.hidden_size, config.intermediate_size
-    per_token = 2 * (4 * size * size + (3 if config.gated_mlp else 2) * size * inner)
-    attention = 4 * size * float((lengths.astype(np.float64) ** 2).sum())
-    return config.num_hidden_layers * (per_token * float(lengths.sum()) + attention)

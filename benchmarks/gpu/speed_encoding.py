@@ -22,10 +22,12 @@ from embedkit.model.sentence import SentenceEncoder
 from embedkit.models import ENCODER, RERANKER
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.batching import padded_batches
+from embedkit.training.engine.flops import encoder_flops
 from embedkit.types import Precision
 
 from .ceilings import tf32
-from .models import SHAPES, encoder_flops, random_batch
+from .models import SHAPES, random_batch
 from .setting import DTYPES, Setting
 from .stages import Case, Measured
 
@@ -80,7 +82,8 @@ def _forward(setting: Setting, shape: str, precision: Precision, kind: Kind, way
         SHAPES[shape], EncoderConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2)
     )
     lengths = lengths_of(setting.size(kind, "short"), setting.size(1024 if "large" in shape else 4096, 6))
-    batches = list(cut(random_batch(lengths, config.vocab_size)))
+    texts = random_batch(lengths, config.vocab_size)
+    batches = [texts.take(rows) for rows in padded_batches(lengths, GPU_TOKEN_BUDGET)]
     setting.tidy()
     with torch.device(setting.device):
         model = SentenceEncoder(TransformerEncoder(config), SentenceConfig(normalize=True))
@@ -91,7 +94,8 @@ def _forward(setting: Setting, shape: str, precision: Precision, kind: Kind, way
     kernels: AbstractContextManager[None] = sdpa_kernel(others) if way == "without cuDNN" else nullcontext()
     with torch.inference_mode(), kernels, tf32(way == "through TF32"):
         seconds = setting.seconds(lambda: [run(model, batch, setting.device) for batch in batches])
-    flops = encoder_flops(config, lengths)
+    # Local attention counts as global: the kernels compute whole sequences and mask what is out of reach.
+    flops = encoder_flops(model.encoder, lengths)
     rate = "tf32" if way == "through TF32" else precision
     return Measured(
         {
@@ -103,15 +107,6 @@ def _forward(setting: Setting, shape: str, precision: Precision, kind: Kind, way
             "peak memory, MB": setting.peak_mb(),
         }
     )
-
-
-def cut(batch: TokenBatch) -> Iterator[TokenBatch]:
-    """Cut texts, longest first, into batches of GPU_TOKEN_BUDGET tokens."""
-    start = 0
-    while start < len(batch):
-        stop = start + max(1, GPU_TOKEN_BUDGET // int(batch.lengths[start]))
-        yield batch.take(np.arange(start, min(stop, len(batch))))
-        start = stop
 
 
 def _packed(model: SentenceEncoder, batch: TokenBatch, device: str) -> torch.Tensor:

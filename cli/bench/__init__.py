@@ -13,6 +13,7 @@ from embedkit.types import Precision, WantedRuntime
 
 from ..evaluate.output import Tables
 from ..shared import console, models, options
+from ..shared.completing import complete_index
 from ..shared.groups import grouped
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   embedkit bench
-  embedkit bench --model FOLDER --index my.index --precision fp32 --precision bf16 --plot speed.png --markdown
+  embedkit bench --model FOLDER --index my.index --precision fp32 --precision bf16 --plot speed.png
 """
 
 
@@ -85,6 +86,7 @@ def bench(
             "--index",
             "-i",
             metavar="FOLDER",
+            autocompletion=complete_index,
             help="Measure the search of this index. Default: one that is made for it.",
             show_default=False,
         ),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from ..shared.commands import RerankCommand, subcommand
+from ..shared.commands import Group, RerankCommand, examples, subcommand
 from . import retrieval as evaluate_retrieval
 from . import runs as evaluate_runs
 from . import texts as evaluate_texts
 
 app = typer.Typer(
-    name="evaluate", help="Measure models, pipelines and runs on judged data.", no_args_is_help=True
+    name="evaluate",
+    cls=Group,
+    help="Measure models, pipelines and runs on judged data.",
+    epilog=examples("embedkit evaluate retrieval scifact", "embedkit evaluate similarity stsb.tsv"),
+    no_args_is_help=True,
 )
 subcommand(app, "retrieval", cls=RerankCommand, epilog=evaluate_retrieval.RETRIEVAL_EXAMPLES)(
     evaluate_retrieval.retrieval

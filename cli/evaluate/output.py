@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..shared import console, options
+from ..shared.completing import complete_metric
 
 if TYPE_CHECKING:
     from embedkit.data.qrels import Run
@@ -31,6 +32,7 @@ Metrics = Annotated[
     typer.Option(
         "--metric",
         metavar="NAME",
+        autocompletion=complete_metric,
         help="Such as ndcg@10, map, mrr@10, recall@100, p@5, success@1; repeat for more.",
         show_default=False,
     ),

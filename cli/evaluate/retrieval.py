@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from embedkit.models import ENCODER, RERANKER, shipped
 from embedkit.retrieval.options import Mode
 
-from ..shared import console, options
+from ..shared import completing, console, options
 from ..shared.groups import grouped
 from .output import IdenticalIds, Metrics, Showing, chosen_metrics, file_name, present
 from .progress import watch
@@ -30,8 +30,8 @@ Examples:
 """
 RERANKING_EXAMPLES = """\b
 Examples:
-  embedkit evaluate reranking scifact                                 (of what BM25 finds)
-  embedkit evaluate reranking scifact --model ENCODER --rerank FOLDER (of what the encoder finds)
+  embedkit evaluate reranking scifact                                  # of what BM25 finds
+  embedkit evaluate reranking scifact --model ENCODER --rerank FOLDER  # of what the encoder finds
 """
 
 
@@ -49,6 +49,7 @@ Models = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
+        autocompletion=completing.complete_model,
         help=f"Model folder or name; repeat for more. Default: the index's, else $EMBEDKIT_MODEL, else {ENCODER}.",
         show_default=False,
     ),
@@ -59,6 +60,7 @@ FirstModels = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
+        autocompletion=completing.complete_model,
         help="Model folder or name whose hits are reranked; repeat for more. Default: the hits of BM25.",
         show_default=False,
     ),
@@ -66,7 +68,12 @@ FirstModels = Annotated[
 SomeIndex = Annotated[
     Path | None,
     typer.Option(
-        "--index", "-i", metavar="FOLDER", help="Search this index, not the cache.", show_default=False
+        "--index",
+        "-i",
+        metavar="FOLDER",
+        help="Search this index, not the cache.",
+        show_default=False,
+        autocompletion=completing.complete_index,
     ),
 ]
 Rerank = Annotated[
@@ -74,6 +81,7 @@ Rerank = Annotated[
     typer.Option(
         "--rerank",
         metavar="[MODEL]",
+        autocompletion=completing.complete_reranker,
         help=f"Rerank with this cross-encoder (without a value {RERANKER}), or with 'maxsim'; repeat for more.",
         show_default=False,
     ),
@@ -116,6 +124,8 @@ CacheDir = Annotated[
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """What is searched: test sets, or queries and judgements with a collection; and where it is kept."""
+
+    PANEL: ClassVar[str] = "Test data"
 
     index: SomeIndex = None
     split: Split = "test"

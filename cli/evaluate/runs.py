@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..shared import console, options
+from ..shared.completing import complete_metric
 from ..shared.groups import grouped
 from .output import Metrics, Showing, chosen_metrics, present
 
@@ -80,7 +81,9 @@ def trend(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Results written by --save.", show_default=False)
     ],
-    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What to follow.")] = "ndcg@10",
+    metric: Annotated[
+        str, typer.Option("--metric", metavar="NAME", help="What to follow.", autocompletion=complete_metric)
+    ] = "ndcg@10",
     as_json: options.AsJson = False,
 ) -> None:
     """Follow a metric through saved results, by set and system, from the oldest on."""

@@ -10,7 +10,7 @@ import typer
 
 from embedkit.models import ENCODER
 
-from ..shared import console, models, options
+from ..shared import completing, console, models, options
 from ..shared.groups import grouped
 from .output import Showing, present
 
@@ -46,6 +46,7 @@ Models = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
+        autocompletion=completing.complete_model,
         help=f"Model folder or name; repeat for more. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
         show_default=False,
     ),
@@ -53,7 +54,11 @@ Models = Annotated[
 Columns = Annotated[
     str | None,
     typer.Option(
-        "--columns", metavar="A,B,…", help="The columns to read, in this order.", show_default=False
+        "--columns",
+        metavar="A,B,…",
+        help="The columns to read, in this order.",
+        show_default=False,
+        autocompletion=completing.complete_fields,
     ),
 ]
 # What is measured of one file: the kind of result, its values and its counts.
@@ -192,7 +197,7 @@ def _evaluate(
     from embedkit.evaluation.results import Evaluation, collect_provenance
     from embedkit.pipelines.collection_cache import digest
     from embedkit.pipelines.models import load_encoder, or_default
-    from embedkit.pipelines.systems import labels
+    from embedkit.pipelines.systems import full_name, labels
 
     folders: Sequence[str | Path] = named or [or_default(None)]
     evaluations = []
@@ -208,9 +213,7 @@ def _evaluate(
             evaluations.append(
                 Evaluation(
                     kind=kind,
-                    system=name
-                    if computing.precision in ("auto", "fp32")
-                    else f"{name} {computing.precision}",
+                    system=full_name(name, computing),
                     dataset=dataset,
                     values=values,
                     provenance=collect_provenance(

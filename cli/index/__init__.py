@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from ..shared import console, options
-from ..shared.commands import subcommand
+from ..shared.commands import Group, examples, subcommand
+from ..shared.completing import complete_index
 from ..shared.groups import grouped
 from ..shared.locating import HIDDEN_INDEX, Located, split_words
 from . import build as index_build
@@ -26,9 +26,14 @@ Examples:
   embedkit index build 'corpus/*.jsonl.zst' --index my.index -m FOLDER --kind hnsw --target-recall 0.95
   embedkit index build --vectors x.npy --ids ids.txt --index my.index
 """
+ADD_EXAMPLES = examples(
+    "embedkit index add notes/2024 --index my.index",
+    "embedkit index add corpus.jsonl --index my.index --sync",
+    "tail -n 100 log.jsonl | embedkit index add - --index my.index",
+)
 
 
-class IndexCommands(TyperGroup):
+class IndexCommands(Group):
     """The commands, and `embedkit index INPUT…` for `embedkit index build INPUT…`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click
@@ -43,10 +48,11 @@ app = typer.Typer(
     name="index",
     cls=IndexCommands,
     help="Build, change, check and measure an index. `embedkit index INPUT…` is short for `embedkit index build INPUT…`.",
+    epilog=examples("embedkit index docs", "embedkit index stats", "embedkit index verify my.index"),
     no_args_is_help=True,
 )
 subcommand(app, "build", epilog=BUILD_EXAMPLES)(index_build.build)
-subcommand(app, "add")(index_build.add)
+subcommand(app, "add", epilog=ADD_EXAMPLES)(index_build.add)
 
 
 ExportFormat = Literal["faiss", "npy", "parquet"]
@@ -58,12 +64,21 @@ def _open(path: Path, *, writable: bool = False) -> Index:
     return Index.open(path, writable=writable)
 
 
-@subcommand(app, "delete")
+@subcommand(
+    app,
+    "delete",
+    epilog=examples(
+        "embedkit index delete my.index doc-17 doc-18",
+        'embedkit index delete my.index --where "year < 2015"',
+        "cat ids.txt | embedkit index delete my.index -",
+    ),
+)
 def delete(
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[INDEX] [ID]...",
+            autocompletion=complete_index,
             help="Index folder (default: this folder's), then ids of documents, or - to read them from standard input, one per line.",
             show_default=False,
         ),
@@ -99,7 +114,7 @@ def delete(
         console.warn(f"{len(deleted.missing):,} of the ids are not there: {named_few}")
 
 
-@subcommand(app, "compact")
+@subcommand(app, "compact", epilog=examples("embedkit index compact my.index"))
 @grouped
 def compact(located: Located, printing: options.Printing) -> None:
     """Write the living vectors again and free the space of deleted ones. Readers go on meanwhile."""
@@ -127,7 +142,9 @@ def compact(located: Located, printing: options.Printing) -> None:
         )
 
 
-@subcommand(app, "verify")
+@subcommand(
+    app, "verify", epilog=examples("embedkit index verify my.index", "embedkit index verify my.index --json")
+)
 @grouped
 def verify(located: Located, *, as_json: options.AsJson = False) -> None:
     """Check everything: checksums, counts, the database, ids against rows. Exit code 1 where something is damaged."""
@@ -145,7 +162,7 @@ def verify(located: Located, *, as_json: options.AsJson = False) -> None:
     console.note(f"{index}: no damage found")
 
 
-@subcommand(app, "repair")
+@subcommand(app, "repair", epilog=examples("embedkit index repair my.index"))
 @grouped
 def repair(located: Located, *, as_json: options.AsJson = False) -> None:
     """Rebuild what can be derived, drop what cannot be read, and name the documents that were lost."""
@@ -165,7 +182,11 @@ def repair(located: Located, *, as_json: options.AsJson = False) -> None:
         console.note(f"{index}: nothing to repair")
 
 
-@subcommand(app, "stats")
+@subcommand(
+    app,
+    "stats",
+    epilog=examples("embedkit index stats my.index", "embedkit index stats my.index --plot recall.png"),
+)
 @grouped
 def stats(
     located: Located,
@@ -240,7 +261,7 @@ def _cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-@subcommand(app, "tune")
+@subcommand(app, "tune", epilog=examples("embedkit index tune my.index --target-recall 0.99"))
 @grouped
 def tune(
     located: Located,
@@ -259,7 +280,14 @@ def tune(
         index_build.tune_index(opened, target_recall, num_queries=num_queries, printing=printing)
 
 
-@subcommand(app, "export")
+@subcommand(
+    app,
+    "export",
+    epilog=examples(
+        "embedkit index export my.index --output vectors.npy",
+        "embedkit index export my.index -o everything.parquet",
+    ),
+)
 @grouped
 def export(
     located: Located,
@@ -296,12 +324,13 @@ def export(
         console.note(f"{output}: {len(opened):,} vectors written")
 
 
-@subcommand(app, "merge")
+@subcommand(app, "merge", epilog=examples("embedkit index merge my.index other.index"))
 def merge(
     words: Annotated[
         list[Path],
         typer.Argument(
             metavar="INDEX SOURCE",
+            autocompletion=complete_index,
             help="The index that takes documents over, and the one whose documents it takes.",
             show_default=False,
         ),

@@ -16,6 +16,7 @@ from ..shared import options
 if TYPE_CHECKING:
     from embedkit.pipelines.building import Source
 
+MADE = "How the index is made"  # the panel of what is settled with its first documents
 
 SomeInputs = Annotated[
     list[str] | None,
@@ -41,13 +42,17 @@ Ids = Annotated[
 KindOption = Annotated[
     Kind | None,
     typer.Option(
-        "--kind", help="How to search: all vectors (flat), or an approximate structure.", show_default=False
+        "--kind",
+        rich_help_panel=MADE,
+        help="How to search: all vectors (flat), or an approximate structure.",
+        show_default=False,
     ),
 ]
 TargetRecall = Annotated[
     float | None,
     typer.Option(
         "--target-recall",
+        rich_help_panel=MADE,
         metavar="R",
         min=0.01,
         max=1.0,
@@ -58,7 +63,16 @@ TargetRecall = Annotated[
 Sync = Annotated[
     bool, typer.Option("--sync", help="Delete documents of these inputs that are no longer in them.")
 ]
-CommitEvery = Annotated[int, typer.Option("--commit-every", metavar="N", min=1, help="Passages per commit.")]
+CommitEvery = Annotated[
+    int,
+    typer.Option(
+        "--commit-every",
+        rich_help_panel=options.TUNING,
+        metavar="N",
+        min=1,
+        help="Passages per commit.",
+    ),
+]
 
 
 Strict = Annotated[
@@ -101,6 +115,7 @@ class Building(BuildOptions):
         int | None,
         typer.Option(
             "--chunk-tokens",
+            rich_help_panel=MADE,
             metavar="N",
             min=0,
             help="Cut longer documents into passages of at most N tokens; 0: never. Default: 256, or what the model reads.",
@@ -110,11 +125,19 @@ class Building(BuildOptions):
     chunk_overlap: Annotated[
         int,
         typer.Option(
-            "--chunk-overlap", metavar="N", min=0, help="Tokens that a passage shares with the one before."
+            "--chunk-overlap",
+            rich_help_panel=MADE,
+            metavar="N",
+            min=0,
+            help="Tokens that a passage shares with the one before.",
         ),
     ] = BuildOptions.chunk_overlap
-    storage: Annotated[Storage, typer.Option("--storage", help="How vectors are kept on disk.")] = "float32"
-    metric: Annotated[Metric, typer.Option("--metric", help="How vectors are compared.")] = "cosine"
+    storage: Annotated[
+        Storage, typer.Option("--storage", rich_help_panel=MADE, help="How vectors are kept on disk.")
+    ] = "float32"
+    metric: Annotated[
+        Metric, typer.Option("--metric", rich_help_panel=MADE, help="How vectors are compared.")
+    ] = "cosine"
     sync: Sync = False
     yes: Yes = False
     strict: Strict = False

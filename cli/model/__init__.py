@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..shared import console, options
-from ..shared.commands import subcommand
+from ..shared.commands import Group, examples, subcommand
+from ..shared.completing import complete_model
 from . import export as model_export
 from .export import AnyModel, NewFolder
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from embedkit.model.config import EncoderConfig, HeadLayer
 
 app = typer.Typer(
-    name="model", help="Look at model folders, check, convert, export and fetch them.", no_args_is_help=True
+    name="model",
+    cls=Group,
+    help="Look at model folders, check, convert, export and fetch them.",
+    epilog=examples("embedkit model info", "embedkit model check FOLDER"),
+    no_args_is_help=True,
 )
 subcommand(app, "export", epilog=model_export.EXAMPLES)(model_export.export)
 
@@ -29,10 +34,12 @@ class StoredName(StrEnum):
     int8 = "int8"
 
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Model folder.", autocompletion=complete_model)
+]
 
 
-@subcommand(app, "info")
+@subcommand(app, "info", epilog=examples("embedkit model info", "embedkit model info FOLDER --json"))
 def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     """Say what a folder holds: family, sizes, pooling or labels, prompts, limits, fingerprint."""
     from embedkit.checkpoint.classification import is_classifier
@@ -112,7 +119,7 @@ def _cell(value: object) -> str:
     return str(value) if value not in ([], {}, None) else "-"
 
 
-@subcommand(app, "check")
+@subcommand(app, "check", epilog=examples("embedkit model check FOLDER"))
 def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     """Load a model, encode a few odd texts, and compare with sentence-transformers where that is installed.
 
@@ -163,7 +170,7 @@ def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
         )
 
 
-@subcommand(app, "convert")
+@subcommand(app, "convert", epilog=examples("embedkit model convert FOLDER --output converted --dtype fp16"))
 def convert(
     folder: Folder,
     output: NewFolder,
@@ -183,13 +190,20 @@ def convert(
     import torch
 
     from embedkit.checkpoint.converting import convert_folder
+    from embedkit.models import find_model
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
-    converted = convert_folder(folder, output, dtype=None if dtype is None else dtypes[dtype.value])
+    converted = convert_folder(
+        find_model(folder), output, dtype=None if dtype is None else dtypes[dtype.value]
+    )
     console.note(f"{output}: {len(converted)} file(s) converted ({', '.join(converted)})")
 
 
-@subcommand(app, "download")
+@subcommand(
+    app,
+    "download",
+    epilog=examples("embedkit model download sentence-transformers/all-MiniLM-L6-v2 --output minilm"),
+)
 def download(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A name on the Hugging Face hub, such as owner/model.")
@@ -205,7 +219,8 @@ def download(
         ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit.", show_default=False)
+        str | None,
+        typer.Option("--revision", metavar="NAME", help="Branch, tag or commit.", show_default=False),
     ] = None,
 ) -> None:
     """Fetch a model from the Hugging Face hub: the only command that goes to the network. Code is never fetched."""

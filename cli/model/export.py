@@ -10,17 +10,19 @@ import typer
 from embedkit.models import ENCODER
 
 from ..shared import console, options
+from ..shared.completing import complete_model
 
 EXAMPLES = """\b
 Examples:
   embedkit model export FOLDER --format onnx --output exported
-  embedkit encode notes.txt --backend openvino -o notes.npy      exports by itself, into the cache
+  embedkit encode notes.txt --backend openvino -o notes.npy      # exports by itself, into the cache
 """
 
 AnyModel = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
+        autocompletion=complete_model,
         help=f"Model folder, or a shipped model's name. Default: $EMBEDKIT_MODEL, else {ENCODER}.",
         show_default=False,
     ),

@@ -12,8 +12,9 @@ import typer
 from embedkit.models import RERANKER
 
 from ..shared import console, models, options
+from ..shared.completing import complete_index, complete_reranker
 from ..shared.groups import grouped
-from ..shared.locating import complete_index, split_words
+from ..shared.locating import split_words
 from .hits import answer, wants_json_hits
 from .many import search_many
 from .prompt import converse
@@ -28,7 +29,7 @@ Examples:
   embedkit search my.index "wind energy" --mode hybrid --where "year > 2020" -k 5
   embedkit search my.index "wind energy" --rerank --candidates 100 --rerank-budget 200ms
   embedkit search my.index --queries queries.jsonl --run out.trec
-  embedkit search my.index                      (asks for queries; Ctrl-D ends)
+  embedkit search my.index                      # asks for queries; Ctrl-D ends
 """
 
 
@@ -65,6 +66,7 @@ def search(
         typer.Option(
             "--rerank",
             metavar="[MODEL]",
+            autocompletion=complete_reranker,
             help=f"Rerank the candidates with a cross-encoder (without a value {RERANKER}), or with 'maxsim': token by "
             "token, by the search's own model.",
             show_default=False,

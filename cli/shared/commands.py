@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from embedkit.errors import EmbedkitError
 from embedkit.models import RERANKER, SHIPPED
 from embedkit.pipelines.models import MAXSIM
+from embedkit.storage.files import is_utf8
 
 from . import console
+from .completing import WORDS
 
 COMMON = "Options"  # the panel of options that name no other
 
@@ -58,6 +61,23 @@ def talking(function: Callable[..., None]) -> Callable[..., None]:
 class Command(TyperCommand):
     """A command whose help shows its options in panels, and whose errors name no options that it does not have."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click
+        ctx.meta[WORDS] = list(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:  # else it is an unfinished line, to be completed
+            for parameter in self.params:
+                _check_text(ctx.params.get(parameter.name), parameter, ctx)
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:  # Any: as above
+        try:
+            return super().invoke(ctx)
+        except EmbedkitError as exc:
+            own = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            if own.issuperset(re.findall(r"--[a-z-]+", exc.option)):
+                raise
+            raise type(exc)(exc.message) from exc  # no advice that cannot be followed here
+
     def format_options(self, ctx: Any, formatter: Any) -> None:  # Any: typer keeps its own copy of click
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], COMMON: []}
         for parameter in self.get_params(ctx):
@@ -69,27 +89,63 @@ class Command(TyperCommand):
                 panels["Arguments"].append((name, record[1]))
             else:
                 panel = getattr(parameter, "rich_help_panel", None) or COMMON
-                panels.setdefault(panel, []).append(record)
+                panels.setdefault(panel, []).append((_for_people(record[0]), _for_people(record[1])))
         for title, records in panels.items():
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # Any: as above
-        """Show an argument that may be left out as [NAME], and one that must be there as NAME."""
-        pieces: list[str] = super().collect_usage_pieces(ctx)
-        return [
-            piece.replace("[[", "[").replace("]]", "]").replace("{", "").replace("}", "") for piece in pieces
-        ]
+        """Show an argument that may be left out as [NAME], one that must be there as NAME, and several of them as NAME..."""
+        pieces = ["[OPTIONS]"]
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                piece = parameter.metavar or parameter.name.upper()
+                if not parameter.required and not piece.startswith("["):
+                    piece = f"[{piece}]"
+                several = parameter.nargs == -1 and not piece.endswith("...") and " " not in piece
+                pieces.append(piece + "..." * several)
+        return pieces
 
-    def invoke(self, ctx: Any) -> Any:  # Any: as above
-        try:
-            return super().invoke(ctx)
-        except EmbedkitError as exc:
-            known = {name for parameter in self.params for name in parameter.opts}
-            if known.issuperset(re.findall(r"--[a-z-]+", exc.option)):
-                raise
-            raise type(exc)(exc.message) from exc  # no advice that cannot be followed here
+
+def _for_people(text: str) -> str:
+    """Take out of an option's record what is for programmers: that its value is one of a list, brackets around a default."""
+    text = re.sub(r"<list\[(.*?)\]>", r"<\1>", text)
+    return re.sub(r"\[(.*)default:\s+\((.*?)\)", r"[\1default: \2", text)
+
+
+class Group(TyperGroup):
+    """A group of commands whose help says of each what the command says, in full."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: as above
+        said = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            assert command is not None  # it is in the list
+            said.append((name, command.get_short_help_str(1000)))
+        with formatter.section("Commands"):
+            formatter.write_dl(said)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help."""
+    return "\n".join(["\b", "Examples:" if len(lines) > 1 else "Example:", *(f"  {line}" for line in lines)])
+
+
+def _check_text(value: object, parameter: Any, ctx: Any) -> None:  # Any: as above
+    """Refuse bytes that are no text, unless they name what is there; a Path, which may be written to, has any name.
+
+    Raises:
+        BadParameter: a word is not UTF-8.
+    """
+    for word in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(word, str) and not is_utf8(word) and not os.path.lexists(word):
+            raise typer.BadParameter(
+                f"{os.fsencode(word)!r} is not UTF-8 and names no file. Convert it, for example with: "
+                "iconv -f latin1 -t utf-8",
+                ctx=ctx,
+                param=parameter,
+            )
 
 
 class RerankCommand(Command):

@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
+from .completing import complete_index
+
 HIDDEN_INDEX = Annotated[
-    Path | None, typer.Option("--index", "-i", metavar="FOLDER", hidden=True, show_default=False)
+    Path | None,
+    typer.Option(
+        "--index", "-i", metavar="FOLDER", hidden=True, show_default=False, autocompletion=complete_index
+    ),
 ]
 
 
@@ -37,7 +42,12 @@ class Located:
 
     index: Annotated[
         Path | None,
-        typer.Argument(metavar="[INDEX]", help="Index folder. Default: this folder's.", show_default=False),
+        typer.Argument(
+            metavar="[INDEX]",
+            help="Index folder. Default: this folder's.",
+            show_default=False,
+            autocompletion=complete_index,
+        ),
     ] = None
     named: HIDDEN_INDEX = None  # as it was spelled before
 
@@ -81,12 +91,6 @@ def _near_miss(path: Path) -> str:
     if close:
         return f"Did you mean {path.parent / close[0]}?"
     return f"Build it with: embedkit index build INPUT --index {path}"
-
-
-def complete_index(incomplete: str) -> list[str]:
-    """Offer the indexes beside what was typed so far."""
-    found = map(str, _indexes_in(Path(incomplete).parent))
-    return [each for each in found if each.startswith(incomplete)]
 
 
 def _indexes_in(folder: Path) -> list[Path]:

@@ -15,6 +15,8 @@ from embedkit.models import ENCODER
 from embedkit.retrieval.options import Fusion, Mode, SearchOptions
 from embedkit.types import Device, WantedPrecision, WantedRuntime
 
+from . import completing
+
 TUNING = "Tuning"  # the panel of options that few need
 
 Inputs = Annotated[
@@ -25,12 +27,21 @@ Inputs = Annotated[
         show_default=False,
     ),
 ]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files (.txt .jsonl .csv .tsv .parquet .md .rst .html, also .gz .zst), folders or globs.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     Path,
     typer.Option(
         "--model",
         "-m",
         metavar="MODEL",
+        autocompletion=completing.complete_model,
         envvar="EMBEDKIT_MODEL",
         help="Model folder, or a shipped model's name.",
         show_default=False,
@@ -42,6 +53,7 @@ SomeModel = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
+        autocompletion=completing.complete_model,
         envvar="EMBEDKIT_MODEL",
         help=f"Model folder, or a shipped model's name. Default: {ENCODER}.",
         show_default=False,
@@ -88,6 +100,7 @@ IndexPath = Annotated[
         "--index",
         "-i",
         metavar="FOLDER",
+        autocompletion=completing.complete_index,
         help="Index folder. Default: .embedkit/index in this folder, or in one above that has it.",
         show_default=False,
     ),
@@ -99,6 +112,7 @@ IndexModel = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
+        autocompletion=completing.complete_model,
         help=f"Model folder or name. Default: the index's own; for a new one $EMBEDKIT_MODEL, else {ENCODER}.",
         show_default=False,
     ),
@@ -108,6 +122,7 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="FILTER",
+        autocompletion=completing.complete_filter,
         help="Only documents whose metadata match, such as \"lang = 'en' and year > 2020 and tags contains 'news'\".",
         show_default=False,
     ),
@@ -231,6 +246,7 @@ class Reading(ReadOptions):
         typer.Option(
             "--text-field",
             metavar="NAME",
+            autocompletion=completing.complete_field,
             help="Key or column of the text. Default: text, body, content, contents or sentence.",
             show_default=False,
         ),
@@ -240,6 +256,7 @@ class Reading(ReadOptions):
         typer.Option(
             "--id-field",
             metavar="NAME",
+            autocompletion=completing.complete_field,
             help="Key or column of the id. Default: _id, id or doc_id, else file:line.",
             show_default=False,
         ),
@@ -249,6 +266,7 @@ class Reading(ReadOptions):
         typer.Option(
             "--title-field",
             metavar="NAME",
+            autocompletion=completing.complete_field,
             help="Key or column of the title. Default: title.",
             show_default=False,
         ),

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedkit.data.records import ReadOptions
-
 from ..shared import console, options
+from ..shared.completing import complete_loss
 from ..shared.groups import grouped
+from ..shared.rows import RowReading
 from . import view as train_view
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   embedkit train contrastive pairs.jsonl --model encoder --output sentences --steps 1000
-  embedkit train contrastive squad nli.tsv sts/train.tsv --model encoder -o sentences --steps 5000 --evaluate sts/dev.tsv --patience 5
-  embedkit train contrastive qa.jsonl --model encoder -o sentences --steps 1000 --batch-size 4096   # cached gradients
-  embedkit train contrastive pairs.csv --column first=title --column second=abstract --model encoder -o sentences --steps 1000
-  torchrun --nproc-per-node 8 $(which embedkit) train contrastive pairs.jsonl -m encoder -o sentences --steps 1000
+  embedkit train contrastive squad nli.tsv -m encoder -o new --steps 5000 --evaluate sts/dev.tsv --patience 5
+  embedkit train contrastive qa.jsonl -m encoder -o new --steps 1000 --batch-size 4096   # cached gradients
+  embedkit train contrastive rows.csv --column first=title --column second=text -m encoder -o new --steps 500
+  torchrun --nproc-per-node 8 $(which embedkit) train contrastive pairs.jsonl -m encoder -o new --steps 500
 """
 
 
@@ -38,6 +38,7 @@ class ContrastiveTuning:
         typer.Option(
             "--loss",
             metavar="NAME",
+            autocompletion=complete_loss,
             help="Loss of all data sets. Default: what their columns ask for.",
             show_default=False,
         ),
@@ -46,15 +47,6 @@ class ContrastiveTuning:
         int | None,
         typer.Option(
             "--batch-size", metavar="N", min=2, help="Rows a step, over all devices.", show_default="64"
-        ),
-    ] = None
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="ROLE=NAME",
-            help="Which column is first, second, negatives, text, score, label, vector or margins; repeatable.",
-            show_default=False,
         ),
     ] = None
     query_prompt: Annotated[
@@ -101,16 +93,6 @@ class ContrastiveTuning:
         ),
     ] = None
 
-    delimiter: options.Delimiter = None
-    header: options.Header = True
-
-    def __post_init__(self) -> None:
-        self.read()  # refuses a delimiter that is none
-
-    def read(self) -> ReadOptions:
-        """Return how the data sets' files are read."""
-        return ReadOptions(delimiter=self.delimiter, header=self.header)
-
     def flags(self) -> dict[str, object]:
         """Return the settings of the recipe that these options change."""
         return {
@@ -137,6 +119,7 @@ def train_contrastive(
     model: options.Model,
     tuning: ContrastiveTuning,
     running: train_view.Running,
+    reading: RowReading,
 ) -> None:
     """Turn an encoder into a sentence encoder, or fine-tune one.
 
@@ -149,14 +132,20 @@ def train_contrastive(
     wanted = train_view.resolve(ContrastiveRecipe, running, preset="contrastive", flags=tuning.flags())
     with running.ranks() as ranks:
         quiet = running.silent(ranks)
-        journey = _journey(data, tuning, wanted, model=model, quiet=quiet)
+        journey = _journey(data, reading, tuning, wanted, model=model, quiet=quiet)
         train_view.run(journey, wanted, running, label="contrastive", ranks=ranks)
         if ranks.first and not running.dry_run:
             _write_card(journey, running.output)
 
 
 def _journey(
-    data: Sequence[str], tuning: ContrastiveTuning, recipe: ContrastiveRecipe, *, model: Path, quiet: bool
+    data: Sequence[str],
+    reading: RowReading,
+    tuning: ContrastiveTuning,
+    recipe: ContrastiveRecipe,
+    *,
+    model: Path,
+    quiet: bool,
 ) -> Contrastive:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.checkpoint.weights import load_sentence_encoder
@@ -164,11 +153,10 @@ def _journey(
     from embedkit.training.contrastive.guide import load_guide
     from embedkit.training.contrastive.training import Contrastive
     from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
-    from embedkit.training.rows.columns import parse_columns
 
     folder = read_model_folder(model)
-    roles = parse_columns(tuning.column or [])
-    read = [read_data_set(source, roles, recipe.loss, read=tuning.read()) for source in data]
+    roles = reading.roles()
+    read = [read_data_set(source, roles, recipe.loss, read=reading.read()) for source in data]
     sets = load_evaluation_sets(tuning.evaluate or [])
     encoder = load_sentence_encoder(folder)
     made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]

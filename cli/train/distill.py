@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from embedkit.types import WantedPrecision
 
 from ..shared import console, options
+from ..shared.completing import complete_model
 from ..shared.groups import grouped
+from ..shared.rows import RowReading
 from . import view as train_view
 
 if TYPE_CHECKING:
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   embedkit train distill texts.jsonl --teacher all-MiniLM-L6-v2 --layers 0,2,5 --output student --steps 1000
-  embedkit train distill texts.jsonl --teacher big --layers 0,3,6,9,11 --dimension 256 --prune-below 2 -o small --steps 5000
+  embedkit train distill texts.jsonl -t big --layers 0,5,11 --dimension 256 --prune-below 2 -o new --steps 999
   embedkit train distill texts.jsonl --teacher all-MiniLM-L6-v2 --static --output static --steps 2000
-  embedkit train distill texts.jsonl --teacher big --layers 0,5 -o small --steps 5000 --evaluate sts/test.tsv --evaluate scifact
+  embedkit train distill texts.jsonl -t big --layers 0,5 -o small --steps 5000 --evaluate sts/dev.tsv
 """
 
 
@@ -39,14 +41,15 @@ class Teaching:
 
     teacher: Annotated[
         Path,
-        typer.Option("--teacher", "-t", metavar="FOLDER", help="Model to learn from.", show_default=False),
-    ]
-    column: Annotated[
-        list[str] | None,
         typer.Option(
-            "--column", metavar="ROLE=NAME", help="Which column is what; repeatable.", show_default=False
+            "--teacher",
+            "-t",
+            metavar="FOLDER",
+            help="Model to learn from.",
+            show_default=False,
+            autocompletion=complete_model,
         ),
-    ] = None
+    ]
     evaluate: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,6 +78,8 @@ class Teaching:
 class Shape:
     """What the student is."""
 
+    PANEL: ClassVar[str] = "The student"
+
     layers: Annotated[
         str | None,
         typer.Option(
@@ -89,6 +94,7 @@ class Shape:
         typer.Option(
             "--student",
             metavar="FOLDER",
+            autocompletion=complete_model,
             help="An earlier student to train further, on new texts or for longer. Default: make one.",
             show_default=False,
         ),
@@ -130,7 +136,12 @@ class Shape:
 
 @grouped
 def train_distill(
-    inputs: options.Inputs, *, teaching: Teaching, shape: Shape, running: train_view.Running
+    inputs: options.Files,
+    *,
+    teaching: Teaching,
+    shape: Shape,
+    running: train_view.Running,
+    reading: RowReading,
 ) -> None:
     """Distil a sentence encoder into a smaller one, on texts of any kind: every text of the inputs' rows counts.
 
@@ -153,7 +164,7 @@ def train_distill(
             truncate_dim=folder.embedding_size,
         )
         pupil = _Pupil(wanted, encoder, teaching, quiet=running.silent(ranks))
-        journey = pupil.journey(inputs, ranks)
+        journey = pupil.journey(inputs, reading, ranks)
         train_view.run(journey, wanted, running, label="distil", ranks=ranks)
         if ranks.first and not running.dry_run:
             _compare(journey, encoder, teaching.teacher, running=running)
@@ -166,6 +177,21 @@ def _all_dimensions(model: str | Path) -> int:
     return read_model_folder(model).embedding_size
 
 
+def _texts(inputs: Sequence[str], reading: RowReading) -> dict[str, str]:
+    """Read the distinct texts, each with its label where all have one, else with none."""
+    from embedkit.training.rows.reading import read_examples
+
+    found: dict[str, str] = {}
+    for source in inputs:
+        examples = read_examples(source, columns=reading.roles(), read=reading.read())
+        if examples.labels is not None and examples.second is None:
+            for number, label in zip(examples.first, examples.labels, strict=True):
+                found.setdefault(examples.texts[number], examples.classes[label])
+        for text in examples.texts:
+            found.setdefault(text, "")
+    return found
+
+
 @dataclass(frozen=True)
 class _Pupil:
     """A student to be, and what teaches it."""
@@ -175,14 +201,14 @@ class _Pupil:
     teaching: Teaching
     quiet: bool
 
-    def journey(self, inputs: Sequence[str], ranks: Ranks) -> Distillation:
+    def journey(self, inputs: Sequence[str], reading: RowReading, ranks: Ranks) -> Distillation:
         from embedkit.storage.cache import cache_folder
         from embedkit.training.distillation.teacher import TeacherCache
         from embedkit.training.distillation.training import Distillation
         from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
 
         sets = load_evaluation_sets(self.teaching.evaluate or [])
-        labels = self._texts(inputs)
+        labels = _texts(inputs, reading)
         texts = list(labels)
         kinds = list(labels.values()) if all(labels.values()) else []
         if not self.quiet:
@@ -202,22 +228,6 @@ class _Pupil:
                 f"student: {student.described}, {student.num_parameters:,} parameters, {student.tokenizer.vocab_size:,} tokens"
             )
         return Distillation(student, taught, self.recipe, teacher=fingerprint, evaluation=sets)
-
-    def _texts(self, inputs: Sequence[str]) -> dict[str, str]:
-        """Read the distinct texts, each with its label where all have one, else with none."""
-        from embedkit.training.rows.columns import parse_columns
-        from embedkit.training.rows.reading import read_examples
-
-        roles = parse_columns(self.teaching.column or [])
-        found: dict[str, str] = {}
-        for source in inputs:
-            examples = read_examples(source, columns=roles)
-            if examples.labels is not None and examples.second is None:
-                for number, label in zip(examples.first, examples.labels, strict=True):
-                    found.setdefault(examples.texts[number], examples.classes[label])
-            for text in examples.texts:
-                found.setdefault(text, "")
-        return found
 
     def _embed(self, texts: Sequence[str]) -> Float32:
         return self.encoder.encode(texts, on_truncate="ok")

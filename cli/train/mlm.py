@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from ..shared import console, options
+from ..shared import completing, console, options
 from ..shared.groups import grouped
 from . import view as train_view
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   embedkit train mlm corpus.jsonl.zst --tokenizer tokenizer --preset mini --output encoder --steps 5000
-  embedkit train mlm corpus.jsonl.zst --tokenizer tokenizer --preset mini --output encoder --steps 5000 --resume
+  embedkit train mlm corpus.jsonl.zst -t tokenizer --preset mini -o encoder --steps 5000 --resume
   embedkit train mlm reports/*.txt --model encoder --output adapted --steps 500 --freeze-layers 2
-  torchrun --nproc-per-node 8 $(which embedkit) train mlm corpus.jsonl -o encoder --recipe base.toml --tokenizer tokenizer
+  torchrun --nproc-per-node 8 $(which embedkit) train mlm corpus.jsonl -t tokenizer -o encoder --steps 9000
 """
 
 
@@ -46,6 +46,7 @@ class PretrainingStart:
             "--model",
             "-m",
             metavar="FOLDER",
+            autocompletion=completing.complete_model,
             help="Model to train further instead of a fresh one.",
             show_default=False,
         ),
@@ -55,6 +56,7 @@ class PretrainingStart:
         typer.Option(
             "--preset",
             metavar="NAME",
+            autocompletion=completing.complete_recipe,
             help="Shape and settings: tiny, mini, small, base, vaswani.",
             show_default="mini",
         ),
@@ -70,6 +72,8 @@ class PretrainingStart:
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
     """What is learned."""
+
+    PANEL: ClassVar[str] = "Tasks"
 
     next_sentence: Annotated[
         bool, typer.Option("--next-sentence", help="Also learn whether one sentence follows another.")
@@ -107,7 +111,7 @@ class Tasks:
 
 @grouped
 def train_mlm(
-    inputs: options.Inputs,
+    inputs: options.Files,
     *,
     start: PretrainingStart,
     tasks: Tasks,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..shared import console
+from ..shared.completing import complete_measure
 
 EXAMPLES = """\b
 Examples:
@@ -22,7 +23,13 @@ def train_plot(
         typer.Argument(metavar="RUN...", help="Output folders of runs, finished or not.", show_default=False),
     ],
     metric: Annotated[
-        str, typer.Option("--metric", metavar="NAME", help="What to draw: loss, accuracy, lr, grad_norm …")
+        str,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="What to draw: loss, accuracy, lr, grad_norm …",
+            autocompletion=complete_measure,
+        ),
     ] = "loss",
     output: Annotated[
         Path | None,
@@ -37,11 +44,11 @@ def train_plot(
     points: Annotated[
         int,
         typer.Option(
-            "--points", metavar="N", min=2, help="Average the training curve down to so many points."
+            "--points", metavar="N", min=2, help="Average each curve of the image down to so many points."
         ),
     ] = 200,
 ) -> None:
-    """Draw the loss of runs over their steps, while training and on held-out data."""
+    """Draw the loss of runs, or another measure, over their steps: of each step, and on held-out data."""
     from embedkit.extras import load_extra
     from embedkit.storage.files import atomic_file
     from embedkit.training.reports.plot import read_curves, terminal_plot

@@ -11,7 +11,9 @@ import typer
 from embedkit.training.loss_table import names
 
 from ..shared import console, options
+from ..shared.completing import complete_loss
 from ..shared.groups import grouped
+from ..shared.rows import RowReading
 from . import view as train_view
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ Examples:
   embedkit train reranker mined.jsonl --model encoder --output reranker --steps 2000 --resume
   embedkit train reranker squad/ --model encoder -o reranker --steps 2000 --random-negatives 7
   embedkit train reranker nli.tsv -m encoder -o classes --steps 2000 --loss classes
-Rows: query, positive, negatives (or negative_1 …) · query, text, label · query, texts, scores · sentence1, sentence2, score
+Rows: query, positive, negatives (or negative_1 …) · query, text, label · query, texts, scores ·
+sentence1, sentence2, score
 """
 
 
@@ -39,6 +42,7 @@ class RerankerTuning:
         typer.Option(
             "--loss",
             metavar="NAME",
+            autocompletion=complete_loss,
             help=f"{', '.join(LOSSES[:-1])} or {LOSSES[-1]}. Default: by the data.",
             show_default=False,
         ),
@@ -54,15 +58,6 @@ class RerankerTuning:
         ),
     ] = None
     max_seq_length: options.MaxSeqLength = None
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="ROLE=NAME",
-            help="Say which column is what, such as first=question; repeatable.",
-            show_default=False,
-        ),
-    ] = None
 
     def flags(self) -> dict[str, object]:
         """Return the settings of the recipe that these options change."""
@@ -87,6 +82,7 @@ def train_reranker(
     model: options.Model,
     tuning: RerankerTuning,
     running: train_view.Running,
+    reading: RowReading,
 ) -> None:
     """Train a cross-encoder, which reads query and text together and scores the pair.
 
@@ -97,7 +93,7 @@ def train_reranker(
 
     wanted = train_view.resolve(RerankerRecipe, running, preset=None, flags=tuning.flags())
     with running.ranks() as ranks:
-        journey, fresh_head = _journey(data, tuning.columns or [], wanted, model=model, ranks=ranks)
+        journey, fresh_head = _journey(data, reading, wanted, model=model, ranks=ranks)
         if ranks.first:
             _say(journey)
             if fresh_head:
@@ -106,15 +102,16 @@ def train_reranker(
 
 
 def _journey(
-    data: list[str], columns: list[str], recipe: RerankerRecipe, *, model: Path, ranks: Ranks
+    data: list[str], reading: RowReading, recipe: RerankerRecipe, *, model: Path, ranks: Ranks
 ) -> tuple[RerankerTraining, bool]:
     """Return the journey, and whether its head starts fresh."""
     from embedkit.training.reranker.reading import read_ranked_lists
     from embedkit.training.reranker.start import start_from
     from embedkit.training.reranker.training import RerankerTraining
-    from embedkit.training.rows.columns import parse_columns
 
-    lists = read_ranked_lists(data, columns=parse_columns(columns), classes=recipe.wants_classes)
+    lists = read_ranked_lists(
+        data, columns=reading.roles(), classes=recipe.wants_classes, read=reading.read()
+    )
     start = start_from(
         model,
         num_labels=max(1, len(lists.classes)),

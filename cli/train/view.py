@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 import typer
 
 from ..shared import console, options
+from ..shared.completing import complete_recipe
 from .progress import View, show_estimate, summarize
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from embedkit.training.engine.run_folder import RunFolder
 
 R = TypeVar("R")
+RUN = "The run"  # the panel of how it goes, whatever is trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class Running(options.Printing):
         typer.Option(
             "--recipe",
             metavar="FILE",
+            autocompletion=complete_recipe,
             help="TOML file with settings, or a shipped recipe's name (`embedkit recipes list`), over the preset's.",
             show_default=False,
         ),
@@ -65,15 +68,27 @@ class Running(options.Printing):
         ),
     ] = None
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output from its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume", rich_help_panel=RUN, help="Go on with the run in --output from its last checkpoint."
+        ),
     ] = False
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure a few steps, print what the run would take, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=RUN,
+            help="Measure a few steps, print what the run would take, and stop.",
+        ),
     ] = False
     tensorboard: Annotated[
         Path | None,
         typer.Option(
-            "--tensorboard", metavar="DIR", help="Write the curves for TensorBoard too.", show_default=False
+            "--tensorboard",
+            rich_help_panel=RUN,
+            metavar="DIR",
+            help="Write the curves for TensorBoard too.",
+            show_default=False,
         ),
     ] = None
     device: options.DeviceOption = "auto"
@@ -81,6 +96,7 @@ class Running(options.Printing):
         int | None,
         typer.Option(
             "--threads",
+            rich_help_panel=RUN,
             metavar="N",
             min=1,
             help="Threads to compute with. Default: torch's.",

@@ -153,7 +153,7 @@ def _check_is_classifier(path: Path, content: Mapping[str, Any]) -> None:
         what = names[0] if names else "Transformer and Pooling"
         raise CheckpointError(
             f"{path}: this is an encoder ({what}), which gives each text a vector of its own and does not score pairs. "
-            "Rerank by its token vectors with --rerank maxsim, or make a cross-encoder of it with: "
+            "Take --maxsim, which compares its token vectors, or take --rerank maxsim, or make a cross-encoder of it with: "
             f"embedkit train reranker DATA --model {path} --output DIR"
         )
     if len(kinds) > 1:

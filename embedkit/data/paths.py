@@ -12,6 +12,7 @@ from pathlib import Path
 from embedkit.data.formats import Format, format_of, known_endings
 from embedkit.data.walking import LeftOut, walk
 from embedkit.errors import RecordError
+from embedkit.storage.files import is_utf8
 
 STDIN = "-"
 
@@ -107,15 +108,7 @@ def _check_file(path: Path, explicit_format: Format | None) -> None:
             ", or say what it is with --format txt|jsonl|csv|tsv|parquet|file",
         )
     name = path.as_posix()  # part of the ids, which are written as lines of UTF-8
-    if any(sign in name for sign in "\n\r\t") or not _is_utf8(name):
+    if any(sign in name for sign in "\n\r\t") or not is_utf8(name):
         raise RecordError(
             f"{name!r}: the file's name holds a line end, a tab or bytes that are not UTF-8. Rename it"
         )
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

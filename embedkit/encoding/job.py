@@ -67,8 +67,8 @@ class EncodeOptions:
 
 
 def document_text(document: Document, *, join_title: bool = True) -> str:
-    """Return what is encoded of a document: its title and text, or the text alone, as it is."""
-    return titled_text(document.title, document.text) if join_title and document.title else document.text
+    """Return what is encoded of a document, as in an index: its title and text, or the text alone, without space around them."""
+    return titled_text(document.title if join_title else "", document.text)
 
 
 def encode_stream(
@@ -80,7 +80,7 @@ def encode_stream(
     def texts() -> Iterator[str]:
         for document in documents:
             text = document_text(document, join_title=options.join_title)
-            if options.fail_on_empty and (not text or text.isspace()):
+            if options.fail_on_empty and not text:
                 raise RecordError(
                     f"{document.where}: the text is empty. Remove the row, or pass --on-empty warn"
                 )

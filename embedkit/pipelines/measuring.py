@@ -29,6 +29,7 @@ from embedkit.pipelines.systems import (
     Found,
     depth_of,
     evaluate_found,
+    full_name,
     labels,
     rerank_all,
     search_all,
@@ -156,18 +157,17 @@ def _encoders(job: Job) -> Iterator[_Encoder]:
         yield _Encoder("", None)
     elif job.models:
         for folder, name in zip(job.models, labels(job.models), strict=True):
-            yield _Encoder(_full_name(name, job), _load_embedder(folder, job))
+            yield _Encoder(
+                full_name(name, job.computing, merge_tokens=job.merge_tokens), _load_embedder(folder, job)
+            )
     elif job.place.index is not None:
         name = labels([job.place.index])[0]
-        yield _Encoder(_full_name(name, job), _embedder_of_index(job.place.index, job))
+        yield _Encoder(
+            full_name(name, job.computing, merge_tokens=job.merge_tokens),
+            _embedder_of_index(job.place.index, job),
+        )
     else:
         yield _Encoder("", None)
-
-
-def _full_name(name: str, job: Job) -> str:
-    if job.computing.precision not in ("auto", "fp32"):
-        name += f" {job.computing.precision}"
-    return f"{name} merging {job.merge_tokens:g}" if job.merge_tokens else name
 
 
 def _measure_set(

@@ -18,6 +18,7 @@ from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import rerank_hits
 from embedkit.retrieval.retriever import Retriever
+from embedkit.types import Computing
 
 # Hits that are looked at for metrics that stop somewhere, and for those that read the whole ranking.
 DEPTH, WHOLE_DEPTH = 100, 1000
@@ -149,6 +150,13 @@ def evaluate_found(
         notes=(*notes, *result.notes()),
         per_query=result.per_query,
     )
+
+
+def full_name(name: str, computing: Computing, *, merge_tokens: float | None = None) -> str:
+    """Say of a model also what it was computed in, where that is not its own precision, and how its tokens were merged."""
+    if computing.precision not in ("auto", "fp32"):
+        name += f" {computing.precision}"
+    return f"{name} merging {merge_tokens:g}" if merge_tokens else name
 
 
 def labels(paths: Sequence[str | Path] | Sequence[str] | Sequence[Path]) -> list[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
 from embedkit.inference.choice import Choice
 from embedkit.inference.numpy_runtime.sentence_head import normalize
+from embedkit.reranking.pairs import PairCounts
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.strength import Scale
 from embedkit.tokenization.batching import padded_batches
@@ -20,11 +23,25 @@ from embedkit.types import Float32
 SIMILARITIES = Scale(0.35, 0.55)
 
 
+@dataclass(frozen=True)
+class _TokenVectors:
+    """The unit vectors of the own tokens of B texts.
+
+    Shapes:
+        vectors: (N, D); counts: (B,) of each text; truncated: (B,) True where a text was cut
+    """
+
+    vectors: Float32
+    counts: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+
 class MaxSim(Reranker):
     """Scores a text by how well each token of the query is met by its best token of the text.
 
     The score is the mean over the query's tokens of the largest cosine with any token of the text, from -1 to 1; special
     tokens stand aside. The paper sums where this takes the mean, which orders the texts of a query alike.
+    Query and text are each cut to what the encoder reads; `counts` adds up what was scored and cut.
     Source: Khattab and Zaharia 2020, https://arxiv.org/abs/2004.12832, eq. 3.
     """
 
@@ -43,6 +60,7 @@ class MaxSim(Reranker):
                 "Use a transformer model"
             )
         self.encoder = encoder
+        self.counts = PairCounts()
 
     @property
     def choice(self) -> Choice | None:
@@ -55,15 +73,21 @@ class MaxSim(Reranker):
         A query or text without tokens of its own scores 0.
         """
         scores = np.zeros(len(texts), dtype=np.float32)
-        query_tokens, _ = self._token_vectors([query], "query")  # (Tq, D)
-        if not len(query_tokens) or not texts:
+        if not texts:
+            return scores
+        asked = self._token_vectors([query], "query")
+        query_tokens, query_cut = asked.vectors, bool(asked.truncated[0])  # (Tq, D)
+        self.counts += PairCounts(pairs=len(texts), cut_queries=query_cut * len(texts))
+        if not len(query_tokens):
             return scores
         lengths = self.encoder.tokenizer.encode(list(texts)).lengths
         for rows in padded_batches(lengths, self.encoder.token_budget):
-            tokens, counts = self._token_vectors([texts[row] for row in rows], "document")
-            some = np.flatnonzero(counts)
-            similarities = tokens @ query_tokens.T  # (N, Tq)
-            starts = (np.cumsum(counts) - counts)[some]
+            found = self._token_vectors([texts[row] for row in rows], "document")
+            cut = found.truncated | query_cut
+            self.counts += PairCounts(tokens=int(found.counts.sum()), truncated=int(cut.sum()))
+            some = np.flatnonzero(found.counts)
+            similarities = found.vectors @ query_tokens.T  # (N, Tq)
+            starts = (np.cumsum(found.counts) - found.counts)[some]
             if len(some):
                 scores[rows[some]] = np.maximum.reduceat(similarities, starts, axis=0).mean(axis=1)
         return scores
@@ -71,10 +95,7 @@ class MaxSim(Reranker):
     def strength(self, score: float) -> float:
         return SIMILARITIES.strength(score)
 
-    def _token_vectors(
-        self, texts: Sequence[str], role: Literal["query", "document"]
-    ) -> tuple[Float32, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        """Return the unit vectors of the texts' own tokens, (N, D), and how many each text has, (B,)."""
+    def _token_vectors(self, texts: Sequence[str], role: Literal["query", "document"]) -> _TokenVectors:
         tokenizer, prompt = self.encoder.tokenizer, self.encoder.role_prompt(role)
         batch = tokenizer.encode([prompt + text for text in texts])
         template = tokenizer.single
@@ -86,4 +107,5 @@ class MaxSim(Reranker):
             position < np.repeat(batch.lengths, batch.lengths) - len(template.suffix)
         )
         owners = np.repeat(np.arange(len(texts)), batch.lengths)
-        return unit[own], np.bincount(owners[own], minlength=len(texts))
+        counts = np.bincount(owners[own], minlength=len(texts))
+        return _TokenVectors(unit[own], counts, batch.truncated)

@@ -97,11 +97,12 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     """Give a folder to write into, which takes its final name when the block ends without an error.
 
     Raises:
-        OutputError: the target exists and is not an empty folder, or the disk is full.
+        OutputError: the target exists and is not an empty folder, its path is not UTF-8, or the disk is full.
     """
     import shutil  # 10 ms, which a command that writes no folder need not wait for
 
     path = Path(os.path.realpath(target))
+    check_utf8(path, target)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise OutputError(f"{target}: already exists. Choose another name, or remove it first")
     with output_errors(target):
@@ -115,6 +116,27 @@ def new_folder(target: str | Path) -> Iterator[Path]:
             put_in_place(draft, path)  # takes the place of an empty folder, too
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_utf8(path: Path, shown: str | Path) -> None:
+    """Refuse a place for tokenizers and weights, whose libraries open UTF-8 names only.
+
+    Raises:
+        OutputError: a name in the path is not UTF-8.
+    """
+    if not is_utf8(path):
+        raise OutputError(
+            f"{shown}: a name in this path is not UTF-8, and tokenizers and weights cannot be written there. Choose another"
+        )
+
+
+def is_utf8(name: str | Path) -> bool:
+    """Say whether a word of the command line or a path is text: its bytes may be anything."""
+    try:
+        str(name).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _beside(path: Path) -> Path:

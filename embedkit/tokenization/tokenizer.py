@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import normalizers
 
 from embedkit.errors import CheckpointError
+from embedkit.storage.files import is_utf8
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.classes import lowercases
 from embedkit.tokenization.files import class_name, find_special_tokens, load_backend, read_tokenizer_config
@@ -327,6 +328,10 @@ def _side(side: object, where: Path) -> Side:
 
 
 def _unreadable(where: Path, exc: Exception) -> CheckpointError:
+    if not is_utf8(where):
+        return CheckpointError(
+            f"{where}: a name in this path is not UTF-8, and tokenizers and weights cannot be read there. Rename it"
+        )
     return CheckpointError(
         f"{where}: the tokenizer files cannot be read ({exc}). Copy them again from where the model came from"
     )

@@ -25,17 +25,15 @@ from embedkit.data.records import titled_text
 from embedkit.errors import IndexFileError
 
 from ..search.ann_file import AnnFile
-from ..storage.codes import RowArray
 from ..storage.database import Database
 from ..storage.documents import update_document
-from ..storage.faults import writing
-from ..storage.hashes import content_hash
-from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, SEGMENT_PATTERN, database_path, is_index
+from ..storage.hashes import content_hash, is_whole
+from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
 from ..storage.lock import WriterLock
+from ..storage.merging import put_in_place_of, write_kept
 from ..storage.metadata import strict_json
 from ..storage.schema import FORMAT_VERSION, checked, create_database
 from ..storage.segment import Segment
-from ..storage.segment_file import write_segment
 from ..storage.settings import Settings
 from ..store import Index
 from .ann_build import build_ann
@@ -160,10 +158,12 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
             yield Repair(where, f"removed a segment of {info.rows} vectors that cannot be read ({exc})")
             continue
         bad = segment.damaged_rows()
-        if len(bad):
-            _rewrite(folder, database, segment, bad)
-            yield Repair(where, f"removed {len(bad)} vectors whose checksums do not match")
         good = np.isin(segment.rows, bad, invert=True)
+        if len(bad):
+            kept = write_kept(folder, database, [segment], [np.flatnonzero(good)])
+            with database.transaction():
+                put_in_place_of([segment], kept, database)
+            yield Repair(where, f"removed {len(bad)} vectors whose checksums do not match")
         sound.update(zip(segment.rows[good].tolist(), segment.keys[good].tolist(), strict=True))
     strict = _write_strict(database)
     if strict:
@@ -187,30 +187,6 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
     yield Repair(DATABASE_NAME, "built the text index again")
 
 
-def _rewrite(folder: Path, database: Database, segment: Segment, bad: RowArray) -> None:
-    """Put a segment's rows, but for the bad ones, into a new file."""
-    keep = np.flatnonzero(np.isin(segment.rows, bad, invert=True))
-    name = database.next_file_name(SEGMENT_PATTERN)
-    path = folder / SEGMENT_FOLDER / name
-    info = None
-    if len(keep):
-        with writing(folder):
-            info = write_segment(
-                path,
-                [segment.codes[keep]],
-                storage=segment.storage,
-                rows=segment.rows[keep],
-                keys=segment.keys[keep],
-                dimension=segment.dimension,
-                scales=segment.scales,
-            )
-    with database.transaction():
-        database.take_file_name()
-        database.remove_segments([segment.info.name])
-        if info is not None:
-            database.add_segment(info)
-
-
 def _write_strict(database: Database) -> list[str]:
     """Store null where metadata holds NaN or an infinity; return the ids of these documents."""
     found = database.execute(
@@ -221,7 +197,7 @@ def _write_strict(database: Database) -> list[str]:
         for key, doc_id, title, text, metadata, digest, source in found:
             strict = strict_json(metadata)
             # A damaged document is deleted below: it must not get a hash that says it is whole.
-            if strict != metadata and content_hash(doc_id, title, text, metadata) == bytes(digest)[:24]:
+            if strict != metadata and is_whole(digest, doc_id, title, text, metadata):
                 new = content_hash(doc_id, title, text, strict) + bytes(digest)[24:]
                 update_document(database, key, strict, new, source)
                 written.append(doc_id)

@@ -10,14 +10,16 @@ from time import perf_counter
 import numpy as np
 
 from embedkit.data.records import Document
-from embedkit.errors import IndexMismatchError, RecordError
+from embedkit.errors import IndexFileError, IndexMismatchError, RecordError
 
 from ..storage.codes import FloatArray
 from ..storage.commit import Addition, Change, prepare_vectors
-from ..storage.documents import Passage, duplicate_id, find_documents, read_documents
+from ..storage.documents import Passage, StoredDocument, duplicate_id, find_documents, read_documents
+from ..storage.hashes import is_whole
 from ..storage.settings import check_same
 from ..store import Index
 from .build import BuildReport
+from .verify import loose_documents
 
 
 def build_vectors(
@@ -113,6 +115,8 @@ def merge_indexes(target: Index, source: Index, *, replace: bool = False) -> Ite
     Raises:
         IndexMismatchError: the encoders, dimensions, metrics or ways of cutting differ; or (while iterating) the
             indexes hold different documents of one id.
+        IndexFileError: the source holds metadata that JSON has no value for, as earlier versions stored it; or (while
+            iterating) a document that is not what was written.
     """
     target.need_writer()
     ours, theirs = target.settings, source.settings
@@ -124,7 +128,23 @@ def merge_indexes(target: Index, source: Index, *, replace: bool = False) -> Ite
         place,
         f"does not fit {source.path}",
     )
+    loose = list(loose_documents(source.database))
+    if loose:
+        doc_id, fields = loose[0]
+        raise IndexFileError(
+            f"{source.path}: the metadata of {len(loose):,} documents hold what JSON cannot, such as {fields} in {doc_id!r}. "
+            f"Store null in its place with: embedkit index repair {source.path}"
+        )
     return _merge_indexes(target, source, replace)
+
+
+def _check_whole(stored: StoredDocument, source: Index) -> None:
+    document = stored.document
+    if not is_whole(stored.digest, document.doc_id, document.title, document.text, stored.metadata):
+        raise IndexFileError(
+            f"{source.path}: document {document.doc_id!r} is not what was written: its hash differs. "
+            f"Run: embedkit index repair {source.path}"
+        )
 
 
 def _merge_indexes(target: Index, source: Index, replace: bool) -> Iterator[BuildReport]:
@@ -141,6 +161,7 @@ def _merge_indexes(target: Index, source: Index, replace: bool) -> Iterator[Buil
         additions, replaced = [], []
         rows: list[int] = []
         for stored in batch:
+            _check_whole(stored, source)
             key, digest, _ = known.get(stored.document.doc_id, (0, b"", ""))
             if key and digest == stored.digest:
                 counts["unchanged"] += 1

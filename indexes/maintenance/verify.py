@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from embedkit.errors import IndexFileError
 from ..search.ann_file import AnnFile
 from ..storage.codes import RowArray
 from ..storage.database import Database, add_functions, tombstone_sum
-from ..storage.hashes import content_hash, passage_key
+from ..storage.hashes import is_whole, passage_key
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
 from ..storage.metadata import not_finite
 from ..storage.schema import TEXT_CONTENT
@@ -137,7 +138,7 @@ def damaged_documents(database: Database) -> Iterator[str]:
     for doc_id, title, text, metadata, digest in database.execute(
         "SELECT doc_id, title, text, metadata, content_hash FROM documents"
     ):
-        if content_hash(doc_id, title, text, metadata) != bytes(digest)[:24]:
+        if not is_whole(digest, doc_id, title, text, metadata):
             yield doc_id
 
 
@@ -200,8 +201,15 @@ def row_problems(
 
 
 def passage_keys(database: Database) -> dict[int, int]:
-    """Return row -> the key that its vector must have."""
+    """Return row -> the key that its vector must have; -1, which none has, where the database is damaged."""
     found = database.execute(
         "SELECT row, content_hash, number, start, stop FROM passages LEFT JOIN documents USING (doc_key)"
     )
-    return {row: passage_key(bytes(digest or b""), *place) for row, digest, *place in found}
+    return {row: _key_of(digest, place) for row, digest, *place in found}
+
+
+def _key_of(digest: object, place: Sequence[int]) -> int:
+    try:
+        return passage_key(digest, *place) if isinstance(digest, bytes) else -1
+    except (struct.error, TypeError):
+        return -1

@@ -23,10 +23,10 @@ from embedkit.errors import FilterError
 
 from .fields import Field, FieldUse, Literal, Value
 
-_COLUMNS = {"id": "doc_id", "title": "title", "text": "text", "source": "source"}
+COLUMNS = {"id": "doc_id", "title": "title", "text": "text", "source": "source"}
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-_WORDS = ("and", "or", "not", "in", "like", "is", "null", "true", "false", "between")
-_TOKEN = re.compile(
+WORDS = ("and", "or", "not", "in", "like", "is", "null", "true", "false", "between")
+TOKEN = re.compile(
     r"""\s*(?:
         (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
       | (?P<string>'(?:[^']|'')*')
@@ -81,7 +81,7 @@ class _Parser:
         tokens, at = [], 0
         end = len(self.text.rstrip())
         while at < end:
-            match = _TOKEN.match(self.text, at)
+            match = TOKEN.match(self.text, at)
             if match is None:
                 start = at + len(self.text[at:]) - len(self.text[at:].lstrip())
                 raise self._error(
@@ -89,7 +89,7 @@ class _Parser:
                 )
             kind = str(match.lastgroup)
             word = match[kind]
-            if kind == "name" and word.lower() in _WORDS:
+            if kind == "name" and word.lower() in WORDS:
                 kind, word = "word", word.lower()
             tokens.append(_Token(kind, word, match.start(match.lastgroup or 0)))
             at = match.end()
@@ -229,13 +229,13 @@ class _Parser:
             raise self._error(repr(token.text) if token.kind != "end" else token.text, "a field", token.at)
         self._next += 1
         name = token.text if token.kind == "name" else token.text[1:-1].replace('""', '"')
-        if token.kind == "name" and name in _COLUMNS and name not in self.field_names:
-            return Field(name, _COLUMNS[name])
+        if token.kind == "name" and name in COLUMNS and name not in self.field_names:
+            return Field(name, COLUMNS[name])
         # A field's own name may hold a dot; else the dot reaches into an object.
         path = [name] if token.kind == "quoted" or name in self.field_names else name.split(".")
         if path[0] not in self.field_names:
-            known = ", ".join(sorted({*self.field_names, *_COLUMNS}))
-            close = get_close_matches(path[0], [*self.field_names, *_COLUMNS], n=1)
+            known = ", ".join(sorted({*self.field_names, *COLUMNS}))
+            close = get_close_matches(path[0], [*self.field_names, *COLUMNS], n=1)
             hint = f"did you mean {close[0]!r}?" if close else "use one of those"
             raise FilterError(
                 f"--where {self.text!r}: no document has the field {path[0]!r}; fields here: {known}; {hint}"

@@ -98,14 +98,14 @@ def prepare_vectors(vectors: FloatArray, settings: Settings, names: Sequence[str
             at = int(np.argmin(norms))
             raise IndexMismatchError(
                 f"the vector of {names[at]} (number {at + 1} of {len(names)}) is all zeros; "
-                "cosine needs a direction. Leave it out, or build the index with --metric dot"
+                "cosine needs a direction. Leave it out, or make a new index with: embedkit index build --metric dot"
             )
         vectors = (vectors / norms[:, None]).astype(np.float32)
     if settings.storage == "float16" and len(vectors) and np.abs(vectors).max() > 65504:
         at = int(np.argmax(np.abs(vectors).max(axis=1)))
         raise IndexMismatchError(
             f"the vector of {names[at]} holds {np.abs(vectors[at]).max():g}; float16 reaches 65504. "
-            "Build the index with --storage float32"
+            "Make a new index with: embedkit index build --storage float32"
         )
     return vectors
 

@@ -12,7 +12,7 @@ from embedkit.errors import IndexFileError, RecordError
 
 from .codes import RowArray
 from .database import Database
-from .hashes import content_hash, passage_key
+from .hashes import is_whole, passage_key
 from .text_rows import stored_text_rows, text_rows
 
 
@@ -193,7 +193,7 @@ def read_passages(database: Database, rows: RowArray) -> dict[int, StoredPassage
         "WHERE doc_key IN (SELECT value FROM json_each(?))",
         (json.dumps(list({place[1] for place in places})),),
     ):
-        if content_hash(doc_id, title, text, metadata) != digest[:24]:
+        if not is_whole(digest, doc_id, title, text, metadata):
             raise IndexFileError(
                 f"{database.path}: document {doc_id!r} is not what was written: its hash differs. "
                 f"Run: embedkit index repair {database.path.parent}"

@@ -21,6 +21,19 @@ def content_hash(doc_id: str, title: str, text: str, metadata: str, vector: byte
     return digest + hashlib.blake2b(vector, digest_size=8).digest() if vector else digest
 
 
+def is_whole(digest: object, doc_id: str, title: str, text: str, metadata: str) -> bool:
+    """Say whether a document still has the hash that it was stored with; that of a ready vector beside it is not looked at.
+
+    A damaged database may give values of other types: then it has not.
+    """
+    texts = (doc_id, title, text, metadata)
+    return (
+        isinstance(digest, bytes)
+        and all(isinstance(each, str) for each in texts)
+        and digest[:24] == content_hash(*texts)
+    )
+
+
 @lru_cache(maxsize=4096)  # most documents of a collection have few different ones, or none
 def _metadata_hash(metadata: str) -> bytes:
     return hashlib.blake2b(metadata.encode(), digest_size=8).digest()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from .codes import Codes
 from .commit import Writer
+from .database import Database
 from .faults import writing
 from .layout import SEGMENT_FOLDER, SEGMENT_PATTERN
 from .segment import Segment
 from .segment_file import SegmentInfo, write_segment
 
+Positions = npt.NDArray[np.int64]
 Alive = npt.NDArray[np.bool_] | None  # by row number; None where every row is
 
 _CHUNK_ROWS = 8192
@@ -39,42 +42,57 @@ def merge(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
         IndexFileError: a segment is damaged, so that nothing has changed; or the disk is full.
     """
     database = writer.database
-    name = database.next_file_name(SEGMENT_PATTERN)
-    path = writer.folder / SEGMENT_FOLDER / name
     kept = [_living(alive, segment) for segment in segments]
-    rows = np.concatenate([segment.rows[at] for segment, at in zip(segments, kept, strict=True)])
-    info: SegmentInfo | None = None
-    if len(rows):
-        with writing(writer.folder):
-            info = write_segment(
-                path,
-                _codes(segments, kept),
-                storage=writer.settings.storage,
-                rows=rows,
-                keys=np.concatenate([segment.keys[at] for segment, at in zip(segments, kept, strict=True)]),
-                dimension=writer.settings.dimension,
-                scales=segments[0].scales,
-            )
+    merged = write_kept(writer.folder, database, segments, kept)
     with database.transaction():
-        database.take_file_name()
-        database.remove_segments([segment.info.name for segment in segments])
-        if info is not None:
-            database.add_segment(info)
+        put_in_place_of(segments, merged, database)
         first, last = int(segments[0].rows[0]), int(segments[-1].rows[-1])
         database.remove_tombstones(first, last)
     writer.remove_orphans()
 
 
-def _living(alive: Alive, segment: Segment) -> npt.NDArray[np.int64]:
+def write_kept(
+    folder: Path, database: Database, segments: Sequence[Segment], kept: Sequence[Positions]
+) -> SegmentInfo | None:
+    """Write some rows of neighbouring segments, given by their positions in each, to one new file; None where there are none.
+
+    Raises:
+        IndexFileError: a block that holds one of them is damaged, or the disk is full.
+    """
+    parts = list(zip(segments, kept, strict=True))
+    rows = np.concatenate([segment.rows[at] for segment, at in parts])
+    if not len(rows):
+        return None
+    with writing(folder):
+        return write_segment(
+            folder / SEGMENT_FOLDER / database.next_file_name(SEGMENT_PATTERN),
+            _codes(parts),
+            storage=segments[0].storage,
+            rows=rows,
+            keys=np.concatenate([segment.keys[at] for segment, at in parts]),
+            dimension=segments[0].dimension,
+            scales=segments[0].scales,
+        )
+
+
+def put_in_place_of(segments: Sequence[Segment], merged: SegmentInfo | None, database: Database) -> None:
+    """Name what `write_kept` wrote in place of the segments; to be called within a transaction."""
+    database.take_file_name()
+    database.remove_segments([segment.info.name for segment in segments])
+    if merged is not None:
+        database.add_segment(merged)
+
+
+def _living(alive: Alive, segment: Segment) -> Positions:
     if alive is None:
         return np.arange(len(segment), dtype=np.int64)
     return np.flatnonzero(alive[segment.rows]).astype(np.int64)
 
 
-def _codes(segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.int64]]) -> Iterator[Codes]:
-    for segment, positions in zip(segments, kept, strict=True):
+def _codes(parts: Iterable[tuple[Segment, Positions]]) -> Iterator[Codes]:
+    for segment, positions in parts:
         for start in range(0, len(positions), _CHUNK_ROWS):
             chunk = positions[start : start + _CHUNK_ROWS]
-            segment.check(int(chunk[0]), int(chunk[-1]) + 1)
+            segment.check_positions(chunk)
             yield segment.codes[chunk]
             segment.release()

@@ -137,6 +137,10 @@ def test_results_on_different_data_do_not_compare(judged: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("a.json", "b.json", "--qrels", "x"), "saved results are judged already: they go without --qrels"),
+        (("a.json", "b.json", "--keep-identical-ids"), "saved results are judged already"),
+        (("a.json", "b.trec"), "a.json is a saved result, and b.trec is none"),
+        (("bm25", "b.json", "--set", "mini"), "b.json is a saved result, and bm25 is none"),
         (("a.trec", "b.trec"), "runs need judgements: name them with --qrels"),
         (("bm25", "b.trec", "--qrels", "mini/qrels/test.tsv"), "'bm25' is a system, not a run"),
         (("a.trec", "b.trec", "--set", "mini", "--qrels", "x"), "--set and --qrels exclude each other"),

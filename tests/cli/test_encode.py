@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, OutputError, RecordError
+from tests.cli.index.test_index import invoke
 from tests.tiny import write_tiny_model
 
 TEXTS = ["the dog runs", "", "cat " * 40, "the dog runs", "a red horse"]
@@ -168,3 +169,22 @@ def test_a_table_without_a_header_and_with_signs_of_its_own_is_read(tiny_model: 
     refused = encode(path, "--model", tiny_model, "-o", output, "--delimiter", "ab")
     assert refused.exit_code == 2
     assert "delimiter is 'ab'; it must be one sign, or tab" in refused.stderr
+
+
+def test_every_text_has_its_row_and_an_index_holds_the_same_vectors_without_the_blank_ones(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    corpus, output, index = tmp_path / "c.jsonl", tmp_path / "c.npy", tmp_path / "c.index"
+    texts = [" the dog runs\n", "   ", "a girl", "", "\u00a0"]
+    rows = [json.dumps({"_id": f"d{number}", "text": text}) for number, text in enumerate(texts)]
+    corpus.write_text("\n".join(rows), encoding="utf-8")
+    result = encode(corpus, "--model", tiny_model, "-o", output, "--json")
+    assert (json.loads(result.stdout)["texts"], json.loads(result.stdout)["empty"]) == (5, 3)
+    vectors = np.load(output)
+    np.testing.assert_array_equal(vectors[1], vectors[3])
+    np.testing.assert_array_equal(vectors[1], vectors[4])
+    built = invoke("index", "build", corpus, "--model", tiny_model, "--index", index, "--json")
+    assert json.loads(built)["empty"] == 3
+    invoke("index", "export", index, "-o", tmp_path / "i.npy")
+    assert (tmp_path / "i.ids.txt").read_text(encoding="utf-8").split() == ["d0", "d2"]
+    np.testing.assert_allclose(np.load(tmp_path / "i.npy"), vectors[[0, 2]], atol=1e-6)

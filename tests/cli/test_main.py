@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -77,7 +79,7 @@ def test_overall_help_lists_all_commands_and_loads_none_of_them() -> None:
     done = run("--help")
     assert [
         line.split()[0]
-        for line in done.stdout.decode().split("Commands:")[1].splitlines()
+        for line in done.stdout.decode().split("Commands:")[1].split("Examples:")[0].splitlines()
         if line[2:3].strip()
     ] == list(COMMANDS)
     program = (
@@ -156,6 +158,49 @@ except KeyboardInterrupt:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    "module", ["cli.main", "typer", "embedkit.errors", "cli.search", "cli.shared.options", "numpy"]
+)
+def test_ctrl_c_while_a_module_is_imported_ends_without_a_traceback(module: str) -> None:
+    """The signal comes at the moment at which the module is looked for."""
+    program = f"""
+import signal, sys
+
+class Interrupting:
+    def find_spec(name, path, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting)
+from cli.__main__ import run
+run()
+"""
+    command = [sys.executable, "-c", program, "search", "--help"]
+    if module == "numpy":
+        command = [*command[:3], "encode", "-", "--model", "embedkit-small"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    """As behind `nohup`, and in the background of a shell script."""
+    program = """
+import signal, cli.main
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from cli.__main__ import run
+cli.main.app = lambda: signal.raise_signal(signal.SIGINT)
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "cli", "--version"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout.decode()) == (0, f"embedkit {version('embedkit')}\n")
+
+
 def test_a_reader_that_goes_away_early_is_no_error(tiny_model: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "a.txt"
     corpus.write_text("the dog runs\n" * 20_000, encoding="utf-8")
@@ -176,6 +221,60 @@ def test_a_reader_that_goes_away_early_is_no_error(tiny_model: Path, tmp_path: P
     stderr = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), stderr) == (0, b"")
+
+
+def every_command() -> list[tuple[Any, Any]]:  # Any: typer keeps its own copy of click
+    """Return each command, groups too, with its context."""
+    root: Any = get_command(app)
+    found = [(root, root.make_context("embedkit", [], resilient_parsing=True))]
+    for command, context in found:
+        for name in command.list_commands(context) if hasattr(command, "commands") else ():
+            own = command.get_command(context, name)
+            found.append((own, own.make_context(name, [], parent=context, resilient_parsing=True)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "context"), [pytest.param(*each, id=each[1].command_path) for each in every_command()]
+)
+def test_help_is_for_people(command: Any, context: Any) -> None:  # Any: as above
+    """It has an example, fits a page, and shows nothing of how values are parsed."""
+    text = command.get_help(context)
+    assert "Example" in text
+    assert max(map(len, (command.epilog or "").splitlines())) <= 110
+    for programming in (
+        "list[",
+        "[[",
+        "......",
+        "]...]",
+        "<str>",
+        "<int>",
+        "<int range>",
+        "<float>",
+        "default: (",
+    ):
+        assert programming not in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        line.strip()
+        for command, _ in every_command()
+        for line in (command.epilog or "").splitlines()
+        if line.strip().startswith("embedkit ")
+    ],
+)
+def test_an_example_is_a_line_that_can_be_typed(line: str) -> None:
+    """Its options are those of the command, and their values of the right kind."""
+    words = shlex.split(line, comments=True)[1:]
+    words = list(itertools.takewhile(lambda word: word not in ("<", ">", "|"), words))
+    command: Any = get_command(app)
+    context: Any = None
+    while hasattr(command, "commands"):
+        context = command.make_context("embedkit", words, parent=context)
+        _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+    command.make_context("example", words, parent=context)
 
 
 def test_every_option_says_what_it_is_for() -> None:

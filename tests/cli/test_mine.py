@@ -71,6 +71,17 @@ def test_margins_leave_candidates_out_and_say_so(pairs: Path, tiny_model: Path, 
     assert len(report["suspects"]) == 3
 
 
+def test_tables_without_a_header_are_read_with_any_separator(tmp_path: Path) -> None:
+    table, output = tmp_path / "table.csv", tmp_path / "mined.jsonl"
+    table.write_text("".join(f"the dog {n}^the cat {n}\n" for n in range(12)), encoding="utf-8")
+    command = ["mine", str(table), "-o", str(output), "--by", "text", "--no-margin", "--json"]
+    result = runner.invoke(app, [*command, "--no-header", "--delimiter", "^"])
+    assert result.exit_code == 0, result.exception
+    assert json.loads(result.stdout)["rows"] == 12
+    first = json.loads(output.read_text(encoding="utf-8").splitlines()[0])
+    assert (first["query"], first["positive"]) == ("the dog 0", "the cat 0")
+
+
 def test_wrong_usage_is_told(pairs: Path, tmp_path: Path) -> None:
     output = ["-o", str(tmp_path / "m.jsonl")]
     ranks = runner.invoke(app, ["mine", str(pairs), *output, "--by", "text", "--ranks", "ten"])

@@ -46,6 +46,13 @@ def test_an_index_serves_in_place_of_a_file(sentences: Path, tiny_model: Path, t
     assert [row["first"] for row in from_index] == [row["first"] for row in from_file]
 
 
+def test_blank_texts_are_no_pairs(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.txt"
+    path.write_text("the dog runs\n\na girl plays\n  \n", encoding="utf-8")
+    (best,) = rows(path, "--model", tiny_model)
+    assert {best["first"]["id"][-1], best["second"]["id"][-1]} == {"1", "3"}  # type: ignore[index] # JSON
+
+
 def test_clusters_hold_every_text_once(sentences: Path, tiny_model: Path) -> None:
     found = rows(sentences, "--model", tiny_model, "--cluster", 2)
     assert sum(row["size"] for row in found) == 5  # type: ignore[misc] # JSON

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,20 @@ def test_a_copy_is_a_recipe_file_and_never_takes_anothers_place(
     assert isinstance(again.exception, OutputError)
     assert "mini.toml: already exists. Choose another name, or remove it first" in str(again.exception)
     assert run("copy", "mini", tmp_path / "other.toml").exit_code == 0
+
+
+def test_a_copy_may_go_to_standard_output(tmp_path: Path) -> None:
+    text = run("show", "mini").stdout
+    assert (run("copy", "mini", "-").stdout, run("copy", "mini", "-").stderr) == (text, "")
+    code = "from cli.main import run; run()"
+    piped = subprocess.run(
+        [sys.executable, "-c", code, "recipes", "copy", "mini", "/dev/stdout"],
+        capture_output=True,
+        check=False,
+    )
+    assert (piped.returncode, piped.stdout.decode(), piped.stderr) == (0, text, b"")
+    with (tmp_path / "log").open("wb") as log:  # a file that was redirected to is no file to be replaced
+        subprocess.run(
+            [sys.executable, "-c", code, "recipes", "copy", "mini", "/dev/stdout"], stdout=log, check=True
+        )
+    assert (tmp_path / "log").read_text(encoding="utf-8") == text

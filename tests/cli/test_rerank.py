@@ -100,6 +100,17 @@ def test_maxsim_reranks_with_an_encoder(tiny_model: Path) -> None:
     assert "this is an encoder (BertModel)" in str(refused.exception)
 
 
+def test_texts_that_maxsim_cuts_are_told(tiny_model: Path) -> None:
+    given = lines(
+        {"query": QUERY, "candidates": [LONG * 3, "cat"]}, {"query": LONG * 3, "candidates": ["cat"]}
+    )
+    arguments = ["rerank", "-m", str(tiny_model), "--device", "cpu", "--maxsim", "--max-seq-length", "16"]
+    result = runner.invoke(app, arguments, input=given)
+    assert result.exit_code == 0, result.output
+    told = "warning: 2 of 3 pairs were cut to the 16 tokens that the model reads of a text, in 1 of them the query"
+    assert told in result.stderr
+
+
 def test_calibration_is_fitted_written_and_used(tmp_path: Path) -> None:
     folder = write_tiny_cross_encoder(tmp_path / "m")
     rows = [
@@ -130,6 +141,13 @@ def test_calibration_is_fitted_written_and_used(tmp_path: Path) -> None:
         (["-m", "x", "--run", "r"], "--run needs --queries and --documents"),
         (["-m", "x", "--queries", "r"], "--queries and --documents go with --run"),
         (["-m", "x", "--maxsim", "--layers", "2"], "--maxsim goes without"),
+        (["-m", "x", "--maxsim", "--truncation", "second"], "--layers, --label and --truncation"),
+        (["-m", "x", "--maxsim", "--calibrate", "x"], "--calibrate reads FILE alone"),
+        (["i.jsonl", "-m", "x", "--calibrate", "x"], "it goes without INPUT, --run and --maxsim"),
+        (
+            ["i.jsonl", "--run", "r", "--queries", "q", "--documents", "d"],
+            "INPUT (i.jsonl) and --run exclude",
+        ),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], message: str) -> None:

@@ -11,10 +11,19 @@ from embedkit.data.beir import load_retrieval_set, load_topic_set, read_query_te
 from embedkit.data.records import Hit
 from embedkit.errors import RecordError
 from embedkit.evaluation.metrics import Metric
-from embedkit.pipelines.systems import Found, depth_of, evaluate_found, labels, rerank_all, search_all
+from embedkit.pipelines.systems import (
+    Found,
+    depth_of,
+    evaluate_found,
+    full_name,
+    labels,
+    rerank_all,
+    search_all,
+)
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
+from embedkit.types import Computing
 from tests.judged import QRELS, QUERIES, write_judged_set
 
 
@@ -87,6 +96,13 @@ def test_as_many_hits_are_taken_as_the_metrics_read() -> None:
     assert depth_of([Metric("ndcg", 10)]) == 100
     assert depth_of([Metric("recall", 500), Metric("ndcg", 10)]) == 500
     assert depth_of([Metric("map")]) == 1000
+
+
+def test_a_model_is_named_with_what_makes_its_figures_others() -> None:
+    assert full_name("minilm", Computing(precision="auto")) == full_name(
+        "minilm", Computing(precision="fp32")
+    )
+    assert full_name("minilm", Computing(precision="bf16"), merge_tokens=0.1) == "minilm bf16 merging 0.1"
 
 
 def test_labels_are_as_short_as_can_be() -> None:

@@ -77,6 +77,14 @@ def test_it_has_its_own_name_and_what_computes_the_encoder(encoder: Encoder) -> 
     assert reranker.choice is encoder.choice is not None
 
 
+def test_it_counts_what_it_cuts(tiny_model: Path) -> None:
+    reranker = MaxSim(Encoder.load(tiny_model, device="cpu", max_seq_length=8))
+    reranker.score(QUERY, ["cat", "cat dog " * 20])
+    assert (reranker.counts.pairs, reranker.counts.truncated, reranker.counts.cut_queries) == (2, 1, 0)
+    reranker.score("cat dog " * 20, ["cat", "dog"])
+    assert (reranker.counts.pairs, reranker.counts.truncated, reranker.counts.cut_queries) == (4, 3, 2)
+
+
 def test_static_model_is_refused(encoder: Encoder) -> None:
     static = replace(encoder.folder, static=True)
     with pytest.raises(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -215,7 +215,7 @@ class Distillation:
             module,
             self._student.tokenizer,
             texts,
-            replace(ranks, precision=None),
+            ranks.in_fp32(),
             budget=self._recipe.data.micro_tokens,
             prompt=prompt,
         )

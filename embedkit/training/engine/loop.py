@@ -27,8 +27,6 @@ from torch import nn
 
 from embedkit.errors import TrainingError
 from embedkit.training.engine.journey import Journey
-from embedkit.training.engine.memory import keep_freed_memory
-from embedkit.training.engine.native_linear import use_kernels
 from embedkit.training.engine.optim import AveragedWeights, learning_rate, make_optimizer
 from embedkit.training.engine.ranks import Ranks, alone, check_world, prepared
 from embedkit.training.engine.recipes import OptimRecipe, RunRecipe
@@ -80,10 +78,6 @@ def train(
     needed = state_bytes(journey.module, keep_last=run.keep_last, averaged=run.ema_decay > 0)
     if ranks.first:
         folder.check(manifest, resume=resume, bytes_needed=needed)
-    if ranks.device.type == "cpu":
-        keep_freed_memory()
-        if not ranks.computes_bf16 and run.strategy == "ddp" and not run.compile:
-            use_kernels(journey.module)
     course = _Course(journey, run, optim, folder, ranks)
     return _run(course, manifest, resume, stop or Event())
 

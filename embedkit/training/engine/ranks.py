@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,9 @@ from torch.utils.checkpoint import checkpoint
 
 from embedkit.errors import DeviceError, TrainingError
 from embedkit.model.layers import AttentionBias, EncoderLayer, Run
-from embedkit.training.engine.precision import ChosenPrecision
+from embedkit.training.engine.memory import keep_freed_memory
+from embedkit.training.engine.native_linear import use_kernels
+from embedkit.training.engine.precision import ChosenPrecision, Format
 from embedkit.training.engine.recipes import RunRecipe, Strategy
 
 
@@ -28,7 +30,7 @@ from embedkit.training.engine.recipes import RunRecipe, Strategy
 class Ranks:
     """Which of `world` processes this is, its device and what it computes in; rank 0 writes files and speaks.
 
-    `precision` is None until it is settled (`embedkit.training.engine.run_precision`); until then that is fp32.
+    `precision` is None until it is settled (`embedkit.training.engine.run_precision`); until then nothing is computed.
     """
 
     rank: int
@@ -42,7 +44,15 @@ class Ranks:
 
     @property
     def computes_bf16(self) -> bool:
-        return self.precision is not None and self.precision.format == "bf16"
+        if self.precision is None:
+            raise ValueError(
+                "the precision is not settled; call with_precision first, or stand `alone` with one"
+            )
+        return self.precision.format == "bf16"
+
+    def in_fp32(self) -> Ranks:
+        """Return the same, computing as a finished model does, whatever the run trains in."""
+        return replace(self, precision=ChosenPrecision("fp32"))
 
     def total(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         """Add each number up over all ranks, in one exchange."""
@@ -99,18 +109,22 @@ def launched(device: str = "auto") -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def alone(device: str = "cpu") -> Ranks:
-    """Stand alone on a device."""
-    return Ranks(0, 1, torch.device(device))
+def alone(device: str | torch.device = "cpu", precision: Format | None = None) -> Ranks:
+    """Stand alone on a device; without a `precision` a run settles it by its recipe."""
+    return Ranks(0, 1, torch.device(device), None if precision is None else ChosenPrecision(precision))
 
 
 def prepared(module: nn.Module, ranks: Ranks, run: RunRecipe) -> nn.Module:
-    """Move a module to its device, and compile, recompute and share over the ranks what the recipe asks for.
+    """Move a module to its device; take our kernels where they fit; compile, recompute and share what the recipe asks for.
 
     Where there are peers, gradients are averaged over them: `ddp` keeps all weights on every device; `fsdp` (FSDP2) shards
     them layer by layer, for models that do not fit one. The module itself keeps its parameters' names.
     """
     module.to(ranks.device)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
+        if not ranks.computes_bf16 and run.strategy == "ddp" and not run.compile:
+            use_kernels(module)
     layers = [child for child in module.modules() if isinstance(child, EncoderLayer)]
     for layer in layers:
         if run.compile:  # attention sees new shapes in every batch; what works token by token does not

@@ -11,6 +11,7 @@ OUTPUT/                 in the end the model itself
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from embedkit.errors import OutputError, TrainingError
 from embedkit.recipe import differences
 from embedkit.storage.files import (
     atomic_path,
+    check_utf8,
     new_folder,
     output_errors,
     put_in_place,
@@ -89,9 +91,10 @@ class RunFolder:
         Raises:
             OutputError, TrainingError: as `check`.
         """
+        check_utf8(Path(os.path.realpath(self.output)), self.output)
         if resume and not (self.path / "run.json").is_file():
             raise TrainingError(
-                f"{self.output}: there is no run to resume (no training/run.json). Start one without --resume"
+                f"{self.output}: there is no run to resume (no {RUN_FOLDER}/run.json). Start one without --resume"
             )
         if not resume and self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             hint = "Go on with it by --resume, or choose" if self.path.exists() else "Choose"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from embedkit.checkpoint.folder import RUN_FOLDER
 from embedkit.errors import TrainingError
 
 
@@ -29,21 +31,55 @@ class Curve:
         )
 
 
+def measures_of(run: str | Path) -> list[str]:
+    """Name what a run's log holds over its steps or evaluations, in the order of their first appearance.
+
+    Raises:
+        TrainingError: there is no log, or a line in it is none.
+    """
+    return list(dict.fromkeys(name for _, _, values in _measured(run) for name in values))
+
+
 def read_curves(run: str | Path, *, metric: str = "loss") -> list[Curve]:
-    """Read a run's log: the metric over the training steps, and over the evaluations of held-out data.
+    """Read a run's log: the metric over the steps, and over the evaluations of held-out data.
 
     Raises:
         TrainingError: there is no log, or it knows no such metric.
     """
-    path = Path(run) / "training" / "log.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as exc:
-        raise TrainingError(
-            f"{run}: there is no training/log.jsonl; name the --output folder of a run"
-        ) from exc
     points: dict[str, list[tuple[int, float]]] = {"step": [], "evaluated": []}
     known: set[str] = set()
+    for kind, step, values in _measured(run):
+        known |= set(values)
+        if values.get(metric) is not None:  # null: what was not finite
+            points[kind].append((step, values[metric]))
+    if not points["step"] and not points["evaluated"]:
+        raise TrainingError(
+            f"{_log_of(run)}: no {metric!r} in it; there: {', '.join(sorted(known)) or 'nothing yet'}"
+        )
+    name = Path(run).name.encode("utf-8", "replace").decode()  # whatever draws it takes text only
+    labels = {"step": name, "evaluated": f"{name} held out"}
+    return [
+        Curve(labels[kind], tuple(step for step, _ in found), tuple(value for _, value in found))
+        for kind, found in points.items()
+        if found
+    ]
+
+
+def _log_of(run: str | Path) -> Path:
+    return Path(run) / RUN_FOLDER / "log.jsonl"
+
+
+def _measured(run: str | Path) -> Iterator[tuple[str, int, dict[str, Any]]]:  # Any: numbers, or null
+    """Read the steps and evaluations of a run's log: kind, step and values."""
+    path = _log_of(run)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise TrainingError(
+            f"{run}: there is no run here (no {RUN_FOLDER}/{path.name}). Name the --output folder of one"
+        ) from exc
+    except OSError as exc:
+        raise TrainingError(f"{path}: cannot be read ({exc.strerror or exc}). Check its permissions") from exc
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
@@ -52,26 +88,9 @@ def read_curves(run: str | Path, *, metric: str = "loss") -> list[Curve]:
             if number == len(lines):  # being written at this moment
                 break
             raise TrainingError(f"{path}:{number}: not a line of a log ({exc}); remove it") from exc
-        if kind not in points:
-            continue
-        values = {
-            **entry["values"],
-            **{key: entry[key] for key in ("loss", "lr", "grad_norm") if key in entry},
-        }
-        known |= set(values)
-        if values.get(metric) is not None:  # null: what was not finite
-            points[kind].append((step, values[metric]))
-    if not points["step"] and not points["evaluated"]:
-        raise TrainingError(
-            f"{path}: no {metric!r} in it; there: {', '.join(sorted(known)) or 'nothing yet'}"
-        )
-    name = Path(run).name
-    labels = {"step": name, "evaluated": f"{name} held out"}
-    return [
-        Curve(labels[kind], tuple(step for step, _ in found), tuple(value for _, value in found))
-        for kind, found in points.items()
-        if found
-    ]
+        if kind in ("step", "evaluated"):
+            own = {key: entry[key] for key in ("loss", "lr", "grad_norm") if key in entry}
+            yield kind, step, {**entry["values"], **own}
 
 
 MARKS = "•○▪▫▴▵♦◊"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from embedkit.data.beir import folder_and_split
 from embedkit.data.formats import format_of
 from embedkit.data.paths import expand_inputs
+from embedkit.data.records import ReadOptions
 from embedkit.errors import RecordError
 from embedkit.training.reranker.ranked_lists import MEANINGS, Meaning, RankedLists, joined, lay_out
 from embedkit.training.rows.columns import Kind, Role, find_columns
@@ -34,16 +35,20 @@ WITH_COLUMNS = ("jsonl", "csv", "tsv", "parquet")
 
 
 def read_ranked_lists(
-    sources: Sequence[str], *, columns: Mapping[Role, str] | None = None, classes: bool = False
+    sources: Sequence[str],
+    *,
+    columns: Mapping[Role, str] | None = None,
+    classes: bool = False,
+    read: ReadOptions | None = None,
 ) -> RankedLists:
     """Read files of any of the kinds above, or retrieval sets FOLDER[:SPLIT]; all must mean the same.
 
-    `classes` takes labels as classes also where they are 0 and 1.
+    `classes` takes labels as classes also where they are 0 and 1. Of `read` the delimiter and the header count.
 
     Raises:
         RecordError: a file or row cannot be read, or two files differ in what their numbers mean.
     """
-    parts = [_read(source, columns or {}, classes) for source in sources]
+    parts = [_read(source, columns or {}, classes, read or ReadOptions()) for source in sources]
     if not parts:
         raise RecordError("no training data was given; name files")
     for source, part in zip(sources, parts, strict=True):
@@ -59,20 +64,21 @@ def _described(lists: RankedLists) -> str:
     return MEANINGS[lists.meaning] + (f" {', '.join(lists.classes)}" if lists.classes else "")
 
 
-def _read(source: str, columns: Mapping[Role, str], classes: bool) -> RankedLists:
+def _read(source: str, columns: Mapping[Role, str], classes: bool, read: ReadOptions) -> RankedLists:
     folder, _ = folder_and_split(source)
     given = dict(columns)
     if not (Path(folder) / "qrels").is_dir():
-        where, first = next(_rows(source), (source, {}))
+        where, first = next(_rows(source, read), (source, {}))
         if "texts" in first:
-            return _read_lists(source)
+            return _read_lists(source, read)
         named = find_columns(list(first), given, where).named
         if "second" not in named and "query" in first and "text" in first and "first" not in given:
             given |= {"first": "query", "second": "text"}
-    return _from_examples(read_examples(source, columns=given, kinds=KINDS, purpose="a reranker"), classes)
+    examples = read_examples(source, columns=given, kinds=KINDS, purpose="a reranker", read=read)
+    return _from_examples(examples, classes)
 
 
-def _rows(source: str) -> Iterator[tuple[str, Row]]:
+def _rows(source: str, read: ReadOptions) -> Iterator[tuple[str, Row]]:
     """Read rows of files that have columns.
 
     Raises:
@@ -84,17 +90,17 @@ def _rows(source: str) -> Iterator[tuple[str, Row]]:
                 f"{path.as_posix()}: plain text has no columns; a reranker needs rows such as query, positive, negatives. "
                 "Give .jsonl, .csv, .tsv or .parquet"
             )
-    yield from read_rows(source)
+    yield from read_rows(source, read)
 
 
-def _read_lists(source: str) -> RankedLists:
+def _read_lists(source: str, read: ReadOptions) -> RankedLists:
     """Read rows of a query, its texts, and scores (a teacher's) or labels (grades)."""
     numbers: dict[str, int] = {}
     queries: list[int] = []
     candidates: list[list[int]] = []
     relevance: list[list[float]] = []
     key = ""
-    for where, row in _rows(source):
+    for where, row in _rows(source, read):
         key = key or ("labels" if "labels" in row else "scores")
         query, texts, values = _list_row(where, row, key)
         queries.append(numbers.setdefault(query, len(numbers)))

@@ -25,7 +25,7 @@ from embedkit.recipe import as_table
 from embedkit.reranking.calibration import fit_calibration, write_calibration
 from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.journey import HeldOut, Shares
-from embedkit.training.engine.ranks import Ranks, autocast, synchronized
+from embedkit.training.engine.ranks import Ranks, alone, autocast, synchronized
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.reranker.list_batches import ListBatch, ListSampler, usable_lists
 from embedkit.training.reranker.objective import list_loss, quality
@@ -188,14 +188,14 @@ class RerankerTraining:
 
     def _calibrate(self, draft: Path) -> None:
         whole = self._held_out_batch()
-        device = next(self._model.parameters()).device
+        ranks = alone(next(self._model.parameters()).device, "fp32")
         self._model.eval()
         found = []
         with torch.no_grad():
             for start in range(0, len(whole.queries), self._recipe.batch_queries):
                 rows = slice(start, start + self._recipe.batch_queries)
                 part = ListBatch(whole.queries[rows], whole.candidates[rows], whole.relevance[rows])
-                found.append(self._forward(self._model, part, Ranks(0, 1, device))[0][-1, :, 0].cpu())
+                found.append(self._forward(self._model, part, ranks)[0][-1, :, 0].cpu())
         try:
             fitted = fit_calibration(torch.cat(found).numpy(), whole.relevance[whole.candidates >= 0])
         except EvaluationError as exc:

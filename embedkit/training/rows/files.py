@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from embedkit.data.formats import (
     format_of,
@@ -12,8 +12,9 @@ from embedkit.data.formats import (
     read_lines,
     read_whole,
 )
-from embedkit.data.paths import expand_inputs
+from embedkit.data.paths import STDIN, expand_inputs
 from embedkit.data.records import ReadOptions
+from embedkit.errors import RecordError
 
 MAX_LINE_BYTES = ReadOptions.max_line_bytes
 Row = Mapping[str, Any]  # Any: whatever JSON holds
@@ -24,28 +25,39 @@ def read_rows(source: str, read: ReadOptions | None = None) -> Iterator[tuple[st
 
     Of `read` the delimiter and the header count.
 
-    Raises:
-        RecordError: there is no such file, or it cannot be read.
+    Raises (while iterating):
+        RecordError: there is no such file, it is standard input, or it cannot be read.
     """
-    read = read or ReadOptions()
+    if source == STDIN:
+        raise RecordError(
+            "the rows come from a pipe ('-'); work that can be resumed reads files. Write them to a file first"
+        )
     for path in expand_inputs([source]):
         name = path.as_posix()
-        with path.open("rb") as file:
-            stream, form = open_compressed(file, name), format_of(path)
-            match form:
-                case "jsonl" | "json" | "csv" | "tsv" | "parquet":
-                    rows = named_rows(
-                        stream,
-                        name,
-                        form,
-                        max_line_bytes=MAX_LINE_BYTES,
-                        delimiter=read.delimiter,
-                        header=read.header,
-                    )
-                case "txt":
-                    lines = read_lines(stream, name, MAX_LINE_BYTES)
-                    rows = ((number, {"text": line}) for number, line in lines if line.strip())
-                case _:
-                    rows = iter([(1, {"text": read_whole(stream, name, MAX_LINE_BYTES)})])
-            for number, row in rows:
-                yield f"{name}:{number}", row
+        try:
+            with path.open("rb") as file:
+                for number, row in _rows_of(file, name, read or ReadOptions()):
+                    yield f"{name}:{number}", row
+        except OSError as exc:
+            raise RecordError(
+                f"{name}: cannot be read ({exc.strerror or exc}). Check its permissions"
+            ) from exc
+
+
+def _rows_of(file: BinaryIO, name: str, read: ReadOptions) -> Iterator[tuple[int, Row]]:
+    stream, form = open_compressed(file, name), format_of(name)
+    match form:
+        case "jsonl" | "json" | "csv" | "tsv" | "parquet":
+            return named_rows(
+                stream,
+                name,
+                form,
+                max_line_bytes=MAX_LINE_BYTES,
+                delimiter=read.delimiter,
+                header=read.header,
+            )
+        case "txt":
+            lines = read_lines(stream, name, MAX_LINE_BYTES)
+            return ((number, {"text": line}) for number, line in lines if line.strip())
+        case _:
+            return iter([(1, {"text": read_whole(stream, name, MAX_LINE_BYTES)})])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,37 @@ def test_a_word_that_is_no_text_is_refused_unless_a_file_has_this_name(index: st
     done = run("", "search", os.fsencode(name), "cat")
     assert done.returncode == 1
     assert f"error: {tmp_path}/caf\ufffd: " in done.stderr.decode()
+
+
+def test_what_is_written_may_have_any_name_but_where_a_library_takes_utf8_alone(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.txt").write_text("the cat\nthe dog\n", encoding="utf-8")
+    model = ["-m", str(tiny_model)]
+    for words, name in (
+        (["encode", tmp_path / "t.txt", *model, "-o"], b"caf\xe9.npy"),
+        (["index", "build", tmp_path / "t.txt", *model, "--index"], b"caf\xe9.index"),
+        (["recipes", "copy", "mini"], b"caf\xe9.toml"),
+    ):
+        done = run("", *map(str, words), os.fsencode(tmp_path) + b"/" + name)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / os.fsdecode(name)).exists()
+    for words in (
+        ["train", "tokenizer", str(tmp_path / "t.txt"), "-o"],
+        ["train", "distill", str(tmp_path / "t.txt"), "-t", str(tiny_model), "--steps", "1", "-o"],
+    ):
+        done = run("", *words, b"caf\xe9")
+        assert done.returncode == 1
+        assert "a name in this path is not UTF-8, and tokenizers and weights cannot be written there" in (
+            done.stderr.decode()
+        )
+        assert "Traceback" not in done.stderr.decode()
+    shutil.copytree(tiny_model, tmp_path / os.fsdecode(b"caf\xe9"))
+    done = run("", "encode", str(tmp_path / "t.txt"), "-m", os.fsencode(tmp_path) + b"/caf\xe9")
+    assert (done.returncode, "tokenizers and weights cannot be read there" in done.stderr.decode()) == (
+        1,
+        True,
+    )
 
 
 def test_a_reader_that_is_gone_already_is_no_error() -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from embedkit.encoding.encoder import Encoder
-from embedkit.errors import OutputError, RecipeError, TrainingError
+from embedkit.errors import OutputError, RecipeError, RecordError, TrainingError
 from embedkit.models import shipped
 from embedkit.training.distillation.comparison import weight_bytes
 from tests.tiny import write_tiny_model
@@ -136,6 +136,21 @@ def test_a_student_of_a_teacher_with_fewer_dimensions_is_cut_as_its_teacher_is(
         made = runner.invoke(app, [*arguments(texts, teacher, tmp_path / name), *options, "--quiet"])
         assert made.exit_code == 0, made.exception
         assert Encoder.load(tmp_path / name, device="cpu").dimension == dimension
+
+
+def test_tables_without_a_header_are_read_with_any_separator(tiny_model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("".join(f"the dog {n}^the cat {n}\n" for n in range(12)), encoding="utf-8")
+    command = [*arguments(table, tiny_model, tmp_path / "out"), "--layers", "1", "--dry-run"]
+    result = runner.invoke(app, [*command, "--no-header", "--delimiter", "^"])
+    assert result.exit_code == 0, result.exception
+    assert "24 texts from 1 inputs" in result.stderr
+
+
+def test_a_pipe_is_refused_for_a_run_that_can_be_resumed(tiny_model: Path, tmp_path: Path) -> None:
+    result = runner.invoke(app, arguments(Path("-"), tiny_model, tmp_path / "out"), input="a text")
+    assert isinstance(result.exception, RecordError)
+    assert "the rows come from a pipe" in str(result.exception)
 
 
 def test_wrong_settings_are_told(texts: Path, tiny_model: Path, tmp_path: Path) -> None:

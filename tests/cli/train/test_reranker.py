@@ -56,6 +56,21 @@ def test_a_run_ends_with_a_model_that_scores(data: Path, tiny_model: Path, tmp_p
     assert "starts fresh" not in further.stderr
 
 
+def test_tables_without_a_header_are_read_with_any_separator(tiny_model: Path, tmp_path: Path) -> None:
+    """Two columns are a pair; a third of numbers says how relevant the text is."""
+    table = tmp_path / "table.csv"
+    rows = [f"the cat {i}^{text}^{int(text == 'a cat')}\n" for i in range(8) for text in ("a cat", "a dog")]
+    table.write_text("".join(rows), encoding="utf-8")
+    command = ["train", "reranker", str(table), "--model", str(tiny_model), "-o", str(tmp_path / "out")]
+    command += ["--device", "cpu", "--steps", "2", "--set", "held_out=0.3", "--dry-run"]
+    result = runner.invoke(app, [*command, "--no-header", "--delimiter", "^"])
+    assert result.exit_code == 0, result.exception
+    assert "6 queries with 12 texts, loss softmax; 2 queries held out" in result.stderr
+    wrong = runner.invoke(app, [*command, "--delimiter", "ab"])
+    assert wrong.exit_code == 2
+    assert "delimiter is 'ab'; it must be one sign, or tab" in wrong.output
+
+
 def test_wrong_settings_and_models_are_told(data: Path, tiny_model: Path, tmp_path: Path) -> None:
     wrong = runner.invoke(app, [*arguments(data, tiny_model, tmp_path / "o"), "--loss", "softmx"])
     assert isinstance(wrong.exception, RecipeError)

@@ -168,11 +168,25 @@ def test_a_damaged_database_is_repaired_or_refused_whole(folder: Path, seed: int
             "UPDATE documents SET metadata = '{}' WHERE doc_id = 'note-0030'",
             "document 'note-0030' is not what was written",
         ),
+        *(
+            (
+                f"UPDATE documents SET {column} = {value} WHERE doc_id = 'note-0030'",
+                "document 'note-0030' is not what was written",
+            )
+            for column, value in (
+                ("text", "x'00ff'"),
+                ("title", "x'00ff'"),
+                ("content_hash", "'words'"),
+                ("content_hash", "7"),
+            )
+        ),
         ("DELETE FROM tombstones WHERE row = 2", "the tombstones are not those that were written"),
         (
             "DELETE FROM passages WHERE row = 31",
             "1 vectors without a passage or tombstone; the first is row 31",
         ),
+        ("UPDATE passages SET number = -1 WHERE row = 31", "1 vectors that belong to another text"),
+        ("UPDATE passages SET start = 'two' WHERE row = 31", "1 vectors that belong to another text"),
         ("UPDATE passages SET doc_key = 40 WHERE row = 31", "1 vectors that belong to another text"),
         (
             "UPDATE passages SET row = 9999 WHERE row = 31",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from embedkit.data.records import Document
-from embedkit.errors import RecordError
+from embedkit.errors import IndexFileError, RecordError
 from indexes import Index, build, export_records, merge_indexes, repair, verify
 from indexes.storage.hashes import content_hash
 from indexes.storage.metadata import metadata_json, strict_json
@@ -122,13 +122,32 @@ def test_an_index_that_holds_nan_is_named_by_verify_and_mended_by_repair(old_ind
         assert found(index, "x contains 0.5") == ["d1"]
 
 
-def test_a_merged_index_takes_what_the_old_one_holds(old_index: Path, tmp_path: Path) -> None:
+def test_a_merge_refuses_nan_and_takes_what_repair_made_of_it(old_index: Path, tmp_path: Path) -> None:
     with create(tmp_path / "new") as target, Index.open(old_index) as source:
+        with pytest.raises(
+            IndexFileError,
+            match=r"the metadata of 1 documents hold what JSON cannot, such as 'x\[0\]' is Infinity, 'year' is NaN in 'd1'\. "
+            "Store null in its place with: embedkit index repair",
+        ):
+            merge_indexes(target, source)
+        assert len(target) == 0
+    list(repair(old_index))
+    with Index.open(tmp_path / "new", writable=True) as target, Index.open(old_index) as source:
         for expected in ((3, 0), (0, 3)):
             *_, report = merge_indexes(target, source)
             assert (report.added, report.unchanged) == expected
         assert found(target, "year > 2000") == ["d0", "d2"]
-    assert ["d1" in finding.problem for finding in verify(tmp_path / "new")] == [True]
+    assert list(verify(tmp_path / "new")) == []
+
+
+def test_a_merge_takes_no_damaged_document(old_index: Path, tmp_path: Path) -> None:
+    list(repair(old_index))
+    with Index.open(old_index, writable=True) as index:
+        index.database.execute("UPDATE documents SET text = 'other' WHERE doc_id = 'd2'")
+    with create(tmp_path / "new") as target, Index.open(old_index) as source:
+        with pytest.raises(IndexFileError, match="document 'd2' is not what was written: its hash differs"):
+            list(merge_indexes(target, source))
+        assert len(target) == 0
 
 
 def test_damaged_metadata_stays_damage(old_index: Path) -> None:

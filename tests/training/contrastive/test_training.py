@@ -108,11 +108,13 @@ def one_graph(model: Path, rows: Path, *overrides: str) -> tuple[dict[str, Tenso
     for step in range(recipe.run.steps):
         optimizer.zero_grad()
         each, entries = journey.entries(step)
-        with seeded(recipe.run.seed, step, alone()):
-            parts, order = journey._parts(entries, alone())
+        with seeded(recipe.run.seed, step, alone(precision="fp32")):
+            parts, order = journey._parts(entries, alone(precision="fp32"))
             assert len(parts) > 1
-            vectors = torch.cat([forward(journey.module, part.tokens, alone()) for part in parts])
-            loss = journey._whole_loss(each, entries, vectors, order, alone())
+            vectors = torch.cat(
+                [forward(journey.module, part.tokens, alone(precision="fp32")) for part in parts]
+            )
+            loss = journey._whole_loss(each, entries, vectors, order, alone(precision="fp32"))
             torch.autograd.backward(loss)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.run.steps, recipe.optim)
@@ -191,7 +193,7 @@ def test_the_loss_of_pairs_falls_and_the_model_written_is_the_one_trained(
     encoder = Encoder.load(tmp_path / "run", device="cpu")
     assert encoder.folder.modules.prompts == {"query": "query: ", "document": "document: "}
     texts = ["the dog sleeps", "a girl sings in the water"]
-    ours = journey.embedder(journey.module, alone())(texts, "query")
+    ours = journey.embedder(journey.module, alone(precision="fp32"))(texts, "query")
     np.testing.assert_allclose(encoder.encode_queries(texts), ours, atol=1e-6)
 
 
@@ -203,7 +205,7 @@ def test_prompts_that_are_not_pooled_are_left_out_while_training_too(tmp_path: P
     reports = list(train(journey, recipe.run, recipe.optim, RunFolder(tmp_path / "run")))
     assert len([report for report in reports if isinstance(report, Step)]) == 3
     texts = ["the dog sleeps in the water"]
-    ours = journey.embedder(journey.module, alone())(texts, "query")
+    ours = journey.embedder(journey.module, alone(precision="fp32"))(texts, "query")
     np.testing.assert_allclose(
         Encoder.load(tmp_path / "run", device="cpu").encode_queries(texts), ours, atol=1e-6
     )
@@ -217,7 +219,7 @@ def test_all_dimensions_are_trained_of_a_model_that_cuts_its_vectors_and_the_one
     journey = make_journey(model, [write_rows(tmp_path / "rows.jsonl", rows_of("pairs"))], recipe)
     list(train(journey, recipe.run, recipe.optim, RunFolder(tmp_path / "run")))
     texts = ["the dog sleeps in the water"]
-    ours = journey.embedder(journey.module, alone())(texts, "query")
+    ours = journey.embedder(journey.module, alone(precision="fp32"))(texts, "query")
     assert ours.shape == (1, 32)
     encoder = Encoder.load(tmp_path / "run", device="cpu")
     np.testing.assert_allclose(encoder.encode_queries(texts), ours[:, :8], atol=1e-6)

@@ -99,12 +99,12 @@ def test_a_student_comes_nearer_to_its_teacher_and_its_folder_gives_the_same_vec
         tiny_model, tmp_path / "cache", "run.steps=40", "run.evaluate_every=20", *overrides
     )
     with torch.no_grad():
-        before = journey.evaluate(journey.module, alone()).values["loss"]
+        before = journey.evaluate(journey.module, alone(precision="fp32")).values["loss"]
     reports = list(train(journey, recipe.run, recipe.optim, RunFolder(tmp_path / "run")))
     losses = [report.values["loss"] for report in reports if isinstance(report, Evaluated)]
     assert losses[-1] < 0.8 * before
     student = Encoder.load(tmp_path / "run", device="cpu")
-    wanted = journey.embed(journey.module, TEXTS[:5], alone())
+    wanted = journey.embed(journey.module, TEXTS[:5], alone(precision="fp32"))
     np.testing.assert_allclose(student.encode(TEXTS[:5]), wanted, atol=1e-6)
 
 
@@ -116,7 +116,9 @@ def test_a_student_of_all_layers_starts_as_the_teacher(tiny_model: Path, tmp_pat
         assert isinstance(journey.module.model, SentenceEncoder)
         assert journey.module.model.encoder.config.max_tokens == 32
         with torch.no_grad():
-            assert journey.evaluate(journey.module, alone()).values["cosine"] == pytest.approx(1, abs=1e-5)
+            assert journey.evaluate(journey.module, alone(precision="fp32")).values[
+                "cosine"
+            ] == pytest.approx(1, abs=1e-5)
 
 
 def test_units_that_add_nothing_can_go_without_loss(tiny_model: Path, tmp_path: Path) -> None:
@@ -136,7 +138,9 @@ def test_units_that_add_nothing_can_go_without_loss(tiny_model: Path, tmp_path: 
     )
     assert journey.described == f"layers 0, 1 of 2, 3 of {size} inner units"
     with torch.no_grad():
-        assert journey.evaluate(journey.module, alone()).values["cosine"] == pytest.approx(1, abs=1e-5)
+        assert journey.evaluate(journey.module, alone(precision="fp32")).values["cosine"] == pytest.approx(
+            1, abs=1e-5
+        )
     measured = contributions(model, folder.tokenizer, TEXTS, [0, 1])
     assert [strongest(each, 3).tolist() for each in measured] == [kept[0], kept[1]]
 
@@ -155,7 +159,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
             f"similarity_weight={weight}",
         )
         journey.module.train()
-        shares = journey.backward(journey.module, 0, alone())
+        shares = journey.backward(journey.module, 0, alone(precision="fp32"))
         gradients.append(
             {name: p.grad for name, p in journey.module.named_parameters() if p.grad is not None}
         )
@@ -427,12 +431,12 @@ def test_a_student_of_before_goes_on_from_where_it_stood(tiny_model: Path, tmp_p
     going_on = load_recipe(DistillRecipe, overrides=(*BASE, 'student.folder="first"'))
     journey = Distillation(student, taught, going_on, teacher={"teacher": "tiny"})
     # The first step's vectors are the old student's, but for dropout, which is off when it is measured.
-    ours = journey.embed(journey.module, TEXTS[:5], alone())
+    ours = journey.embed(journey.module, TEXTS[:5], alone(precision="fp32"))
     np.testing.assert_allclose(ours, embed_with(before)(TEXTS[:5]), atol=1e-5)
     assert student.model.training
     # The turn fits this student at least as well as the axes that it began with.
-    old = float(made.evaluate(made.module, alone()).values["cosine"])
-    assert float(journey.evaluate(journey.module, alone()).values["cosine"]) >= old - 1e-3
+    old = float(made.evaluate(made.module, alone(precision="fp32")).values["cosine"])
+    assert float(journey.evaluate(journey.module, alone(precision="fp32")).values["cosine"]) >= old - 1e-3
     with pytest.raises(TrainingError, match=r"max_length is 99; .* positions end at \d+ tokens"):
         load_student(tmp_path / "first", max_length=99, dropout=0.0)
 

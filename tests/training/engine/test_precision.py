@@ -24,7 +24,7 @@ from embedkit.training.engine.precision import (
     multiplies_bf16,
     settle,
 )
-from embedkit.training.engine.ranks import alone
+from embedkit.training.engine.ranks import alone, prepared
 from embedkit.training.engine.recipes import Precision, RunRecipe
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.engine.run_precision import with_precision
@@ -107,17 +107,22 @@ def test_a_run_in_another_precision_is_not_gone_on_with(
     """As when it is moved from a processor that multiplies bf16 to one that does not."""
     recipe = make_recipe("run.precision=auto", "run.steps=2")
     folder = RunFolder(tmp_path / "run")
-    ranks = replace(alone(), precision=ChosenPrecision("fp32"))
+    ranks = alone(precision="fp32")
     list(train(make_journey(corpus, tokenizer, recipe), recipe.run, recipe.optim, folder, ranks=ranks))
     journey = make_journey(corpus, tokenizer, recipe)
-    other = replace(alone(), precision=ChosenPrecision("bf16"))
+    other = alone(precision="bf16")
     with pytest.raises(TrainingError, match="precision: 'fp32' -> 'bf16'"):
         train(journey, recipe.run, recipe.optim, folder, ranks=other, resume=True)
 
 
-def test_ranks_compute_fp32_until_it_is_settled() -> None:
-    assert not alone().computes_bf16
-    assert replace(alone(), precision=ChosenPrecision("bf16")).computes_bf16
+def test_ranks_compute_nothing_until_it_is_settled() -> None:
+    """Not fp32 in silence, whatever the recipe asks for."""
+    with pytest.raises(ValueError, match="the precision is not settled; call with_precision first"):
+        _ = alone().computes_bf16
+    with pytest.raises(ValueError, match="the precision is not settled"):
+        prepared(torch.nn.Linear(2, 2), alone(), RunRecipe(steps=1))
+    assert not alone(precision="fp32").computes_bf16
+    assert alone(precision="bf16").computes_bf16
     settled = with_precision(alone(), RunRecipe(steps=1, precision="fp32"))
     assert settled.precision == ChosenPrecision("fp32")
     assert with_precision(settled, RunRecipe(steps=1)) is settled

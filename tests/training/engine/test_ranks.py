@@ -137,10 +137,10 @@ def test_recomputing_layers_changes_no_gradient(folder: Path) -> None:
     for setting in ("false", "true"):
         recipe = make_recipe(f"run.gradient_checkpointing={setting}")
         journey = make_journey(corpus, tokenizer, recipe)
-        module = prepared(journey.module, alone(), recipe.run)
+        module = prepared(journey.module, alone(precision="fp32"), recipe.run)
         module.train()
         torch.manual_seed(1)
-        journey.backward(module, 0, alone())
+        journey.backward(module, 0, alone(precision="fp32"))
         gradients.append({name: p.grad for name, p in journey.module.named_parameters()})
     for name, gradient in gradients[0].items():
         other = gradients[1][name]
@@ -158,7 +158,9 @@ def test_compiled_layers_give_the_same_gradients(folder: Path) -> None:
     for setting in ("false", "true"):
         recipe = make_recipe(f"run.compile={setting}", "model.dropout=0.0")
         journey = make_journey(corpus, tokenizer, recipe)
-        journey.backward(prepared(journey.module, alone(), recipe.run), 0, alone())
+        journey.backward(
+            prepared(journey.module, alone(precision="fp32"), recipe.run), 0, alone(precision="fp32")
+        )
         gradients.append({name: p.grad for name, p in journey.module.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=0, msg=name)

@@ -10,9 +10,11 @@ from embedkit.checkpoint.pretraining import load_pretraining
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.data.records import ReadOptions
 from embedkit.errors import TrainingError
+from embedkit.native.library import why_not_here
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.estimate import estimate, matmul_peak
 from embedkit.training.engine.loop import train
+from embedkit.training.engine.memory import keep_freed_memory
 from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.pretraining.corpus import Corpus, build_corpus, open_corpus
@@ -133,6 +135,34 @@ def test_the_estimate_counts_and_leaves_the_weights_alone(corpus: Corpus, tokeni
     assert found.seconds == pytest.approx(found.tokens / found.tokens_per_second)
     assert 0 < found.share_of_peak < 1
     assert matmul_peak(torch.device("cpu"), "fp32", seconds=0.01) > 1e8
+
+
+def test_the_estimate_keeps_freed_memory_as_the_run_does(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    def asked() -> int:
+        info = keep_freed_memory.cache_info()
+        return info.hits + info.misses
+
+    recipe, before = make_recipe("run.steps=1"), asked()
+    estimate(
+        make_journey(corpus, tokenizer, recipe), recipe.run, recipe.optim, ranks=alone(), measured_steps=1
+    )
+    assert asked() == before + 1
+
+
+@pytest.mark.skipif(why_not_here("fp32") is not None, reason=str(why_not_here("fp32")))
+def test_the_estimate_computes_with_the_kernels_of_the_run(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    recipe = make_recipe("model.hidden_size=64", "run.steps=2")
+    measured, trained = (make_journey(corpus, tokenizer, recipe) for _ in range(2))
+    estimate(measured, recipe.run, recipe.optim, ranks=alone(), measured_steps=1)
+    list(train(trained, recipe.run, recipe.optim, RunFolder(tmp_path / "run")))
+    layers = [
+        {name for name, child in journey.module.named_modules() if "forward" in vars(child)}
+        for journey in (measured, trained)
+    ]
+    assert layers[0] == layers[1]
+    assert any("layers.0" in name for name in layers[0])
 
 
 @pytest.mark.gpu

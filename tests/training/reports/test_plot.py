@@ -85,9 +85,12 @@ def test_a_flat_curve_can_be_drawn() -> None:
 
 def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        TrainingError, match=r"there is no training/log\.jsonl; name the --output folder of a run"
+        TrainingError,
+        match=r"there is no run here \(no training/log\.jsonl\)\. Name the --output folder of one",
     ):
         read_curves(tmp_path)
+    with pytest.raises(TrainingError, match=r"log\.jsonl: there is no run here"):
+        read_curves(run / "training" / "log.jsonl")
     with pytest.raises(TrainingError, match="no 'speed' in it; there: accuracy, grad_norm, loss, lr"):
         read_curves(run, metric="speed")
     log = run / "training" / "log.jsonl"

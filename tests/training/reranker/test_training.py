@@ -182,7 +182,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(
             f"loss={loss}", f"run.accumulate={parts}", "random_negatives=1", "batch_queries=6"
         )  # four parts of 2, 2, 1 and 1
         trained = journey(model, lists["binary"], wanted, parts)
-        shares = trained.backward(trained.module.eval(), 0, alone())  # evaluation mode: no dropout
+        shares = trained.backward(
+            trained.module.eval(), 0, alone(precision="fp32")
+        )  # evaluation mode: no dropout
         flat = torch.cat([p.grad.flatten() for p in trained.module.parameters() if p.grad is not None])
         gradients.append((float(shares.values["loss"]), flat))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
