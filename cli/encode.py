@@ -27,6 +27,10 @@ Examples:
 """
 
 
+SHOWN_NUMBERS = 4  # of a vector, on a terminal
+PATIENCE_SECONDS = 1.0  # with a pipe, whose reader may write to the terminal where the bar is
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """How texts become vectors."""
@@ -99,6 +103,7 @@ def encode(
     if output is not None:
         check_output(output)  # before the model is loaded, which takes longer
     reader = DocumentReader(inputs, reading)
+    console.say_waiting(inputs)
     encoder = load_encoder(
         or_default(model),
         computing,
@@ -113,7 +118,7 @@ def encode(
     )
     job = _Job(encoder, reader, settings)
     if output is None:
-        _to_stdout(job)
+        _to_stdout(job, as_json=printing.as_json)
     else:
         _to_file(job, output, printing)
 
@@ -147,19 +152,31 @@ def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
     _summarize(report, job.encoder, str(output), as_json=printing.as_json)
 
 
-def _to_stdout(job: _Job) -> None:
+def _to_stdout(job: _Job, *, as_json: bool) -> None:
     from embedkit.encoding.draft import json_row
     from embedkit.encoding.job import EncodeProgress, count_window, encode_stream
 
     report = EncodeProgress()
-    with console.progress_bar("encode", quiet=sys.stdout.isatty()) as bar:
+    shorten = sys.stdout.isatty() and not as_json  # hundreds of numbers a text tell nobody anything
+    delay = 0.0 if console.writes_to_file() else PATIENCE_SECONDS
+    with console.progress_bar("encode", quiet=sys.stdout.isatty(), delay_seconds=delay) as bar:
         for documents, window in encode_stream(job.encoder, job.reader, job.settings):
             report = count_window(report, documents, window)
             for document, embedding in zip(documents, window.embeddings, strict=True):
-                console.write_json(json_row(document.doc_id, embedding))
+                if shorten:
+                    console.say(_short_row(document.doc_id, embedding.tolist()))
+                else:
+                    console.write_json(json_row(document.doc_id, embedding))
             bar.update(job.reader.fraction(), f"{report.texts:,} texts")
     sys.stdout.flush()
+    if shorten:
+        console.note("whole vectors: --output FILE, or a pipe, or --json")
     _summarize(report, job.encoder, "standard output", as_json=False)
+
+
+def _short_row(doc_id: str, embedding: list[float]) -> str:
+    numbers = ", ".join(f"{number:.4f}" for number in embedding[:SHOWN_NUMBERS])
+    return f"{doc_id}  [{numbers}, … {len(embedding)} numbers]"
 
 
 def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json: bool) -> None:
@@ -177,6 +194,7 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
             "texts_per_second": round(report.texts_per_second, 1),
             "truncated": report.truncated,
             "empty": report.empty,
+            "unknown": report.unknown,
             "duplicates": report.duplicates,
             "nonfinite": report.nonfinite,
             "resumed_at": report.resumed_at,
@@ -188,21 +206,22 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
     )
     resumed = f", of which {report.resumed_at:,} before" if report.resumed_at else ""
     console.note(
-        f"{report.texts:,} texts{resumed}, {report.tokens:,} tokens{speed} "
+        f"{console.counted(report.texts, 'text')}{resumed}, {console.counted(report.tokens, 'token')}{speed} "
         f"-> {output} ({report.texts:,} × {encoder.dimension}), model {encoder.folder.name}"
     )
     if report.truncated:
         console.warn(
-            f"{report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model "
+            f"{console.counted(report.truncated, 'text')} cut to the {encoder.tokenizer.max_length} tokens that the model "
             f"reads; the first is {report.first_truncated}. Average all pieces with --on-truncate chunk"
         )
     if report.empty:
         console.warn(
-            f"{report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
+            f"{console.counted(report.empty, 'text')} empty or without tokens for this model; the first is {report.first_empty}"
         )
+    models.say_unknown(report.unknown, "text", report.first_unknown)
     if report.duplicates:
-        console.note(f"note: {report.duplicates:,} texts stood earlier already")
+        console.note(f"note: {console.counted(report.duplicates, 'text')} stood earlier already")
     if report.nonfinite:
         console.warn(
-            f"{report.nonfinite:,} vectors hold values that are not finite. Check the model: embedkit model check"
+            f"{console.counted(report.nonfinite, 'vector')} with values that are not finite. Check the model: embedkit model check"
         )

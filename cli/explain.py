@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   embedkit explain "how do I resume a build" "The same command again resumes after a stop."
+  embedkit explain "how do I resume a build" docs/searching.md
   embedkit explain "how do I resume a build" docs/searching.md --index docs.index --html why.html
 """
 # From these shares of the strongest effect on, a word has its letters or its ground coloured.
@@ -26,7 +28,10 @@ FAINT, STRONG = 0.15, 0.5
 def explain(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What was looked for.")],
     document: Annotated[
-        str, typer.Argument(metavar="DOC", help="The text; with --index, the id of a document there.")
+        str,
+        typer.Argument(
+            metavar="DOC", help="The text, or a file that holds it; with --index, the id of a document there."
+        ),
     ],
     model: options.IndexModel = None,
     index: Annotated[
@@ -65,7 +70,7 @@ def explain(
     from embedkit.storage.files import write_text
 
     if index is None:
-        text, folder = document, or_default(model)
+        text, folder = _text_of(document), or_default(model)
     else:
         text, folder = _look_up(index, document, model)
     encoder = Encoder.load(folder, device=device, backend="torch")
@@ -78,6 +83,31 @@ def explain(
     if html is not None:
         write_text(html, render_html(explanation))
         console.note(f"wrote {html}")
+
+
+def _text_of(document: str) -> str:
+    """Return the text that was given, or that of the file of this name, title first.
+
+    Raises:
+        RecordError: the file holds several documents.
+    """
+    from embedkit.data.reading import read_documents
+    from embedkit.data.records import ReadOptions, titled_text
+    from embedkit.errors import RecordError
+
+    try:
+        is_file = Path(document).is_file()
+    except OSError:  # a text is longer than a name may be
+        is_file = False
+    if not is_file:
+        return document
+    found = list(islice(read_documents([document], ReadOptions(text_unit="file")), 2))
+    if len(found) != 1:
+        held = "several documents" if found else "no document"
+        raise RecordError(
+            f"{document}: this file holds {held}; explain takes one. Build an index of it, and name the document's id with --index"
+        )
+    return titled_text(found[0].title, found[0].text)
 
 
 def _look_up(path: Path, doc_id: str, model: str | None) -> tuple[str, str | Path]:

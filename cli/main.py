@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_group
 
 from embedkit.errors import EmbedkitError
@@ -22,6 +21,7 @@ from embedkit.storage.files import is_utf8
 
 from .shared import console
 from .shared.streams import ReaderGoneError, drop_output, open_standard_streams
+from .shared.usage import Group, did_you_mean
 
 # The commands and what the overall help says of each: the module of a command is loaded when the command is called.
 COMMANDS = {
@@ -53,7 +53,7 @@ COMPLETING = "_EMBEDKIT_COMPLETE"  # set by the shell's script where it asks how
 WITH_RERANKER = ("search", "mine")
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The commands, each loaded when it is called."""
 
     def __init__(self, **settings: Any) -> None:  # Any: as in the parent
@@ -68,9 +68,15 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:  # Any: as in the parent
         return super().parse_args(ctx, list(map(_as_text, args)))
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: as in the parent
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    def unknown(self, ctx: Any, word: str) -> str:  # Any: as in the parent
+        groups = [(name, getattr(self.get_command(ctx, name), "commands", ())) for name in COMMANDS]
+        nested = [f"embedkit {name} {word}" for name, commands in groups if word in commands]
+        if nested:
+            return f"No such command {word!r}. {did_you_mean(nested)}"
+        return super().unknown(ctx, word)
+
+    def summaries(self, ctx: Any) -> list[tuple[str, str]]:  # Any: as in the parent
+        return list(COMMANDS.items())
 
 
 app = typer.Typer(
@@ -122,6 +128,9 @@ def embedkit(
     ] = False,
 ) -> None:
     """Sentence embeddings and retrieval: train, encode, index, search, rerank, evaluate.
+
+    Start with `embedkit index .`, which makes the files of this folder searchable, and `embedkit search WORDS`. Each
+    command has its own help with examples: `embedkit search -h`.
 
     Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 an error that the
     message explains, 2 wrong usage, 130 interrupted.

@@ -111,6 +111,7 @@ def pairs(
         from embedkit.data.reading import DocumentReader
 
         reader = DocumentReader(inputs or [], reading)
+        console.say_waiting(inputs or [])
         encoder = load_encoder(or_default(model), computing)
         models.say_choice(encoder.choice)
         collection = _encode(reader, encoder)
@@ -135,7 +136,7 @@ def _encode(reader: DocumentReader, encoder: Encoder) -> _Collection:
     ids: list[str] = []
     texts: list[str] = []
     parts = [np.empty((0, encoder.dimension), np.float32)]
-    empty = [np.empty(0, np.bool_)]
+    empty, unknown = [np.empty(0, np.bool_)], [np.empty(0, np.bool_)]
     report = EncodeProgress()
     with console.progress_bar("encode") as bar:
         for documents, window in encode_stream(encoder, reader, EncodeOptions()):
@@ -144,21 +145,27 @@ def _encode(reader: DocumentReader, encoder: Encoder) -> _Collection:
             texts += [document_text(document) for document in documents]
             parts.append(window.embeddings)
             empty.append(window.empty)
+            unknown.append(window.unknown)
             bar.update(reader.fraction(), f"{report.texts:,} texts")
-    console.note(f"{report.texts:,} texts, {report.tokens:,} tokens, model {encoder.folder.name}")
+    texts_read, tokens = console.counted(report.texts, "text"), console.counted(report.tokens, "token")
+    console.note(f"{texts_read}, {tokens}, model {encoder.folder.name}")
     if report.truncated:
         console.warn(
-            f"{report.truncated:,} texts were cut to the {encoder.tokenizer.max_length} tokens that the model reads"
+            f"{console.counted(report.truncated, 'text')} cut to the {encoder.tokenizer.max_length} tokens that the model reads"
         )
     if report.empty:
         console.warn(
-            f"{report.empty:,} texts are empty or have no tokens for this model; the first is {report.first_empty}"
+            f"{console.counted(report.empty, 'text')} empty or without tokens for this model; the first is {report.first_empty}"
         )
+    models.say_unknown(report.unknown, "text", report.first_unknown)
     vectors = np.concatenate(parts)
-    # Empty texts are like each other and like no text, as an index has it, and zeros have no cosine at all.
-    kept = np.flatnonzero(vectors.any(axis=1) & ~np.concatenate(empty))
+    # Empty texts are like each other and like no text, as an index has it, zeros have no cosine at all, and those of unknown words
+    # have one that means nothing.
+    useless = np.concatenate(empty) | np.concatenate(unknown)
+    kept = np.flatnonzero(vectors.any(axis=1) & ~useless)
     if len(kept) < len(vectors):
-        console.note(f"{len(vectors) - len(kept):,} texts without tokens are left out")
+        left_out = console.counted(len(vectors) - len(kept), "text")
+        console.note(f"left out: {left_out} without tokens that the model knows")
         ids, texts = [ids[at] for at in kept], [texts[at] for at in kept]
     return _Collection(ids, texts, vectors[kept])
 
@@ -170,7 +177,7 @@ def _from_index(path: Path) -> _Collection:
 
     with Index.open(path) as index:
         ids, texts, vectors = living_texts(index)
-    console.note(f"{len(ids):,} passages of {path}")
+    console.note(f"{console.counted(len(ids), 'passage')} of {path}")
     return _Collection(ids, texts, np.ascontiguousarray(vectors))
 
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from .shared import console, options
-from .shared.commands import Group, examples, subcommand
+from .shared.commands import examples, subcommand
 from .shared.completing import complete_recipe
+from .shared.usage import Group
 
 LIST_EXAMPLES = """\b
 Examples:

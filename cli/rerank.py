@@ -258,6 +258,7 @@ def _lines(name: str) -> Iterator[Request]:
     from embedkit.errors import RecordError
     from embedkit.reranking.requests import read_requests
 
+    console.say_waiting([name])
     if name == "-":
         yield from read_requests(sys.stdin.buffer, "stdin")
         return
@@ -291,7 +292,9 @@ class _Tally:
     def say(self, reranker: CrossEncoder | MaxSim) -> None:
         from embedkit.reranking.cross_encoder import CrossEncoder
 
-        console.note(f"{self.queries:,} queries, {self.scored:,} candidates scored, model {reranker.name}")
+        console.note(
+            f"{console.counted(self.queries, 'query')}, {console.counted(self.scored, 'candidate')} scored, model {reranker.name}"
+        )
         if self.beyond:
             console.note(
                 f"{self.beyond:,} candidates beyond --candidates or --budget follow in their old order"

@@ -19,4 +19,4 @@ show "embedkit index build README.md 'docs/**/*.md' --index manual.index"
 show 'embedkit search manual.index "what happens when I press Ctrl-C in the middle?" --top-k 3'
 show 'embedkit search manual.index "which BERT families can be loaded" --top-k 3'
 show 'embedkit search manual.index "how do I find duplicate texts?" --top-k 3 --rerank'
-printf '\nNow try your own files: %s/embedkit index build FOLDER --index my.index, then %s/embedkit search my.index\n' "$bin" "$bin"
+printf '\nNow try your own files:\n\n  export PATH=$PWD/%s:$PATH\n  embedkit index FOLDER\n  embedkit search WORDS\n' "$bin"

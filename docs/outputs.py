@@ -2,8 +2,8 @@
 
     python docs/outputs.py README.md
 
-In each fenced `console` block, the lines that start with `$ ` are run in order, in a single folder that holds `docs` and the
-files of `examples`. All other lines of the block are replaced by what a terminal of 100 columns shows, without colours.
+In each fenced `console` block, the lines that start with `$ ` are run in order, in a single folder that holds `docs` and
+`examples`. All other lines of the block are replaced by what a terminal of 100 columns shows, without colours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,9 +58,8 @@ def main() -> None:
     page = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
-        for file in (ROOT / "examples").iterdir():
-            shutil.copy(file, folder)
-        (folder / "docs").symlink_to(ROOT / "docs")
+        for name in ("docs", "examples"):
+            (folder / name).symlink_to(ROOT / name)
 
         def filled(block: re.Match[str]) -> str:
             lines = []

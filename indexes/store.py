@@ -8,8 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from embedkit.data.records import Document, Hit
-from embedkit.errors import IndexFileError
+from embedkit.errors import IndexFileError, IndexMismatchError
 
 from .search.ann_file import AnnFile
 from .search.conditions import condition_of
@@ -300,13 +302,25 @@ class Index:
         return self._searcher.ids(self._prepared(queries), request)
 
     def _prepared(self, queries: FloatArray) -> FloatArray:
+        queries = np.asarray(queries)
+        if queries.ndim != 2:
+            raise IndexMismatchError(
+                f"queries have shape {queries.shape}; this index needs (Q, {self.settings.dimension}): a row a query, "
+                "such as vector[None] for a single one"
+            )
         names = [f"query {number}" for number in range(1, len(queries) + 1)]
         return prepare_vectors(queries, self.settings, names)
 
     def search_text(
         self, queries: Sequence[str], *, k: int = 10, where: str | None = None, group: bool = False
     ) -> list[list[Hit]]:
-        """Return up to k hits for each query by BM25 over the words, best first, ties by id."""
+        """Return up to k hits for each query by BM25 over the words, best first, ties by id.
+
+        Raises:
+            TypeError: `queries` is one string.
+        """
+        if isinstance(queries, str):
+            raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
         return self._searcher.text_hits(queries, k=k, where=where, group=group)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedkit.checkpoint.folder import read_model_folder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
-from embedkit.models import ENCODER, RERANKER, SHIPPED, find_model, lasting_name, model_name, shipped
+from embedkit.models import (
+    ENCODER,
+    RERANKER,
+    SHIPPED,
+    find_model,
+    lasting_name,
+    missing_model,
+    model_name,
+    shipped,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,3 +102,20 @@ def test_the_shipped_reranker_loads_by_name_and_knows_the_answer(shipped_reranke
         ["Paris is the capital and largest city of France.", "The tiger is the largest living cat species."],
     )
     assert answer > other
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("embedkit-smal", "did you mean 'embedkit-small'?"),
+        ("all-MiniLM-L6-v2", "fetched once, with: embedkit model download OWNER/NAME"),
+        ("owner/name", "fetch it once with: embedkit model download owner/name"),
+        ("./mine", "check the path"),
+        ("a/b/c", "check the path"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_where_it_may_come_from(name: str, advice: str) -> None:
+    assert missing_model(name).startswith(f"{name}: there is no such ")
+    assert missing_model(name).endswith(advice)
+    with pytest.raises(CheckpointError, match=re.escape(missing_model(name))):
+        read_model_folder(name)

@@ -177,7 +177,8 @@ def _measure_encoding(model: str | Path, wanted: Encodings) -> tuple[list[_Encod
         with console.progress_bar(f"encode {encoder.backend!r}") as bar:
             for each in measure_encoding(encoder, lengths=lengths, batches=sizes, seconds=wanted.seconds):
                 several.append(each)
-                done = len(several) / (len(lengths) * len(sizes))
+                # By tokens, which is what takes the time.
+                done = sum(found.length * found.batch for found in several) / (sum(lengths) * sum(sizes))
                 bar.update(done, f"{each.length} tokens: {each.texts_per_second:,.0f} texts/s")
         runtime = repr(encoder.backend).partition(" ")[0]
         measured.append(
@@ -195,13 +196,14 @@ def _measure_encoding(model: str | Path, wanted: Encodings) -> tuple[list[_Encod
 
 
 def _measure_search(encoder: Encoder, index: Path | None, vectors: int) -> list[Latency]:
-    from .search import measure_index, measure_made
+    from .search import KINDS, STARTED, measure_index, measure_made
 
     found = []
+    expected = (len(KINDS) if index is None else 1) + 2 + len(STARTED)
     with console.progress_bar("search and start") as bar:
         for each in measure_made(encoder, vectors) if index is None else measure_index(encoder, index):
             found.append(each)
-            bar.update(None, f"{each.what}: {each.p50:,.1f} ms")
+            bar.update(min(1.0, len(found) / expected), f"{each.what}: {each.p50:,.1f} ms")
     return found
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 QUERIES, QUERY_WORDS, K = 50, 8, 10
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STARTS = 3
+STARTED = ("embedkit --version", "embedkit encode, one text", "embedkit search, one query")
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,13 @@ def _words_and_both(index: Index, encoder: Encoder, queries: list[str]) -> Itera
 def _starts(encoder: Encoder, index: Path) -> Iterator[Latency]:
     """Start the command afresh each time, as a shell does."""
     model = ["--model", str(encoder.folder.path)]
-    for what, words in (
-        ("start: embedkit --version", ["--version"]),
-        ("start: embedkit encode, one text", ["encode", "-", *model]),
-        ("start: embedkit search, one query", ["search", str(index), "water", "--json", *model]),
-    ):
-        yield latency(what, [lambda words=words: _start(words)] * STARTS)  # type: ignore[misc] # a default binds it
+    commands = (
+        ["--version"],
+        ["encode", "-", *model],
+        ["search", str(index), "water", "--json", *model],
+    )
+    for what, words in zip(STARTED, commands, strict=True):
+        yield latency(f"start: {what}", [lambda words=words: _start(words)] * STARTS)  # type: ignore[misc] # a default binds it
 
 
 def _start(words: list[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from ..shared.commands import Group, RerankCommand, examples, subcommand
+from ..shared.commands import RerankCommand, examples, subcommand
+from ..shared.usage import Group
 from . import retrieval as evaluate_retrieval
 from . import runs as evaluate_runs
 from . import texts as evaluate_texts

@@ -194,6 +194,7 @@ def _evaluate(
     named: Sequence[str] | None,
     computing: options.ComputingOptions,
 ) -> list[Evaluation]:
+    from embedkit.errors import EvaluationError
     from embedkit.evaluation.results import Evaluation, collect_provenance
     from embedkit.pipelines.collection_cache import digest
     from embedkit.pipelines.models import load_encoder, or_default
@@ -209,7 +210,10 @@ def _evaluate(
         for (path, measure), dataset in zip(measures.items(), datasets, strict=True):
             with console.progress_bar(f"{dataset}: {name}") as bar:
                 bar.update(None, "")
-                kind, values, counts = measure(lambda texts: encoder.encode(texts, on_truncate="ok"))  # noqa: B023 (called at once)
+                try:
+                    kind, values, counts = measure(lambda texts: encoder.encode(texts, on_truncate="ok"))  # noqa: B023 (called at once)
+                except EvaluationError as exc:
+                    raise EvaluationError(f"{path}: {exc}") from exc
             evaluations.append(
                 Evaluation(
                     kind=kind,

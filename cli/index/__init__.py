@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..shared import console, options
-from ..shared.commands import Group, examples, subcommand
+from ..shared.commands import examples, subcommand
 from ..shared.completing import complete_index
 from ..shared.groups import grouped
 from ..shared.locating import HIDDEN_INDEX, Located, split_words
+from ..shared.usage import Group
 from . import build as index_build
 from .source import Yes
 
 if TYPE_CHECKING:
     from indexes import Index
 
+# What names a command, or a file or folder beside us: no path, no pattern, no file with an ending.
+_A_WORD = re.compile(r"[\w-]+")
 BUILD_EXAMPLES = """\b
 Examples:
   embedkit index build docs/ --index docs.index --model FOLDER
@@ -37,17 +41,24 @@ class IndexCommands(Group):
     """The commands, and `embedkit index INPUT…` for `embedkit index build INPUT…`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click
-        names = self.list_commands(ctx)
+        names = [*self.list_commands(ctx), "help"]
         if args and not args[0].startswith("-") and args[0] not in names:
-            mistyped = not Path(args[0]).exists() and get_close_matches(args[0], names, n=1)
+            mistyped = not Path(args[0]).exists() and _A_WORD.fullmatch(args[0])
             args = args if mistyped else ["build", *args]
         return super().parse_args(ctx, args)
+
+    def unknown(self, ctx: Any, word: str) -> str:  # Any: as above
+        names = self.list_commands(ctx)
+        if get_close_matches(word, names):
+            return super().unknown(ctx, word)
+        return f"{word!r} is no file or folder that is there, nor a command. The commands are: {', '.join(names)}"
 
 
 app = typer.Typer(
     name="index",
     cls=IndexCommands,
-    help="Build, change, check and measure an index. `embedkit index INPUT…` is short for `embedkit index build INPUT…`.",
+    help="Build, change, check and measure an index. `embedkit index INPUT…` is short for `embedkit index build INPUT…`: "
+    "`embedkit index .` makes the files of this folder searchable.",
     epilog=examples("embedkit index docs", "embedkit index stats", "embedkit index verify my.index"),
     no_args_is_help=True,
 )
@@ -92,7 +103,7 @@ def delete(
     """Delete documents by id or by their metadata. Their space is freed by `index compact`."""
     from embedkit.data.one_file import open_lines
 
-    index, ids = split_words(words or [], named)
+    index, ids = split_words(words or [], named, of_ids=True)
     wanted = [line for _, line in open_lines("-")] if ids == ["-"] else ids
     if not wanted and where is None:
         raise typer.BadParameter("name ids, - for standard input, or --where FILTER")
@@ -100,18 +111,20 @@ def delete(
         if where is not None:
             count, some = opened.count_matching(where)
             if not as_json:
+                listed = ", ".join(map(repr, some)) + (" …" if count > len(some) else "")
                 console.tell(
-                    f"{count:,} documents match" + (f": {', '.join(map(repr, some))} …" if some else "")
+                    f"the filter finds {console.counted(count, 'document')}" + (f": {listed}" if some else "")
                 )
             index_build.ask_to_delete(count, opened.count_documents(), some=some, yes=yes)
         deleted = opened.delete(wanted, where=where)
     if as_json:
         console.print_json({"deleted": deleted.documents, "missing": list(deleted.missing)})
         return
-    console.note(f"{deleted.documents:,} documents deleted from {index}")
+    console.note(f"{console.counted(deleted.documents, 'document')} deleted from {index}")
     if deleted.missing:
         named_few = ", ".join(repr(doc_id) for doc_id in deleted.missing[:5])
-        console.warn(f"{len(deleted.missing):,} of the ids are not there: {named_few}")
+        more = " …" if len(deleted.missing) > 5 else ""
+        console.warn(f"{console.counted(len(deleted.missing), 'id')} not there: {named_few}{more}")
 
 
 @subcommand(app, "compact", epilog=examples("embedkit index compact my.index"))
@@ -207,7 +220,7 @@ def stats(
     from indexes import stats as index_stats
 
     with _open(index) as opened:
-        found = index_stats(opened)
+        found, model = index_stats(opened), opened.model_path
     if plot is not None:
         from embedkit.errors import IndexFileError
         from embedkit.extras import load_extra
@@ -230,14 +243,16 @@ def stats(
             )
         console.note(f"{plot}: drawn")
     if console.wants_json(as_json):
-        console.print_json(dataclasses.asdict(found))
+        console.print_json({"model": model, **dataclasses.asdict(found)})
         return
-    fields = dataclasses.asdict(found.settings) | {
+    fields = {"model": model} | dataclasses.asdict(found.settings)
+    fields |= {
         field.name: getattr(found, field.name)
         for field in dataclasses.fields(found)
         if field.name not in ("settings", "curve")
     }
-    console.print_table(("field", "value"), [(name, _cell(value)) for name, value in fields.items()])
+    cells = [(name, _cell(value)) for name, value in fields.items()]
+    console.print_table(("field", "value"), cells, title=str(index))
     if found.curve:
         rows = [
             (
@@ -255,10 +270,16 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items()) or "-"
+        return ", ".join(f"{key} {_short_hash(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "-"
     return "-" if value is None else str(value)
+
+
+def _short_hash(value: object) -> object:
+    """Return what is enough of a SHA-256 to tell two apart by eye; --json has all of it. Other values stay as they are."""
+    is_hash = isinstance(value, str) and len(value) == 64 and value.isalnum()
+    return f"{value[:12]}…" if is_hash and isinstance(value, str) else value
 
 
 @subcommand(app, "tune", epilog=examples("embedkit index tune my.index --target-recall 0.99"))
@@ -321,7 +342,7 @@ def export(
             export_parquet(opened, output)
         else:
             raise typer.BadParameter(f"the ending of {output} is none of .faiss .npy .parquet; give --format")
-        console.note(f"{output}: {len(opened):,} vectors written")
+        console.note(f"{output}: {console.counted(len(opened), 'vector')} written")
 
 
 @subcommand(app, "merge", epilog=examples("embedkit index merge my.index other.index"))
@@ -358,5 +379,5 @@ def merge(
             bar.update(report.fraction, f"{report.read:,} documents")
     if report is not None:
         console.note(
-            f"{index}: {report.added:,} documents added, {report.updated:,} replaced, {report.unchanged:,} unchanged"
+            f"{index}: {console.counted(report.added, 'document')} added, {report.updated:,} replaced, {report.unchanged:,} unchanged"
         )

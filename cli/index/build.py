@@ -102,10 +102,16 @@ def _fill(
 ) -> None:
     if source.embedder is not None:
         models.say_choice(source.embedder.encoder.choice)
+    from embedkit.pipelines.building import count_gone
+
     report = _watch(source.fill(index, wanted), index)
-    deleted = _sync(index, source, yes=yes) if wanted.sync else 0
+    deleted, gone = (_sync(index, source, yes=yes), 0) if wanted.sync else (0, count_gone(index, source))
     if report is not None:
-        _summarize(replace(report, deleted=deleted), index, source, as_json=printing.as_json)
+        report = replace(report, deleted=deleted)
+        if printing.as_json:
+            _print_summary(report, index, source, gone=gone)
+        else:
+            _say_summary(report, index, source, gone=gone)
     if source.failed:
         raise typer.Exit(1)
 
@@ -157,54 +163,61 @@ def _watch(reports: Iterator[BuildReport], index: Index) -> BuildReport | None:
     return report
 
 
-def _summarize(report: BuildReport, index: Index, source: Source, *, as_json: bool) -> None:
+_CHANGES = ("added", "updated", "unchanged", "deleted")
+
+
+def _print_summary(report: BuildReport, index: Index, source: Source, *, gone: int) -> None:
     embedder = source.embedder
-    counts = {
-        name: getattr(report, name)
-        for name in ("read", "added", "updated", "unchanged", "deleted", "empty", "passages")
-    }
-    truncated = embedder.truncated if embedder is not None else 0
-    if as_json:
-        model = embedder.encoder.folder.name if embedder is not None else None
-        seconds = round(report.seconds, 3)
-        console.print_json(
-            {
-                "index": str(index.path),
-                "model": model,
-                **(models.choice_as_json(embedder.encoder.choice) if embedder is not None else {}),
-                **counts,
-                "truncated": truncated,
-                "left_out": source.left_out.as_dict(),
-                "failed": source.failed,
-                "vectors": len(index),
-                "seconds": seconds,
-            }
+    console.print_json(
+        {
+            "index": str(index.path),
+            "model": embedder.encoder.folder.name if embedder is not None else None,
+            **(models.choice_as_json(embedder.encoder.choice) if embedder is not None else {}),
+            "read": report.read,
+            **{name: getattr(report, name) for name in _CHANGES},
+            "gone": gone,
+            "empty": report.empty,
+            "unknown": embedder.unknown if embedder is not None else 0,
+            "passages": report.passages,
+            "truncated": embedder.truncated if embedder is not None else 0,
+            "left_out": source.left_out.as_dict(),
+            "failed": source.failed,
+            "vectors": len(index),
+            "seconds": round(report.seconds, 3),
+        }
+    )
+
+
+def _say_summary(report: BuildReport, index: Index, source: Source, *, gone: int) -> None:
+    embedder = source.embedder
+    parts = [
+        ", ".join(f"{count:,} {name}" for name in _CHANGES if (count := getattr(report, name))) or "0 added"
+    ]
+    if embedder is not None and report.passages:
+        rate = f" ({report.passages / report.seconds:,.0f} passages/s)" if report.seconds else ""
+        parts.append(
+            f"{console.counted(report.passages, 'passage')} embedded in {report.seconds:,.1f} s{rate}"
         )
-        return
-    changes = ", ".join(
-        f"{counts[name]:,} {name}"
-        for name in ("added", "updated", "unchanged", "deleted")
-        if counts[name] or name == "added"
-    )
     model = f", model {embedder.encoder.folder.name}" if embedder is not None else ""
-    rate = (
-        f" ({report.passages / report.seconds:,.0f} passages/s)" if report.seconds and report.passages else ""
-    )
-    console.note(
-        f"{index.path}: {changes}; {report.passages:,} passages embedded in {report.seconds:,.1f} s{rate}; {len(index):,} vectors{model}"
-    )
+    parts.append(console.counted(len(index), "vector") + model)
+    console.note(f"{index.path}: {'; '.join(parts)}")
     if left_out := source.left_out.described():
         console.tell(f"left out: {left_out}")
     for reason in source.failed[:SHOWN_FAILURES]:
         console.tell(f"not read: {reason}")
     if len(source.failed) > SHOWN_FAILURES:
         console.tell(f"not read: {len(source.failed) - SHOWN_FAILURES:,} more")
-    if counts["empty"]:
-        console.warn(f"{counts['empty']:,} documents are empty: no search can find them")
-    if truncated:
-        console.warn(
-            f"{truncated:,} passages were cut to what the model reads. Cut documents with --chunk-tokens"
+    if gone:
+        console.note(
+            f"gone from these inputs, but still in the index: {console.counted(gone, 'document')}; delete with --sync"
         )
+    if report.empty:
+        empty = console.counted(report.empty, "document")
+        console.warn(f"{empty} without text, which no search can find; the first is {report.first_empty}")
+    if embedder is not None and embedder.truncated:
+        cut = console.counted(embedder.truncated, "passage")
+        console.warn(f"{cut} cut to what the model reads. Cut documents with --chunk-tokens")
+    models.say_unknown(embedder.unknown if embedder is not None else 0, "passage")
 
 
 def _build_structure(index: Index, kind: Kind) -> None:

@@ -11,7 +11,7 @@ import typer
 from embedkit.pipelines.options import BuildOptions
 from indexes.types import Kind, Metric, Storage
 
-from ..shared import options
+from ..shared import console, options
 
 if TYPE_CHECKING:
     from embedkit.pipelines.building import Source
@@ -163,6 +163,7 @@ def make_source(
         if not inputs:
             raise typer.BadParameter("name an INPUT, or --vectors and --ids")
         reader = DocumentReader(inputs, reading, tolerant=not strict)
+        console.say_waiting(inputs)
         return Documents(reader, computing, model=given.model, merge_tokens=merge_tokens)
     if inputs:
         raise typer.BadParameter("INPUT and --vectors exclude each other")

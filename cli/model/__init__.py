@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..shared import console, options
-from ..shared.commands import Group, examples, subcommand
+from ..shared.commands import examples, subcommand
 from ..shared.completing import complete_model
+from ..shared.usage import Group
 from . import export as model_export
 from .export import AnyModel, NewFolder
 
@@ -116,7 +117,9 @@ def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[
 def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value) if value not in ([], {}, None) else "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return str(value) if value not in ({}, None) else "-"
 
 
 @subcommand(app, "check", epilog=examples("embedkit model check FOLDER"))

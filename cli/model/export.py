@@ -62,4 +62,12 @@ def export(
     if console.wants_json(as_json):
         console.print_json(content)
     else:
-        console.print_table(("exported", "value"), [(key, str(value)) for key, value in content.items()])
+        console.print_table(("exported", "value"), [(key, _shown(value)) for key, value in content.items()])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 0.1 else f"{value:.7g}"
+    return str(value)

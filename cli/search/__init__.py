@@ -118,6 +118,7 @@ def search(
         else:
             search_many(opened.retriever, searching, source="-" if queries is None else str(queries), run=run)
         _say_truncated(opened)
+        _say_unknown(opened, searching)
 
 
 def _say_models(opened: Search, wanted: SearchOptions) -> None:
@@ -133,5 +134,15 @@ def _say_truncated(opened: Search) -> None:
     if opened.embedder is not None and opened.embedder.truncated:
         limit = opened.embedder.encoder.tokenizer.max_length
         console.warn(
-            f"{opened.embedder.truncated:,} queries were cut to the {limit} tokens that the model reads"
+            f"{console.counted(opened.embedder.truncated, 'query')} cut to the {limit} tokens that the model reads"
+        )
+
+
+def _say_unknown(opened: Search, wanted: SearchOptions) -> None:
+    """Say where queries could not be searched by meaning: the model has no token for any part of them."""
+    if opened.embedder is not None and opened.embedder.unknown:
+        how = "only their words were searched" if wanted.mode == "hybrid" else "nothing was found for them"
+        console.warn(
+            f"{console.counted(opened.embedder.unknown, 'query')} made of nothing that this model knows, as of another "
+            f"script: {how}. Build the index with a model of that language"
         )

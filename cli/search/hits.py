@@ -28,6 +28,7 @@ INDENT = 4
 # Code, a table row, a quotation, a heading or an item of a list.
 _LINE_OF_ITS_OWN = re.compile(r"(\s{4}|\t|\||>|#|\s*([-*+•]|\d+[.)])\s)")
 _HEADING = re.compile(r"#{1,6} +(.*?)( +#+)?$")
+_FENCE = re.compile(r"(… )?\s*(```|~~~)")
 
 
 def hit_row(hit: Hit, rank: int) -> dict[str, object]:
@@ -73,7 +74,7 @@ def print_hits(query: str, hits: Sequence[JudgedHit]) -> None:
         for start, stop in snippet.spans:
             body.stylize("bold yellow", start, stop)
         out.print(_head(hit, rank, judged.strength))
-        _print_body(out, body, cut=_cuts(hit, snippet.text))
+        _print_body(out, body, cut=_cuts(hit, snippet.text), markdown=_is_markdown(hit))
 
 
 def answer(
@@ -83,6 +84,9 @@ def answer(
 
     Returns the hits that were printed; `how` is what shows the others.
     """
+    if not query.strip():
+        console.note("no hits: the query is empty")
+        return []
     hits = opened.retriever.search([query], wanted)[0]
     if not hits:
         explain_nothing(wanted, len(opened.index))
@@ -118,7 +122,7 @@ def print_whole(hit: Hit) -> None:
 
     out = console.styled()
     out.print(_head(hit, 0, None))
-    _print_body(out, Text(_flowing(plain(hit.text))), cut=(False, False))
+    _print_body(out, Text(_flowing(plain(hit.text))), cut=(False, False), markdown=_is_markdown(hit))
 
 
 def _head(hit: Hit, rank: int, strength: float | None) -> Text:
@@ -149,7 +153,7 @@ def _score(hit: Hit, rank: int, strength: float | None) -> str:
     return f"{head}{hit.score:.2f} {'●' * full}{'○' * (DOTS - full)}  "
 
 
-def _print_body(out: Console, body: Text, *, cut: tuple[bool, bool]) -> None:
+def _print_body(out: Console, body: Text, *, cut: tuple[bool, bool], markdown: bool) -> None:
     """Print a text line by line as it is; a line that is too long is folded, and prose that was cut has an ellipsis."""
     from rich.text import Text
 
@@ -160,27 +164,36 @@ def _print_body(out: Console, body: Text, *, cut: tuple[bool, bool]) -> None:
         lines[0] = Text("… ") + lines[0]
     if cut[1]:
         lines[-1] = lines[-1] + Text(" …")
-    for line in _folded(lines, max(20, out.width - INDENT)):
+    for line in _folded(lines, max(20, out.width - INDENT), markdown=markdown):
         out.print(Text(" " * INDENT).append_text(line))
 
 
 def _flowing(text: str) -> str:
     """Put a space for each line end within a paragraph; code, tables, lists and headings keep their lines."""
     lines = text.split("\n")
-    kept, fenced = lines[0], lines[0].startswith("```")
+    kept, fenced = lines[0], _FENCE.match(lines[0]) is not None
     for before, line in pairwise(lines):
-        own = fenced or line.startswith("```") or _LINE_OF_ITS_OWN.match(line) or not line.strip()
-        after = _HEADING.match(before) or before.startswith(("```", "|")) or not before.strip()
+        own = fenced or _FENCE.match(line) or _LINE_OF_ITS_OWN.match(line) or not line.strip()
+        after = _HEADING.match(before) or _FENCE.match(before) or before.startswith("|") or not before.strip()
         kept += ("\n" if own or after else " ") + line
-        fenced ^= line.startswith("```")
+        fenced ^= _FENCE.match(line) is not None
     return kept
 
 
-def _folded(lines: list[Text], width: int) -> Iterator[Text]:
+def _is_markdown(hit: Hit) -> bool:
+    """Say whether `#` begins a heading in a hit's text: elsewhere it may begin a comment of code."""
+    from embedkit.data.formats import plain_suffix
+
+    return plain_suffix(hit.source) in (".md", ".markdown")
+
+
+def _folded(lines: list[Text], width: int, *, markdown: bool) -> Iterator[Text]:
     from rich.console import Console
 
+    fenced = False
     for line in lines:
-        heading = _HEADING.match(line.plain)
+        fenced ^= _FENCE.match(line.plain) is not None
+        heading = _HEADING.match(line.plain) if markdown and not fenced else None
         if heading:
             start = heading.start(1)
             line = line[start : heading.end(1)]

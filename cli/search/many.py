@@ -44,7 +44,8 @@ def search_many(retriever: Retriever, wanted: SearchOptions, *, source: str, run
                 refuse_white_space(doc_id, "document id")
                 of_query.setdefault(doc_id, score)
     write_run(run, scores)
-    console.note(f"{run}: {sum(map(len, scores.values())):,} hits for {len(scores):,} queries")
+    written = console.counted(sum(map(len, scores.values())), "hit")
+    console.note(f"{run}: {written} for {console.counted(len(scores), 'query')}")
 
 
 def _batches(queries: list[Query], size: int) -> Iterator[list[Query]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from embedkit.errors import EmbedkitError
 from embedkit.models import RERANKER, SHIPPED
@@ -21,6 +21,7 @@ from embedkit.storage.files import is_utf8
 
 from . import console
 from .completing import WORDS
+from .usage import UsageError, explain_usage
 
 COMMON = "Options"  # the panel of options that name no other
 
@@ -59,11 +60,15 @@ def talking(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command whose help shows its options in panels, and whose errors name no options that it does not have."""
+    """A command whose help shows its options in panels, whose wrong usage is explained, and whose errors name its own options alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click
         ctx.meta[WORDS] = list(args)
-        rest: list[str] = super().parse_args(ctx, args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except UsageError as exc:
+            explain_usage(exc, ctx)
+            raise
         if not ctx.resilient_parsing:  # else it is an unfinished line, to be completed
             for parameter in self.params:
                 _check_text(ctx.params.get(parameter.name), parameter, ctx)
@@ -77,6 +82,12 @@ class Command(TyperCommand):
             if own.issuperset(re.findall(r"--[a-z-]+", exc.option)):
                 raise
             raise type(exc)(exc.message) from exc  # no advice that cannot be followed here
+        except typer.BadParameter as exc:
+            if (
+                exc.param is None and exc.param_hint is None
+            ):  # it would be called an invalid value, of nothing
+                ctx.fail(exc.message)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # Any: typer keeps its own copy of click
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], COMMON: []}
@@ -112,19 +123,6 @@ def _for_people(text: str) -> str:
     """Take out of an option's record what is for programmers: that its value is one of a list, brackets around a default."""
     text = re.sub(r"<list\[(.*?)\]>", r"<\1>", text)
     return re.sub(r"\[(.*)default:\s+\((.*?)\)", r"[\1default: \2", text)
-
-
-class Group(TyperGroup):
-    """A group of commands whose help says of each what the command says, in full."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: as above
-        said = []
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            assert command is not None  # it is in the list
-            said.append((name, command.get_short_help_str(1000)))
-        with formatter.section("Commands"):
-            formatter.write_dl(said)
 
 
 def examples(*lines: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .plain import plain, plain_json
@@ -88,6 +91,30 @@ def tell(message: str) -> None:
     print(plain(message), file=sys.stderr, flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "text"), counted(1200, "query")
+    ('1 text', '1,200 queries')
+    """
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
+def say_waiting(inputs: Sequence[str]) -> None:
+    """Say what is waited for where an input is a terminal."""
+    if "-" in inputs and sys.stdin.isatty():
+        note("reading from the terminal; Ctrl-D ends")
+
+
+def writes_to_file() -> bool:
+    """Say whether standard output is a file. Into a pipe its reader may write to the same terminal as progress would."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except OSError:
+        return False
+
+
 def styled(*, stderr: bool = False) -> Console:
     """Return what prints styled text; whoever prints makes the text of others `plain`."""
     from rich.console import Console
@@ -150,8 +177,8 @@ class Bar(Protocol):
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
-    """Show a bar with the time it will still take, on standard error, where that is a terminal; not with --quiet."""
+def progress_bar(label: str, *, quiet: bool = False, delay_seconds: float = 0.0) -> Iterator[Bar]:
+    """Show a bar with the time it will still take, on standard error, where that is a terminal; after a delay, if need be."""
     if quiet or _Talk.quiet or not sys.stderr.isatty():
         yield _NoBar()
         return
@@ -159,10 +186,19 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
         BarColumn,
         Progress,
         SpinnerColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Remaining(TimeRemainingColumn):
+        """The time it will still take; nothing where that is not known."""
+
+        def render(self, task: Task) -> Text:
+            known = task.total is not None and task.time_remaining is not None
+            return Text("ETA ", style="progress.remaining") + super().render(task) if known else Text()
 
     columns = (
         SpinnerColumn(),
@@ -170,19 +206,26 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
         BarColumn(bar_width=None),
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        Remaining(),
     )
     # Results that are written meanwhile go to standard output as they are: rich would send them to its own, wrapped.
-    with Progress(*columns, console=styled(stderr=True), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task(plain(label), total=None, text="")
+    progress = Progress(*columns, console=styled(stderr=True), transient=True, redirect_stdout=False)
+    task = progress.add_task(plain(label), total=None, text="")
+    begun = monotonic()
 
-        class _RichBar:
-            def update(self, fraction: float | None, text: str) -> None:
-                total = None if fraction is None else 1.0
-                progress.update(task, total=total, completed=fraction or 0.0, text=plain(text))
+    class _RichBar:
+        def update(self, fraction: float | None, text: str) -> None:
+            total = None if fraction is None else 1.0
+            progress.update(task, total=total, completed=fraction or 0.0, text=plain(text))
+            if monotonic() - begun >= delay_seconds:
+                progress.start()
 
+    if not delay_seconds:
+        progress.start()
+    try:
         yield _RichBar()
+    finally:
+        progress.stop()
 
 
 class _NoBar:

@@ -19,21 +19,23 @@ HIDDEN_INDEX = Annotated[
 
 
 def existing(named: Path | None) -> Path:
-    """Return the index that is named, else the default one.
+    """Return the index that is named, or that of the folder that is named, else the default one.
 
     Raises:
         IndexFileError: there is no default index.
     """
     from embedkit.errors import IndexFileError
-    from embedkit.pipelines.default_index import find_default_index
+    from embedkit.pipelines.default_index import find_default_index, index_of_folder
 
-    found = named or find_default_index()
+    if named is not None:
+        return index_of_folder(named) or named
+    found = find_default_index()
     if found is None:
-        raise IndexFileError(
-            "no index was named, and neither this folder nor one above it has a default index (.embedkit/index). "
-            "Make one with: embedkit index ."
-        )
+        raise IndexFileError(f"no index was named, and {_NO_DEFAULT}")
     return found
+
+
+_NO_DEFAULT = "neither this folder nor one above it has a default index (.embedkit/index). Make one with: embedkit index ."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,37 +62,57 @@ class Located:
         return existing(self.index or self.named)
 
 
-def split_words(words: list[str], named: Path | None = None) -> tuple[Path, list[str]]:
+def split_words(
+    words: list[str], named: Path | None = None, *, of_ids: bool = False
+) -> tuple[Path, list[str]]:
     """Tell the index from the words after it: the first word where it is one, else the default index and all words.
 
+    A path may stand for the index that its folder has by default. `of_ids` says that the words name documents, as paths of
+    files may.
+
     Raises:
-        IndexFileError: the first word looks like a path where there is no index, or there is no default index.
+        IndexFileError: the first word is a path where there is no index, or there is no default index.
     """
     from embedkit.errors import IndexFileError
-    from embedkit.pipelines.default_index import find_default_index
+    from embedkit.pipelines.default_index import find_default_index, index_of_folder
     from indexes import is_index
 
     if named is not None:
-        return named, words
-    if words and is_index(Path(words[0])):
-        return Path(words[0]), words[1:]
+        return existing(named), words
+    first = Path(words[0]) if words else None
+    if first is not None and is_index(first):
+        return first, words[1:]
+    if first is not None and _is_path(words[0]):
+        own = index_of_folder(first)
+        if own is not None:
+            return own, words[1:]
+        if first.is_dir() or words[0].endswith((".index", "/")):
+            raise IndexFileError(f"{words[0]}: there is no index here. {_near_miss(first)}")
+        if first.is_file() and len(words) > 1 and not of_ids:
+            raise IndexFileError(f"{words[0]}: this is a file, not an index. Leave it out")
     default = find_default_index()
-    if words and (default is None or _looks_like_an_index(words[0])):
-        raise IndexFileError(f"{words[0]}: there is no index here. {_near_miss(Path(words[0]))}")
+    if default is None and first is not None:
+        raise IndexFileError(f"no index: {words[0]!r} is none, and {_NO_DEFAULT}")
     return existing(default), words
 
 
-def _looks_like_an_index(word: str) -> bool:
-    return word.endswith((".index", "/")) or (("/" in word or word.startswith(".")) and Path(word).exists())
+def _is_path(word: str) -> bool:
+    return word.startswith(".") or "/" in word or word.endswith(".index")
 
 
 def _near_miss(path: Path) -> str:
     from difflib import get_close_matches
 
+    from embedkit.pipelines.default_index import find_default_index
+
     close = get_close_matches(path.name, [each.name for each in _indexes_in(path.parent)], n=1)
     if close:
         return f"Did you mean {path.parent / close[0]}?"
-    return f"Build it with: embedkit index build INPUT --index {path}"
+    if not path.is_dir():
+        return f"Build it with: embedkit index build INPUT --index {path}"
+    default = find_default_index()
+    leave = "" if default is None else f"Leave it out to search {default}, or make"
+    return f"{leave or 'Make'} one with: embedkit index build {path} --index {path.resolve().name}.index"
 
 
 def _indexes_in(folder: Path) -> list[Path]:

@@ -59,6 +59,16 @@ def precision_reason(choice: Choice) -> str:
     return f"{found} (measured on sample texts){missing}"
 
 
+def say_unknown(count: int, what: str, first: str = "") -> None:
+    """Warn of texts that are made of nothing the model knows, of which `first` is the first."""
+    if count:
+        place = f"; the first is {first}" if first else ""
+        console.warn(
+            f"{console.counted(count, what)} made of nothing that this model knows, as of another script{place}. "
+            "Their vectors tell them apart by their number of words at most: take a model of their language"
+        )
+
+
 def choice_as_json(choice: Choice | None) -> dict[str, object]:
     """Return what a summary in JSON says of it."""
     if choice is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from ..shared.commands import Group, examples, subcommand
+from ..shared.commands import examples, subcommand
+from ..shared.usage import Group
 from . import contrastive as train_contrastive
 from . import distill as train_distill
 from . import mlm as train_mlm

@@ -165,9 +165,9 @@ def _journey(
     journey = Contrastive(folder, encoder, made, recipe, origin=origin, evaluation=sets, guide=guide)
     if not quiet:
         for each, share in zip(made, journey.shares, strict=True):
-            console.note(
-                f"{each.described(each.examples.name)}. {share:.0%} of the steps; {each.num_held_out:,} rows held out"
-            )
+            held_out = console.counted(each.num_held_out, "row")
+            of_steps = f"{share:.0%} of the steps; " if len(made) > 1 else ""
+            console.note(f"{each.described(each.examples.name)}; {of_steps}{held_out} held out")
         for overlap in find_overlaps(sets, (text for each in made for text in each.examples.texts)):
             console.warn(f"{overlap.warning()}")
     return journey

@@ -212,7 +212,9 @@ class _Pupil:
         texts = list(labels)
         kinds = list(labels.values()) if all(labels.values()) else []
         if not self.quiet:
-            console.note(f"{len(texts):,} texts from {len(inputs)} inputs")
+            console.note(
+                f"{console.counted(len(texts), 'text')} from {console.counted(len(inputs), 'input')}"
+            )
             for overlap in find_overlaps(sets, texts):
                 console.warn(f"{overlap.warning()}")
         fingerprint = self.encoder.fingerprint | {"precision": str(self.encoder.backend)}

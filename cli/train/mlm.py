@@ -176,8 +176,8 @@ def _journey(texts: _Texts, recipe: PretrainRecipe, start: PretrainingStart, *, 
     if not texts.quiet:
         epochs = recipe.run.steps * recipe.text.batch_tokens / journey.tokens_per_epoch
         console.note(
-            f"{journey.documents:,} documents, {journey.tokens_per_epoch:,} tokens per epoch, {epochs:.2f} epochs; "
-            f"{journey.held_out_documents:,} documents held out"
+            f"{console.counted(journey.documents, 'document')}, {journey.tokens_per_epoch:,} tokens per epoch, {epochs:.2f} epochs; "
+            f"{console.counted(journey.held_out_documents, 'document')} held out"
         )
     return journey
 

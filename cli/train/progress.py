@@ -75,7 +75,7 @@ def summarize(folder: RunFolder, *, as_json: bool) -> None:
     if console.wants_json(as_json):
         console.print_json({**numbers, **best, **found.best})
         return
-    rows = {**numbers, **best, **shown(found.best)}
+    rows = {**numbers, "seconds": f"{found.seconds:,.1f}", **best, **shown(found.best)}
     console.print_table(("measure", "value"), [(name, _number(value)) for name, value in rows.items()])
 
 

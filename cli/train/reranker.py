@@ -124,11 +124,11 @@ def _journey(
 
 def _say(journey: RerankerTraining) -> None:
     console.note(
-        f"{len(journey.train):,} queries with {journey.train.num_candidates:,} texts, loss {journey.loss.name}; "
-        f"{len(journey.held_out):,} queries held out"
+        f"{console.counted(len(journey.train), 'query')} with {console.counted(journey.train.num_candidates, 'text')}, "
+        f"loss {journey.loss.name}; {console.counted(len(journey.held_out), 'query')} held out"
     )
     if journey.num_unusable:
         console.note(
-            f"note: {journey.num_unusable:,} queries are left out: their texts do not differ in relevance, "
+            f"note: {console.counted(journey.num_unusable, 'query')} left out: the texts do not differ in relevance, "
             f"which loss {journey.loss.name} compares"
         )

@@ -79,12 +79,16 @@ def train_tokenizer(
         ("texts trained on", f"{report.texts:,}"),
         ("texts held out", f"{report.held_out_texts:,}"),
         ("words in them", f"{report.held_out_words:,}"),
-        ("fertility (tokens per word)", f"{report.fertility:.3f}"),
-        ("words that are one token", f"{report.whole_words:.2%}"),
-        ("words covered", f"{report.coverage:.2%}"),
-        ("unknown tokens", f"{report.unknown_rate:.4%}"),
+        ("fertility (tokens per word)", _shown(report.fertility, ".3f")),
+        ("words that are one token", _shown(report.whole_words, ".2%")),
+        ("words covered", _shown(report.coverage, ".2%")),
+        ("unknown tokens", _shown(report.unknown_rate, ".4%")),
     ]
     console.print_table(("measure", "value"), rows, title=f"{output}")
+    if not report.held_out_texts:
+        console.note(
+            f"note: one text in {train.HELD_OUT_EVERY} is held out to measure on, and there are only {report.texts:,}"
+        )
 
 
 def _watched(reader: DocumentReader, bar: console.Bar) -> Iterator[str]:
@@ -95,6 +99,10 @@ def _watched(reader: DocumentReader, bar: console.Bar) -> Iterator[str]:
         yield text
         if number % 100 == 0:
             bar.update(reader.fraction(), f"{number:,} texts")
+
+
+def _shown(value: float, form: str) -> str:
+    return "-" if _finite(value) is None else format(value, form)
 
 
 def _finite(value: float) -> float | None:

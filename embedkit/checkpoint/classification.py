@@ -20,7 +20,7 @@ from embedkit.checkpoint.st_settings import check_arguments
 from embedkit.checkpoint.static import is_static
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseActivation, EncoderConfig, HeadActivation, HeadConfig
-from embedkit.models import find_model, model_name
+from embedkit.models import find_model, missing_model, model_name
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.tokenizer import Tokenizer, Truncation
 
@@ -94,7 +94,7 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
     """
     path = find_model(folder)
     if not path.is_dir():
-        raise CheckpointError(f"{folder}: there is no such model folder; check the path")
+        raise CheckpointError(missing_model(str(folder)))
     if is_static(path):
         raise CheckpointError(
             f"{path}: this is a static model, a table of token vectors, which cannot read two texts together. "

@@ -15,6 +15,7 @@ from embedkit.checkpoint.json_files import read_json, write_json
 from embedkit.checkpoint.quantized import COLUMN_SCALE, FEWEST, QUANTIZATION, ROW_SCALE, quantize
 from embedkit.checkpoint.weights import read_tensors, save_tensors
 from embedkit.errors import CheckpointError
+from embedkit.models import missing_model
 from embedkit.storage.files import new_folder
 
 KEPT = (".json", ".txt", ".md", ".model", ".safetensors")
@@ -55,7 +56,7 @@ def convert_folder(
     """
     source = Path(source)
     if not source.is_dir():
-        raise CheckpointError(f"{source}: there is no such model folder; check the path")
+        raise CheckpointError(missing_model(str(source)))
     files = [path for path in sorted(source.rglob("*")) if path.relative_to(source).parts[0] != RUN_FOLDER]
     pickled = [path for path in files if path.match(PICKLED) and not path.with_name(WEIGHTS).exists()]
     cast = [] if dtype is None else [path for path in files if path.suffix == ".safetensors"]

@@ -18,7 +18,7 @@ from embedkit.checkpoint.st_modules import SentenceModules, layer_folder, read_m
 from embedkit.checkpoint.static import is_static, read_static
 from embedkit.errors import CheckpointError
 from embedkit.model.config import EncoderConfig, SentenceConfig
-from embedkit.models import find_model, model_name
+from embedkit.models import find_model, missing_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -71,7 +71,7 @@ def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) 
     """
     path = find_model(folder)
     if not path.is_dir():
-        raise CheckpointError(_missing_folder(str(folder)))
+        raise CheckpointError(missing_model(str(folder)))
     if is_static(path):
         return _static_folder(path, max_seq_length)
     modules = read_modules(path)
@@ -202,15 +202,6 @@ def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
             f"{path}: this is a language model ({names[0]}), of which nothing says how to make a vector. "
             "Take a sentence-transformers folder, which has a modules.json"
         )
-
-
-def _missing_folder(name: str) -> str:
-    if "/" in name.strip("/") and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return (
-            f"{name}: there is no such folder. If it is a name on the Hugging Face hub, fetch it once with: "
-            f"embedkit model download {name}"
-        )
-    return f"{name}: there is no such model folder; check the path"
 
 
 def weight_files(folder: Path, *, model: Path | None = None) -> list[Path]:

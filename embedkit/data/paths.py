@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,13 +47,35 @@ def expand(inputs: Sequence[str], *, explicit_format: Format | None = None) -> E
     if not inputs:
         raise RecordError("no input was given; name files, folders or globs, or '-' to read standard input")
     expanded = Expanded()
-    seen: set[Path] = set()
-    for name in inputs:
-        for path in _expand_one(name, explicit_format, expanded):
-            if path not in seen:
-                seen.add(path)
-                expanded.paths.append(path)
+    found = dict.fromkeys(path for name in inputs for path in _expand_one(name, explicit_format, expanded))
+    expanded.paths = _one_name_each(list(found), expanded.named)
+    again = len(found) - len(expanded.paths)
+    if again:
+        expanded.left_out.counts["files read under another name"] += again
     return expanded
+
+
+def _one_name_each(paths: Sequence[Path], named: Container[Path]) -> list[Path]:
+    """Keep one path of each file, its own rather than a link to it; a link that was named itself stays."""
+    parents: dict[Path, Path] = {}
+
+    def real(path: Path) -> Path:
+        if path.parent not in parents:
+            parents[path.parent] = path.parent.resolve()
+        return parents[path.parent] / path.name
+
+    links = {path: path.resolve() for path in paths if path.is_symlink()}
+    own = {real(path) for path in paths if path not in links} if links else set()
+    kept: list[Path] = []
+    taken: set[Path] = set()
+    for path in paths:
+        target = links.get(path) or real(path)
+        is_link = path in links
+        again = target in taken or (is_link and target in own)
+        if not again or (is_link and path in named):
+            taken.add(target)
+            kept.append(path)
+    return kept
 
 
 def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -> list[Path]:
@@ -72,13 +94,7 @@ def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -
         found, left_out = walk(path)
         expanded.left_out.add(left_out)
         if not found and not left_out.unreadable:
-            what = left_out.described()
-            raise RecordError(
-                f"{name}: the folder holds no file with a known ending; known are {known_endings()}. "
-                + (f"Left out: {what}. " if what else "")
-                + "Name the files themselves",
-                ", and say what they are with --format",
-            )
+            raise _nothing_in(name, left_out.described())
     elif is_there:
         found = [path]
         expanded.named.add(path)
@@ -88,10 +104,21 @@ def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -
         if not found:
             raise RecordError(f"{name}: the pattern matches no file; look with: ls {name}")
     else:
-        raise RecordError(f"{name}: there is no such file or folder; {_near_miss(path)}")
+        as_text = ". To read a text itself, pipe it in and name it '-'" if " " in name else ""
+        raise RecordError(f"{name}: there is no such file or folder; {_near_miss(path)}{as_text}")
     for file in found:
         _check_file(file, explicit_format)
     return found
+
+
+def _nothing_in(name: str, left_out: str) -> RecordError:
+    if not left_out:
+        return RecordError(f"{name}: the folder holds no file. Name one that does")
+    return RecordError(
+        f"{name}: the folder holds no file with a known ending; known are {known_endings()}. Left out: {left_out}. "
+        "Name the files themselves",
+        ", and say what they are with --format",
+    )
 
 
 def _near_miss(path: Path) -> str:

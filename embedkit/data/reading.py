@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -188,7 +189,7 @@ def _from_rows(
             raise _missing(row, where, options.id_field, "--id-field")
         title_field = _pick(row, options.title_field, TITLE_FIELDS)
         doc_id = where if id_field is None else _as_id(row[id_field], where, id_field)
-        title = "" if title_field is None else _as_text(row[title_field], where, title_field, none="")
+        title = "" if title_field is None else _as_text(row[title_field], where, title_field)
         known = (text_field, id_field, title_field)
         metadata = {key: value for key, value in row.items() if key not in known}
         yield Document(doc_id, _as_text(row[text_field], where, text_field), title, metadata, source, number)
@@ -213,14 +214,23 @@ def _missing(row: Mapping[str, Any], where: str, wanted: str, option: str, hint:
     )
 
 
-def _pick(row: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> str | None:
-    candidates = usual if named is None else (named,)
-    return next((name for name in candidates if name in row), None)
+def _pick(row: Mapping[str, Any], named: str | None, usual: tuple[str, ...]) -> str | None:
+    if named is not None:
+        return named if named in row else None
+    return _usual_field(tuple(row), usual)
 
 
-def _as_text(value: Any, where: str, name: str, *, none: str | None = None) -> str:
-    if value is None and none is not None:
-        return none
+@lru_cache(maxsize=64)  # the rows of a file have the same fields
+def _usual_field(fields: tuple[str, ...], usual: tuple[str, ...]) -> str | None:
+    """Return the field that has the first of the usual names, in large or small letters; the exact name first."""
+    small = {field.strip().lower(): field for field in reversed(fields)}
+    return next((name if name in fields else small[name] for name in usual if name in small), None)
+
+
+def _as_text(value: Any, where: str, name: str) -> str:
+    """Return a text; null is none, and counted among the empty ones."""
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise RecordError(
             f"{where}: {name!r} is {_json_kind(value)}; it must be a string. Quote it, or name another key"

@@ -12,6 +12,7 @@ from embedkit.data.formats import format_of
 # Folders that hold other people's files or what programs made.
 PASSED_FOLDERS = ("node_modules", "__pycache__", "venv", "site-packages")
 INDEX_FILE = "index.sqlite"  # a folder with this file is one of our indexes
+INDEX_HOME = ".embedkit"  # where a folder has its default index: ours, and so not worth a word
 # Endings named of the files of other kinds; the rest are "…".
 NAMED_ENDINGS = 8
 
@@ -28,7 +29,7 @@ class LeftOut:
         """Say what was left out, in one line; '' where that is nothing."""
         parts = []
         if self.endings:
-            names = [ending or "none" for ending, _ in self.endings.most_common(NAMED_ENDINGS)]
+            names = [ending or "no ending" for ending, _ in self.endings.most_common(NAMED_ENDINGS)]
             more = " …" if len(self.endings) > NAMED_ENDINGS else ""
             parts.append(
                 f"{_counted(self.endings.total(), 'files of other kinds')} ({' '.join(sorted(names))}{more})"
@@ -90,7 +91,8 @@ def _is_walked(folder: Path, left: LeftOut) -> bool:
     if folder.is_symlink():
         left.counts["links to folders"] += 1
     elif folder.name.startswith("."):
-        left.counts["hidden folders"] += 1
+        if folder.name != INDEX_HOME:
+            left.counts["hidden folders"] += 1
     elif folder.name in PASSED_FOLDERS:
         left.counts[f"folders called {folder.name}"] += 1
     else:

@@ -177,6 +177,7 @@ class Encoder:
 
         Raises:
             TextRefusedError: a text is too long and `on_truncate` is "error".
+            TypeError: a text is no string.
         """
         if prompt is not None and prompt_name is not None:
             raise ValueError("prompt and prompt_name are both given; one of them is put before the texts")
@@ -274,7 +275,7 @@ class Encoder:
             embeddings = np.ascontiguousarray(embeddings[:, : self.dimension])
             embeddings = normalize(embeddings) if self._renormalize else embeddings
         tokens = int(window.batch.lengths.sum())
-        return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, tokens)
+        return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, window.unknown, tokens)
 
     def _forward(self, batch: TokenBatch, skip: int) -> Float32:
         """Run all sequences, longest first, in batches of at most `token_budget` tokens: -> (C, E); one without tokens is zeros."""

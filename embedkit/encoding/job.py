@@ -30,7 +30,7 @@ from embedkit.types import OnTruncate
 class EncodeProgress:
     """How far an encoding job is. Counts run from the job's first start; `seconds` and `session_tokens` from this one's.
 
-    `nonfinite` counts vectors with a value that is not finite; `duplicates`, known at the end only, counts texts
+    `unknown` counts texts that the model's vocabulary has no part of, `nonfinite` vectors with a value that is not finite; `duplicates`, known at the end only, counts texts
     that stood earlier already; the `first_…` name the place of the first such text.
     """
 
@@ -38,6 +38,7 @@ class EncodeProgress:
     tokens: int = 0
     truncated: int = 0
     empty: int = 0
+    unknown: int = 0
     nonfinite: int = 0
     duplicates: int | None = None
     resumed_at: int = 0
@@ -45,6 +46,7 @@ class EncodeProgress:
     session_tokens: int = 0
     first_truncated: str = ""
     first_empty: str = ""
+    first_unknown: str = ""
     done: bool = False
 
     @property
@@ -166,8 +168,10 @@ def count_window(
         session_tokens=progress.session_tokens + window.num_tokens,
         truncated=progress.truncated + int(window.truncated.sum()),
         empty=progress.empty + int(window.empty.sum()),
+        unknown=progress.unknown + int(window.unknown.sum()),
         nonfinite=progress.nonfinite + int((~np.isfinite(window.embeddings).all(axis=1)).sum()),
         first_truncated=first(window.truncated, progress.first_truncated),
         first_empty=first(window.empty, progress.first_empty),
+        first_unknown=first(window.unknown, progress.first_unknown),
         seconds=seconds,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -18,6 +19,7 @@ _COMMON = (
     "number who over know water than call first people may down side been now find any new work part take get place"
 )
 WORDS = _COMMON.split()
+LONG = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,22 @@ def texts_of_length(encoder: Encoder, length: int, count: int, *, seed: int = 0)
 def measure_encoding(
     encoder: Encoder, *, lengths: Sequence[int], batches: Sequence[int], seconds: float = 1.0
 ) -> Iterator[Throughput]:
-    """Measure each length with each batch: one call unmeasured, then calls for `seconds`, three at least."""
+    """Measure each length with each batch: one call unmeasured, then calls for `seconds`, three at least.
+
+    A call that takes longer than `LONG` times that is made once: what its first call sets up is next to nothing then.
+    """
+    enough = LONG * seconds if seconds else math.inf
     for length in lengths:
         texts = texts_of_length(encoder, length, max(batches))
         for batch in batches:
-            taken: list[float] = []
-            encoder.encode(texts[:batch], on_truncate="ok")
-            while len(taken) < 3 or sum(taken) < seconds:
-                started = time.perf_counter()
-                encoder.encode(texts[:batch], on_truncate="ok")
-                taken.append(time.perf_counter() - started)
+            first = _timed(encoder, texts[:batch])
+            taken = [first] if first > enough else []
+            while sum(taken) < seconds or (len(taken) < 3 and sum(taken) <= enough):
+                taken.append(_timed(encoder, texts[:batch]))
             yield Throughput(length, batch, statistics.median(taken), len(taken))
+
+
+def _timed(encoder: Encoder, texts: Sequence[str]) -> float:
+    started = time.perf_counter()
+    encoder.encode(texts, on_truncate="ok")
+    return time.perf_counter() - started

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedkit.errors import RecordError
 from embedkit.tokenization.batch import TokenBatch
-from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.tokenization.tokenizer import Tokenizer, refuse_no_text
 from embedkit.types import Float32, OnTruncate
 
 # Texts sorted by length together. Larger windows have more neighbours of equal length; 4,096 gets nearly all of the
@@ -34,7 +34,7 @@ class TokenizedWindow:
 
     Shapes:
         owners: (C,) the distinct text of each sequence: several where one was cut into chunks
-        truncated, empty: (N,) bool
+        truncated, empty, unknown: (N,) bool
     """
 
     batch: TokenBatch
@@ -42,6 +42,7 @@ class TokenizedWindow:
     rows: NDArray[np.int64]
     truncated: NDArray[np.bool_]
     empty: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -49,23 +50,30 @@ class EncodedWindow:
     """The vectors of some consecutive texts, and what there is to say about them.
 
     `empty` texts hold white space at most, or only signs that the tokenizer drops. Where a model puts no tokens of its own around
-    a text, as static ones do not, their vectors are zeros.
+    a text, as static ones do not, their vectors are zeros. `unknown` texts are made of nothing but what the vocabulary lacks, such as
+    another script: however different, those of as many words get the same vector.
 
     Shapes:
-        embeddings: (N, E) float32; truncated, empty: (N,) bool; num_tokens counts what the model has read
+        embeddings: (N, E) float32; truncated, empty, unknown: (N,) bool; num_tokens counts what the model has read
     """
 
     embeddings: Float32
     truncated: NDArray[np.bool_]
     empty: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
     num_tokens: int
 
 
 def cut_windows(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Yield the texts in windows: as many as one holds, by count and by characters."""
+    """Yield the texts in windows: as many as one holds, by count and by characters.
+
+    Raises:
+        TypeError: one is no string.
+    """
     window: list[str] = []
     chars = 0
-    for text in texts:
+    for number, text in enumerate(texts):
+        refuse_no_text(text, number)
         window.append(text)
         chars += len(text)
         if len(window) == WINDOW_TEXTS or chars >= WINDOW_CHARS:
@@ -112,7 +120,23 @@ def tokenize_window(
         ],
         dtype=np.bool_,
     )
-    return TokenizedWindow(batch, owners, rows, truncated[rows], empty[rows])
+    unknown = _unknown(batch, owners, tokenizer, prompt_tokens)
+    return TokenizedWindow(batch, owners, rows, truncated[rows], empty[rows], unknown[rows])
+
+
+def _unknown(
+    batch: TokenBatch, owners: NDArray[np.int64], tokenizer: Tokenizer, prompt_tokens: int
+) -> NDArray[np.bool_]:
+    """Say of each distinct text whether all of its own tokens are the unknown one: (B,) bool."""
+    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+    if tokenizer.unknown_id is None or not len(firsts):
+        return np.zeros(len(firsts), dtype=np.bool_)
+    before = np.concatenate(([0], np.cumsum(batch.input_ids == tokenizer.unknown_id)))
+    stops = np.cumsum(batch.lengths)
+    of_texts = np.add.reduceat(before[stops] - before[stops - batch.lengths], firsts)
+    own = batch.lengths - tokenizer.single.num_special - prompt_tokens
+    whole: NDArray[np.bool_] = (of_texts > 0) & (of_texts == np.add.reduceat(own, firsts))
+    return whole
 
 
 def _has_tokens(tokenizer: Tokenizer, text: str) -> bool:

@@ -115,9 +115,19 @@ def evaluate_similarity(pairs: Sequence[tuple[str, str, float]], embed: Embed) -
     Raises:
         EvaluationError: fewer than 2 pairs, all scores or cosines equal, or vectors without a direction.
     """
-    cosines = _cosines([(first, second) for first, second, _ in pairs], embed)
     scores = [score for _, _, score in pairs]
+    _refuse_constant(scores, "scores")  # before the texts are encoded, which takes long
+    cosines = _cosines([(first, second) for first, second, _ in pairs], embed)
+    _refuse_constant(cosines.tolist(), "cosines")
     return SimilarityResult(spearman(scores, cosines), pearson(scores, cosines), len(pairs))
+
+
+def _refuse_constant(values: Sequence[float], what: str) -> None:
+    if len(values) > 1 and len(set(values)) == 1:
+        raise EvaluationError(
+            f"all {len(values)} {what} are {values[0]:g}; a correlation needs at least two different ones. "
+            f"Look at what made them"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Each is an ordinary checkpoint folder beside this file. Wherever a model folder 
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from embedkit.errors import CheckpointError
@@ -49,6 +50,23 @@ def find_model(model: str | Path) -> Path:
             f"For the folder write {here.absolute()}, for the other run the command from elsewhere"
         )
     return shipped(name)
+
+
+def missing_model(name: str) -> str:
+    """Say that a model's folder is not there, and where it may come from."""
+    if close := get_close_matches(name, SHIPPED, n=1, cutoff=0.8):
+        return f"{name}: there is no such model folder; did you mean {close[0]!r}?"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return f"{name}: there is no such model folder; check the path"
+    if "/" in name.strip("/"):
+        return (
+            f"{name}: there is no such folder. If it is a name on the Hugging Face hub, fetch it once with: "
+            f"embedkit model download {name}"
+        )
+    return (
+        f"{name}: there is no such model folder; check the path. The model of a name on the Hugging Face hub is "
+        "fetched once, with: embedkit model download OWNER/NAME"
+    )
 
 
 def model_name(folder: Path) -> str:

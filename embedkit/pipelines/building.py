@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from embedkit.data.reading import DocumentReader
 from embedkit.data.scope import scope_of
 from embedkit.data.walking import LeftOut
 from embedkit.errors import IndexMismatchError, RecordError
+from embedkit.pipelines.default_index import make_home, remove_home
 from embedkit.pipelines.models import load_encoder, of_index, or_default
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
@@ -228,6 +230,17 @@ def find_gone(index: Index, source: Source) -> list[int]:
     return find_vanished(index, scope_of(source.reader.inputs))
 
 
+def count_gone(index: Index, source: Source) -> int:
+    """Count the documents of the folders and patterns among the inputs that are no longer in them, and stay without --sync.
+
+    Where something could not be read, what is missing may be there: 0.
+    """
+    if not isinstance(source, Documents) or source.reader.failed:
+        return 0
+    walked = [name for name in source.reader.inputs if Path(name).is_dir() or glob.has_magic(name)]
+    return len(find_vanished(index, scope_of(walked))) if walked else 0
+
+
 def needs_consent(count: int, total: int) -> bool:
     """Say whether deleting so many of all documents is worth a question: more than a tenth of them, and more than a handful."""
     return count > max(HANDFUL, total // 10)
@@ -250,6 +263,7 @@ def building(path: Path, source: Source, options: BuildOptions) -> Iterator[Inde
     finally:
         if empty:
             shutil.rmtree(path, ignore_errors=True)
+            remove_home(path)
 
 
 def open_index(path: Path, source: Source, options: BuildOptions) -> Index:
@@ -260,7 +274,9 @@ def open_index(path: Path, source: Source, options: BuildOptions) -> Index:
         ValueError: passages would be longer than what the model reads.
     """
     if not is_index(path):
-        return Index.create(path, source.settings(options))
+        settings = source.settings(options)
+        make_home(path)
+        return Index.create(path, settings)
     index = Index.open(path, writable=True)
     try:
         _check_settings(index, options)

@@ -72,8 +72,7 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
     slope, bias = _newton(x, y)
     if slope <= 0:
         raise EvaluationError(
-            f"relevant pairs do not score higher than the others (slope {slope:.3g} over {len(y)} pairs); there is nothing to "
-            "calibrate. Check labels and model"
+            f"among {len(y)} pairs, those that are relevant do not score higher than the others. Give more pairs, or check labels and model"
         )
     fitted = _sigmoid(slope * x + bias)
     return Calibration(

@@ -26,7 +26,8 @@ from embedkit.retrieval.reranking import blend, checked, score_within
 from embedkit.types import Float32
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
-CANDIDATE_KEYS = ("candidates", "hits")
+# The names that people, search engines and the services that rerank give the texts of a query.
+CANDIDATE_KEYS = ("candidates", "hits", "documents", "texts", "passages")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Answer:
 def read_requests(stream: BinaryIO, source: str) -> Iterator[Request]:
     """Read lines such as {"query": "…", "candidates": [{"id": "…", "text": "…", "score": 0.7}, …]}.
 
-    A candidate may have a `title` and any other keys, or be a text alone; no candidates are a request too. Lines of hits, each
+    A candidate may have a `title` and any other keys, or be a text alone; no candidates are a request too. The list may also be
+    called "hits", "documents", "texts" or "passages". Lines of hits, each
     with its `query`, as `embedkit search --queries` prints them, make a request of those that follow one another.
 
     Raises:
@@ -171,7 +173,7 @@ def _request(row: Any, where: str) -> Request:  # Any: whatever JSON holds
     key = next((key for key in CANDIDATE_KEYS if isinstance(row, dict) and key in row), None)
     if not isinstance(query, str) or key is None or not isinstance(row[key], list):
         raise RecordError(
-            f"{where}: wanted a string 'query' and a list 'candidates' (or 'hits'); keys here: {keys}. "
+            f"{where}: wanted a string 'query' and a list {' or '.join(map(repr, CANDIDATE_KEYS))}; keys here: {keys}. "
             'Write {"query": "…", "candidates": [{"id": "…", "text": "…"}]}'
         )
     candidates = [{"text": given} if isinstance(given, str) else given for given in row[key]]

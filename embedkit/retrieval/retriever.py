@@ -70,11 +70,14 @@ class Retriever:
         self.index, self.embed, self.reranker = index, embed, reranker
 
     def search(self, queries: Sequence[str], options: SearchOptions | None = None) -> list[list[Hit]]:
-        """Return up to k hits for each query, best first, ties by id and passage.
+        """Return up to k hits for each query, best first, ties by id and passage; none for one that is blank.
 
         Raises:
             ValueError: a dense search without `embed`.
+            TypeError: `queries` is one string.
         """
+        if isinstance(queries, str):
+            raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
         options = options if options is not None else SearchOptions()
         if not queries:
             return []
@@ -153,7 +156,9 @@ class Retriever:
     def _embed(self, queries: Sequence[str], mode: Mode) -> Embeddings:
         if self.embed is None:
             raise ValueError(f"a search in mode {mode!r} needs `embed`")
-        return self.embed(queries)
+        vectors = self.embed(queries)
+        blank = [not query.strip() for query in queries]
+        return np.where(np.array(blank)[:, None], np.float32(0), vectors) if any(blank) else vectors
 
 
 def search_directed(

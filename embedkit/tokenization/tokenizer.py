@@ -203,10 +203,18 @@ class Tokenizer:
         return Template(tuple(ids[:start]), tuple(ids[middle:second]), tuple(ids[end:]), kinds)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's ids without special tokens and without cutting."""
-        return [
-            encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
+        """Return each text's ids without special tokens and without cutting.
+
+        Raises:
+            TypeError: one is no string.
+        """
+        try:
+            found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            for number, text in enumerate(texts):
+                refuse_no_text(text, number)
+            raise
+        return [encoding.ids for encoding in found]
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
         """Turn B texts into token ids with special tokens, each cut to `max_length`."""
@@ -314,11 +322,29 @@ class Tokenizer:
         return [number for number in ids if number != unknown]
 
     @cached_property
+    def unknown_id(self) -> int | None:
+        """The number of the token that stands for what the vocabulary lacks; None where there is none."""
+        token = self.special_tokens.get("unk")
+        return None if token is None else self.backend.token_to_id(token)
+
+    @cached_property
     def _unknown(self) -> int | None:
         """The number of what the vocabulary itself calls unknown."""
         model = json.loads(self.backend.to_str())["model"]
         token = model.get("unk_token")
         return model.get("unk_id") if token is None else self.backend.token_to_id(token)
+
+
+def refuse_no_text(text: object, number: int) -> None:
+    """Refuse what is no string: None and NaN come from tables with gaps.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(text, str):
+        raise TypeError(
+            f"text {number} is {text!r:.60}, of type {type(text).__name__}; each must be a string"
+        )
 
 
 def _side(side: object, where: Path) -> Side:

@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from embedkit.data.records import Document, headed_text
-from embedkit.errors import TrainingError
+from embedkit.errors import EmbedkitError, TrainingError
 from embedkit.native.threads import interruptibly
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -65,6 +65,8 @@ def train_tokenizer(
     split = _Split(texts)
     try:
         interruptibly(lambda: backend.train_from_iterator(split, trainer))
+    except EmbedkitError:  # of a text that cannot be read
+        raise
     except Exception as exc:  # the library raises bare Exception, for example where Unigram finds no seed
         raise TrainingError(f"the tokenizer cannot be trained on {split.trained:,} texts: {exc}") from exc
     if not split.trained:

@@ -60,6 +60,7 @@ class BuildReport:
     unchanged: int = 0
     deleted: int = 0
     empty: int = 0
+    first_empty: str = ""  # where the first of these is
     passages: int = 0  # embedded and committed in this run
     embedded: int = 0  # passages embedded so far, of which the last batch may not be committed
     fraction: float | None = None  # of the input's bytes read, where it is known
@@ -78,6 +79,11 @@ class _Batch:
     passages: list[tuple[Document, Passage]] = field(default_factory=list)
     futures: list[Future[tuple[FloatArray, NDArray[np.bool_]]]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    first_empty: str = ""
+
+    def count_empty(self, document: Document) -> None:
+        self.counts["empty"] += 1
+        self.first_empty = self.first_empty or document.where
 
     def leave_out(self, kept: NDArray[np.bool_]) -> None:
         """Take away the passages whose vectors are not kept; a document that has no others is an empty one."""
@@ -90,7 +96,8 @@ class _Batch:
             if not all(own):
                 left = list(compress(addition.passages, own))
                 self.additions[number] = replace(addition, passages=left)
-                self.counts["empty"] += not left
+                if not left:
+                    self.count_empty(addition.document)
 
 
 def build(
@@ -153,7 +160,7 @@ class _Build:
         self.index.settle()
         yield self._now(finished=True, fraction=1.0)
 
-    def _now(self, **changes: float | None) -> BuildReport:
+    def _now(self, **changes: float | str | None) -> BuildReport:
         changes = {"fraction": self.fraction(), "seconds": perf_counter() - self.started, **changes}
         self.report = replace(self.report, **changes)  # type: ignore[arg-type]  # the names are the report's own
         return self.report
@@ -217,7 +224,7 @@ class _Build:
         passages: Sequence[Passage] = WHOLE
         if not any(part and not part.isspace() for part in (document.title, document.text)):
             passages = ()
-            batch.counts["empty"] += 1
+            batch.count_empty(document)
         elif self.split is not None:
             spans = self.split(document.title, document.text)
             if len(spans) > 1:  # one passage is the whole text, white space around it and all
@@ -240,7 +247,9 @@ class _Build:
             self.index.need_writer().commit(change, *vectors)
             self.index.settle()
         counts = {name: getattr(self.report, name) + count for name, count in batch.counts.items()}
-        yield self._now(**counts, passages=self.report.passages + sum(map(len, vectors)))
+        first_empty = self.report.first_empty or batch.first_empty
+        passages = self.report.passages + sum(map(len, vectors))
+        yield self._now(**counts, passages=passages, first_empty=first_empty)
 
 
 def find_vanished(index: Index, within: Callable[[str], bool]) -> list[int]:

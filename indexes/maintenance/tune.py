@@ -68,7 +68,7 @@ def tune(
     if index.ann is None:
         raise IndexFileError(
             f"{index.path}: the index is searched exactly, so there is nothing to tune. "
-            "Build a structure with: embedkit index build --kind hnsw"
+            f"Build a structure with: embedkit index build INPUT --index {index.path} --kind hnsw"
         )
     if index.snapshot.num_rows <= k:
         raise IndexFileError(

@@ -45,10 +45,10 @@ def test_a_file_becomes_vectors_with_ids_and_a_summary(
     assert summary.startswith("5 texts, 44 tokens in ")
     assert summary.endswith(f"-> {output} (5 × 32), model {tiny_model}")
     assert notes == [
-        f"warning: 1 texts were cut to the 32 tokens that the model reads; the first is {corpus}:3. "
+        f"warning: 1 text cut to the 32 tokens that the model reads; the first is {corpus}:3. "
         "Average all pieces with --on-truncate chunk",
-        f"warning: 1 texts are empty or have no tokens for this model; the first is {corpus}:2",
-        "note: 1 texts stood earlier already",
+        f"warning: 1 text empty or without tokens for this model; the first is {corpus}:2",
+        "note: 1 text stood earlier already",
     ]
 
 
@@ -77,6 +77,7 @@ def test_the_summary_as_json_counts_everything(corpus: Path, tiny_model: Path, t
         "tokens": 44,
         "truncated": 1,
         "empty": 1,
+        "unknown": 0,
         "duplicates": 1,
         "nonfinite": 0,
         "resumed_at": 0,

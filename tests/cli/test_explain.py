@@ -62,3 +62,18 @@ def test_the_terminal_shows_words_matches_and_layers(
     assert "nearest in the document" in shown
     lines = [line.split() for line in shown.splitlines()]
     assert [line[0] for line in lines if line[:1] in (["1"], ["2"])] == ["1", "2"]
+
+
+def test_a_file_is_explained_by_what_it_holds(tiny_model: Path, tmp_path: Path) -> None:
+    """Its path was taken for the text."""
+    note = tmp_path / "note.md"
+    note.write_text("# Dogs\n\nthe dog runs\n", encoding="utf-8")
+    found = json.loads(explain("a dog", note, "-m", tiny_model, "--device", "cpu").stdout)
+    same = json.loads(
+        explain("a dog", "Dogs # Dogs\n\nthe dog runs", "-m", tiny_model, "--device", "cpu").stdout
+    )
+    assert found["score"] == pytest.approx(same["score"])
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a"}\n{"text": "b"}\n', encoding="utf-8")
+    several = explain("a dog", rows, "-m", tiny_model)
+    assert "rows.jsonl: this file holds several documents; explain takes one." in str(several.exception)

@@ -93,6 +93,6 @@ def test_wrong_usage_is_told(pairs: Path, tmp_path: Path) -> None:
     texts = write_rows(tmp_path / "texts.jsonl", rows_of("texts"))
     wrong = runner.invoke(app, ["mine", str(texts), *output, "--by", "text"])
     assert isinstance(wrong.exception, RecordError)
-    assert "they make texts rows; mining needs first + second + negatives or first + second" in str(
+    assert "they make texts rows; mining needs first + second or first + second + negatives" in str(
         wrong.exception
     )

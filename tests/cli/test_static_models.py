@@ -42,7 +42,7 @@ def test_encode_writes_zeros_and_counts_them_or_stops_where_it_is_told_to(
     assert json.loads(out)["empty"] == 2
     assert np.load(tmp_path / "v.npy").any(axis=1).tolist() == [True, False, True, False, True]
     _, notes = run("encode", corpus, "-m", model, "-o", tmp_path / "w.npy")
-    assert f"warning: 2 texts are empty or have no tokens for this model; the first is {corpus}:2" in notes
+    assert f"warning: 2 texts empty or without tokens for this model; the first is {corpus}:2" in notes
     alone = tmp_path / "alone.jsonl"
     alone.write_text(
         json.dumps({"text": "dog"}) + "\n" + json.dumps({"text": BLANK}) + "\n", encoding="utf-8"
@@ -60,10 +60,10 @@ def test_index_build_counts_them_and_a_search_for_one_finds_nothing(
     assert (report["added"], report["empty"], report["vectors"]) == (5, 2, 3)
     out, _ = run("search", index, "dog", "--json")
     assert json.loads(out.splitlines()[0])["id"] == "d0"
-    for query in ("", BLANK):
+    for query, why in (("", "is empty"), (BLANK, "has no tokens for this model")):
         out, notes = run("search", index, query, "--json", "--mode", "dense")
         assert out == ""
-        assert "no hits: the query has no tokens for this model" in notes
+        assert f"no hits: the query {why}" in notes
         assert run("search", index, query, "--json")[0] == ""
     queries = tmp_path / "q.jsonl"
     rows = [{"_id": str(number), "text": text} for number, text in enumerate([BLANK, "cat"])]
@@ -77,7 +77,7 @@ def test_pairs_leave_them_out(model: Path, corpus: Path) -> None:
     found = [json.loads(line) for line in out.splitlines()]
     assert len(found) == 3
     assert {pair[side]["id"] for pair in found for side in ("first", "second")} == {"d0", "d2", "d4"}
-    assert "2 texts without tokens are left out" in notes
+    assert "left out: 2 texts without tokens that the model knows" in notes
 
 
 def test_evaluation_goes_on(model: Path, tmp_path: Path) -> None:

@@ -140,6 +140,24 @@ def test_ids_titles_and_metadata_come_from_the_usual_keys_or_the_named_ones(tmp_
     assert document.metadata == {"_id": "q1"}
 
 
+def test_the_usual_keys_count_in_large_letters_too_but_the_exact_ones_come_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "ID;Title;Text\n7;T;x\n")
+    (document,) = read_documents([str(path)])
+    assert (document.doc_id, document.title, document.text, document.metadata) == ("7", "T", "x", {})
+    path = write(tmp_path / "a.jsonl", '{"Text": "no", "text": "yes", "Body": "b"}\n')
+    (document,) = read_documents([str(path)])
+    assert (document.text, document.metadata) == ("yes", {"Text": "no", "Body": "b"})
+
+
+def test_a_text_that_is_null_is_an_empty_one(tmp_path: Path) -> None:
+    """As pandas writes a gap; what reads it counts the empty texts."""
+    path = write(tmp_path / "a.jsonl", '{"text": null, "title": null}\n{"text": "x"}\n')
+    assert [(document.text, document.title) for document in read_documents([str(path)])] == [
+        ("", ""),
+        ("x", ""),
+    ]
+
+
 def test_a_record_without_an_id_is_named_by_its_place(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "x"}\n\n{"text": "y", "title": null}\n')
     assert [d.doc_id for d in read_documents([str(path)])] == [f"{path}:1", f"{path}:3"]
@@ -191,7 +209,6 @@ def test_csv_gives_back_what_the_csv_module_wrote(rows: list[tuple[str, str]]) -
             '{"words": "x", "n": 1}\n',
             r":1: missing key 'text'; keys here: words, n\. .*--text-field NAME",
         ),
-        ("a.jsonl", '{"text": null}\n', r":1: 'text' is null; it must be a string"),
         ("a.jsonl", '{"text": "x", "id": 1.5}\n', r":1: 'id' is a number; an id must be a string or a whole"),
         ("a.jsonl", '{"text": "x", "id": true}\n', r":1: 'id' is a boolean"),
         (
@@ -278,10 +295,15 @@ def test_inputs_that_lead_nowhere_say_what_to_type(tmp_path: Path) -> None:
     assert "there is no such file or folder; did you mean" in refusal(tmp_path / "corpus.json")
     assert "/corpus.jsonl'?" in refusal(tmp_path / "corpus.json")
     assert "check the path" in refusal(tmp_path / "elsewhere" / "x.txt")
+    assert refusal("hello world").endswith(". To read a text itself, pipe it in and name it '-'")
     assert "the ending '.png' is not known; known are .txt .jsonl" in refusal(tmp_path / "picture.png")
     assert "the ending '.png' is not known" in refusal(tmp_path / "pic*")
     assert "the pattern matches no file; look with: ls" in refusal(tmp_path / "*.csv")
-    assert "the folder holds no file with a known ending" in refusal(tmp_path / "empty")
+    assert "the folder holds no file. Name one that does" in refusal(tmp_path / "empty")
+    (tmp_path / "pictures").mkdir()
+    write(tmp_path / "pictures" / "a.png", "")
+    assert "the folder holds no file with a known ending; known are" in refusal(tmp_path / "pictures")
+    assert "Left out: 1 file of another kind (.png). Name the files" in refusal(tmp_path / "pictures")
     assert "cannot be looked up (File name too long)" in refusal("a text where a file was wanted " * 20)
     assert "holds a line end, a tab or bytes" in refusal(write(tmp_path / "a\nb.txt", "x"))
     with pytest.raises(RecordError, match="no input was given; name files, folders or globs, or '-'"):

@@ -43,6 +43,32 @@ def test_what_is_left_out_is_counted_by_ending_and_reason(tmp_path: Path) -> Non
     assert "1 folder called node_modules" in left.described()
 
 
+def test_a_file_is_read_once_whatever_names_it_has(tmp_path: Path) -> None:
+    """Two names of one file were one id twice, and ended the build of its folder."""
+    make(tmp_path, "notes/b.md", "notes/sub/c.md", "more/d.md")
+    (tmp_path / "notes" / "a.md").symlink_to("b.md")  # by name it comes before what it leads to
+    (tmp_path / "notes" / "d.md").symlink_to(tmp_path / "more" / "d.md")
+    (tmp_path / "same").symlink_to(tmp_path / "notes")
+
+    def read(*inputs: Path) -> tuple[list[str], int]:
+        reader = DocumentReader([str(each) for each in inputs])
+        names = [document.shown.removeprefix(f"{tmp_path}/") for document in reader]
+        return names, reader.left_out.counts["files read under another name"]
+
+    notes = tmp_path / "notes"
+    assert read(notes) == (["notes/b.md", "notes/d.md", "notes/sub/c.md"], 1)
+    assert read(notes, tmp_path / "more") == (["notes/b.md", "notes/sub/c.md", "more/d.md"], 2)
+    assert read(notes, tmp_path / "same")[0] == ["notes/b.md", "notes/d.md", "notes/sub/c.md"]
+    # What is named itself is read, and a row of vectors is for each name.
+    assert read(notes / "b.md", notes / "a.md") == (["notes/b.md", "notes/a.md"], 0)
+
+
+def test_where_the_default_index_lies_is_not_worth_a_word(tmp_path: Path) -> None:
+    make(tmp_path, "a.md", ".embedkit/index/index.sqlite", "b")
+    _, left = walk(tmp_path)
+    assert left.described() == "1 file of another kind (no ending)"
+
+
 def test_a_bad_file_of_a_folder_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     make(tmp_path, "a.md", "c.md")
     (tmp_path / "b.md").write_bytes(b"caf\xe9")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from embedkit.encoding.embedder import Embedder
+from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.windows import (
     WINDOW_CHARS,
     WINDOW_TEXTS,
@@ -30,3 +36,39 @@ def test_chunks_count_by_their_tokens() -> None:
     assert window.rows.tolist() == [0, 1, 0]
     vectors = average_chunks(np.array([[5], [1], [8]], np.float32), window)
     assert vectors.tolist() == [[5], [4]]
+
+
+def test_texts_of_nothing_that_the_vocabulary_has_are_told() -> None:
+    """Each of their words is the one unknown token, so that all of as many words have the same vector."""
+    tokenizer = tiny_tokenizer(max_length=4)
+    texts = ["dog", "собака кот", "dog кот", "", "🎉", "собака кот"]
+    for prompt, tokens in (("", 0), ("the ", 1)):
+        for on_truncate in ("warn", "chunk"):
+            window = tokenize_window(
+                texts,
+                tokenizer,
+                prompt=prompt,
+                prompt_tokens=tokens,
+                on_truncate=on_truncate,
+            )
+            assert window.unknown.tolist() == [False, True, False, False, True, True]
+            assert window.empty.tolist() == [False, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("wrong", [None, math.nan, 5, b"dog", ["dog"]])
+def test_what_is_no_text_is_refused_with_its_number(wrong: object, tiny_model: Path) -> None:
+    """Gaps of tables are None or NaN, which have no length and no tokens."""
+    message = rf"text 1 is .*, of type {type(wrong).__name__}; each must be a string"
+    with pytest.raises(TypeError, match=message):
+        Encoder.load(tiny_model).encode(["dog", wrong])  # type: ignore[list-item] # that is the point
+    with pytest.raises(TypeError, match=message):
+        tiny_tokenizer().ids(["dog", wrong])  # type: ignore[list-item] # as above
+
+
+def test_queries_without_a_direction_become_zeros_and_documents_do_not(tiny_model: Path) -> None:
+    encoder = Encoder.load(tiny_model)
+    texts = ["dog", "собака", " ", "кот"]
+    for role, kept in (("query", [True, False, False, False]), ("document", [True, True, True, True])):
+        embedder = Embedder(encoder, role)  # type: ignore[arg-type] # of a loop
+        assert embedder(texts).any(axis=1).tolist() == kept
+        assert (embedder.unknown, embedder.empty) == (2, 1)

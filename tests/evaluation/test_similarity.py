@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -87,8 +88,18 @@ def test_a_text_without_tokens_has_the_cosine_0_to_every_other() -> None:
     assert (found.accuracy, found.num_ties) == (1.0, 0)
 
 
+def test_scores_that_are_all_alike_are_refused_before_anything_is_encoded() -> None:
+    def embed(texts: Sequence[str]) -> NoReturn:
+        raise AssertionError
+
+    with pytest.raises(
+        EvaluationError, match=r"all 3 scores are 1; a correlation needs at least two different ones"
+    ):
+        evaluate_similarity([("a", "b", 1.0), ("c", "d", 1.0), ("e", "f", 1.0)], embed)
+
+
 def test_a_model_that_gives_every_text_one_vector_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match=r"all 2 numbers of the second row are 1"):
+    with pytest.raises(EvaluationError, match=r"all 2 cosines are 1"):
         evaluate_similarity(
             [("a", "b", 1.0), ("c", "d", 2.0)], lambda texts: np.eye(4, dtype=np.float32)[[0] * 4]
         )

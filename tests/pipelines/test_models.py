@@ -166,7 +166,7 @@ def test_without_a_name_the_shipped_reranker_reranks(
     assert (found.exit_code, found.stderr) == (0, f"model {tiny_model}, reranked by {RERANKER}\n")
     line = json.dumps({"query": "a horse", "candidates": TEXTS}) + "\n"
     alone = run("rerank", stdin=line)
-    assert alone.stderr == f"1 queries, 3 candidates scored, model {RERANKER}\n"
+    assert alone.stderr == f"1 query, 3 candidates scored, model {RERANKER}\n"
     scores = [candidate["rerank_score"] for candidate in json.loads(alone.stdout)["candidates"]]
     assert scores == sorted(scores, reverse=True)
     judged = write_judged_set(tmp_path / "mini")

@@ -76,9 +76,7 @@ def test_labels_that_do_not_do_are_refused() -> None:
         EvaluationError, match="the scores of 4 pairs tell relevant from irrelevant without a mistake"
     ):
         fit_calibration([1, 2, 3, 4], [0, 0, 1, 1])
-    with pytest.raises(
-        EvaluationError, match=r"do not score higher than the others \(slope -.* over 4 pairs\)"
-    ):
+    with pytest.raises(EvaluationError, match=r"among 4 pairs, those that are relevant do not score higher"):
         fit_calibration([1, 2, 3, 4], [1, 0, 1, 0])
     with pytest.raises(ValueError, match=r"logits have shape \(2,\), labels \(3,\)"):
         fit_calibration([1, 2], [0, 1, 1])

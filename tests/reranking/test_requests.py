@@ -62,6 +62,14 @@ def test_plain_texts_titles_and_hits_are_read() -> None:
     assert reply.row() == {"query": "q", "hits": [{"title": "T", "text": "x", "rerank_score": 3.0}]}
 
 
+@pytest.mark.parametrize("key", ["candidates", "hits", "documents", "texts", "passages"])
+def test_the_texts_go_by_any_of_their_usual_names(key: str) -> None:
+    """As services that rerank take them: strings, or objects with a text."""
+    line = json.dumps({"query": "q", key: ["a", {"text": "b", "title": "T"}]})
+    (request,) = read_requests(io.BytesIO(line.encode()), "x")
+    assert (request.query, list(request.texts), request.key) == ("q", ["a", "T b"], key)
+
+
 def test_hits_of_a_search_become_a_request_per_query() -> None:
     def hit(query_id: str, query: str, doc_id: str, text: str) -> dict[str, object]:
         return {"query_id": query_id, "query": query, "rank": 1, "id": doc_id, "score": 0.5, "text": text}

@@ -234,3 +234,24 @@ def test_a_reranker_with_too_few_scores_is_a_mistake() -> None:
 
     with pytest.raises(ValueError, match=r"scores of shape \(1,\) for 3 texts"):
         Retriever(ListedIndex(DENSE, TEXT), embed=embed, reranker=Short()).search(["q"])
+
+
+def test_a_blank_query_has_no_direction() -> None:
+    """An encoder makes a vector of it all the same, which would be near some document or other."""
+    asked = []
+
+    class Noting(ListedIndex):
+        def search(self, queries: Embeddings, **how: object) -> list[list[Hit]]:
+            asked.append([bool(vector.any()) for vector in queries])
+            return [self.dense for _ in queries]
+
+    retriever = Retriever(Noting([Hit("a", 0.9)], []), embed=lambda some: np.ones((len(some), 2), np.float32))
+    found = retriever.search(["", "dog", " \n"], SearchOptions(mode="dense"))
+    assert [[hit.doc_id for hit in hits] for hits in found] == [[], ["a"], []]
+    assert asked == [[True]]
+
+
+def test_a_string_in_place_of_queries_is_refused_not_taken_letter_by_letter() -> None:
+    retriever = Retriever(ListedIndex([], []))
+    with pytest.raises(TypeError, match=r"queries is the string 'dog'; it must be a sequence of strings"):
+        retriever.search("dog", SearchOptions(mode="text"))

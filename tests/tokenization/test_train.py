@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from embedkit.data.records import Document
-from embedkit.errors import TrainingError
+from embedkit.errors import RecordError, TrainingError
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.tokenization.train import Algorithm, smallest_vocabulary, texts_of, train_tokenizer
 
@@ -113,3 +114,12 @@ def test_no_text_and_too_small_a_vocabulary_are_refused() -> None:
 def test_a_title_is_text_too() -> None:
     documents = [Document("1", "text", "title"), Document("2", "text")]
     assert list(texts_of(documents)) == ["title\ntext", "text"]
+
+
+def test_a_text_that_cannot_be_read_is_told_as_it_is() -> None:
+    def texts() -> Iterator[str]:
+        yield "the dog runs"
+        raise RecordError("notes.txt:1: byte 0xe9 at column 4 is not UTF-8")
+
+    with pytest.raises(RecordError, match=r"^notes\.txt:1: byte 0xe9"):
+        train_tokenizer(texts(), vocab_size=50)

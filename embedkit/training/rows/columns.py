@@ -98,12 +98,13 @@ def find_columns(present: Sequence[str], given: Mapping[Role, str], where: str) 
         if name:
             named[role] = name
             taken.add(name)
+    known = {name.strip().lower(): name for name in reversed(present)} | {name: name for name in present}
     for role, usual in USUAL_NAMES.items():
         if role in given or (role == "text" and "first" in named and "second" in named):
             continue
         if role == "second" and "first" not in named:
             continue  # `sentence` or `body` alone is a text
-        found = next((name for name in usual if name in present and name not in taken), None)
+        found = next((known[name] for name in usual if name in known and known[name] not in taken), None)
         if found is not None:
             named[role] = found
             taken.add(found)
@@ -126,7 +127,9 @@ def choose_kind(columns: Columns, wanted: Sequence[Kind], where: str, purpose: s
     for kind in possible:
         if kind in wanted:
             return kind
-    needed = " or ".join(" + ".join(NEEDS[kind]) for kind in wanted)
+    needed = " or ".join(
+        " + ".join(NEEDS[kind]) for kind in sorted(wanted, key=lambda kind: len(NEEDS[kind]))
+    )
     fits = "; they make " + ", ".join(f"{kind} rows" for kind in possible) if possible else ""
     headed = plain_suffix(where.rpartition(":")[0]) in (".csv", ".tsv")
     raise RecordError(

@@ -76,7 +76,8 @@ class RowSampler:
         self.plan = lru_cache(maxsize=2)(self._plan)
         if len(rows) < batch_size:
             raise TrainingError(
-                f"{examples.name}: {len(rows):,} rows to train on; a batch takes {batch_size:,}. Lower data.batch_size, or give more rows"
+                f"{examples.name}: {len(rows):,} rows to train on; a batch takes {batch_size:,}. Lower data.batch_size (--batch-size) "
+                f"to {len(rows):,} at most, or give more rows"
             )
         self._per_epoch = len(self.plan(0))
         if not self._per_epoch:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cli.index import _cell
 from cli.main import app
 from tests.tiny import write_tiny_model
 
@@ -59,7 +60,9 @@ def test_the_same_build_again_embeds_nothing_and_a_changed_document_alone(corpus
         "updated": 0,
         "unchanged": 3,
         "deleted": 0,
+        "gone": 0,
         "empty": 0,
+        "unknown": 0,
         "passages": 0,
         "truncated": 0,
         "left_out": {},
@@ -137,7 +140,7 @@ def test_delete_by_id_by_filter_and_from_a_pipe(index: Path) -> None:
     assert deleted == {"deleted": 1, "missing": ["nobody"]}
     assert summary("index", "delete", "--index", index, "--where", "year > 2022")["deleted"] == 1
     assert (
-        "1 documents deleted"
+        "1 document deleted"
         in CliRunner().invoke(app, ["index", "delete", "-i", str(index), "-"], input="dog\n").output
     )
     assert json.loads(invoke("index", "stats", "--index", index))["documents"] == 0
@@ -243,3 +246,51 @@ def test_export_to_parquet_and_to_faiss(tmp_path: Path, index: Path) -> None:
     assert len(rows[0]["vector"]) == 32
     invoke("index", "export", "--index", index, "--output", tmp_path / "plain.faiss")
     assert faiss.read_index(str(tmp_path / "plain.faiss")).ntotal == 3
+
+
+def test_files_that_are_gone_are_counted_until_sync_takes_them_out(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).write_text(f"the {name} runs", encoding="utf-8")
+    (tmp_path / "blank.txt").write_text("\n", encoding="utf-8")
+    built = CliRunner().invoke(app, ["index", ".", "--model", str(tiny_model)])
+    assert (
+        "warning: 1 document without text, which no search can find; the first is blank.txt" in built.stderr
+    )
+    assert (tmp_path / ".embedkit" / ".gitignore").read_text(encoding="utf-8") == "*\n"
+    (tmp_path / "a.txt").unlink()
+    again = CliRunner().invoke(app, ["index", "."])
+    first, second = again.stderr.splitlines()
+    assert first.endswith(f"/.embedkit/index: 3 unchanged; 3 vectors, model {tiny_model}")
+    assert second == "gone from these inputs, but still in the index: 1 document; delete with --sync"
+    assert summary("index", ".")["gone"] == 1
+    assert summary("index", "b.txt")["gone"] == 0  # who names a file says nothing of the others
+    assert (summary("index", ".", "--sync")["deleted"], summary("index", ".")["gone"]) == (1, 0)
+
+
+def test_a_document_is_deleted_by_the_path_that_its_hit_shows(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of a file that is there was taken for that of an index."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("the dog runs", encoding="utf-8")
+    invoke("index", ".", "--model", tiny_model)
+    assert summary("index", "delete", "notes/a.txt") == {"deleted": 1, "missing": []}
+
+
+def test_a_build_of_nothing_leaves_no_folder_behind(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text("{}\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["index", "a.jsonl", "--model", str(tiny_model)])
+    assert "missing key 'text'" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_stats_name_the_model_and_shorten_what_nobody_reads(index: Path, tiny_model: Path) -> None:
+    assert json.loads(invoke("index", "stats", index))["model"] == str(tiny_model)
+    assert _cell({"weights": "a1" * 32, "pooling": "mean"}) == "weights a1a1a1a1a1a1…, pooling mean"

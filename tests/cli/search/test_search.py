@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.data.records import Hit
 from embedkit.errors import EmbedkitError, RecordError
 from embedkit.retrieval.retriever import Retriever
 from tests.cli.index.test_index import ROWS, invoke
@@ -189,3 +191,84 @@ def test_wrong_usage_is_exit_code_2(index: Path, arguments: tuple[str, ...], mes
     result = CliRunner().invoke(app, ["search", str(index), *arguments])
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two notes with its default index, in which we are."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "dog.txt").write_text("the dog runs", encoding="utf-8")
+    (notes / "horse.md").write_text("# Horses\n\n```sh\n# a comment\nwalk\n```\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    invoke("index", ".", "--model", tiny_model)
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", [".", "./", ".embedkit", "notes/..", None])
+def test_a_folder_stands_for_its_default_index(folder: Path, place: str | None) -> None:
+    path = str(folder) if place is None else place
+    assert hits(path, "dog", "-k", 1, "--mode", "text")[0]["id"] == "notes/dog.txt"
+    assert json.loads(invoke("index", "stats", path))["documents"] == 2
+
+
+def test_a_path_that_is_no_index_is_not_taken_for_a_query(folder: Path) -> None:
+    def refusal(*words: str) -> str:
+        result = CliRunner().invoke(app, ["search", *words])
+        assert isinstance(result.exception, EmbedkitError), result.output
+        return str(result.exception)
+
+    default = folder / ".embedkit" / "index"
+    assert refusal("./notes", "dog") == (
+        f"./notes: there is no index here. Leave it out to search {default}, or make one with: "
+        "embedkit index build notes --index notes.index"
+    )
+    assert refusal("notes/dog.txt", "dog") == "notes/dog.txt: this is a file, not an index. Leave it out"
+    assert "Build it with: embedkit index build INPUT --index my.index" in refusal("my.index", "dog")
+
+
+def test_without_an_index_a_query_is_told_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["search", "heating"])
+    assert str(result.exception).startswith("no index: 'heating' is none, and neither this folder nor")
+    assert str(result.exception).endswith("Make one with: embedkit index .")
+
+
+def test_a_query_of_another_script_is_searched_by_its_words_and_said(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """The tokenizer has one token for all it does not know, so that unlike texts have one vector, and the cosine 1."""
+    corpus = tmp_path / "a.txt"
+    corpus.write_text("the dog runs\nสุนัขวิ่งเร็ว\nวันนี้อากาศดีมาก\n", encoding="utf-8")
+    index = tmp_path / "i"
+    built = CliRunner().invoke(
+        app,
+        ["index", "build", str(corpus), "--text-unit", "line", "--index", str(index), "-m", str(tiny_model)],
+    )
+    assert "warning: 2 passages made of nothing that this model knows, as of another script. " in built.stderr
+    found = CliRunner().invoke(app, ["search", str(index), "สุนัข", "--json"])
+    assert [json.loads(line)["text"] for line in found.stdout.splitlines()] == ["สุนัขวิ่งเร็ว"]
+    assert "warning: 1 query made of nothing that this model knows" in found.stderr
+    assert "only their words were searched" in found.stderr
+    assert hits(index, "สุนัข", "--mode", "dense") == []
+
+
+def test_blank_lines_among_queries_find_nothing(index: Path) -> None:
+    assert {hit["query_id"] for hit in hits(index, stdin="\n \nhorse\n")} == {"stdin:3"}
+
+
+def test_a_comment_of_code_is_no_heading(folder: Path) -> None:
+    from cli.search.hits import _folded, _is_markdown
+
+    def shown(text: str, *, markdown: bool) -> list[str]:
+        lines = [Text(line) for line in text.split("\n")]
+        return [line.plain for line in _folded(lines, 80, markdown=markdown)]
+
+    code = "# Horses\n```sh\n# a comment\n```\n## Feeding ##"
+    assert shown(code, markdown=True) == ["Horses", "```sh", "# a comment", "```", "Feeding"]
+    assert shown("# a comment", markdown=False) == ["# a comment"]
+    assert [
+        _is_markdown(Hit("a", 0.5, source=name)) for name in ("/n/a.md", "/n/a.MD.gz", "/n/a.py", "")
+    ] == [*(True, True, False, False)]

@@ -57,7 +57,7 @@ def test_a_student_is_made_and_held_against_its_teacher(
     command = [*arguments(texts, tiny_model, tmp_path / "out"), "--layers", "1", "--evaluate", str(dev)]
     result = runner.invoke(app, [*command, "--json"])
     assert result.exit_code == 0, result.exception
-    assert "80 texts from 1 inputs" in result.stderr
+    assert "80 texts from 1 input" in result.stderr
     assert "student: layers 1 of 2" in result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert lines[0]["steps"] == 4

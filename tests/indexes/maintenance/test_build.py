@@ -48,7 +48,14 @@ def test_a_build_adds_documents_and_reports_what_it_did(tmp_path: Path) -> None:
     with create(tmp_path / "i") as index:
         report = last(index, [*documents(40), Document("blank", "  ", "", {}, "notes.jsonl", 41)])
         assert replace(report, seconds=0.0) == BuildReport(
-            read=41, added=41, empty=1, passages=40, embedded=40, fraction=1.0, finished=True
+            read=41,
+            added=41,
+            empty=1,
+            first_empty="notes.jsonl:41",
+            passages=40,
+            embedded=40,
+            fraction=1.0,
+            finished=True,
         )
         assert len(index) == 40
         hit = index.search(embed(["Title 7 Note 7 of version 1 is about topic 0."]), k=1)[0][0]

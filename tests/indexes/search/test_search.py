@@ -350,3 +350,17 @@ def test_a_sample_of_the_vectors_comes_from_all_that_is_alive(tmp_path: Path) ->
         np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
     with create(tmp_path / "none") as index:
         assert index.snapshot.sample(4).shape == (0, DIMENSION)
+
+
+def test_queries_may_be_lists_and_a_lone_vector_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with create(tmp_path / "i", 20) as index:
+        query = embed(["a"])
+        assert index.search(query.tolist()) == index.search(query)
+        with pytest.raises(
+            IndexMismatchError, match=r"shape \(16,\); this index needs \(Q, 16\): a row a query"
+        ):
+            index.search(query[0])
+        with pytest.raises(
+            TypeError, match=r"queries is the string 'note'; it must be a sequence of strings"
+        ):
+            index.search_text("note")

@@ -218,3 +218,10 @@ def test_a_named_loss_uses_the_columns_that_it_needs_alone(tmp_path: Path) -> No
     path = write_rows(tmp_path / "rows.jsonl", rows_of("scored"))
     found = read_data_set(str(path), {}, LossRecipe(name="info_nce"))
     assert (found.examples.kind, found.loss.name, found.why) == ("pairs", "info_nce", "as asked for")
+
+
+def test_columns_go_by_their_usual_names_in_large_letters_too(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("Question;Answer\nwho runs;the dog\n", encoding="utf-8")
+    examples = read_examples(str(path))
+    assert (examples.kind, examples.described) == ("pairs", "first = 'Question', second = 'Answer'")
