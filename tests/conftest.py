@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -18,10 +19,17 @@ if "EMBEDKIT_CACHE" not in os.environ:  # what tests measure and hash is not kep
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from embedkit.machine import BF16_FLAGS, INT8_FLAGS, cpu_flags
 from embedkit.models import ENCODER, RERANKER
 from tests.tiny import write_tiny_model
+
+# Behind `nohup` and in the background of a shell, Ctrl-C is ignored; commands that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long examples take tells how busy the machine is, not whether they are right.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
