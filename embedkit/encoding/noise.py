@@ -31,9 +31,10 @@ def cosine_noise(encoder: Encoder) -> CosineNoise:
 
 
 def _measure(encoder: Encoder, texts: list[str]) -> CosineNoise:
-    queries = documents = normalize(encoder.encode_queries(texts))
-    if encoder.role_prompt("query") != encoder.role_prompt("document"):
-        documents = normalize(encoder.encode_documents(texts))
+    query, document = encoder.role_prompt("query"), encoder.role_prompt("document")
+    queries = documents = normalize(encoder.encode(texts, prompt=query, on_truncate="ok"))
+    if query != document:
+        documents = normalize(encoder.encode(texts, prompt=document, on_truncate="ok"))
     return CosineNoise.between(queries, documents)
 
 

@@ -83,7 +83,7 @@ def test_a_quiet_command_says_nothing_where_all_is_well(
 def test_warnings_and_errors_are_said_all_the_same(texts: Path, tiny_model: Path, tmp_path: Path) -> None:
     texts.write_text('{"text": "the dog runs"}\n{"text": ""}\n', encoding="utf-8")
     said = invoke("encode", texts, "-m", tiny_model, "-o", tmp_path / "a.npy", "-q").stderr
-    assert said == f"warning: 1 texts are empty or have no tokens for this model; the first is {texts}:2\n"
+    assert said == f"warning: 1 text empty or without tokens for this model; the first is {texts}:2\n"
     result = RUNNER.invoke(app, ["encode", str(tmp_path / "no.txt"), "-m", str(tiny_model), "-q"])
     assert isinstance(result.exception, RecordError)
 

@@ -9,6 +9,7 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.noise import MAX_CHARACTERS, cosine_noise
 from embedkit.inference.sample import SAMPLE_TEXTS
 from embedkit.models import ENCODER, shipped
+from embedkit.types import OnTruncate
 from tests.tiny import write_tiny_model
 
 
@@ -44,9 +45,9 @@ def test_queries_and_documents_have_their_prompts(
     asked: list[str | None] = []
     encode = Encoder.encode
 
-    def watched(self: Encoder, texts: list[str], *, prompt: str | None = None) -> object:
+    def watched(self: Encoder, texts: list[str], *, prompt: str, on_truncate: OnTruncate) -> object:
         asked.append(prompt)
-        return encode(self, texts, prompt=prompt)
+        return encode(self, texts, prompt=prompt, on_truncate=on_truncate)
 
     monkeypatch.setattr(Encoder, "encode", watched)
     plain = cosine_noise(Encoder.load(write_tiny_model(tmp_path / "plain"), interactive=True))

@@ -123,7 +123,7 @@ def test_interactive_means_a_handful_of_texts_of_an_encoder_but_not_of_a_cross_e
 def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A processor on which torch computes bf16 in earnest, whatever this one does, and nothing was measured yet."""
     monkeypatch.setattr(choosing, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
-    monkeypatch.setattr("embedkit.inference.precision.SECONDS", 0.0)
+    monkeypatch.setattr("embedkit.inference.precision_measuring.SECONDS", 0.0)
     monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
 
 

@@ -76,7 +76,7 @@ def test_an_indexs_own_model_comes_before_the_environments(
 ) -> None:
     index = built(tmp_path, texts, "--model", tiny_model)
     monkeypatch.setenv("EMBEDKIT_MODEL", str(write_tiny_model(tmp_path / "other", seed=1)))
-    result = run("search", index, "a dog")
+    result = run("search", index, "a dog", "--all")
     assert result.exit_code == 0, result.exception
     assert result.stderr == f"model {tiny_model}\n"
     again = run("index", "add", texts, "--index", index, "--json")
@@ -99,7 +99,7 @@ def test_a_model_that_moved_is_found_by_its_fingerprint(
     wrong = run("search", index, "a dog")
     assert f"and it was not {tmp_path / 'other'} or {ENCODER}" in str(wrong.exception)
     monkeypatch.setenv("EMBEDKIT_MODEL", str(moved))
-    found = run("search", index, "a dog")
+    found = run("search", index, "a dog", "--all")
     assert (found.exit_code, found.stderr) == (0, f"model {moved}\n")
 
 

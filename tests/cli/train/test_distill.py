@@ -144,7 +144,7 @@ def test_tables_without_a_header_are_read_with_any_separator(tiny_model: Path, t
     command = [*arguments(table, tiny_model, tmp_path / "out"), "--layers", "1", "--dry-run"]
     result = runner.invoke(app, [*command, "--no-header", "--delimiter", "^"])
     assert result.exit_code == 0, result.exception
-    assert "24 texts from 1 inputs" in result.stderr
+    assert "24 texts from 1 input" in result.stderr
 
 
 def test_a_pipe_is_refused_for_a_run_that_can_be_resumed(tiny_model: Path, tmp_path: Path) -> None:
