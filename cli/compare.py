@@ -236,7 +236,7 @@ class _Sides:
     def _search(self, side: str, test: RetrievalSet) -> tuple[Run, str]:
         """Search the set as `evaluate retrieval` does."""
         from embedkit.evaluation.retrieval import STANDARD_METRICS
-        from embedkit.pipelines.collections import Place
+        from embedkit.pipelines.collections import CollectionPlace
         from embedkit.pipelines.measuring import Job
         from embedkit.storage.cache import cache_folder
 
@@ -247,7 +247,7 @@ class _Sides:
             models=[] if is_words else [Path(side.removesuffix(":hybrid"))],
             modes=[mode],
             metrics=STANDARD_METRICS,
-            place=Place(cache_folder(self.judged.cache_dir), device=self.computing.index_device),
+            place=CollectionPlace(cache_folder(self.judged.cache_dir), device=self.computing.index_device),
             command=console.command_words(),
             computing=self.computing,
             ignore_identical_ids=self.ignore_identical_ids,

@@ -28,6 +28,7 @@ COMMANDS = {
     "encode": "Turn texts into sentence vectors.",
     "index": "Build, change, check and measure an index.",
     "search": "Search an index.",
+    "grep": "Search a folder by meaning and by words, with nothing set up.",
     "pairs": "Find the most similar pairs in a collection, near-duplicates, or clusters.",
     "rerank": "Reorder candidates by a model that reads query and text together.",
     "evaluate": "Measure models, pipelines and runs on judged data.",
@@ -50,7 +51,7 @@ Examples:
 PATIENCE_SECONDS = 1.0  # for what was interrupted to say how to go on; files and indexes survive any end
 COMPLETING = "_EMBEDKIT_COMPLETE"  # set by the shell's script where it asks how a line may go on
 # Those whose --rerank may stand without a value.
-WITH_RERANKER = ("search", "mine")
+WITH_RERANKER = ("search", "grep", "mine")
 
 
 class Commands(Group):

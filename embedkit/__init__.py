@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from embedkit.data.places import Mark, Place
     from embedkit.data.reading import DocumentReader, read_documents, read_queries
     from embedkit.data.records import Document, Hit, Query, ReadOptions
     from embedkit.encoding.encoder import Encoder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from indexes import Index
 
 _HOMES = {
+    "embedkit.data.places": ("Mark", "Place"),
     "embedkit.data.reading": ("DocumentReader", "read_documents", "read_queries"),
     "embedkit.data.records": ("Document", "Hit", "Query", "ReadOptions"),
     "embedkit.encoding.encoder": ("Encoder",),
@@ -42,6 +44,8 @@ __all__ = [
     "Encoder",
     "Hit",
     "Index",
+    "Mark",
+    "Place",
     "Query",
     "ReadOptions",
     "Retriever",

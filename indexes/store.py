@@ -187,7 +187,7 @@ class Index:
         additions = [Addition.of(document, cut) for document, cut in zip(documents, cuts, strict=True)]
         old = find_documents(self.database, list(seen))
         fields = frozenset(name for document in documents for name in document.metadata)
-        change = Change(additions, (), [key for key, _, _ in old.values()], fields)
+        change = Change(additions, (), [known.doc_key for known in old.values()], fields)
         writer.commit(change, prepared)
         self.settle()
         return len(documents) - len(old)
@@ -200,7 +200,7 @@ class Index:
         """
         writer = self.need_writer()
         found = find_documents(self.database, doc_ids)
-        keys = {key for key, _, _ in found.values()}
+        keys = {known.doc_key for known in found.values()}
         if where is not None:
             keys.update(filtered_documents(self.database, condition_of(self.database, where)))
         if keys:
@@ -214,7 +214,7 @@ class Index:
             found = find_documents(self.database, [doc_id])
             if doc_id not in found:
                 return None
-            return read_documents(self.database, found[doc_id][0] - 1, 1)[0].document
+            return read_documents(self.database, found[doc_id].doc_key - 1, 1)[0].document
 
     def first_documents(self, count: int) -> list[Document]:
         """Return the documents that came first, up to `count`."""

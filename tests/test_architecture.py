@@ -22,7 +22,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "faiss": ("indexes/",),
     "typer": ("cli/",),
     "rich": ("cli/",),
-    "sqlite3": ("indexes/",),
+    "sqlite3": ("indexes/", "embedkit/pipelines/grep/state"),
     "zstandard": ("embedkit/extras/",),
     "pyarrow": ("embedkit/extras/",),
     "huggingface_hub": ("embedkit/extras/",),

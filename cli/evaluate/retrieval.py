@@ -19,7 +19,7 @@ from .progress import watch
 
 if TYPE_CHECKING:
     from embedkit.data.beir import RetrievalSet
-    from embedkit.pipelines.collections import Place
+    from embedkit.pipelines.collections import CollectionPlace
     from embedkit.pipelines.measuring import Measured
 
 RETRIEVAL_EXAMPLES = """\b
@@ -135,12 +135,12 @@ class Judged:
     ignore_identical_ids: IdenticalIds = None
     cache_dir: CacheDir = None
 
-    def place(self, computing: options.ComputingOptions) -> Place:
+    def place(self, computing: options.ComputingOptions) -> CollectionPlace:
         """Say where the collections are searched."""
-        from embedkit.pipelines.collections import Place
+        from embedkit.pipelines.collections import CollectionPlace
         from embedkit.storage.cache import cache_folder
 
-        return Place(cache_folder(self.cache_dir), self.index, computing.index_device)
+        return CollectionPlace(cache_folder(self.cache_dir), self.index, computing.index_device)
 
 
 @dataclass(frozen=True, kw_only=True)

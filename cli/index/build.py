@@ -17,7 +17,7 @@ from ..shared.plain import plain
 from .source import Adding, Building, KindOption, SomeInputs, TargetRecall, VectorSource, make_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from embedkit.pipelines.building import Source
     from embedkit.pipelines.options import BuildOptions
@@ -40,6 +40,7 @@ def build(
     computing: options.ComputingOptions,
     merge_tokens: options.MergeTokens = None,
     reading: options.ReadingFiles,
+    walking: options.Walking,
     printing: options.Printing,
 ) -> None:
     """Make an index of documents, or bring one up to date.
@@ -53,6 +54,7 @@ def build(
         inputs,
         given,
         reading=reading,
+        walking=walking,
         computing=computing,
         merge_tokens=merge_tokens,
         strict=building.strict,
@@ -74,12 +76,15 @@ def add(
     adding: Adding,
     computing: options.ComputingOptions,
     reading: options.ReadingFiles,
+    walking: options.Walking,
     printing: options.Printing,
 ) -> None:
     """Add documents to an index that is there; those with an id that it has take the place of the old ones."""
     from indexes import Index
 
-    source = make_source(inputs, given, reading=reading, computing=computing, strict=adding.strict)
+    source = make_source(
+        inputs, given, reading=reading, walking=walking, computing=computing, strict=adding.strict
+    )
     with Index.open(existing(index), writable=True) as opened:
         source.check(opened, adding.options())
         _fill(opened, source, adding.options(), printing, yes=adding.yes)
@@ -181,6 +186,7 @@ def _print_summary(report: BuildReport, index: Index, source: Source, *, gone: i
             "passages": report.passages,
             "truncated": embedder.truncated if embedder is not None else 0,
             "left_out": source.left_out.as_dict(),
+            "encodings": dict(source.encodings),
             "failed": source.failed,
             "vectors": len(index),
             "seconds": round(report.seconds, 3),
@@ -203,6 +209,8 @@ def _say_summary(report: BuildReport, index: Index, source: Source, *, gone: int
     console.note(f"{index.path}: {'; '.join(parts)}")
     if left_out := source.left_out.described():
         console.tell(f"left out: {left_out}")
+    if source.encodings:
+        console.note(f"not UTF-8: {', '.join(described_encodings(source.encodings))}")
     for reason in source.failed[:SHOWN_FAILURES]:
         console.tell(f"not read: {reason}")
     if len(source.failed) > SHOWN_FAILURES:
@@ -218,6 +226,12 @@ def _say_summary(report: BuildReport, index: Index, source: Source, *, gone: int
         cut = console.counted(embedder.truncated, "passage")
         console.warn(f"{cut} cut to what the model reads. Cut documents with --chunk-tokens")
     models.say_unknown(embedder.unknown if embedder is not None else 0, "passage")
+
+
+def described_encodings(encodings: Mapping[str, int]) -> list[str]:
+    """Say how many files were read in which encoding, the most first."""
+    ordered = sorted(encodings.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [f"{console.counted(count, 'file')} read as {name}" for name, count in ordered]
 
 
 def _build_structure(index: Index, kind: Kind) -> None:

@@ -149,12 +149,14 @@ def make_source(
     given: VectorSource,
     *,
     reading: options.Reading,
+    walking: options.Walking,
     computing: options.ComputingOptions,
     merge_tokens: float | None = None,
     strict: bool = False,
 ) -> Source:
     """Return where the vectors come from, or end with wrong usage."""
     from embedkit.data.reading import DocumentReader
+    from embedkit.data.walking import WalkOptions
     from embedkit.pipelines.building import Documents, ReadyVectors
 
     if (given.vectors is None) != (given.ids is None):
@@ -162,7 +164,8 @@ def make_source(
     if given.vectors is None or given.ids is None:
         if not inputs:
             raise typer.BadParameter("name an INPUT, or --vectors and --ids")
-        reader = DocumentReader(inputs, reading, tolerant=not strict)
+        walked = WalkOptions(ignore=not walking.no_ignore, hidden=walking.hidden, kinds="any")
+        reader = DocumentReader(inputs, reading, tolerant=not strict, walking=walked)
         console.say_waiting(inputs)
         return Documents(reader, computing, model=given.model, merge_tokens=merge_tokens)
     if inputs:

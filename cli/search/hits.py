@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..shared import console
@@ -42,6 +43,8 @@ def hit_row(hit: Hit, rank: int) -> dict[str, object]:
         "start": hit.start,
         "stop": hit.stop,
         "source": hit.source,
+        "where": hit.where,
+        "place": None if hit.place is None else hit.place.as_dict(),
         "metadata": dict(hit.metadata),
         "scores": dict(hit.scores),
     }
@@ -100,11 +103,12 @@ def answer(
     shown = [each for each in judged if show_all or not each.weak]
     print_hits(query, shown)
     if len(shown) < len(judged):
-        _say_left_out(len(shown), len(judged), how)
+        say_left_out(len(shown), len(judged), how)
     return [each.hit for each in shown]
 
 
-def _say_left_out(shown: int, found: int, how: str) -> None:
+def say_left_out(shown: int, found: int, how: str) -> None:
+    """Say how many of the hits that were found are not shown, being weak, and what shows them."""
     if not shown:
         nearest = "the nearest" if found == 1 else f"the {found} nearest"
         console.note(f"nothing here seems to answer this query; {how} shows {nearest}")
@@ -142,7 +146,19 @@ def _title_line(hit: Hit, rank: int, strength: float) -> str:
 
 
 def _place(hit: Hit) -> str:
-    return plain(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
+    if hit.place is None:
+        return plain(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
+    where = hit.where
+    if hit.source and where.startswith(
+        hit.source
+    ):  # a document with an id of its own, in a file that holds many
+        return plain(f"{hit.doc_id}  {_near(hit.source)}{where.removeprefix(hit.source)}")
+    return plain(where)
+
+
+def _near(path: str) -> str:
+    """Return a path as seen from this folder, where it lies below."""
+    return path.removeprefix(f"{Path.cwd().as_posix()}/")
 
 
 def _score(hit: Hit, rank: int, strength: float | None) -> str:

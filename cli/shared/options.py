@@ -290,6 +290,24 @@ class ReadingFiles(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Walking:
+    """What of a folder is read."""
+
+    PANEL: ClassVar[str] = "Reading files"
+
+    no_ignore: Annotated[
+        bool,
+        typer.Option(
+            "--no-ignore",
+            help="Also read what .gitignore, .ignore and .embedkitignore name, node_modules and build folders.",
+        ),
+    ] = False
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Also read files and folders whose names begin with a dot.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Searching(SearchOptions):
     """How an index is searched."""
 

@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 # What reading a compressed stream that is cut short or damaged raises, depending on where the damage lies.
 DAMAGED = (OSError, EOFError, zlib.error)
 UNREADABLE = (*DAMAGED, UnicodeDecodeError)  # what reading a `text_stream` raises; see `unreadable`
+# Encodings that files are still found in, the more usual ones first.
+_LEGACY = (
+    *(
+        "cp1252",
+        "cp1251",
+        "cp932",
+        "gb18030",
+        "euc_jp",
+        "big5",
+        "cp949",
+        "cp1250",
+        "koi8_r",
+        "cp1253",
+        "cp1254",
+        "cp1255",
+    ),
+    *("cp1256", "cp1257", "cp874", "mac_roman", "cp850", "cp437", "cp866"),
+)
+_SAMPLE_BYTES = 2**14
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CHUNK_BYTES = 2**16
 _HEAD_BYTES = 2**20  # without an LF in so many, CRs end the lines
@@ -54,13 +73,41 @@ def unreadable(where: str, exc: Exception) -> RecordError:
     )
 
 
-def decode(raw: bytes) -> str:
-    """Decode a whole file as `text_stream` does a stream.
+def decode(raw: bytes) -> tuple[str, str]:
+    """Decode a whole file as `text_stream` does a stream; return the text and its encoding, "utf-8" or "utf-16".
 
     Raises:
         UnicodeDecodeError: it is in another encoding.
     """
-    return raw.decode("utf-16" if raw.startswith(_UTF16) else "utf-8-sig")
+    if raw.startswith(_UTF16):
+        return raw.decode("utf-16"), "utf-16"
+    return raw.decode("utf-8-sig"), "utf-8"
+
+
+def decode_legacy(raw: bytes) -> tuple[str, str] | None:
+    """Decode what is neither UTF-8 nor UTF-16 by the encoding that its letters speak for: text and encoding, or None.
+
+    It is a guess, best where there is much text; whoever takes it names the encoding. Of encodings that fit equally well the
+    one that is first in `_LEGACY` is taken.
+    """
+    if b"\0" in raw:
+        return None
+    from charset_normalizer import from_bytes
+
+    telling = b"\n".join(line for line in raw.splitlines() if not line.isascii())[:_SAMPLE_BYTES]
+    found = list(from_bytes(telling, cp_isolation=list(_LEGACY)))
+    if not found:
+        return None
+    best = found[0]
+    equal = [each for each in found if each.chaos == best.chaos and each.coherence >= best.coherence - 0.1]
+    fitting = {name for each in equal for name in each.could_be_from_charset}
+    for name in _LEGACY:
+        if name in fitting:
+            try:
+                return raw.decode(name), name
+            except UnicodeDecodeError:
+                continue
+    return None
 
 
 class _Text(io.BufferedReader):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from embedkit.data.encodings import DAMAGED, UNREADABLE, decode, text_stream, unreadable
+from embedkit.data.encodings import DAMAGED, UNREADABLE, decode, decode_legacy, text_stream, unreadable
 from embedkit.data.json_arrays import array_rows
 from embedkit.data.separated import separated_rows
 from embedkit.errors import RecordError
@@ -146,18 +146,24 @@ def read_whole(stream: BinaryIO, source: str, max_line_bytes: int) -> bytes:
     return raw
 
 
-def decode_whole(raw: bytes, source: str) -> str:
-    """Decode a whole file; a byte-order mark at its start goes."""
+def decode_whole(raw: bytes, source: str, *, guess: bool = False) -> tuple[str, str]:
+    """Decode a whole file, without a byte-order mark at its start; return the text and its encoding.
+
+    With `guess` an encoding that is neither UTF-8 nor UTF-16 is guessed.
+    """
     try:
-        text = decode(raw)
+        text, encoding = decode(raw)
     except UnicodeDecodeError as exc:
-        raise RecordError(
-            f"{source}: byte 0x{raw[exc.start]:02x} at offset {exc.start} is not UTF-8. "
-            "Convert the file, for example with: iconv -f latin1 -t utf-8"
-        ) from exc
+        guessed = decode_legacy(raw) if guess else None
+        if guessed is None:
+            raise RecordError(
+                f"{source}: byte 0x{raw[exc.start]:02x} at offset {exc.start} is not UTF-8. "
+                "Convert the file, for example with: iconv -f latin1 -t utf-8"
+            ) from exc
+        return guessed
     if "\0" in text:
         raise RecordError(_no_text(source, f"character {text.index(chr(0)) + 1}"))
-    return text
+    return text, encoding
 
 
 def _no_text(where: str, place: str) -> str:

@@ -18,7 +18,7 @@ import math
 import re
 import tomllib
 from datetime import date, time
-from typing import Any
+from typing import Any, NamedTuple
 
 _YAML = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(.*?)^\+\+\+[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -37,22 +37,36 @@ class _BeyondError(ValueError):
     """YAML that is not of the part that is read."""
 
 
-def take_front_matter(text: str) -> tuple[dict[str, Any], str]:  # Any: whatever JSON holds
+class Taken(NamedTuple):
+    """The fields above a text, the text without them, and which line of the file stands at which character of it."""
+
+    fields: dict[str, Any]  # Any: whatever JSON holds
+    text: str
+    lines: list[tuple[int, int]]  # character, line; from there on line by line
+
+
+def take_front_matter(text: str) -> Taken:
     r"""Return the fields above a text, and the text without them.
 
-    "---\ntitle: Front\ntags: [qa]\n---\nbody" -> {"title": "Front", "tags": ["qa"]}, "body"
+    "---\ntitle: Front\ntags: [qa]\n---\nbody" -> {"title": "Front", "tags": ["qa"]}, "body", [(0, 5)]
     """
+    nothing = Taken({}, text, [(0, 1)])
     if found := _TOML.match(text):
         try:
             fields = {name: _plain(value) for name, value in tomllib.loads(_unix(found[1])).items()}
         except (ValueError, RecursionError):  # numbers of thousands of digits are a ValueError too
-            return {}, text
-        return fields, text[found.end() :]
+            return nothing
+        return Taken(fields, text[found.end() :], [(0, 1 + found[0].count("\n"))])
     if found := _YAML.match(text):
-        fields, rest = _read_yaml(_unix(found[1]))
+        fields, unread = _read_yaml(_unix(found[1]))
         if fields:
-            return fields, rest + text[found.end() :]
-    return {}, text
+            rest, lines = "", []
+            for number, entry in unread:
+                lines.append((len(rest), number))
+                rest += entry
+            lines.append((len(rest), 1 + found[0].count("\n")))
+            return Taken(fields, rest + text[found.end() :], lines)
+    return nothing
 
 
 def _unix(text: str) -> str:
@@ -72,31 +86,34 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _read_yaml(block: str) -> tuple[dict[str, Any], str]:
-    """Return the fields of a block and the lines of those that are not read; none where it is something else."""
+def _read_yaml(block: str) -> tuple[dict[str, Any], list[tuple[int, str]]]:
+    """Return the fields of a block, and line by line, numbered, those that are not read; none where it is something else."""
     entries: list[list[str]] = []
-    for line in block.split("\n"):
+    numbers: list[list[int]] = []
+    for number, line in enumerate(block.split("\n"), 2):  # the first line is the mark
         if not line.strip() or line.startswith("#"):
             continue
         if line[0] not in " \t-":
             entries.append([line])
+            numbers.append([number])
         elif entries:
             entries[-1].append(line)
+            numbers[-1].append(number)
         else:
-            return {}, ""
+            return {}, []
     fields: dict[str, Any] = {}
-    rest = ""
-    for lines in entries:
+    rest: list[tuple[int, str]] = []
+    for lines, of_file in zip(entries, numbers, strict=True):
         found = _ENTRY.fullmatch(lines[0].rstrip())
         if found is None:
-            return {}, ""
+            return {}, []
         name = found[1].strip("\"'")
         try:
             if name in fields:
                 raise _BeyondError
             fields[name] = _value(found[2] or "", lines[1:])
         except _BeyondError:
-            rest += "".join(f"{line}\n" for line in lines)
+            rest += [(number, f"{line}\n") for number, line in zip(of_file, lines, strict=True)]
     return fields, rest
 
 

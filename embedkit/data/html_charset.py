@@ -35,22 +35,24 @@ _CHARSETS = re.compile(
 )
 
 
-def decode_html(raw: bytes, source: str) -> str:
-    """Decode a page; `source` is its name in messages.
+def decode_html(raw: bytes, source: str) -> tuple[str, str]:
+    """Decode a page; return its text and its charset. `source` is its name in messages.
 
     Raises:
         RecordError: the charset is not known, or the page is not written in it.
     """
     for mark, charset in _MARKS:
         if raw.startswith(mark):
-            return _decode(
-                raw.removeprefix(mark), charset, f"{charset.upper()}, as its byte-order mark says", source
-            )
+            said = f"{charset.upper()}, as its byte-order mark says"
+            return _decode(raw.removeprefix(mark), charset, said, source), charset.removesuffix(
+                "-le"
+            ).removesuffix("-be")
     found = _DECLARED.search(_COMMENT.sub(b"", raw[:_START_BYTES]))
     if found is None:
-        return _decode(raw, "utf-8", "UTF-8", source)
+        return _decode(raw, "utf-8", "UTF-8", source), "utf-8"
     label = found[1].decode("latin-1")
-    return _decode(raw, _charset(label, source), f"{label}, which the page declares", source)
+    charset = _charset(label, source)
+    return _decode(raw, charset, f"{label}, which the page declares", source), charset
 
 
 def _charset(label: str, source: str) -> str:

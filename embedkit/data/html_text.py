@@ -1,10 +1,14 @@
-"""Taking the text out of HTML pages, as they are parsed: no tree is made, which would take fifty times the room of the page."""
+"""Taking the text out of HTML pages, with the line of the page that each part of it stands in.
+
+It is taken as the page is parsed: a tree would take fifty times the room of the page.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 from html.parser import HTMLParser
+from typing import NamedTuple
 
 # Parts of a page that a reader does not read in its text; of ruby, how a word is pronounced.
 _SILENT = frozenset("script style noscript template nav svg title rt rp".split())  # noqa: SIM905  # names to read, not to edit
@@ -24,10 +28,20 @@ _VOID = frozenset(
     param source spacer track wbr""".split()  # noqa: SIM905
 )
 _SPACE = re.compile(r"\s+")
+_HEADING = re.compile(r"h([1-6])")
 
 
-def extract_text(page: str) -> tuple[str, str]:
-    r"""Return (title, visible text); blocks and rows of a table stand on lines of their own, cells side by side.
+class Page(NamedTuple):
+    """What a reader reads of a page, and where it stands there."""
+
+    title: str
+    text: str
+    lines: list[tuple[int, int]]  # character of the text, line of the page: from there on
+    headings: list[tuple[int, int, str]]  # character, level, heading
+
+
+def extract_text(page: str) -> Page:
+    r"""Return title and visible text; blocks and rows of a table stand on lines of their own, cells side by side.
 
     "<tr><td>France<td>Paris</tr><p>two\nwords" -> "France Paris\ntwo words"
     """
@@ -35,7 +49,7 @@ def extract_text(page: str) -> tuple[str, str]:
     flow.feed(page)
     flow.close()
     text = flow.finished()
-    return flow.title, text
+    return Page(flow.title, text, flow.lines, flow.headings)
 
 
 class _Flow(HTMLParser):
@@ -52,6 +66,10 @@ class _Flow(HTMLParser):
         self._title: list[str] = []
         self._title_at = -1  # the number of the first title among the open elements
         self._titled = False  # it has come to its end
+        self._data_line = 1  # of the page, where the text that is being read begins
+        self._heading: tuple[int, list[str]] | None = None  # where it begins, and what it says up to here
+        self.lines: list[tuple[int, int]] = []
+        self.headings: list[tuple[int, int, str]] = []
 
     @property
     def title(self) -> str:
@@ -76,6 +94,8 @@ class _Flow(HTMLParser):
         self._open.append(tag)
         if tag in self._counts:
             self._counts[tag] += 1
+        if _HEADING.fullmatch(tag) and not self._is_silent():
+            self._heading = self._place(), []
 
     def handle_endtag(self, tag: str) -> None:
         self._end_text()
@@ -85,6 +105,8 @@ class _Flow(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
+        if not self._data:
+            self._data_line = self.getpos()[0]
         self._data.append(data)
 
     def handle_comment(self, data: str) -> None:
@@ -99,7 +121,7 @@ class _Flow(HTMLParser):
     def unknown_decl(self, data: str) -> None:
         self._end_text()
         if data[:6].upper() == "CDATA[":
-            self._data.append(data[6:])
+            self.handle_data(data[6:])
             self._end_text()
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:
@@ -116,6 +138,10 @@ class _Flow(HTMLParser):
             self._open.pop()
             if tag in self._counts:
                 self._counts[tag] -= 1
+            if (level := _HEADING.fullmatch(tag)) and self._heading is not None:
+                (place, said), self._heading = self._heading, None
+                if words := " ".join(" ".join(said).split()):
+                    self.headings.append((place, int(level[1]), words))
             self._titled = self._titled or len(self._open) == self._title_at
 
     def _end_text(self) -> None:
@@ -125,20 +151,41 @@ class _Flow(HTMLParser):
         if self._title_at >= 0 and not self._titled and not self._counts["script"]:
             self._title.append(piece)
         preformatted = any(self._counts[tag] for tag in _PREFORMATTED)
-        self._put(piece, preformatted=preformatted)
+        if self._heading is not None and not self._is_silent():
+            self._heading[1].append(piece)
+        for number, part in enumerate(piece.splitlines(keepends=True), self._data_line):
+            self._put(part, preformatted=preformatted, line=number)
 
-    def _put(self, piece: str, *, preformatted: bool = True) -> None:
-        if not piece or any(self._counts[tag] for tag in _SILENT):
+    def _is_silent(self) -> bool:
+        return any(self._counts[tag] for tag in _SILENT)
+
+    def _place(self) -> int:
+        """Return the character of the text that comes next."""
+        before = self._lines.tell()
+        return before + bool(before) + self._line.tell()
+
+    def _put(self, piece: str, *, preformatted: bool = True, line: int = 0) -> None:
+        if not piece or self._is_silent():
             return
         if not preformatted:
             piece = _SPACE.sub(" ", piece)
         if piece.startswith(" ") and self._last.isspace() and (not preformatted or piece == " "):
             piece = piece[1:]
         if piece:
+            if line and not piece.isspace():
+                self._mark(line)
             self._line.write(piece)
             self._last = piece[-1]
-        if piece == "\n":
+        if piece.endswith("\n"):
             self._end_line()
+
+    def _mark(self, line: int) -> None:
+        """Note that what comes next stands in a line of the page."""
+        if not self.lines or self.lines[-1][1] != line:
+            place = self._place()
+            if self.lines and self.lines[-1][0] >= place:  # of a line of the page of which nothing was left
+                self.lines.pop()
+            self.lines.append((place, line))
 
     def _end_line(self) -> None:
         for line in self._line.getvalue().splitlines():

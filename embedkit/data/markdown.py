@@ -1,46 +1,71 @@
-"""Markdown files: their title, their text, and the fields of their front matter."""
+"""Markdown files: their title, their headings, their text, and the fields of their front matter."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from embedkit.data.front_matter import take_front_matter
+from embedkit.data.places import Mark
 
 # A title stands near the start of its file.
 _TITLE_LINES = 50
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?")
 _CLOSING = re.compile(r"(?:^|[ \t]+)#+[ \t]*$")
-_UNDERLINE = re.compile(r" {0,3}=+[ \t]*")
+_UNDERLINE = re.compile(r" {0,3}(?:(=+)|-+)[ \t]*")
 # Lines that a paragraph ends with: quotes, items of lists, rules, tables, and the underline of a smaller heading.
 _OTHER_BLOCK = re.compile(r" {0,3}(?:>|[-+*][ \t]|\d{1,9}[.)][ \t]|\||([-*_])[ \t]*(?:\1[ \t]*)+$|-+[ \t]*$)")
 
 
-def read_markdown(text: str) -> tuple[str, str, dict[str, Any]]:  # Any: whatever JSON holds
+class Markdown(NamedTuple):
+    """What a file holds: `fields` are those of the front matter but for the title, `marks` its lines and headings."""
+
+    title: str
+    text: str
+    fields: dict[str, Any]  # Any: whatever JSON holds
+    marks: list[Mark]
+
+
+def read_markdown(text: str) -> Markdown:
     r"""Return the title (that of the front matter, else the first heading, else ''), the text, and the other fields.
 
     "---\ntitle: Front\nyear: 2024\n---\n# Heading\n" -> "Front", "# Heading\n", {"year": 2024}
     """
-    fields, text = take_front_matter(text)
+    fields, text, lines = take_front_matter(text)
+    headings = list(find_headings(text))
+    marks = sorted(
+        [*(Mark(at, "lines", number) for at, number in lines), *headings], key=lambda mark: mark.at
+    )
     title = fields.get("title")
-    if isinstance(title, list | dict | bool):  # something else of that name
-        return first_heading(text), text, fields
-    fields.pop("title", None)
-    given = "" if title is None else str(title).strip()
-    return given or first_heading(text), text, fields
+    given = ""
+    if not isinstance(title, list | dict | bool):  # else it is something else of that name
+        fields.pop("title", None)
+        given = "" if title is None else str(title).strip()
+    return Markdown(given or _title(text, headings), text, fields, marks)
 
 
-def first_heading(text: str) -> str:
-    r"""Return the first heading of the first level near the start of a text, or ''.
+def _title(text: str, headings: Iterable[Mark]) -> str:
+    """Return the first heading of the first level near the start of a text, or ''."""
+    found = next((heading for heading in headings if heading.level == 1), None)
+    if found is None or text.count("\n", 0, found.at) >= _TITLE_LINES:
+        return ""
+    return str(found.value)
 
-    "```\n# a comment\n```\n# Closed #" -> "Closed"; "Setext\n===" -> "Setext"
+
+def find_headings(text: str) -> Iterator[Mark]:
+    r"""Yield the headings of a text in order, with their levels.
+
+    "```\n# a comment\n```\n# One #\nTwo\n---" -> One of level 1 at 18, Two of level 2 at 26
     """
     fence = ""  # what opened the code that the line is in
     commented = False
     paragraph: list[str] = []  # the lines before, which an underline makes a heading
-    for line in text.split("\n", _TITLE_LINES)[:_TITLE_LINES]:
-        line = line.expandtabs(4).rstrip()
+    begun = at = 0  # of the paragraph, of the line
+    for raw in text.split("\n"):
+        here, at = at, at + len(raw) + 1
+        line = raw.expandtabs(4).rstrip()
         if fence:
             mark = line.strip()
             if set(mark) == {fence[0]} and len(mark) >= len(fence):
@@ -51,13 +76,14 @@ def first_heading(text: str) -> str:
             fence, paragraph = found[1], []
         elif found := _HEADING.fullmatch(line):
             title = _CLOSING.sub("", found[2] or "").strip()
-            if len(found[1]) == 1 and title:
-                return title
+            if title:
+                yield Mark(here, "heading", title, len(found[1]))
             paragraph = []
-        elif paragraph and _UNDERLINE.fullmatch(line):
-            return " ".join(paragraph)
+        elif paragraph and (found := _UNDERLINE.fullmatch(line)):
+            yield Mark(begun, "heading", " ".join(paragraph), 1 if found[1] else 2)
+            paragraph = []
         elif not line or _OTHER_BLOCK.match(line) or (not paragraph and line.startswith("    ")):
             paragraph = []
         else:
+            begun = begun if paragraph else here
             paragraph.append(line.strip())
-    return ""

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from embedkit.data.formats import Format, format_of, known_endings
-from embedkit.data.walking import LeftOut, walk
+from embedkit.data.left_out import LeftOut
+from embedkit.data.walking import WalkOptions, is_text, walk
 from embedkit.errors import RecordError
 from embedkit.storage.files import is_utf8
 
@@ -38,7 +39,9 @@ def expand_inputs(inputs: Sequence[str], *, explicit_format: Format | None = Non
     return expanded.paths
 
 
-def expand(inputs: Sequence[str], *, explicit_format: Format | None = None) -> Expanded:
+def expand(
+    inputs: Sequence[str], *, explicit_format: Format | None = None, walking: WalkOptions | None = None
+) -> Expanded:
     """Turn files, globs, folders and `-` into files, noting what of the folders cannot be read.
 
     Raises:
@@ -47,7 +50,10 @@ def expand(inputs: Sequence[str], *, explicit_format: Format | None = None) -> E
     if not inputs:
         raise RecordError("no input was given; name files, folders or globs, or '-' to read standard input")
     expanded = Expanded()
-    found = dict.fromkeys(path for name in inputs for path in _expand_one(name, explicit_format, expanded))
+    walking = walking or WalkOptions()
+    found = dict.fromkeys(
+        path for name in inputs for path in _expand_one(name, explicit_format, walking, expanded)
+    )
     expanded.paths = _one_name_each(list(found), expanded.named)
     again = len(found) - len(expanded.paths)
     if again:
@@ -78,7 +84,9 @@ def _one_name_each(paths: Sequence[Path], named: Container[Path]) -> list[Path]:
     return kept
 
 
-def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -> list[Path]:
+def _expand_one(
+    name: str, explicit_format: Format | None, walking: WalkOptions, expanded: Expanded
+) -> list[Path]:
     path = Path(name)
     if name == STDIN:
         expanded.named.add(path)
@@ -91,11 +99,13 @@ def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -
             f"{start}: cannot be looked up ({exc.strerror}). Name a file, or pipe texts in and pass '-'"
         ) from exc
     if is_folder:
-        found, left_out = walk(path)
+        _check_name(path)
+        found, left_out = walk(path, walking)
         expanded.left_out.add(left_out)
         if not found and not left_out.unreadable:
-            raise _nothing_in(name, left_out.described())
-    elif is_there:
+            raise _nothing_in(name, left_out.described(), walking)
+        return found
+    if is_there:
         found = [path]
         expanded.named.add(path)
     elif glob.has_magic(name):
@@ -107,13 +117,18 @@ def _expand_one(name: str, explicit_format: Format | None, expanded: Expanded) -
         as_text = ". To read a text itself, pipe it in and name it '-'" if " " in name else ""
         raise RecordError(f"{name}: there is no such file or folder; {_near_miss(path)}{as_text}")
     for file in found:
-        _check_file(file, explicit_format)
+        _check_file(file, explicit_format, any_text=walking.kinds != "known")
     return found
 
 
-def _nothing_in(name: str, left_out: str) -> RecordError:
+def _nothing_in(name: str, left_out: str, walking: WalkOptions) -> RecordError:
     if not left_out:
         return RecordError(f"{name}: the folder holds no file. Name one that does")
+    if walking.kinds != "known":
+        return RecordError(
+            f"{name}: the folder holds no text that is read. Left out: {left_out}. Name the files themselves",
+            ", or pass --no-ignore or --hidden",
+        )
     return RecordError(
         f"{name}: the folder holds no file with a known ending; known are {known_endings()}. Left out: {left_out}. "
         "Name the files themselves",
@@ -127,13 +142,17 @@ def _near_miss(path: Path) -> str:
     return f"did you mean {(path.parent / close[0]).as_posix()!r}?" if close else "check the path"
 
 
-def _check_file(path: Path, explicit_format: Format | None) -> None:
-    if explicit_format is None and format_of(path) is None:
+def _check_file(path: Path, explicit_format: Format | None, *, any_text: bool) -> None:
+    if explicit_format is None and format_of(path) is None and not (any_text and is_text(path)):
         raise RecordError(
             f"{path}: the ending {path.suffix!r} is not known; known are {known_endings()}. "
             "Rename or convert it",
             ", or say what it is with --format txt|jsonl|csv|tsv|parquet|file",
         )
+    _check_name(path)
+
+
+def _check_name(path: Path) -> None:
     name = path.as_posix()  # part of the ids, which are written as lines of UTF-8
     if any(sign in name for sign in "\n\r\t") or not is_utf8(name):
         raise RecordError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -12,20 +13,17 @@ from typing import Any, BinaryIO
 from embedkit.data.column_types import typed
 from embedkit.data.formats import (
     Row,
-    decode_whole,
     format_of,
     named_rows,
     open_compressed,
-    plain_suffix,
     read_lines,
-    read_whole,
     sniff,
 )
-from embedkit.data.html_charset import decode_html
-from embedkit.data.html_text import extract_text
-from embedkit.data.markdown import read_markdown
 from embedkit.data.paths import STDIN, expand
+from embedkit.data.places import Mark, MarkKind
 from embedkit.data.records import ID_FIELDS, TITLE_FIELDS, Document, Query, QueryReadOptions, ReadOptions
+from embedkit.data.walking import WalkOptions
+from embedkit.data.whole_file import read_whole_file
 from embedkit.errors import RecordError
 
 
@@ -33,20 +31,27 @@ class DocumentReader:
     """Iterate over the documents of many files, knowing how far along it is.
 
     With `tolerant` a file of a folder or glob that cannot be read is passed over, named in `failed`, and so is a folder; what was
-    named itself stays an error. `name_of` says what a file is called in the ids that come of its path.
+    named itself stays an error. `walking` says what of a folder is read; with it the encoding of a document that is neither UTF-8
+    nor UTF-16 is guessed, and `encodings` counts what was met. `name_of` says what a file is called in the ids that come of its path.
 
     Raises (while iterating):
         RecordError: a file or line that cannot be read; the message names it.
     """
 
     def __init__(
-        self, inputs: Sequence[str], options: ReadOptions | None = None, *, tolerant: bool = False
+        self,
+        inputs: Sequence[str],
+        options: ReadOptions | None = None,
+        *,
+        tolerant: bool = False,
+        walking: WalkOptions | None = None,
     ) -> None:
         self.options = options if options is not None else ReadOptions()
         self.inputs = list(inputs)
-        expanded = expand(inputs, explicit_format=self.options.format)
+        expanded = expand(inputs, explicit_format=self.options.format, walking=walking)
         self.paths, self.left_out = expanded.paths, expanded.left_out
-        self._named, self._tolerant = expanded.named, tolerant
+        self._named, self._tolerant, self._guesses = expanded.named, tolerant, walking is not None
+        self.encodings: Counter[str] = Counter()  # of files that are not UTF-8, by name
         self.failed = list(expanded.left_out.unreadable)
         if self.failed and not tolerant:
             raise RecordError(f"{self.failed[0]}. Check its permissions")
@@ -70,13 +75,20 @@ class DocumentReader:
 
     def _read_file(self, path: Path) -> Iterator[Document]:
         shown, source, name = path.as_posix(), path.resolve().as_posix(), self.name_of(path)
+        options = self.options
+        if (
+            format_of(path) is None and options.format is None
+        ):  # a text of another kind, that `walking` lets in
+            options = replace(options, format="file")
         try:
             with path.open("rb") as stream:
                 self._stream = stream
-                for document in read_stream(stream, shown, self.options):
+                for document in read_stream(stream, shown, options, guess_encoding=self._guesses):
                     doc_id = document.doc_id
                     if name != shown and document.where == doc_id:  # the id comes of the path
                         doc_id = name + doc_id.removeprefix(shown)
+                    if document.encoding != "utf-8":
+                        self.encodings[document.encoding] += 1
                     yield replace(document, doc_id=doc_id, source=source, shown=shown)
         except OSError as exc:
             raise RecordError(
@@ -113,8 +125,13 @@ def read_queries(inputs: Sequence[str], options: ReadOptions | None = None) -> I
     return (Query(document.doc_id, document.text) for document in documents)
 
 
-def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator[Document]:
-    """Read the documents of one open binary file; `source` is its name in ids and messages."""
+def read_stream(
+    stream: BinaryIO, source: str, options: ReadOptions, *, guess_encoding: bool = False
+) -> Iterator[Document]:
+    """Read the documents of one open binary file; `source` is its name in ids and messages.
+
+    With `guess_encoding` the encoding of a file that is one document, and neither UTF-8 nor UTF-16, is guessed.
+    """
     stream = open_compressed(stream, source)
     form, limit = options.format or format_of(source), options.max_line_bytes
     if form is None:  # a pipe has no name to go by
@@ -123,7 +140,7 @@ def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator
         form = "file"
     match form:
         case "file":
-            return iter([_whole_file(stream, source, limit)])
+            return iter([read_whole_file(stream, source, limit, guess=guess_encoding)])
         case "txt":
             return _read_txt(stream, source, limit)
         case "jsonl" | "json" | "csv" | "tsv" | "parquet":
@@ -136,44 +153,20 @@ def read_stream(stream: BinaryIO, source: str, options: ReadOptions) -> Iterator
                 header=options.header,
             )
             separated = form in ("csv", "tsv")
-            documents = _from_rows(rows, source, options, separated=separated)
+            unit: MarkKind = "row" if form == "parquet" else "line"
+            documents = _from_rows(rows, source, options, unit, separated=separated)
             return typed(documents) if separated else documents
 
 
 def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Document]:
     # A blank line stays: row i of the vectors is line i of the file.
     for number, line in read_lines(stream, source, max_line_bytes):
-        yield Document(f"{source}:{number}", line, "", {}, source, number)
-
-
-def _whole_file(stream: BinaryIO, source: str, max_line_bytes: int) -> Document:
-    raw = read_whole(stream, source, max_line_bytes)
-    suffix = plain_suffix(source)
-    metadata: Mapping[str, Any] = {}  # Any: whatever front matter holds
-    if suffix in (".html", ".htm"):
-        title, text = extract_text(decode_html(raw, source))
-    elif suffix in (".md", ".markdown"):
-        title, text, metadata = read_markdown(decode_whole(raw, source))
-    else:
-        text = decode_whole(raw, source)
-        title = _rst_heading(text) if suffix == ".rst" else ""
-    if not title and text.strip():  # a file without words has nothing that its name could be the title of
-        title = Path(source).stem
-    return Document(source, text, title, metadata, source, 0)
-
-
-def _rst_heading(text: str) -> str:
-    """Return the first reStructuredText heading among the first lines, or ''."""
-    lines = text.split("\n", 50)[:50]
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        stripped, underline = line.strip(), following.strip()
-        if stripped and len(underline) >= 3 and set(underline) <= set("=-~*#") and len(set(underline)) == 1:
-            return stripped
-    return ""
+        marks = (Mark(0, "line", number),)
+        yield Document(f"{source}:{number}", line, "", {}, source, number, marks=marks)
 
 
 def _from_rows(
-    rows: Iterator[Row], source: str, options: ReadOptions, *, separated: bool
+    rows: Iterator[Row], source: str, options: ReadOptions, unit: MarkKind, *, separated: bool
 ) -> Iterator[Document]:
     numbered = separated and not options.header
     for number, row in rows:
@@ -192,7 +185,9 @@ def _from_rows(
         title = "" if title_field is None else _as_text(row[title_field], where, title_field)
         known = (text_field, id_field, title_field)
         metadata = {key: value for key, value in row.items() if key not in known}
-        yield Document(doc_id, _as_text(row[text_field], where, text_field), title, metadata, source, number)
+        text = _as_text(row[text_field], where, text_field)
+        marks = (Mark(0, unit, number),)
+        yield Document(doc_id, text, title, metadata, source, number, marks=marks)
 
 
 def _by_place(row: Mapping[str, Any], where: str, options: ReadOptions) -> ReadOptions:

@@ -5,11 +5,12 @@ Every record knows the file and line it came from, so that whatever is wrong wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from embedkit.data.formats import Format
+from embedkit.data.places import Mark, Place
 
 # Looked for in this order where the user names no field.
 ID_FIELDS = ("_id", "id", "doc_id")
@@ -22,7 +23,7 @@ class Document:
     """A text with its id.
 
     `source` and `line` say where it was read: the resolved path of a file, or "stdin" (line 0: the whole file). `shown` is the
-    source as the user spelled it, for messages.
+    source as the user spelled it, for messages. `marks` say where the parts of the text stand in the file.
     """
 
     doc_id: str
@@ -32,6 +33,8 @@ class Document:
     source: str = ""
     line: int = 0
     shown: str = ""
+    marks: Sequence[Mark] = ()
+    encoding: str = "utf-8"  # of the file
 
     @property
     def where(self) -> str:
@@ -51,7 +54,7 @@ class Hit:
 
     `text` is the passage, characters `start` to `stop` of the document that `source` names the file of; `passage` is its
     number there (0 where the document was not cut). `scores` names the parts that `score` was made of, such as `dense`,
-    `text` or `rerank`.
+    `text` or `rerank`. `place` is where the passage stands in its file; None where the index does not know it.
     """
 
     doc_id: str
@@ -64,6 +67,21 @@ class Hit:
     source: str = ""
     start: int = 0
     stop: int = 0
+    place: Place | None = None
+
+    @property
+    def where(self) -> str:
+        """Name file and place: "docs/a.md:3-9", "paper.pdf p. 7"; the id alone where the place is not known.
+
+        A file is called as in the ids that come of its name; where documents have ids of their own, by its resolved path.
+        """
+        if self.place is None or not self.source:
+            return self.doc_id
+        file = self.source.rpartition("/")[2]
+        name = self.doc_id
+        if self.place.lines is not None:
+            name = name.removesuffix(f":{self.place.lines[0]}")
+        return self.place.named(name if name.rpartition("/")[2] == file else self.source)
 
 
 @dataclass(frozen=True, kw_only=True)

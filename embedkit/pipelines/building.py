@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from embedkit.data.left_out import LeftOut
 from embedkit.data.reading import DocumentReader
 from embedkit.data.scope import scope_of
-from embedkit.data.walking import LeftOut
 from embedkit.errors import IndexMismatchError, RecordError
 from embedkit.pipelines.default_index import make_home, remove_home
 from embedkit.pipelines.models import load_encoder, of_index, or_default
@@ -53,6 +53,11 @@ class Source(Protocol):
     @property
     def left_out(self) -> LeftOut:
         """What of the inputs is of no kind that is read."""
+        ...
+
+    @property
+    def encodings(self) -> Mapping[str, int]:
+        """How many files were read in an encoding other than UTF-8, by its name."""
         ...
 
     def prepare(self, path: Path, options: BuildOptions) -> None:
@@ -101,6 +106,10 @@ class Documents:
     @property
     def left_out(self) -> LeftOut:
         return self.reader.left_out
+
+    @property
+    def encodings(self) -> Mapping[str, int]:
+        return self.reader.encodings
 
     def prepare(self, path: Path, options: BuildOptions) -> None:
         """Load the encoder, and check how texts are to be cut.
@@ -182,6 +191,7 @@ class ReadyVectors:
         self.vectors, self.ids = vectors, ids
         self.failed: list[str] = []
         self.left_out = LeftOut()
+        self.encodings: dict[str, int] = {}
 
     def prepare(self, path: Path, options: BuildOptions) -> None:
         """There is nothing to load."""

@@ -26,7 +26,7 @@ COMMIT_EVERY = 1024
 
 
 @dataclass(frozen=True)
-class Place:
+class CollectionPlace:
     """Where collections are searched: in an index that is there, or in the cache."""
 
     cache: Path
@@ -34,7 +34,9 @@ class Place:
     device: str | None = None  # as `Index.open` takes it
 
 
-def cached_collection(place: Place, test: RetrievalSet, embedder: Embedder | None) -> CachedCollection | None:
+def cached_collection(
+    place: CollectionPlace, test: RetrievalSet, embedder: Embedder | None
+) -> CachedCollection | None:
     """Return where a set's collection is cached; None where an index was named."""
     if place.index is not None:
         return None
@@ -50,7 +52,9 @@ def cached_collection(place: Place, test: RetrievalSet, embedder: Embedder | Non
     return CachedCollection.of(place.cache, test.name, corpus=test.corpus, encoder=depends_on)
 
 
-def open_collection(place: Place, cached: CachedCollection | None, embedder: Embedder | None) -> Index:
+def open_collection(
+    place: CollectionPlace, cached: CachedCollection | None, embedder: Embedder | None
+) -> Index:
     """Open the index that was named, or a collection that is whole in the cache; without `embedder` for words alone.
 
     Raises:

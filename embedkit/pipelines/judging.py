@@ -59,6 +59,11 @@ def judge(opened: Search, query: str, hits: Sequence[Hit], wanted: SearchOptions
     ]
 
 
+def strong_hits(opened: Search, query: str, hits: Sequence[Hit], wanted: SearchOptions) -> list[Hit]:
+    """Return the hits of a query that are not weak, in their order."""
+    return [judged.hit for judged in judge(opened, query, hits, wanted) if not judged.weak]
+
+
 def _strength(reranker: Reranker | None, yardstick: Yardstick, hit: Hit) -> float:
     if reranker is not None and "rerank" in hit.scores:
         return reranker.strength(hit.scores["rerank"])

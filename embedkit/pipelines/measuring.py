@@ -17,7 +17,7 @@ from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import Evaluation
 from embedkit.pipelines.collection_cache import digest
 from embedkit.pipelines.collections import (
-    Place,
+    CollectionPlace,
     cached_collection,
     fill_collection,
     known_documents,
@@ -58,7 +58,7 @@ class Job:
     models: Sequence[str | Path]
     modes: Sequence[Mode]
     metrics: Sequence[Metric]
-    place: Place
+    place: CollectionPlace
     command: Sequence[str]  # noted with each result
     rerank: Sequence[str] = ()
     rerank_weight: float | None = None  # None: the reranker's own

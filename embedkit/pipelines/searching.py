@@ -17,6 +17,7 @@ from indexes import Index
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.encoder import Encoder
     from embedkit.retrieval.reranker import Reranker
 
 
@@ -39,10 +40,11 @@ def open_search(
     model: str | None = None,
     rerank: str | None = None,
     interactive: bool = False,
+    encoder: Encoder | None = None,
 ) -> Iterator[Search]:
     """Open an index and load what its queries need.
 
-    `model` stands in for the index's own; `rerank` names a cross-encoder, or "maxsim". `interactive` says that a query or two
+    `model` stands in for the index's own, and so does an `encoder` that is loaded already; `rerank` names a cross-encoder, or "maxsim". `interactive` says that a query or two
     will come: what starts fastest is taken.
 
     Raises:
@@ -56,15 +58,17 @@ def open_search(
     with Index.open(path, device=computing.index_device) as index:
         embedder = None
         if options.mode != "text" or rerank == MAXSIM:
-            embedder = _load_embedder(index, model, computing, interactive=interactive)
-        encoder = None if embedder is None else embedder.encoder
+            embedder = _load_embedder(index, model, computing, interactive=interactive, encoder=encoder)
         reranker = None
         if rerank is not None:
-            reranker = load_reranker(rerank, computing, encoder=encoder, interactive=interactive)
+            own = None if embedder is None else embedder.encoder
+            reranker = load_reranker(rerank, computing, encoder=own, interactive=interactive)
         yield Search(index, Retriever(index, embed=embedder, reranker=reranker), embedder, reranker)
 
 
-def _load_embedder(index: Index, model: str | None, computing: Computing, *, interactive: bool) -> Embedder:
+def _load_embedder(
+    index: Index, model: str | None, computing: Computing, *, interactive: bool, encoder: Encoder | None
+) -> Embedder:
     from embedkit.encoding.embedder import Embedder
     from embedkit.inference.token_merging import merging_of
 
@@ -74,8 +78,9 @@ def _load_embedder(index: Index, model: str | None, computing: Computing, *, int
             f"{index.path} was built from ready vectors: which encoder made them is not known. "
             "Search it with --mode text, or build it with --model"
         )
-    encoder = load_encoder(
-        of_index(index, model), computing, interactive=interactive, merge_tokens=merging_of(fingerprint)
-    )
+    if encoder is None:
+        encoder = load_encoder(
+            of_index(index, model), computing, interactive=interactive, merge_tokens=merging_of(fingerprint)
+        )
     index.check_encoder(encoder.fingerprint)
     return Embedder(encoder, "query")

@@ -23,14 +23,8 @@ from embedkit.data.records import Document, titled_text
 
 from ..storage.codes import FloatArray
 from ..storage.commit import WHOLE, Addition, Change, Update, prepare_vectors, with_direction
-from ..storage.documents import (
-    Passage,
-    begin_run,
-    duplicate_id,
-    find_documents,
-    find_duplicate,
-    vanished_documents,
-)
+from ..storage.documents import Known, Passage, duplicate_id, find_documents
+from ..storage.runs import begin_run, find_duplicate, vanished_documents
 from ..store import Index
 from .read_ahead import read_ahead
 
@@ -107,9 +101,10 @@ def build(
     embed: Embed,
     split: Split | None = None,
     commit_every: int = 4096,
+    slice_texts: int = _SLICE_TEXTS,
     fraction: Callable[[], float | None] = lambda: None,
 ) -> Iterator[BuildReport]:
-    """Bring an index up to date with documents; yields a report after each embedded slice and each commit.
+    """Bring an index up to date with documents; yields a report after each `slice_texts` that are embedded and each commit.
 
     `split` cuts a text into passages; without it each document is one. `commit_every` counts passages; `fraction` tells how much of the input has been read. `embed` is called from two
     threads: for the texts that come next it need not compute anything before those before are done.
@@ -122,7 +117,7 @@ def build(
     index.need_writer()
     if commit_every < 1:
         raise ValueError(f"commit_every is {commit_every}; it must be at least 1")
-    return _Build(index, embed, split, commit_every, fraction).run(documents)
+    return _Build(index, embed, split, commit_every, slice_texts, fraction).run(documents)
 
 
 class _Build:
@@ -134,13 +129,15 @@ class _Build:
         embed: Embed,
         split: Split | None,
         commit_every: int,
+        slice_texts: int,
         fraction: Callable[[], float | None],
     ) -> None:
         self.index, self.embed, self.split = index, embed, split
-        self.commit_every, self.fraction = commit_every, fraction
+        self.commit_every, self.slice_texts, self.fraction = commit_every, slice_texts, fraction
         self.report = BuildReport()
         self.started = perf_counter()
         self.noted = 0  # documents whose ids are noted
+        self.has_places = index.database.has_places
 
     def run(self, documents: Iterable[Document]) -> Iterator[BuildReport]:
         begin_run(self.index.database)
@@ -167,8 +164,8 @@ class _Build:
 
     def _submit(self, batch: _Batch, pool: ThreadPoolExecutor, least: int) -> None:
         """Hand the batch's passages to the embedder, slice by slice, as long as there are `least` of them or more."""
-        while len(batch.passages) - (start := len(batch.futures) * _SLICE_TEXTS) >= least:
-            batch.futures.append(pool.submit(self._embed, batch.passages[start : start + _SLICE_TEXTS]))
+        while len(batch.passages) - (start := len(batch.futures) * self.slice_texts) >= least:
+            batch.futures.append(pool.submit(self._embed, batch.passages[start : start + self.slice_texts]))
 
     def _embed(self, passages: Sequence[tuple[Document, Passage]]) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return the vectors of those passages that have one, as they are stored, and which these are."""
@@ -194,7 +191,9 @@ class _Build:
             known = find_documents(self.index.database, [doc_id for doc_id, _ in places])
             for addition in chunk:
                 self._place(batch, addition, known.get(addition.document.doc_id))
-                self._submit(batch, pool, _SLICE_TEXTS)  # at once: the first texts need not wait for the last
+                self._submit(
+                    batch, pool, self.slice_texts
+                )  # at once: the first texts need not wait for the last
                 # Unchanged documents make no work, but a pass over many of them must show some progress.
                 work = max(len(batch.passages), len(batch.updates), len(batch.additions))
                 if work >= self.commit_every or batch.counts["read"] >= _MAX_READ:
@@ -202,20 +201,22 @@ class _Build:
                     batch = _Batch()
         yield batch
 
-    def _place(self, batch: _Batch, addition: Addition, known: tuple[int, bytes, str] | None) -> None:
+    def _place(self, batch: _Batch, addition: Addition, known: Known | None) -> None:
         """Decide what a document is: new, changed in its words, changed in its metadata, or as it was."""
-        document, metadata, digest = addition.document, addition.metadata, addition.digest
+        document, digest = addition.document, addition.digest
+        places = addition.places if self.has_places else ""
         batch.counts["read"] += 1
-        if known is not None and known[1:] == (digest, document.source):
+        if known is not None and known[1:] == (digest, document.source, places):
             batch.counts["unchanged"] += 1
             return
         batch.fields.update(document.metadata)
-        if known is not None and known[1][:16] == digest[:16]:  # the words are the same: no new vectors
-            batch.updates.append(Update(known[0], metadata, digest, document.source))
-            batch.counts["updated" if known[1] != digest else "unchanged"] += 1
+        if known is not None and known.digest[:16] == digest[:16]:  # the words are the same: no new vectors
+            update = Update(known.doc_key, addition.metadata, digest, document.source, places)
+            batch.updates.append(update)
+            batch.counts["updated" if known.digest != digest else "unchanged"] += 1
             return
         if known is not None:
-            batch.replaced.append(known[0])
+            batch.replaced.append(known.doc_key)
         batch.counts["added" if known is None else "updated"] += 1
         self._cut(addition, batch)
 

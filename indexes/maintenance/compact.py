@@ -30,7 +30,7 @@ class CompactReport:
 def compact(index: Index) -> Iterator[CompactReport]:
     """Write all living vectors into one segment, drop the deleted ones, and shrink the database.
 
-    Rows keep their numbers, so the ANN structure and the text index stay as they are; but a text index of an earlier
+    Rows keep their numbers, so the ANN structure and the text index stay as they are; but an index of an earlier
     format version becomes one of this.
 
     Raises:
@@ -50,7 +50,7 @@ def _compact(index: Index, writer: Writer) -> Iterator[CompactReport]:
     database = index.database
     with database.transaction():
         if database.version < FORMAT_VERSION:
-            database.rebuild_text_index()
+            database.upgrade()
         database.execute("INSERT INTO text_index (text_index) VALUES ('optimize')")
     database.vacuum()
     index.refresh()

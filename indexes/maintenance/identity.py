@@ -33,7 +33,7 @@ class FileNames:
         source, spelled = path.resolve().as_posix(), path.as_posix()
         if source not in self._names:
             held = find_documents(self._index.database, [spelled, f"{spelled}:1"])
-            others = {resolved_source(other) for _, _, other in held.values()} - {source}
+            others = {resolved_source(known.source) for known in held.values()} - {source}
             taken = others or spelled in self._called
             self._names[source] = source if taken else spelled
             self._called.add(self._names[source])

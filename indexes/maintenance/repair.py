@@ -117,10 +117,13 @@ def _repair_database(folder: Path) -> Iterator[Repair]:
             (1 + max((first + count for _, first, count, *_ in rows["segments"]), default=0),),
         )
         for table in _TABLES[1:]:
-            marks = ", ".join("?" * len(rows[table][0])) if rows[table] else ""
-            for row in rows[table]:
+            named = [column for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")]
+            for row in rows[
+                table
+            ]:  # those of an earlier format version may have fewer columns, the last ones missing
+                columns, marks = ", ".join(named[: len(row)]), ", ".join("?" * len(row))
                 try:
-                    connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+                    connection.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", row)
                 except (sqlite3.DatabaseError, UnicodeEncodeError):
                     continue  # a value that is not what the column holds: the row is lost with it
 
@@ -175,6 +178,8 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
     before = [database.meta("tombstone_sum"), database.count("tombstones")]
     with database.transaction():
         _remove(database, lost, sound)
+        if database.version < FORMAT_VERSION:
+            database.upgrade()
         database.rebuild_text_index()
     if lost:
         yield Repair(

@@ -14,7 +14,15 @@ from embedkit.errors import IndexFileError, IndexMismatchError, RecordError
 
 from ..storage.codes import FloatArray
 from ..storage.commit import Addition, Change, prepare_vectors
-from ..storage.documents import Passage, StoredDocument, duplicate_id, find_documents, read_documents
+from ..storage.documents import (
+    Known,
+    Passage,
+    StoredDocument,
+    duplicate_id,
+    find_documents,
+    read_documents,
+    stored_places,
+)
 from ..storage.hashes import is_whole
 from ..storage.settings import check_same
 from ..store import Index
@@ -75,7 +83,7 @@ def _build_vectors(
             addition = Addition.of(
                 documents.get(doc_id) or Document(doc_id, ""), vector=ready[number].tobytes()
             )
-            key, old_digest, _ = known.get(doc_id, (0, b"", ""))
+            key, old_digest, *_ = known.get(doc_id, Known(0, b"", "", ""))
             if key and old_digest == addition.digest:
                 counts["unchanged"] += 1
                 continue
@@ -162,7 +170,7 @@ def _merge_indexes(target: Index, source: Index, replace: bool) -> Iterator[Buil
         rows: list[int] = []
         for stored in batch:
             _check_whole(stored, source)
-            key, digest, _ = known.get(stored.document.doc_id, (0, b"", ""))
+            key, digest, *_ = known.get(stored.document.doc_id, Known(0, b"", "", ""))
             if key and digest == stored.digest:
                 counts["unchanged"] += 1
                 continue
@@ -173,7 +181,8 @@ def _merge_indexes(target: Index, source: Index, replace: bool) -> Iterator[Buil
                 )
             counts["updated" if key else "added"] += 1
             cuts = [Passage(start, stop) for _, start, stop in stored.passages]
-            additions.append(Addition(stored.document, stored.metadata, stored.digest, cuts))
+            places = stored_places(stored.document)
+            additions.append(Addition(stored.document, stored.metadata, stored.digest, cuts, places))
             rows.extend(row for row, _, _ in stored.passages)
             if key:
                 replaced.append(key)

@@ -24,6 +24,7 @@ from embedkit.errors import IndexFileError
 from ..search.ann_file import AnnFile
 from ..storage.codes import RowArray
 from ..storage.database import Database, add_functions, tombstone_sum
+from ..storage.documents import marks_of
 from ..storage.hashes import is_whole, passage_key
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
 from ..storage.metadata import not_finite
@@ -135,10 +136,10 @@ def _content_problems(folder: Path, database: Database) -> Iterator[tuple[str, s
 
 def damaged_documents(database: Database) -> Iterator[str]:
     """Yield the ids of documents that do not have the hash they were stored with."""
-    for doc_id, title, text, metadata, digest in database.execute(
-        "SELECT doc_id, title, text, metadata, content_hash FROM documents"
+    for doc_id, title, text, metadata, digest, places in database.execute(
+        f"SELECT doc_id, title, text, metadata, content_hash, {database.places_column} FROM documents"
     ):
-        if not is_whole(digest, doc_id, title, text, metadata):
+        if not is_whole(digest, doc_id, title, text, metadata) or marks_of(places) is None:
             yield doc_id
 
 

@@ -50,6 +50,19 @@ class Field:
         steps = "".join(f'."{step}"' for step in self.path)
         return f"{function}({_METADATA}, ?)", (f"${steps}",)
 
+    def call(self, function: str, pattern: str) -> Sql:
+        """Test a text by an SQL function of it and a pattern."""
+        if self.column:
+            return f"{function}({self.column}, ?)", (pattern,)
+        kind, of_kind = self.kind()
+        value, of_value = self.value()
+        # Not AND: SQLite may compute its sides in any order, and the function takes texts alone.
+        return f"(CASE WHEN {kind} IS 'text' THEN {function}({value}, ?) ELSE 0 END)", (
+            *of_kind,
+            *of_value,
+            pattern,
+        )
+
     def compare(self, operator: str, literal: Literal) -> Sql:
         if self.column:
             if isinstance(literal, str):

@@ -1,10 +1,11 @@
-"""`--where`: a small, safe language over metadata, compiled to SQL with bound parameters.
+r"""`--where`: a small, safe language over metadata, compiled to SQL with bound parameters.
 
     lang = 'en' and year > 2020
     (topic in ('law', 'tax') or title like 'Budget%') and not archived = true
     author.name is not null
 
     tags contains 'pets' and 'home' not in tags
+    id glob 'src/**/*.py' and text matches 'def \w+_hash'
 
 A comparison holds only where the field is there and is of the literal's kind (text, number, true/false), so that 'not'
 is the opposite and a year written as text is never larger than every number, as plain SQLite would have it.
@@ -15,12 +16,13 @@ double quotes hold names with other signs: "my field" = 1, and a double quote as
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from embedkit.errors import FilterError
 
+from ..storage.matching import glob_regex
 from .fields import Field, FieldUse, Literal, Value
 
 COLUMNS = {"id": "doc_id", "title": "title", "text": "text", "source": "source"}
@@ -160,11 +162,17 @@ class _Parser:
             test = f"({self._put(*field.value())} IS NULL)"
             return f"(NOT {test})" if negated else test
         negated = self._take("not") is not None
-        if self._take_contains():
+        if self._take_name("contains"):
             test = self._contains(field, self._literal())
+        elif self._take_name("glob"):
+            test = self._call(field, "path_glob", self._checked(glob_regex, "pattern of paths"))
+        elif self._take_name("matches"):
+            test = self._call(
+                field, "text_matches", self._checked(re.compile, "regular expression of Python's")
+            )
         else:
-            # "contains" would have been taken already: it is here for the message.
-            operators = ("in", "like", "between", "contains")
+            # The last three would have been taken already: they are here for the message.
+            operators = ("in", "like", "between", "contains", "glob", "matches")
             token = self._need(*operators) if negated else self._need(*_COMPARISONS, *operators)
             test = self._compared(field, token.text)
         return f"(NOT {test})" if negated else test
@@ -182,10 +190,7 @@ class _Parser:
             self._need("and")
             return f"({self._compare(field, '>=', low)} AND {self._compare(field, '<=', self._literal())})"
         if operator == "like":
-            pattern = self._literal()
-            if not isinstance(pattern, str):
-                raise self._error(str(pattern), "a text in single quotes", self._tokens[self._next - 1].at)
-            return self._compare(field, "LIKE", pattern)
+            return self._compare(field, "LIKE", self._pattern())
         return self._compare(field, _COMPARISONS[operator], self._literal())
 
     def _membership(self) -> str:
@@ -198,11 +203,33 @@ class _Parser:
         test = self._contains(self._field(), literal)
         return f"(NOT {test})" if negated else test
 
-    def _take_contains(self) -> bool:
+    def _take_name(self, operator: str) -> bool:
         # No word of the language everywhere: a field may have this name.
-        found = self._here.kind == "name" and self._here.text.lower() == "contains"
+        found = self._here.kind == "name" and self._here.text.lower() == operator
         self._next += found
         return found
+
+    def _pattern(self) -> str:
+        pattern = self._literal()
+        if not isinstance(pattern, str):
+            raise self._error(str(pattern), "a text in single quotes", self._tokens[self._next - 1].at)
+        return pattern
+
+    def _checked(self, compiled: Callable[[str], object], what: str) -> str:
+        pattern = self._pattern()
+        try:
+            compiled(pattern)
+        except (re.error, RecursionError, OverflowError) as exc:
+            raise FilterError(
+                f"--where {self.text!r}: {pattern!r} is no {what} ({exc}). "
+                "Put a backslash before signs that stand for themselves"
+            ) from exc
+        return pattern
+
+    def _call(self, field: Field, function: str, pattern: str) -> str:
+        if field.is_metadata:
+            self.uses.append(FieldUse(field, "value"))
+        return self._put(*field.call(function, pattern))
 
     def _compare(self, field: Field, operator: str, literal: Literal) -> str:
         if field.is_metadata:

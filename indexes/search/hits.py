@@ -67,6 +67,7 @@ def make_hits(
             source=stored.source,
             start=stored.start,
             stop=stored.stop,
+            place=stored.place,
         )
 
     return [[hit(row, score) for row, score in best] for best in chosen]

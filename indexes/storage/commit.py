@@ -23,6 +23,7 @@ from .documents import (
     delete_documents,
     insert_document,
     insert_passages,
+    stored_places,
     update_document,
 )
 from .faults import writing
@@ -43,23 +44,25 @@ class Addition:
     metadata: str
     digest: bytes
     passages: Sequence[Passage] = WHOLE
+    places: str = ""  # where the text stands in its file, as it is stored
 
     @classmethod
     def of(cls, document: Document, passages: Sequence[Passage] = WHOLE, *, vector: bytes = b"") -> Addition:
         """Take a document in; `vector` are the bytes of one that was not made from its text."""
         metadata = metadata_json(document)
         digest = content_hash(document.doc_id, document.title, document.text, metadata, vector)
-        return cls(document, metadata, digest, passages)
+        return cls(document, metadata, digest, passages, stored_places(document))
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What changes of a document without a new vector: its metadata, or where it was read."""
+    """What changes of a document without a new vector: its metadata, where it was read, or where its parts stand there."""
 
     doc_key: int
     metadata: str
     digest: bytes
     source: str
+    places: str
 
 
 @dataclass(frozen=True)
@@ -159,16 +162,18 @@ class Writer:
             if change.deleted_keys:
                 delete_documents(database, change.deleted_keys)
             for update in change.updates:
-                update_document(database, update.doc_key, update.metadata, update.digest, update.source)
+                values = (update.metadata, update.digest, update.source, update.places)
+                update_document(database, update.doc_key, *values)
             placed = []
             for addition in change.additions:
-                doc_key = insert_document(database, addition.document, addition.metadata, addition.digest)
-                places = [
+                stored = (addition.metadata, addition.digest, addition.places)
+                doc_key = insert_document(database, addition.document, *stored)
+                rows = [
                     (row + number, doc_key, number, passage.start, passage.stop)
                     for number, passage in enumerate(addition.passages)
                 ]
-                placed.append((addition.document, places))
-                row += len(places)
+                placed.append((addition.document, rows))
+                row += len(rows)
             add_fields(database, change.fields)
             if info is not None:
                 insert_passages(database, placed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,9 @@ from embedkit.errors import IndexFileError
 from .ann_info import AnnInfo
 from .codes import RowArray
 from .faults import reading
+from .matching import path_glob, text_matches
 from .metadata import strict_json
-from .schema import FORMAT_VERSION, TEXT_CONTENT, TEXT_SCHEMA, checked
+from .schema import ADD_PLACES, FORMAT_VERSION, TEXT_CONTENT, TEXT_SCHEMA, WITH_PLACES, checked, unchecked
 from .segment_file import SegmentInfo
 from .text_rows import stored_text_rows
 from .words import index_words
@@ -34,6 +34,8 @@ def add_functions(connection: sqlite3.Connection) -> None:
     """Give a connection the functions that filters and the views of an index call."""
     connection.create_function("strict_json", 1, strict_json, deterministic=True)
     connection.create_function("index_words", 1, index_words, deterministic=True)
+    connection.create_function("path_glob", 2, path_glob, deterministic=True)
+    connection.create_function("text_matches", 2, text_matches, deterministic=True)
     connection.execute("PRAGMA trusted_schema = ON")  # some builds of SQLite let no view call a function
 
 
@@ -156,8 +158,8 @@ class Database:
         value = self.meta(name)
         if value is None:
             return None
-        checksum, _, text = str(value).partition(" ")
-        if checksum != f"{zlib.crc32(text.encode()):08x}":
+        text = unchecked(str(value))
+        if text is None:
             raise IndexFileError(
                 f"{self.path}: the entry {name!r} is not what was written. "
                 f"Run: embedkit index verify {self.path.parent}"
@@ -236,18 +238,36 @@ class Database:
         """Copy the database, page by page, as this connection sees it."""
         self._connection.backup(other)
 
+    @property
+    def has_places(self) -> bool:
+        """Whether documents are stored with where their text stands in its file."""
+        return self.version >= WITH_PLACES
+
+    @property
+    def places_column(self) -> str:
+        """What to select for where the text of a document stands: the column, or '' where there is none."""
+        return "places" if self.has_places else "''"
+
     def rebuild_text_index(self) -> None:
-        """Fill the text index again from the documents; one of an earlier format version becomes one of this."""
-        if self.version < FORMAT_VERSION:
-            self.execute("DROP TABLE text_index")
-            for statement in TEXT_SCHEMA:
-                self.execute(statement)
-            self.set_meta("format_version", FORMAT_VERSION)
+        """Fill the text index again from the documents."""
         self.execute("INSERT INTO text_index (text_index) VALUES ('delete-all')")
         self.executemany(
             "INSERT INTO text_index (rowid, title, text) VALUES (?, ?, ?)",
             stored_text_rows(self.execute, self.version),
         )
+
+    def upgrade(self) -> None:
+        """Make an index of an earlier format version one of this: its words, and room for places, which the next build fills."""
+        if self.version == 1:
+            self.execute("DROP TABLE text_index")
+            for statement in TEXT_SCHEMA:
+                self.execute(statement)
+        if not self.has_places:
+            self.execute(ADD_PLACES)
+        had_texts = self.version == 1
+        self.set_meta("format_version", FORMAT_VERSION)
+        if had_texts:
+            self.rebuild_text_index()
 
     def count(self, table: str) -> int:
         return int(self.execute(f"SELECT count(*) FROM {table}").fetchone()[0])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from embedkit.data.places import Mark, Place, marks_json, place_of, read_marks
 from embedkit.data.records import Document
 from embedkit.errors import IndexFileError, RecordError
 
 from .codes import RowArray
 from .database import Database
 from .hashes import is_whole, passage_key
+from .schema import checked, unchecked
 from .text_rows import stored_text_rows, text_rows
 
 
@@ -36,6 +38,7 @@ class StoredPassage(NamedTuple):
     source: str
     start: int  # of the passage in its document, in characters
     stop: int
+    place: Place | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +52,25 @@ class StoredDocument:
     passages: Sequence[tuple[int, int, int]]
 
 
-def begin_run(database: Database) -> None:
-    """Forget which ids an earlier run of this process has seen. They are kept on disk, not in memory."""
-    database.execute("PRAGMA temp_store = FILE")
-    database.execute("DROP TABLE IF EXISTS temp.seen")
-    database.execute(
-        "CREATE TEMP TABLE seen (doc_id TEXT PRIMARY KEY, number INTEGER, place TEXT) WITHOUT ROWID"
-    )
+class Known(NamedTuple):
+    """What tells whether a document has changed since it was stored."""
+
+    doc_key: int
+    digest: bytes
+    source: str
+    places: str
 
 
-def find_duplicate(
-    database: Database, first_number: int, places: Sequence[tuple[str, str]]
-) -> tuple[str, str, str] | None:
-    """Note (doc_id, place) pairs; return (doc_id, first place, second) of an id that came before in this run.
-
-    The pairs are numbered from `first_number` on, so that one with an earlier number is told from itself.
-    """
-    numbered = [(doc_id, number, place) for number, (doc_id, place) in enumerate(places, first_number)]
-    added = database.execute(
-        "INSERT OR IGNORE INTO seen SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)",
-        (json.dumps(numbered),),
-    )
-    if added.rowcount == len(places):
-        return None
-    statement = "SELECT number, place FROM seen WHERE doc_id = ?"
-    for doc_id, number, place in numbered:
-        earlier, first = database.execute(statement, (doc_id,)).fetchone()
-        if earlier != number:
-            return doc_id, first, place
-    raise ValueError(f"ids were noted twice from number {first_number} on")
+def stored_places(document: Document) -> str:
+    """Return the column that says where a document's text stands in its file, with a checksum; "" where nothing says so."""
+    text = marks_json(document.marks)
+    return checked(text) if text else ""
 
 
-def vanished_documents(database: Database, within: Callable[[str], bool]) -> list[int]:
-    """Return the keys of documents whose source is within a scope, and which did not come in this run."""
-    stored = [source for (source,) in database.execute("SELECT DISTINCT source FROM documents")]
-    found = database.execute(
-        "SELECT doc_key FROM documents WHERE source IN (SELECT value FROM json_each(?)) "
-        "AND doc_id NOT IN (SELECT doc_id FROM seen) ORDER BY doc_key",
-        (json.dumps([source for source in stored if within(source)]),),
-    )
-    return [key for (key,) in found]
+def marks_of(places: str) -> tuple[Mark, ...] | None:
+    """Read the column that `stored_places` made; None where it is not what was written."""
+    text = unchecked(places) if places else ""
+    return None if text is None else read_marks(text)
 
 
 def document_ids(database: Database, keys: Sequence[int]) -> list[str]:
@@ -102,14 +84,14 @@ def document_ids(database: Database, keys: Sequence[int]) -> list[str]:
     return [found[key] for key in keys if key in found]
 
 
-def find_documents(database: Database, doc_ids: Sequence[str]) -> dict[str, tuple[int, bytes, str]]:
-    """Return doc_id -> (doc_key, content hash, source) of those that are here."""
+def find_documents(database: Database, doc_ids: Sequence[str]) -> dict[str, Known]:
+    """Return what is known of those documents that are here, by their ids."""
     found = database.execute(
-        "SELECT doc_id, doc_key, content_hash, source FROM documents "
+        f"SELECT doc_id, doc_key, content_hash, source, {database.places_column} FROM documents "
         "WHERE doc_id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(doc_ids)),),
     )
-    return {doc_id: (key, digest, source) for doc_id, key, digest, source in found}
+    return {doc_id: Known(*known) for doc_id, *known in found}
 
 
 def duplicate_id(doc_id: str, first: str, second: str) -> RecordError:
@@ -119,10 +101,14 @@ def duplicate_id(doc_id: str, first: str, second: str) -> RecordError:
     )
 
 
-def insert_document(database: Database, document: Document, metadata: str, digest: bytes) -> int:
+def insert_document(database: Database, document: Document, metadata: str, digest: bytes, places: str) -> int:
+    names = "doc_id, title, text, metadata, content_hash, source"
+    values = [document.doc_id, document.title, document.text, metadata, digest, document.source]
+    if database.has_places:
+        names = f"{names}, places"
+        values.append(places)
     cursor = database.execute(
-        "INSERT INTO documents (doc_id, title, text, metadata, content_hash, source) VALUES (?, ?, ?, ?, ?, ?)",
-        (document.doc_id, document.title, document.text, metadata, digest, document.source),
+        f"INSERT INTO documents ({names}) VALUES ({', '.join('?' * len(values))})", values
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
@@ -152,12 +138,16 @@ def add_fields(database: Database, names: Iterable[str]) -> None:
     database.executemany("INSERT OR IGNORE INTO fields VALUES (?)", [(name,) for name in names])
 
 
-def update_document(database: Database, doc_key: int, metadata: str, digest: bytes, source: str) -> None:
-    """Change what needs no new vector."""
+def update_document(
+    database: Database, doc_key: int, metadata: str, digest: bytes, source: str, places: str | None = None
+) -> None:
+    """Change what needs no new vector; None leaves the places as they are."""
     database.execute(
         "UPDATE documents SET metadata = ?, content_hash = ?, source = ? WHERE doc_key = ?",
         (metadata, digest, source, doc_key),
     )
+    if places is not None and database.has_places:
+        database.execute("UPDATE documents SET places = ? WHERE doc_key = ?", (places, doc_key))
 
 
 def delete_documents(database: Database, doc_keys: Sequence[int]) -> None:
@@ -188,26 +178,29 @@ def read_passages(database: Database, rows: RowArray) -> dict[int, StoredPassage
         (json.dumps(rows.tolist()),),
     ).fetchall()
     documents = {}
-    for doc_key, doc_id, title, text, metadata, digest, source in database.execute(
-        "SELECT doc_key, doc_id, title, text, metadata, content_hash, source FROM documents "
-        "WHERE doc_key IN (SELECT value FROM json_each(?))",
+    for doc_key, doc_id, title, text, metadata, digest, source, stored in database.execute(
+        "SELECT doc_key, doc_id, title, text, metadata, content_hash, source, "
+        f"{database.places_column} FROM documents WHERE doc_key IN (SELECT value FROM json_each(?))",
         (json.dumps(list({place[1] for place in places})),),
     ):
-        if not is_whole(digest, doc_id, title, text, metadata):
+        marks = marks_of(stored)
+        if marks is None or not is_whole(digest, doc_id, title, text, metadata):
             raise IndexFileError(
                 f"{database.path}: document {doc_id!r} is not what was written: its hash differs. "
                 f"Run: embedkit index repair {database.path.parent}"
             )
-        documents[doc_key] = (doc_id, title, text, metadata, digest, source)
+        documents[doc_key] = (doc_id, title, text, metadata, digest, source, marks)
     passages = {}
     for row, doc_key, number, start, stop in places:
         if doc_key not in documents:
             continue
-        doc_id, title, text, metadata, digest, source = documents[doc_key]
+        doc_id, title, text, metadata, digest, source, marks = documents[doc_key]
         part = text if stop == -1 else text[start:stop]
         key = passage_key(digest, number, start, stop)
+        end = start + len(part)
         passages[row] = StoredPassage(
-            doc_id, number, title, part, metadata, key, source, start, start + len(part)
+            *(doc_id, number, title, part, metadata, key, source, start, end),
+            place_of(marks, text, start, end),
         )
     return passages
 
@@ -235,18 +228,18 @@ def passage_counts(database: Database, rows: RowArray) -> dict[int, int]:
 def read_documents(database: Database, after_key: int, count: int) -> list[StoredDocument]:
     """Return up to `count` documents with keys above one, in order, with (row, start, stop) of their passages."""
     found = database.execute(
-        "SELECT doc_key, doc_id, title, text, metadata, content_hash, source FROM documents "
-        "WHERE doc_key > ? ORDER BY doc_key LIMIT ?",
+        "SELECT doc_key, doc_id, title, text, metadata, content_hash, source, "
+        f"{database.places_column} FROM documents WHERE doc_key > ? ORDER BY doc_key LIMIT ?",
         (after_key, count),
     ).fetchall()
-    places = "SELECT row, start, stop FROM passages WHERE doc_key = ? ORDER BY number"
+    spans = "SELECT row, start, stop FROM passages WHERE doc_key = ? ORDER BY number"
     return [
         StoredDocument(
             key,
-            Document(doc_id, text, title, {}, source),
+            Document(doc_id, text, title, {}, source, marks=marks_of(places) or ()),
             metadata,
             digest,
-            database.execute(places, (key,)).fetchall(),
+            database.execute(spans, (key,)).fetchall(),
         )
-        for key, doc_id, title, text, metadata, digest, source in found
+        for key, doc_id, title, text, metadata, digest, source, places in found
     ]

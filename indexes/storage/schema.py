@@ -12,15 +12,16 @@ from embedkit.storage.files import put_in_place
 from .faults import reading, writing
 from .words import TOKENIZER
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # What the text index holds, by format version: the texts as they are, or their words (`index_words`).
-TEXT_CONTENT = {1: "passage_texts", 2: "passage_words"}
+TEXT_CONTENT = {1: "passage_texts", 2: "passage_words", 3: "passage_words"}
+WITH_PLACES = 3  # the version from which on documents know where their text stands in its file
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE documents (
     doc_key INTEGER PRIMARY KEY, doc_id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL,
-    metadata TEXT NOT NULL, content_hash BLOB NOT NULL, source TEXT NOT NULL);
+    metadata TEXT NOT NULL, content_hash BLOB NOT NULL, source TEXT NOT NULL, places TEXT NOT NULL DEFAULT '');
 CREATE TABLE passages (
     row INTEGER PRIMARY KEY, doc_key INTEGER NOT NULL, number INTEGER NOT NULL,
     start INTEGER NOT NULL, stop INTEGER NOT NULL);
@@ -35,6 +36,7 @@ CREATE VIEW passage_texts AS
         AS text
     FROM passages JOIN documents USING (doc_key);
 """
+ADD_PLACES = "ALTER TABLE documents ADD COLUMN places TEXT NOT NULL DEFAULT ''"
 TEXT_SCHEMA = (
     "CREATE VIEW passage_words AS SELECT row, index_words(title) AS title, index_words(text) AS text FROM passage_texts",
     "CREATE VIRTUAL TABLE text_index USING fts5("
@@ -44,6 +46,12 @@ TEXT_SCHEMA = (
 
 def checked(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x} {text}"
+
+
+def unchecked(value: str) -> str | None:
+    """Return the text that `checked` took in, or None where it is not what was written."""
+    text = value.partition(" ")[2]
+    return text if value == checked(text) else None
 
 
 def create_database(

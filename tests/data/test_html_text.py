@@ -32,9 +32,9 @@ from embedkit.data.html_text import extract_text
     ],
 )
 def test_blocks_stand_on_lines_and_cells_beside_each_other(page: str, text: str) -> None:
-    assert extract_text(page) == ("", text)
+    assert extract_text(page)[:2] == ("", text)
 
 
 def test_the_title_is_not_part_of_the_text() -> None:
-    assert extract_text("<title>The\n  title</title><p>text") == ("The title", "text")
-    assert extract_text("<html><body><p>a</body></html><p>behind") == ("", "a\nbehind")
+    assert extract_text("<title>The\n  title</title><p>text")[:2] == ("The title", "text")
+    assert extract_text("<html><body><p>a</body></html><p>behind")[:2] == ("", "a\nbehind")

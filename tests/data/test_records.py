@@ -17,6 +17,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedkit.data.places import Mark
 from embedkit.data.reading import DocumentReader, read_documents, read_queries, read_stream
 from embedkit.data.records import Document, ReadOptions, headed_text, titled_text
 from embedkit.errors import RecordError
@@ -133,7 +134,9 @@ def test_ids_titles_and_metadata_come_from_the_usual_keys_or_the_named_ones(tmp_
     row = {"_id": "q1", "title": "T", "text": "x", "lang": "en"}
     path = write(tmp_path / "a.jsonl", json.dumps(row) + "\n")
     (document,) = read_documents([str(path)])
-    assert document == Document("q1", "x", "T", {"lang": "en"}, path.as_posix(), 1, path.as_posix())
+    marks = (Mark(0, "line", 1),)
+    fields = {"lang": "en"}
+    assert document == Document("q1", "x", "T", fields, path.as_posix(), 1, path.as_posix(), marks)
     options = ReadOptions(text_field="title", id_field="lang", title_field="text")
     (document,) = read_documents([str(path)], options)
     assert (document.doc_id, document.text, document.title) == ("en", "T", "x")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from embedkit.data.places import Mark, Place
 from embedkit.data.records import Document
 from embedkit.errors import IndexFileError
-from indexes import Index, compact, repair, stats, verify
+from indexes import BuildReport, Index, build, compact, repair, stats, verify
 from indexes.storage.codes import STORAGES
 from indexes.storage.segment import Segment
 from indexes.storage.segment_file import SegmentInfo
@@ -77,14 +78,58 @@ def test_compacting_or_repairing_an_old_index_brings_it_the_words_of_this_versio
         # A reader goes on with what it saw, and sees the new words with the new state.
         assert (stats(reader).format_version, found(reader, "数据库检索")) == (1, ["zh"])
         reader.refresh()
-        assert stats(reader).format_version == 2
+        assert stats(reader).format_version == 3
         assert found(reader, "数据库") == ([] if how == "compact" else ["zh"])
         assert found(reader, "notes") == ["d0"]
     assert list(verify(folder)) == []
 
 
+def lines(index: Index, doc_id: str) -> tuple[int, int] | None:
+    (hit,) = (hit for hit in index.search_text(["dog"])[0] if hit.doc_id == doc_id)
+    return None if hit.place is None else hit.place.lines
+
+
+@pytest.mark.parametrize("how", ["compact", "repair"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_index_learns_places_once_it_is_compacted_or_repaired(
+    tmp_path: Path, version: int, how: str
+) -> None:
+    """Until then it is changed as before; then the next build stores places without a new vector."""
+    folder = Path(shutil.copytree(FIXTURES / f"v{version}-float32", tmp_path / "i"))
+    documents = [Document("new", "The dog.", source="/new.md", marks=(Mark(0, "lines", 7),))]
+
+    def bring_up_to_date() -> BuildReport:
+        with Index.open(folder, writable=True) as index:
+            return list(build(index, documents, embed=embed))[-1]
+
+    assert bring_up_to_date().added == 1
+    with Index.open(folder) as index:
+        assert (stats(index).format_version, lines(index, "new")) == (version, None)
+    report = bring_up_to_date()
+    assert (report.unchanged, report.passages) == (1, 0)
+    if how == "compact":
+        with Index.open(folder, writable=True) as index:
+            list(compact(index))
+    else:
+        list(repair(folder))
+    report = bring_up_to_date()
+    assert (report.unchanged, report.passages) == (1, 0)
+    with Index.open(folder) as index:
+        assert (stats(index).format_version, lines(index, "new")) == (3, (7, 7))
+        hit = index.search(embed(["a"]), k=1)[0][0]
+        assert (hit.doc_id, hit.place) == ("d0", None)
+    assert list(verify(folder)) == []
+
+
+def test_the_places_of_version_3_are_read(tmp_path: Path) -> None:
+    with Index.open(shutil.copytree(FIXTURES / "v3-float32", tmp_path / "i")) as index:
+        (hit,) = (hit for hit in index.search(embed(["d"]), k=4)[0] if hit.passage == 1)
+        assert hit.place == Place(lines=(4, 4), headings=("Title",))
+        assert hit.where == "d2:4"
+
+
 def test_there_is_a_fixture_of_every_storage() -> None:
-    assert [f"v{version}-{storage}" for version in (1, 2) for storage in sorted(STORAGES)] == FOLDERS
+    assert [f"v{version}-{storage}" for version in (1, 2, 3) for storage in sorted(STORAGES)] == FOLDERS
 
 
 def test_a_file_of_random_bytes_is_no_segment(tmp_path: Path) -> None:

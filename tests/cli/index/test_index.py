@@ -66,6 +66,7 @@ def test_the_same_build_again_embeds_nothing_and_a_changed_document_alone(corpus
         "passages": 0,
         "truncated": 0,
         "left_out": {},
+        "encodings": {},
         "failed": [],
         "vectors": 3,
         "seconds": 0,
@@ -93,6 +94,26 @@ def test_a_folder_gives_a_document_a_file_and_long_ones_are_cut_into_passages(
     assert isinstance(report["passages"], int)
     assert report["passages"] > 5
     assert report["truncated"] == 0  # the passages leave room for the special tokens
+
+
+def test_a_folder_is_walked_as_git_and_people_see_it(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "run.py").write_text("the dog runs", encoding="utf-8")
+    (folder / "old.txt").write_bytes("die Tür und das Öl für den Käufer".encode("cp1252"))
+    (folder / "made.log").write_text("the cat", encoding="utf-8")
+    (folder / ".hidden.md").write_text("a horse", encoding="utf-8")
+    (folder / ".gitignore").write_text("*.log\n", encoding="utf-8")
+    (folder / "x.bin").write_bytes(b"\0\1")
+    model = ("--model", tiny_model)
+    built = summary("index", "build", folder, "--index", tmp_path / "i", *model)
+    assert (built["read"], built["failed"], built["encodings"]) == (2, [], {"cp1252": 1})
+    assert built["left_out"] == {"*.bin": 1, "hidden files": 2, "files that ignore files name": 1}
+    every = summary("index", "build", folder, "--index", tmp_path / "j", *model, "--no-ignore", "--hidden")
+    assert every["read"] == 5
+    hits = invoke("search", tmp_path / "i", "the dog runs", "--json", "-k", 1)
+    assert json.loads(hits)["where"] == f"{folder}/run.py:1"
+    assert json.loads(hits)["place"] == {"lines": [1, 1]}
 
 
 def test_documents_without_text_are_counted_and_never_found(tmp_path: Path, tiny_model: Path) -> None:

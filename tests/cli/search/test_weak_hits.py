@@ -39,7 +39,7 @@ def search(*words: object, stdin: str | None = None) -> Result:
 def test_weak_hits_are_counted_instead_of_listed(index: Path, mode: str) -> None:
     found = search(index, KNOWN, "--mode", mode)
     shown = HEAD.findall(found.stdout)
-    assert shown[0] == ("●●●●●", "Bread without kneading  bread")
+    assert shown[0] == ("●●●●●", "Bread without kneading  bread  examples/articles.jsonl:5")
     assert all(dots != "○○○○○" for dots, _ in shown)
     left = 10 - len(shown)
     assert left > 5
@@ -118,7 +118,7 @@ def on_a_terminal(*words: object, typed: str = "", columns: int = 80) -> str:
 
 def test_a_terminal_shows_answers_and_says_what_it_left_out(index: Path) -> None:
     shown = on_a_terminal(index, KNOWN)
-    assert HEAD.search(shown)[2] == "Bread without kneading  bread"  # type: ignore[index] # found
+    assert HEAD.search(shown)[2] == "Bread without kneading  bread  examples/articles.jsonl:5"  # type: ignore[index] # found
     assert re.search(
         r"\d hits left out: no nearer to the query than unrelated texts; --all shows them\n$", shown
     )

@@ -13,6 +13,7 @@ from embedkit.data.records import Document
 from embedkit.errors import FilterError
 from indexes.search.filters import compile_filter
 from indexes.storage.database import add_functions
+from indexes.storage.matching import path_glob
 from tests.indexes.fakes import create, embed
 
 ROWS: list[dict[str, Any]] = [
@@ -77,6 +78,13 @@ def matching(text: str) -> set[int]:
         ("labels contains true", {4}),
         ("labels contains 1", set()),  # true is not the number 1
         ("labels contains '5'", set()),
+        ("lang glob 'e?'", {0, 2}),
+        ("lang not glob '*n'", {1, 3, 4, 5, 6}),
+        ("id glob 'd[0-2]' and not id glob 'd[!12]'", {1, 2}),
+        ("title matches 'e [56]$'", {5, 6}),
+        ("lang matches '^[de]'", {0, 1, 2}),
+        ("lang not matches '(?i)^E'", {1, 3, 4, 5, 6}),
+        ("year matches '2'", {2}),  # the others are numbers
         ("contains = 7", {5}),  # a field's name, too
         ("contains contains 7", {5}),
         ('"q""q" = 5', {4}),
@@ -92,6 +100,12 @@ def test_a_filter_means_what_it_says(text: str, numbers: set[int]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "lang matches 'a('",
+            r"'a(' is no regular expression of Python's (missing ), unterminated subpattern",
+        ),
+        ("lang glob '[z-a]'", "'[z-a]' is no pattern of paths (bad character range z-a"),
+        ("lang glob 3", "3 at character 11, where a text in single quotes was expected"),
         ("langg = 'en'", "no document has the field 'langg'; fields here: a.b, a\\b, author, contains, id,"),
         ("langg = 'en'", "did you mean 'lang'?"),
         ("lang = 'en'; DROP TABLE documents", "';' at character 12"),
@@ -182,3 +196,23 @@ def test_vectors_that_a_filter_lets_pass_are_counted(tmp_path: Path) -> None:
         assert (index.count_rows(), index.count_rows("lang = 'de'")) == (9, 4)
         with pytest.raises(FilterError, match="language"):
             index.count_rows("language = 'de'")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("*.py", {"a.py", "src/b.py", "src/x/c.py"}),
+        ("src/*.py", {"src/b.py"}),
+        ("src/**/*.py", {"src/b.py", "src/x/c.py"}),
+        ("src/**", {"src/b.py", "src/x/c.py"}),
+        ("**/x/*", {"src/x/c.py"}),
+        ("/a.*", {"a.py"}),
+        ("?[.]p[!z]", {"a.py", "src/b.py", "src/x/c.py"}),
+        ("[!]ac].md", {"[.md"}),
+    ],
+)
+def test_a_pattern_without_a_slash_is_matched_by_the_last_part_of_a_path(
+    pattern: str, paths: set[str]
+) -> None:
+    every = ["a.py", "src/b.py", "src/x/c.py", "[.md"]
+    assert {path for path in every if path_glob(path, pattern)} == paths
