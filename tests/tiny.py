@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from embedkit.checkpoint.hf_config import family_of
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.weights import save_sentence_encoder
@@ -58,6 +59,32 @@ FAMILY_SHAPES: dict[str, dict[str, object]] = {
     },
 }
 
+# What of an encoder no family says: each is saved under our own.
+VARIANT_SHAPES: dict[str, dict[str, object]] = {
+    "rotary": {"position": "rope", "global_rope_theta": 100.0},
+    "relative": {"position": "relative", "max_relative_position": 4},
+    "local": {"local_attention": 6, "global_attn_every_n_layers": 2},
+    "local relative": {
+        "position": "relative",
+        "max_relative_position": 4,
+        "local_attention": 6,
+        "global_attn_every_n_layers": 2,
+    },
+    "additive": {"attention": "additive"},
+    "additive local": {"attention": "additive", "local_attention": 6, "global_attn_every_n_layers": 2},
+    "bilinear": {"attention": "bilinear"},
+    "bilinear rotary": {"attention": "bilinear", "position": "rope"},
+    "low rank": {"attention": "low_rank", "attention_rank": 8},
+    "random features": {"attention": "random_features", "attention_features": 20},
+    "shared random features": {
+        "attention": "random_features",
+        "num_hidden_groups": 1,
+        "num_hidden_layers": 2,
+        "position_offset": 2,
+        "pad_token_id": 1,
+    },
+}
+
 
 def tiny_tokenizer(*, max_length: int = 32) -> Tokenizer:
     """A lower-case word-piece tokenizer whose vocabulary has some words and every ASCII letter and sign."""
@@ -100,8 +127,16 @@ def write_tiny_model(
     torch.manual_seed(seed)
     sentence = sentence or SentenceConfig(normalize=True)
     model = SentenceEncoder(TransformerEncoder(config or tiny_config()), sentence)
+    if sentence.layer_start is not None:  # equal weights would hide a mix-up
+        assert model.layer_mean is not None
+        torch.nn.init.uniform_(model.layer_mean.layer_weights, 0.5, 2)
+    if sentence.similarity is not None:
+        assert model.similarity is not None
+        for parameter in model.similarity.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
     parts = SentenceModules(sentence=sentence, max_seq_length=max_length, **modules)  # type: ignore[arg-type] # as above
-    save_sentence_encoder(folder, model, tiny_tokenizer(max_length=max_length), parts, family="bert")
+    family = family_of(model.encoder.config)
+    save_sentence_encoder(folder, model, tiny_tokenizer(max_length=max_length), parts, family=family)
     return folder
 
 

@@ -18,7 +18,7 @@ from embedkit.model.classification import SequenceClassifier
 from embedkit.model.config import HeadConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
-from embedkit.model.layers import relative_position_buckets, rotary_table
+from embedkit.model.positions import relative_position_buckets, rotary_table
 from embedkit.model.pretraining import PretrainingModel
 from embedkit.models import RERANKER
 from embedkit.reranking.cross_encoder import CrossEncoder

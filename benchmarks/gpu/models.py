@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embedkit.checkpoint.names import FAMILIES as FAMILIES
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.checkpoint.st_modules import SentenceModules
@@ -22,7 +22,6 @@ from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.batch import TokenBatch
 from tests.tiny import FAMILY_SHAPES, WORDS, tiny_config, tiny_tokenizer
 
-FAMILIES: tuple[Family, ...] = get_args(Family)
 MAX_LENGTH = 128  # of the tiny models
 # Heads of 16: some attention kernels need a multiple of 8.
 TINY = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": MAX_LENGTH + 2}

@@ -60,21 +60,30 @@ def _encoder(folder: Path) -> dict[str, object]:
 
     read = read_model_folder(folder)
     modules = read.modules
+    learned = modules.sentence.similarity
     content = _shape(read.name, folder, read.family, read.config) | {
         "max_seq_length": read.tokenizer.max_length,
-        "pooling": "+".join(modules.sentence.pooling),
+        "pooling": modules.sentence.described_pooling,
         "truncation_side": read.tokenizer.truncation_side,
         "dense": [_layer(layer) for layer in modules.sentence.dense],
         "normalize": modules.sentence.normalize,
         "dimension": read.dimension,
         "truncate_dim": modules.truncate_dim,
-        "similarity": modules.similarity,
+        "similarity": modules.similarity if learned is None else learned.kind,
         "prompts": dict(modules.prompts),
         "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
         "weights": fingerprint(read)["weights"],
     }
     if read.static:  # a table of token vectors has none of these
-        none = ("layers", "attention_heads", "intermediate_size", "positions", "max_seq_length")
+        none = (
+            "position",
+            "attention",
+            "layers",
+            "attention_heads",
+            "intermediate_size",
+            "positions",
+            "max_seq_length",
+        )
         content = {key: value for key, value in content.items() if key not in none} | {"family": "static"}
     return content
 
@@ -111,7 +120,20 @@ def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[
         "intermediate_size": config.intermediate_size,
         "vocabulary": config.vocab_size,
         "positions": config.max_tokens,
+        "position": config.position,
+        "attention": _attention(config),
     }
+
+
+def _attention(config: EncoderConfig) -> str:
+    """Say how tokens attend to others: the form, and within which window."""
+    form: str = config.attention
+    if config.local_attention:
+        every = config.global_attn_every_n_layers
+        form += f", within {config.local_attention} tokens"
+        ordinal = {1: "", 2: "2nd ", 3: "3rd "}.get(every, f"{every}th ")
+        form += f" but in every {ordinal}layer"
+    return form
 
 
 def _cell(value: object) -> str:

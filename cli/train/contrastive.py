@@ -151,6 +151,7 @@ def _journey(
     from embedkit.checkpoint.weights import load_sentence_encoder
     from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
     from embedkit.training.contrastive.guide import load_guide
+    from embedkit.training.contrastive.head import with_head
     from embedkit.training.contrastive.training import Contrastive
     from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
 
@@ -158,7 +159,7 @@ def _journey(
     roles = reading.roles()
     read = [read_data_set(source, roles, recipe.loss, read=reading.read()) for source in data]
     sets = load_evaluation_sets(tuning.evaluate or [])
-    encoder = load_sentence_encoder(folder)
+    folder, encoder = with_head(folder, load_sentence_encoder(folder), recipe)
     made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]
     guide = None if recipe.loss.guide is None else load_guide(recipe.loss.guide)
     origin = str(fingerprint(folder)["weights"])

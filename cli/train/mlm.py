@@ -57,7 +57,7 @@ class PretrainingStart:
             "--preset",
             metavar="NAME",
             autocompletion=completing.complete_recipe,
-            help="Shape and settings: tiny, mini, small, base, vaswani.",
+            help="Shape and settings: tiny, mini, small, base, vaswani, or a variant of mini (`embedkit recipes list`).",
             show_default="mini",
         ),
     ] = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from embedkit.checkpoint.folder import ModelFolder, weight_files
-from embedkit.checkpoint.names import dense_names, encoder_names, head_names, stripped_names
+from embedkit.checkpoint.names import dense_names, encoder_names, head_names, own_names, stripped_names
 from embedkit.checkpoint.quantized import Scales, take_scales
 from embedkit.checkpoint.static import MODEL2VEC_TABLE, TABLE
 from embedkit.checkpoint.weight_checks import (
@@ -28,7 +28,7 @@ from embedkit.checkpoint.weight_checks import (
     strip_base_prefix,
     take,
 )
-from embedkit.model.shapes import dense_shapes, encoder_shapes, head_shapes
+from embedkit.model.shapes import dense_shapes, encoder_shapes, head_shapes, sentence_shapes
 
 if TYPE_CHECKING:
     from embedkit.checkpoint.classification import ClassifierFolder
@@ -90,10 +90,14 @@ class Weights(Mapping[str, Float32]):
 
 @dataclass(frozen=True)
 class SentenceWeights:
-    """The weights of a sentence encoder: of its transformer, or the table of a static one, and of its dense layers."""
+    """The weights of a sentence encoder: of its transformer, or the table of a static one, and of what stands on it.
+
+    `parts` are those that `sentence_shapes` names.
+    """
 
     encoder: Weights
     dense: tuple[Weights, ...] = ()
+    parts: Mapping[str, Weights] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,22 @@ def load_sentence_weights(folder: ModelFolder) -> SentenceWeights:
         part = read_arrays(weight_files(folder.path / name, model=folder.path))
         dense.append(Weights(take(dense_names(config), dense_shapes(config), part, folder.path / name)))
         check_dense_empty(part, folder.path / name)
-    return SentenceWeights(encoder, tuple(dense))
+    return SentenceWeights(encoder, tuple(dense), load_parts(folder))
+
+
+def load_parts(folder: ModelFolder) -> dict[str, Weights]:
+    """Map the weights of what stands on an encoder besides dense layers, by the names in `sentence_shapes`.
+
+    Raises:
+        CheckpointError: weights are missing, unexpected, mis-shaped, or a file is damaged.
+    """
+    parts = {}
+    for part, shapes in sentence_shapes(folder.config, folder.modules.sentence).items():
+        where = folder.path / folder.modules.parts[part]
+        stored = read_arrays(weight_files(where, model=folder.path))
+        parts[part] = Weights(take(own_names(shapes), shapes, stored, where))
+        check_dense_empty(stored, where)
+    return parts
 
 
 def _static_table(stored: Mapping[str, StoredArray]) -> StoredArray:

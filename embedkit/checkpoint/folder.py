@@ -14,10 +14,10 @@ from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.hf_config import TOKENIZER_CLASSES, read_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
-from embedkit.checkpoint.st_modules import SentenceModules, layer_folder, read_modules
+from embedkit.checkpoint.st_modules import SentenceModules, read_modules
 from embedkit.checkpoint.static import is_static, read_static
 from embedkit.errors import CheckpointError
-from embedkit.model.config import EncoderConfig, SentenceConfig
+from embedkit.model.config import EncoderConfig
 from embedkit.models import find_model, missing_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -80,7 +80,8 @@ def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) 
     family, config = read_config(content, str(encoder_path / "config.json"))
     _check_is_encoder(path, content)
     check_no_adapter(encoder_path)
-    _check_widths(path, config.hidden_size, modules.sentence)
+    _check_widths(path, config, modules)
+    _check_layers(path, config, content, modules)
     tokenizer = read_tokenizer(encoder_path, family, config, content, lowercase=modules.lowercase)
     tokenizer = fit_tokenizer(
         tokenizer, config, path, own_limit=modules.max_seq_length, max_seq_length=max_seq_length
@@ -145,15 +146,35 @@ def check_no_adapter(encoder_path: Path) -> None:
         )
 
 
-def _check_widths(path: Path, hidden_size: int, sentence: SentenceConfig) -> None:
-    width = hidden_size * len(sentence.pooling)
-    for number, layer in enumerate(sentence.dense):
+def _check_widths(path: Path, config: EncoderConfig, modules: SentenceModules) -> None:
+    width = modules.sentence.pooled_size(config.hidden_size)
+    for name, layer in zip(modules.dense_folders, modules.sentence.dense, strict=True):
         if layer.in_features != width:
             raise CheckpointError(
-                f"{path / layer_folder(number, layer)}: takes vectors of {layer.in_features} dimensions; those that reach it "
+                f"{path / name}: takes vectors of {layer.in_features} dimensions; those that reach it "
                 f"have {width}. Take all modules from the same model"
             )
         width = layer.out_features
+
+
+def _check_layers(
+    path: Path, config: EncoderConfig, content: Mapping[str, Any], modules: SentenceModules
+) -> None:
+    """Refuse a mean of layers that there are not, or that sentence-transformers would not take."""
+    start = modules.sentence.layer_start
+    if start is None:
+        return
+    where = path / modules.encoder_folder / "config.json"
+    if start > config.num_hidden_layers:
+        raise CheckpointError(
+            f"{path / modules.parts['layer_mean']}: layer_start is {start}; the encoder has {config.num_hidden_layers} "
+            "layers. Take all modules from the same model"
+        )
+    if not json_field(content, "output_hidden_states", False, str(where)):
+        raise CheckpointError(
+            f"{where}: output_hidden_states is not true, without which sentence-transformers passes the folder's "
+            "WeightedLayerPooling over. Set it to true, or take that module out of modules.json"
+        )
 
 
 def fit_tokenizer(
@@ -240,8 +261,10 @@ def weight_files(folder: Path, *, model: Path | None = None) -> list[Path]:
 
 
 def all_weight_files(folder: ModelFolder) -> list[Path]:
-    """List the files with the weights of the encoder and of the layers after it."""
-    parts = [folder.encoder_path, *(folder.path / name for name in folder.modules.dense_folders)]
+    """List the files with the weights of the encoder and of what stands on it."""
+    modules = folder.modules
+    parts = [folder.encoder_path]
+    parts += [folder.path / name for name in (*modules.dense_folders, *modules.parts.values())]
     return [file for part in parts for file in weight_files(part, model=folder.path)]
 
 
@@ -251,13 +274,14 @@ def fingerprint(folder: ModelFolder) -> dict[str, Any]:
     The weights' SHA-256 runs over the files' bytes.
     """
     sentence = folder.modules.sentence
+    similarity = {} if sentence.similarity is None else {"similarity": sentence.similarity.kind}
     return {
         "weights": weights_digest(all_weight_files(folder)),
         "tokenizer": folder.tokenizer.fingerprint,
-        "pooling": "+".join(sentence.pooling) + ("" if sentence.pool_prompt else " without prompt"),
+        "pooling": sentence.described_pooling + ("" if sentence.pool_prompt else " without prompt"),
         "normalize": sentence.normalize,
         "prompts": dict(folder.modules.prompts),
         "default_prompt": folder.modules.default_prompt_name,
         "max_seq_length": folder.tokenizer.max_length,
         "dimension": folder.dimension,
-    }
+    } | similarity

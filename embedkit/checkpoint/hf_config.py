@@ -1,15 +1,21 @@
-"""`config.json` as Hugging Face writes it <-> `EncoderConfig`."""
+"""`config.json` as Hugging Face writes it <-> `EncoderConfig`.
+
+An encoder that no other library computes is written with all fields of its `EncoderConfig`, under `model_type` "embedkit", so that
+none takes it for what it knows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any, cast
 
 from embedkit.checkpoint.json_files import json_field
-from embedkit.checkpoint.names import FAMILIES, Family
+from embedkit.checkpoint.names import FAMILIES, Family, HubFamily
 from embedkit.checkpoint.quantized import QUANTIZATION
-from embedkit.errors import CheckpointError
+from embedkit.errors import CheckpointError, RecipeError
 from embedkit.model.config import Activation, EncoderConfig
+from embedkit.recipe import build
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 
@@ -78,6 +84,7 @@ _ARCHITECTURES: dict[Family, str] = {
     "mpnet": "MPNet",
     "albert": "Albert",
     "modernbert": "ModernBert",
+    "embedkit": "Embedkit",
 }
 # What transformers reads a family's tokenizer with where the folder names nothing.
 TOKENIZER_CLASSES: dict[Family, str] = {
@@ -89,7 +96,16 @@ TOKENIZER_CLASSES: dict[Family, str] = {
     "mpnet": "MPNetTokenizer",
     "albert": "AlbertTokenizer",
     "modernbert": "TokenizersBackend",
+    "embedkit": "BertTokenizer",
 }
+# What else may stand in a config.json of our own: heads, labels, and what conversions note.
+_BESIDE_OURS = frozenset(
+    {
+        *("architectures", "model_type", "tie_word_embeddings", "tokenizer_class", "dtype", "torch_dtype"),
+        *("id2label", "label2id", "classifier_dropout", "embedkit", "output_hidden_states"),
+        *("sbert_ce_default_activation_function", "sentence_transformers", "quantization_config"),
+    }
+)
 # Families whose attention looks to the left alone where the config says that they decode.
 _DECODERS: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta", "camembert")
 
@@ -101,11 +117,17 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
         CheckpointError: an unknown family, a missing field, or a piece that we do not compute.
     """
     family = content.get("model_type")
+    if content.get("quantization_config", QUANTIZATION) not in (None, QUANTIZATION):
+        raise CheckpointError(
+            f"{where}: has a quantization_config; take the model's weights as they were before quantization"
+        )
+    if family == "embedkit":
+        return "embedkit", _read_own(content, where)
     if family not in FAMILIES:
         raise CheckpointError(
             f"{where}: model_type is {family!r}; embedkit reads {', '.join(FAMILIES)}. Choose a model of one of these"
         )
-    family = cast("Family", family)
+    family = cast("HubFamily", family)
     if content.get("position_embedding_type", "absolute") != "absolute":
         raise CheckpointError(
             f"{where}: position_embedding_type is {content['position_embedding_type']!r}; only 'absolute' is computed"
@@ -113,10 +135,6 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
     if family in _DECODERS and content.get("is_decoder"):
         raise CheckpointError(
             f"{where}: is_decoder is true; only an encoder, which looks both ways, is computed"
-        )
-    if content.get("quantization_config", QUANTIZATION) not in (None, QUANTIZATION):
-        raise CheckpointError(
-            f"{where}: has a quantization_config; take the model's weights as they were before quantization"
         )
     fields = _common_fields(family, content, where)
     fields |= _family_fields(family, content, fields, where)
@@ -126,7 +144,26 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
         raise CheckpointError(f"{where}: {exc}. Take the model's own config.json") from exc
 
 
-def _common_fields(family: Family, content: Json, where: str) -> dict[str, Any]:
+def _read_own(content: Json, where: str) -> EncoderConfig:
+    """Read a config of ours: its fields are those of `EncoderConfig`, and one that is not known could change every vector."""
+    known = {each.name for each in fields(EncoderConfig)}
+    own = {key: value for key, value in content.items() if key not in _BESIDE_OURS}
+    missing = sorted(set(_REQUIRED) - set(own))
+    if missing:
+        raise CheckpointError(f"{where}: missing {', '.join(missing)}. Take the model's own config.json")
+    unknown = sorted(set(own) - known)
+    if unknown:
+        raise CheckpointError(
+            f"{where}: {', '.join(map(repr, unknown))} is not known to this release of embedkit, which cannot compute the model. "
+            "Update embedkit"
+        )
+    try:
+        return build(EncoderConfig, own, where)
+    except RecipeError as exc:
+        raise CheckpointError(f"{exc}. Take the model's own config.json") from exc
+
+
+def _common_fields(family: HubFamily, content: Json, where: str) -> dict[str, Any]:
     spelling = _SPELLING.get(family, {})
     fields: dict[str, Any] = {}
     for name in _REQUIRED:
@@ -146,7 +183,7 @@ def _common_fields(family: Family, content: Json, where: str) -> dict[str, Any]:
     return fields
 
 
-def _family_fields(family: Family, content: Json, fields: Json, where: str) -> dict[str, Any]:
+def _family_fields(family: HubFamily, content: Json, fields: Json, where: str) -> dict[str, Any]:
     types = json_field(content, "type_vocab_size", 2, where)
     match family:
         case "bert":
@@ -221,11 +258,36 @@ def _global_every(layer_types: list[Any], where: str) -> int:
     )
 
 
+def family_of(config: EncoderConfig) -> Family:
+    """Return the family under which an encoder of this shape is saved: one that can say all of it, else our own."""
+    family = _nearest_family(config)
+    try:
+        said = read_config(write_config(config, family), "config.json")[1] == config
+    except CheckpointError:
+        said = False
+    return family if said else "embedkit"
+
+
+def _nearest_family(config: EncoderConfig) -> HubFamily:
+    if config.position == "rope":
+        return "modernbert"
+    if config.relative_attention_num_buckets:
+        return "mpnet"
+    if config.embedding_size is not None or config.num_hidden_groups is not None:
+        return "albert"
+    if config.type_vocab_size == 0:
+        return "distilbert"
+    return "roberta" if config.position_offset else "bert"
+
+
 def write_config(config: EncoderConfig, family: Family, *, head: str = "Model") -> dict[str, Any]:
     """Turn an encoder's shape into the content of a `config.json`; `head` ends the name of its class.
 
     `write_config(config, "bert", head="ForMaskedLM")` names the architecture BertForMaskedLM.
     """
+    if family == "embedkit":
+        own = {name: value for name, value in asdict(config).items() if value is not None}
+        return {"architectures": [_ARCHITECTURES[family] + head], "model_type": family, **own}
     spelling = _SPELLING.get(family, {})
     content: dict[str, Any] = {"architectures": [_ARCHITECTURES[family] + head], "model_type": family}
     for name in (*_REQUIRED, *_DEFAULTS):

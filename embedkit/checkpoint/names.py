@@ -6,12 +6,18 @@ value). Everything here is text; no tensor is touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 from embedkit.model.config import EncoderConfig, HeadConfig, HeadLayer, LayerNormConfig
+from embedkit.model.shapes import encoder_shapes
 
-Family = Literal["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "albert", "modernbert"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
+HubFamily = Literal[
+    "bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "albert", "modernbert"
+]
+FAMILIES: tuple[HubFamily, ...] = get_args(HubFamily)
+# Besides them, ours: shapes that none of these families can say. No other library knows it, so none computes such a model wrongly.
+Family = Literal[HubFamily, "embedkit"]
 Names = dict[str, tuple[str, ...]]  # ours -> theirs, to be stacked
 
 # What stands before every name of the encoder once a head was saved with it.
@@ -24,6 +30,7 @@ BASE_PREFIX: dict[Family, str] = {
     "mpnet": "mpnet.",
     "albert": "albert.",
     "modernbert": "model.",
+    "embedkit": "encoder.",
 }
 # Weights of pretraining heads and buffers: an encoder does well without them. A `classifier` is not among them, since
 # a folder that has one is a cross-encoder.
@@ -36,6 +43,7 @@ IGNORED_PREFIXES: dict[Family, tuple[str, ...]] = {
     "mpnet": ("pooler.", "lm_head."),
     "albert": ("pooler.", "predictions.", "sop_classifier."),
     "modernbert": ("head.", "decoder."),
+    "embedkit": ("mlm.", "next_sentence."),
 }
 IGNORED_SUFFIXES = ("position_ids", "token_type_ids")  # buffers that older releases saved
 
@@ -48,7 +56,7 @@ _BERT_LAYER = {
     "mlp.down": ("output.dense",),
     "mlp_norm": ("output.LayerNorm",),
 }
-_LAYER: dict[Family, dict[str, tuple[str, ...]]] = {
+_LAYER: dict[HubFamily, dict[str, tuple[str, ...]]] = {
     "bert": _BERT_LAYER,
     "roberta": _BERT_LAYER,
     "xlm-roberta": _BERT_LAYER,
@@ -84,7 +92,7 @@ _LAYER: dict[Family, dict[str, tuple[str, ...]]] = {
         "mlp_norm": ("mlp_norm",),
     },
 }
-_LAYER_PREFIX: dict[Family, str] = {
+_LAYER_PREFIX: dict[HubFamily, str] = {
     "bert": "encoder.layer.{}.",
     "roberta": "encoder.layer.{}.",
     "xlm-roberta": "encoder.layer.{}.",
@@ -121,9 +129,14 @@ _MLM: dict[Family, tuple[str, str, str, tuple[str, ...]]] = {  # dense, norm, bi
         ("predictions.decoder.weight", "predictions.decoder.bias"),
     ),
     "modernbert": ("head.dense", "head.norm", "decoder.bias", ("decoder.weight",)),
+    "embedkit": ("mlm.dense", "mlm.norm", "mlm.bias", ()),
 }
 _MLM["xlm-roberta"] = _MLM["camembert"] = _MLM["mpnet"] = _MLM["roberta"]
 
+NEXT_SENTENCE: dict[Family, tuple[str, str]] = {
+    "bert": ("bert.pooler.dense", "cls.seq_relationship"),
+    "embedkit": ("next_sentence.pooler", "next_sentence.classifier"),
+}
 # The classification head: sublayer of ours -> of theirs, with the base prefix where it has one.
 _HEADS: dict[Family, dict[str, str]] = {
     "bert": {"dense": "bert.pooler.dense", "out": "classifier"},
@@ -134,31 +147,21 @@ _HEADS: dict[Family, dict[str, str]] = {
     "distilbert": {"dense": "pre_classifier", "out": "classifier"},
     "albert": {"dense": "albert.pooler", "out": "classifier"},
     "modernbert": {"dense": "head.dense", "norm": "head.norm", "out": "classifier"},
+    "embedkit": {"dense": "head.dense", "out": "head.out"},
 }
-
-
-def family_of(config: EncoderConfig) -> Family:
-    """Return the family under which an encoder of this shape is saved."""
-    if config.position == "rope":
-        return "modernbert"
-    if config.relative_attention_num_buckets:
-        return "mpnet"
-    if config.embedding_size is not None or config.num_hidden_groups is not None:
-        return "albert"
-    if config.type_vocab_size == 0:
-        return "distilbert"
-    return "roberta" if config.position_offset else "bert"
 
 
 def encoder_names(family: Family, config: EncoderConfig) -> Names:
     """Map every parameter of a `TransformerEncoder` to the family's names, without the base prefix."""
+    if family == "embedkit":
+        return own_names(encoder_shapes(config))
     modern = family == "modernbert"
     names: Names = {
         "embeddings.tokens.weight": (
             "embeddings.tok_embeddings.weight" if modern else "embeddings.word_embeddings.weight",
         )
     }
-    if config.position != "rope":
+    if config.has_position_table:
         names["embeddings.positions.weight"] = ("embeddings.position_embeddings.weight",)
     if config.type_vocab_size:
         names["embeddings.token_types.weight"] = ("embeddings.token_type_embeddings.weight",)
@@ -184,6 +187,11 @@ def encoder_names(family: Family, config: EncoderConfig) -> Names:
     if config.relative_attention_num_buckets:
         names["relative_bias.weight"] = ("encoder.relative_attention_bias.weight",)
     return names
+
+
+def own_names(names: Iterable[str]) -> Names:
+    """Let parameters keep their names."""
+    return {name: (name,) for name in names}
 
 
 def dense_names(layer: HeadLayer) -> Names:
@@ -226,16 +234,17 @@ def tied_names(family: Family) -> tuple[str, ...]:
 
 
 def next_sentence_names(family: Family) -> Names:
-    """Map every parameter of a `NextSentenceHead` to BERT's names.
+    """Map every parameter of a `NextSentenceHead` to BERT's names, or our own.
 
     Raises:
         ValueError: the family has no such head.
     """
-    if family != "bert":
+    if family not in NEXT_SENTENCE:
         raise ValueError(f"family {family!r} has no next-sentence head; only 'bert' has")
+    pooler, classifier = NEXT_SENTENCE[family]
     names: Names = {}
-    _add(names, "pooler", ("bert.pooler.dense",), bias=True)
-    _add(names, "classifier", ("cls.seq_relationship",), bias=True)
+    _add(names, "pooler", (pooler,), bias=True)
+    _add(names, "classifier", (classifier,), bias=True)
     return names
 
 

@@ -12,6 +12,7 @@ from embedkit.checkpoint.hf_config import write_config
 from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import (
     BASE_PREFIX,
+    NEXT_SENTENCE,
     Family,
     encoder_names,
     mlm_head_names,
@@ -51,7 +52,7 @@ def load_pretraining(
     else:
         fresh.append("masked-language-model head")
     if next_sentence:
-        if family != "bert":
+        if family not in NEXT_SENTENCE:
             raise CheckpointError(
                 f"{folder.path}: a {family} model has no next-sentence head; train it without --next-sentence"
             )
@@ -81,5 +82,5 @@ def write_pretraining(folder: Path, model: PretrainingModel, tokenizer: Tokenize
     if model.next_sentence is not None:
         tensors |= export_tensors(model.next_sentence, next_sentence_names(family))
     save_tensors(tensors, folder / WEIGHTS)
-    write_modules(folder, SentenceModules(max_seq_length=tokenizer.max_length), config.hidden_size)
+    write_modules(folder, SentenceModules(max_seq_length=tokenizer.max_length), config)
     tokenizer.save(folder, token_types=config.type_vocab_size > 1)

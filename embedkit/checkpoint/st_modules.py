@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedkit.checkpoint.json_files import json_field, read_json, write_json
+from embedkit.checkpoint.st_learned import learned_content, read_learned
 from embedkit.checkpoint.st_parts import (
     check_names,
     layer_content,
@@ -17,23 +18,36 @@ from embedkit.checkpoint.st_parts import (
 )
 from embedkit.checkpoint.st_settings import Similarity, read_limits, read_texts
 from embedkit.errors import CheckpointError
-from embedkit.model.config import DenseConfig, HeadLayer, SentenceConfig
+from embedkit.model.config import DenseConfig, EncoderConfig, HeadLayer, SentenceConfig
 
-_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
+_MODULES = ("Transformer", "WeightedLayerPooling", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
 # Written in the older spelling, the only one that every consumer reads.
 _CLASS_PREFIX = "sentence_transformers.models."
+_POOLINGS = ("Pooling", "AttentionPooling")
+_AFTER = ("Dense", "LayerNorm", "Dropout", "Normalize", "Similarity")
+# What only we compute: sentence-transformers finds no such class and stops.
+_OWN_MODULES = ("AttentionPooling", "Similarity")
+_OWN_PREFIX = "embedkit."
+# The module of each part of a `SentenceEncoder` that has weights of its own.
+_PART_MODULES = {
+    "layer_mean": "WeightedLayerPooling",
+    "attention_pooling": "AttentionPooling",
+    "similarity": "Similarity",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceModules:
     """What a folder says beyond the encoder itself.
 
-    `dense_folders` hold the weights of `sentence.dense`. `truncate_dim` is how many dimensions of a vector are kept; None: all.
+    `dense_folders` hold the weights of `sentence.dense`, `parts` those of the other parts that `sentence_shapes` names. `truncate_dim` is
+    how many dimensions of a vector are kept; None: all.
     """
 
     sentence: SentenceConfig = field(default_factory=SentenceConfig)
     encoder_folder: str = ""
     dense_folders: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
     max_seq_length: int | None = None
     lowercase: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -55,54 +69,98 @@ def read_modules(folder: Path) -> SentenceModules:
     if not modules:
         return SentenceModules()
     encoder_folder, layers, dense_folders = "", list[HeadLayer](), list[str]()
+    parts: dict[str, str] = {}
     found: dict[str, Any] = {"normalize": False}
-    for position, module in enumerate(modules):
-        kind = module_kind(module, folder)
-        name = module_path(module, folder)
-        if (kind == "Transformer") != (position == 0) or (kind == "Pooling") != (position == 1):
-            raise CheckpointError(
-                f"{where}: module {position} is {kind}; wanted Transformer, Pooling, then Dense, LayerNorm or Normalize"
-            )
+    kinds = [module_kind(module, folder) for module in modules]
+    names = [module_path(module, folder) for module in modules]
+    _check_order(kinds, where)
+    for kind, name in zip(kinds, names, strict=True):
         config = folder / name / "config.json"
         if kind == "Transformer":
             encoder_folder = name
         elif kind == "Pooling":
             found["pooling"], found["pool_prompt"] = read_pooling(config)
+        elif kind in _PART_MODULES.values():
+            found |= read_learned(kind, config)
+            parts |= {part: name for part, its in _PART_MODULES.items() if its == kind}
         elif kind == "Normalize":
             check_names(read_json(config, {}), config)
             found["normalize"] = True
         elif kind != "Dropout":
-            if found["normalize"]:
-                raise CheckpointError(f"{where}: {kind} stands after Normalize; only before is computed")
             layers.append(read_layer(kind, config))
             dense_folders.append(name)
-    if len(modules) == 1:
-        raise CheckpointError(f"{where}: one module only; wanted Transformer, then Pooling")
     texts = read_texts(folder / "config_sentence_transformers.json")
     max_seq_length, lowercase = read_limits(folder / encoder_folder)
+    try:
+        sentence = SentenceConfig(dense=tuple(layers), **found)
+    except ValueError as exc:
+        raise CheckpointError(f"{where}: {exc}. Take all modules from the same model") from exc
     return SentenceModules(
-        sentence=SentenceConfig(dense=tuple(layers), **found),
+        sentence=sentence,
         encoder_folder=encoder_folder,
         dense_folders=tuple(dense_folders),
+        parts=parts,
         max_seq_length=max_seq_length,
         lowercase=lowercase,
         **texts,
     )
 
 
-def layer_folder(number: int, layer: HeadLayer) -> str:
-    """Return the folder that the weights of layer `number` after the pooling, counted from 0, are written to."""
-    return f"{number + 2}_{'Dense' if isinstance(layer, DenseConfig) else 'LayerNorm'}"
+def _check_order(kinds: list[str], where: Path) -> None:
+    """Refuse modules that do not stand in the one order that is computed.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    mixing = kinds[1:2] == ["WeightedLayerPooling"]
+    for position, kind in enumerate(kinds):
+        wanted = ("Transformer",) if position == 0 else _POOLINGS if position == 1 + mixing else _AFTER
+        if (position, kind) != (1, "WeightedLayerPooling") and kind not in wanted:
+            raise CheckpointError(
+                f"{where}: module {position} is {kind}; wanted Transformer, Pooling, then Dense, LayerNorm or Normalize"
+            )
+        if kind in ("Dense", "LayerNorm") and "Normalize" in kinds[:position]:
+            raise CheckpointError(f"{where}: {kind} stands after Normalize; only before is computed")
+        if "Similarity" in kinds[:position]:
+            raise CheckpointError(f"{where}: {kind} stands after Similarity, which must be the last")
+    if len(kinds) == 1 + mixing:
+        raise CheckpointError(f"{where}: one module only; wanted Transformer, then Pooling")
 
 
-def write_modules(folder: Path, modules: SentenceModules, hidden_size: int) -> None:
-    """Write everything but the encoder and the weights of the layers after it, whose folders are made."""
+def _names(sentence: SentenceConfig) -> list[str]:
+    """Return the names of the modules in their order, which are their folders too."""
+    kinds = ["Transformer"]
+    kinds += ["WeightedLayerPooling"] * (sentence.layer_start is not None)
+    kinds += ["Pooling" if sentence.attention is None else "AttentionPooling"]
+    kinds += ["Dense" if isinstance(layer, DenseConfig) else "LayerNorm" for layer in sentence.dense]
+    kinds += ["Normalize"] * sentence.normalize
+    kinds += ["Similarity"] * (sentence.similarity is not None)
+    return [f"{number}_{kind}" for number, kind in enumerate(kinds)]
+
+
+def _of_kind(sentence: SentenceConfig, *kinds: str) -> list[str]:
+    return [name for name in _names(sentence) if name.partition("_")[2] in kinds]
+
+
+def layer_folders(sentence: SentenceConfig) -> list[str]:
+    """Return the folders that the weights of the layers after the pooling are written to."""
+    return _of_kind(sentence, "Dense", "LayerNorm")
+
+
+def part_folders(sentence: SentenceConfig) -> dict[str, str]:
+    """Return the folders that the weights of the other parts are written to, by their names in `sentence_shapes`."""
+    return {part: name for part, kind in _PART_MODULES.items() for name in _of_kind(sentence, kind)}
+
+
+def write_modules(folder: Path, modules: SentenceModules, config: EncoderConfig) -> None:
+    """Write everything but the encoder and the weights of what stands on it, whose folders are made."""
     sentence = modules.sentence
-    layers = [layer_folder(number, layer) for number, layer in enumerate(sentence.dense)]
-    norm = [f"{len(layers) + 2}_Normalize"] * sentence.normalize
-    write_module_list(folder, ["0_Transformer", "1_Pooling", *layers, *norm])
-    write_json(folder / "1_Pooling" / "config.json", pooling_content(sentence, hidden_size))
-    for name, layer in zip(layers, sentence.dense, strict=True):
+    write_module_list(folder, _names(sentence))
+    for name in _of_kind(sentence, "Pooling"):
+        write_json(folder / name / "config.json", pooling_content(sentence, config.hidden_size))
+    for part, name in part_folders(sentence).items():
+        write_json(folder / name / "config.json", learned_content(part, sentence, config))
+    for name, layer in zip(layer_folders(sentence), sentence.dense, strict=True):
         write_json(folder / name / "config.json", layer_content(layer))
     limits = {"max_seq_length": modules.max_seq_length, "do_lower_case": modules.lowercase}
     write_json(folder / "sentence_bert_config.json", limits)
@@ -128,7 +186,7 @@ def write_module_list(folder: Path, names: list[str]) -> None:
             "idx": i,
             "name": str(i),
             "path": "" if i == 0 else name,
-            "type": _CLASS_PREFIX + name.partition("_")[2],
+            "type": _class_of(name.partition("_")[2]),
         }
         for i, name in enumerate(names)
     ]
@@ -139,6 +197,10 @@ def write_module_list(folder: Path, names: list[str]) -> None:
             write_json(folder / name / "config.json", {})
 
 
+def _class_of(kind: str) -> str:
+    return (_OWN_PREFIX if kind in _OWN_MODULES else _CLASS_PREFIX) + kind
+
+
 def module_kind(module: Any, folder: Path) -> str:  # Any: whatever JSON holds
     """Return the last part of a module's class.
 
@@ -147,7 +209,9 @@ def module_kind(module: Any, folder: Path) -> str:  # Any: whatever JSON holds
     """
     name = module.get("type") if isinstance(module, dict) else None
     kind = name.rpartition(".")[2] if isinstance(name, str) else ""
-    if not isinstance(name, str) or not name.startswith("sentence_transformers.") or kind not in _MODULES:
+    theirs = isinstance(name, str) and name.startswith("sentence_transformers.") and kind in _MODULES
+    ours = kind in _OWN_MODULES and name == _class_of(kind)
+    if not theirs and not ours:
         raise CheckpointError(
             f"{folder / 'modules.json'}: module type {name!r} is not one that embedkit computes "
             f"(sentence_transformers' {', '.join(_MODULES)}); code that a model brings along is never run"

@@ -97,13 +97,13 @@ def check_nothing_left(
 
 
 def check_dense_empty(stored: Mapping[str, Stored], where: Path) -> None:
-    """Refuse more weights than a dense layer has.
+    """Refuse more weights than a module that stands on the encoder has.
 
     Raises:
         CheckpointError: there are some.
     """
     if stored:
-        raise CheckpointError(f"{where}: weights that a dense layer has no place for: {some(stored)}")
+        raise CheckpointError(f"{where}: weights that this module has no place for: {some(stored)}")
 
 
 def some(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -13,9 +13,14 @@ from torch import Tensor, nn
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
 from embedkit.checkpoint.hf_config import write_config
 from embedkit.checkpoint.json_files import write_json
-from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names
+from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names, own_names
 from embedkit.checkpoint.quantized import Scales, take_scales
-from embedkit.checkpoint.st_modules import SentenceModules, layer_folder, write_modules
+from embedkit.checkpoint.st_modules import (
+    SentenceModules,
+    layer_folders,
+    part_folders,
+    write_modules,
+)
 from embedkit.checkpoint.weight_checks import (
     check_dense_empty,
     check_nothing_left,
@@ -51,6 +56,11 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
         names = dense_names(folder.modules.sentence.dense[number])
         assign(model.dense[number], names, part, folder.path / name)
         check_dense_empty(part, folder.path / name)
+    for part_name, name in folder.modules.parts.items():
+        module = model.get_submodule(part_name)
+        stored = read_tensors(weight_files(folder.path / name, model=folder.path))
+        assign(module, own_names(module.state_dict()), stored, folder.path / name)
+        check_dense_empty(stored, folder.path / name)
     return model.eval()
 
 
@@ -133,12 +143,18 @@ def save_sentence_encoder(
     """
     config = model.encoder.config
     with new_folder(target) as folder:
-        write_json(folder / "config.json", write_config(config, family))
+        content = write_config(config, family)
+        if model.layer_mean is not None:  # sentence-transformers passes the module over without it
+            content["output_hidden_states"] = True
+        write_json(folder / "config.json", content)
         save_tensors(export_tensors(model.encoder, encoder_names(family, config)), folder / WEIGHTS)
-        write_modules(folder, modules, config.hidden_size)
-        for number, (layer, shape) in enumerate(zip(model.dense, model.config.dense, strict=True)):
-            path = folder / layer_folder(number, shape) / WEIGHTS
-            save_tensors(export_tensors(layer, dense_names(shape)), path)
+        write_modules(folder, modules, config)
+        folders = layer_folders(model.config)
+        for name, layer, shape in zip(folders, model.dense, model.config.dense, strict=True):
+            save_tensors(export_tensors(layer, dense_names(shape)), folder / name / WEIGHTS)
+        for part, name in part_folders(model.config).items():
+            module = model.get_submodule(part)
+            save_tensors(export_tensors(module, own_names(module.state_dict())), folder / name / WEIGHTS)
         tokenizer.save(folder, token_types=config.type_vocab_size > 1)
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")

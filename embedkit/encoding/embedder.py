@@ -18,10 +18,14 @@ class Embedder:
     A query that is empty or unknown to the model has no direction: it gets zeros, with which a search finds nothing. (Documents
     keep their vectors: words may find them.)
 
+    Raises:
+        CheckpointError: no index searches by the model's similarity.
+
     May be called from several threads: while the texts of one call are computed, those of another become tokens.
     """
 
     def __init__(self, encoder: Encoder, role: Literal["query", "document"]) -> None:
+        encoder.check_searchable()
         self.encoder, self.role = encoder, role
         self.prompt = encoder.role_prompt(role)
         self.texts = 0
@@ -32,12 +36,13 @@ class Embedder:
         self._counting = Lock()
 
     def __call__(self, texts: Sequence[str]) -> Float32:
-        """Encode texts: -> (N, E) float32."""
+        """Encode texts, queries as they are compared with documents: -> (N, E) float32."""
         parts = []
         for window in self.encoder.encode_windows(texts, prompt=self.prompt, on_truncate="ok"):
             embeddings = window.embeddings
             if self.role == "query":
                 embeddings[window.empty | window.unknown] = 0
+                embeddings = self.encoder.as_queries(embeddings)
             parts.append(embeddings)
             with self._counting:
                 self.texts += len(window.embeddings)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
+from embedkit.encoding.learned_comparison import LearnedComparison
 from embedkit.encoding.similarity import similarity
 from embedkit.encoding.windows import (
     EncodedWindow,
@@ -56,6 +57,12 @@ class Encoder:
             raise CheckpointError(
                 f"{folder.path}: truncate_dim {truncate_dim} was asked for; its vectors have {folder.embedding_size} "
                 "dimensions. Choose between 1 and that"
+            )
+        learned, kept = folder.modules.sentence.similarity, truncate_dim or folder.dimension
+        if learned is not None and kept < folder.embedding_size:
+            raise CheckpointError(
+                f"{folder.path}: vectors are to be cut to {kept} dimensions; its {learned.kind} similarity compares all "
+                f"{folder.embedding_size}. Leave out truncate_dim"
             )
         self.folder = folder
         self.tokenizer = folder.tokenizer
@@ -207,7 +214,7 @@ class Encoder:
 
     def encode_queries(self, queries: Sequence[str]) -> Float32:
         """Encode queries with the model's prompt for them: -> (Q, E) float32."""
-        return self.encode(queries, prompt=self.role_prompt("query"))
+        return self.as_queries(self.encode(queries, prompt=self.role_prompt("query")))
 
     def encode_documents(self, documents: Sequence[str]) -> Float32:
         """Encode documents with the model's prompt for them: -> (N, E) float32."""
@@ -215,15 +222,39 @@ class Encoder:
 
     def encode_query(self, query: str | Sequence[str]) -> Float32:
         """Encode a query, (E,), or several, (Q, E), with the model's prompt for queries."""
-        return self.encode(query, prompt=self.role_prompt("query"))
+        return self.as_queries(self.encode(query, prompt=self.role_prompt("query")))
 
     def encode_document(self, document: str | Sequence[str]) -> Float32:
         """Encode a document, (E,), or several, (N, E), with the model's prompt for documents."""
         return self.encode(document, prompt=self.role_prompt("document"))
 
     def similarity(self, first: Float32, second: Float32) -> Float32:
-        """Compare vectors as the model's folder says, by cosine or dot product: (N, E), (M, E) -> (N, M)."""
+        """Compare vectors as the model's folder says: (N, E), (M, E) -> (N, M).
+
+        A learned similarity is not symmetric: `first` are queries, as `encode_queries` gives them.
+        """
+        if self._learned is not None:
+            return self._learned.compare(first, second)
         return similarity(first, second, measure=self.folder.modules.similarity)
+
+    def as_queries(self, vectors: Float32) -> Float32:
+        """Return the vectors of queries as they are compared with documents', by a product: only a bilinear similarity turns them."""
+        return vectors if self._learned is None else self._learned.as_queries(vectors)
+
+    def check_searchable(self) -> None:
+        """Refuse a model whose similarity no index searches by.
+
+        Raises:
+            CheckpointError: it is additive.
+        """
+        if self._learned is not None:
+            self._learned.check_searchable()
+
+    @cached_property
+    def _learned(self) -> LearnedComparison | None:
+        if self.folder.modules.sentence.similarity is None:
+            return None
+        return LearnedComparison.load(self.folder)
 
     def get_sentence_embedding_dimension(self) -> int:
         """Return E, under the name that SentenceTransformer gives it."""

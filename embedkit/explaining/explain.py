@@ -92,8 +92,14 @@ def explain(encoder: Encoder, query: str, document: str) -> Explanation:
 
     Raises:
         RecordError: one of the texts has no word.
-        CheckpointError: the encoder is no transformer, or another backend than torch runs it.
+        CheckpointError: the encoder is no transformer, another backend than torch runs it, or it has no cosines or weights to show.
     """
+    learned = encoder.folder.modules.sentence.similarity
+    if learned is not None:
+        raise CheckpointError(
+            f"{encoder.folder.path}: its similarity is {learned.kind}; what is explained is a cosine. "
+            "Explain with a model that is compared by cosine"
+        )
     for what, text in (("query", query), ("document", document)):
         if not _WORD.search(text):
             raise RecordError(f"the {what} {text[:60]!r} has no word in it; there is nothing to explain")
@@ -144,6 +150,11 @@ def _run(encoder: Encoder, batch: TokenBatch) -> tuple[Float32, Float32]:
             "attention to show. Explain with a transformer"
         )
     model = backend.encoder
+    if model.config.attention == "low_rank":
+        raise CheckpointError(
+            f"{encoder.folder.path}: its attention is low-rank and weighs mixtures of tokens, so that no token has a weight to show. "
+            "Explain with a model of another attention"
+        )
     runs = runs_of(batch.lengths.tolist())
     hidden, biases = model.embed(torch.from_numpy(batch.input_ids).to(backend.device), runs, None)
     maps = []

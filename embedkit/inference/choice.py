@@ -21,7 +21,7 @@ from embedkit.inference import token_merging as merging
 from embedkit.inference.backend import OUTPUT_NAMES, Output
 from embedkit.inference.numpy_runtime import encoder as numpy_encoder
 from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, gpu_may_be_there
-from embedkit.model.config import EncoderConfig
+from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.types import Device, DeviceType, Precision, Runtime, WantedRuntime
 
 
@@ -110,6 +110,7 @@ def choose_runtime(
     precision: Precision,
     device: DeviceType,
     *,
+    sentence: SentenceConfig | None = None,
     output: Output = "pooled",
     interactive: bool = False,
     wanted: WantedRuntime = "auto",
@@ -118,7 +119,7 @@ def choose_runtime(
 ) -> Choice:
     """Choose what computes a model; `config` is None for a static one, which has no layers.
 
-    `interactive` says that it will be a handful of short texts, `force` takes an emulated precision. With `merge` only
+    `sentence` says what stands on a sentence encoder. `interactive` says that it will be a handful of short texts, `force` takes an emulated precision. With `merge` only
     what merges tokens (see `embedkit.inference.token_merging`) is taken.
 
     Raises:
@@ -135,6 +136,7 @@ def choose_runtime(
     reasons: dict[Runtime, str] = {}
     for runtime in order:
         reason = merging.why_not(runtime, config) if merge else None
+        reason = reason or why_not_parts(runtime, config, sentence)
         reason = reason or _why_not(runtime, config, precision, device, output=output, force=force)
         if reason is None:
             before = "; ".join(f"not {name}: {why}" for name, why in reasons.items())
@@ -153,6 +155,23 @@ def choose_runtime(
             + ("" if device == "cpu" else ", or compute with --device cpu")
         )
     raise _nothing(precision, reasons)
+
+
+def why_not_parts(
+    runtime: Runtime, config: EncoderConfig | None, sentence: SentenceConfig | None
+) -> str | None:
+    """Say which part of a model that is none of the usual ones a runtime lacks, on any machine; None where it has all."""
+    if runtime == "torch" or config is None:
+        return None
+    if sentence is not None and sentence.layer_start is not None:
+        return "it gives the last layer alone, and this model takes a mean of several"
+    if runtime not in GRAPH_PRECISIONS:
+        return None
+    if config.attention_variant:
+        return f"{config.attention_variant} is not written as a graph"
+    if sentence is not None and sentence.attention is not None:
+        return "pooling by attention is not written as a graph"
+    return None
 
 
 def _why_not(

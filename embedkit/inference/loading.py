@@ -40,6 +40,7 @@ def choose(
     pairs = isinstance(folder, ClassifierFolder)
     output = output or ("class_logits" if pairs else "pooled")
     config = None if isinstance(folder, ModelFolder) and folder.static else folder.config
+    sentence = folder.modules.sentence if isinstance(folder, ModelFolder) else None
     handful = interactive and not pairs  # a cross-encoder reads many texts for one query
     kind = choose_device_type(device, prefer_cpu=handful or merge)  # what merges tokens computes on the CPU
 
@@ -48,6 +49,7 @@ def choose(
             config,
             wanted,
             kind,
+            sentence=sentence,
             output=output,
             interactive=handful,
             wanted=backend,

@@ -16,10 +16,10 @@ from embedkit.model.layers import (
     Run,
     activate,
     layer_norm,
-    rotate,
     runs_of,
     split_runs,
 )
+from embedkit.model.positions import rotate
 
 
 class ClassificationHead(nn.Module):
@@ -110,7 +110,7 @@ class SequenceClassifier(nn.Module):
         for number in range(last):
             hidden = self.encoder.layer(number)(hidden, runs, biases[config.layer_is_local(number)])
         layer, bias = self.encoder.layer(last), biases[config.layer_is_local(last)]
-        if self.config.pooling == "cls":
+        if self.config.pooling == "cls" and not config.attention_variant:
             return self._finish(_first_tokens(layer, hidden, runs, bias))
         return self._pool(self._finish(layer(hidden, runs, bias)), lengths)
 

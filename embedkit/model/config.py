@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from embedkit.model.learned_parts import AttentionPoolingConfig, SimilarityConfig
+
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-Position = Literal["learned", "sinusoidal", "rope"]
+Position = Literal["learned", "sinusoidal", "rope", "relative"]
+Attention = Literal["dot", "additive", "bilinear", "low_rank", "random_features"]
 PoolingMode = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_len"]
 DenseActivation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid", "elu", "leaky_relu"]
 HeadPooling = Literal["cls", "mean"]
@@ -28,6 +31,16 @@ class EncoderConfig:
     | MPNet | position offset and `relative_attention_num_buckets` (Song et al. 2020) |
     | ALBERT | `embedding_size` < `hidden_size`, `num_hidden_groups` < `num_hidden_layers` (Lan et al. 2020) |
     | ModernBERT | `position` rope, `gated_mlp`, `norm_first`, `local_attention` in all but every n-th layer (Warner et al. 2024) |
+
+    And those that no family has, which are computed by torch alone (docs/variants.md):
+
+    | variant | pieces |
+    |---|---|
+    | relative positions | `position` relative: a vector for each distance up to `max_relative_position` (Shaw et al. 2018) |
+    | additive scores | `attention` additive: v·tanh(q + k) (Bahdanau et al. 2015) |
+    | bilinear scores | `attention` bilinear: qWk (Luong et al. 2015, "general") |
+    | low-rank keys and values | `attention` low_rank: `attention_rank` mixtures of all tokens (Wang et al. 2020) |
+    | random features | `attention` random_features: `attention_features` of them (Choromanski et al. 2021) |
 
     Raises:
         ValueError: a field is out of range, or two do not fit together.
@@ -60,12 +73,21 @@ class EncoderConfig:
     global_attn_every_n_layers: int = 1
     global_rope_theta: float = 160_000.0
     local_rope_theta: float = 10_000.0
+    max_relative_position: int = 16
+    attention: Attention = "dot"
+    attention_rank: int = 32
+    attention_features: int = 64
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        for name in (*sizes, "max_position_embeddings", "global_attn_every_n_layers"):
+        counts = ("max_relative_position", "attention_rank", "attention_features")
+        for name in (*sizes, "max_position_embeddings", "global_attn_every_n_layers", *counts):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.local_attention < 0:
+            raise ValueError(
+                f"local_attention is {self.local_attention}; it must be at least 0, which is none"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -84,6 +106,48 @@ class EncoderConfig:
             raise ValueError(
                 f"num_hidden_layers {self.num_hidden_layers} is not a multiple of num_hidden_groups {self.num_hidden_groups}"
             )
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        """Refuse pieces that need of attention what its form does not have."""
+        if self.attention not in get_args(Attention):
+            raise ValueError(
+                f"attention is {self.attention!r}; it must be one of {', '.join(get_args(Attention))}"
+            )
+        products = self.attention in ("dot", "bilinear")
+        if self.position in ("rope", "relative") and self.attention == "additive":
+            raise ValueError(
+                f"position {self.position!r} changes the product of query and key, and additive attention has none; "
+                "use learned or sinusoidal positions"
+            )
+        needs_scores = {
+            "position 'relative'": self.position == "relative",
+            "local_attention": self.local_attention > 0,
+            "relative_attention_num_buckets": self.relative_attention_num_buckets > 0,
+        }
+        named = [name for name, there in needs_scores.items() if there]
+        if named and not products and self.attention != "additive":
+            raise ValueError(
+                f"{named[0]} changes the scores of single keys, and attention {self.attention!r} has none; "
+                "use attention 'dot' or 'bilinear'"
+            )
+        if self.attention == "low_rank" and self.attention_rank > self.max_position_embeddings:
+            raise ValueError(
+                f"attention_rank is {self.attention_rank}; it must be at most max_position_embeddings, "
+                f"{self.max_position_embeddings}: more mixtures than tokens save nothing"
+            )
+
+    @property
+    def has_position_table(self) -> bool:
+        """Say whether positions are vectors that are added to the tokens'."""
+        return self.position in ("learned", "sinusoidal")
+
+    @property
+    def attention_variant(self) -> str:
+        """Name the attention that none but torch computes here; empty where it is the usual one."""
+        if self.attention != "dot":
+            return f"{self.attention.replace('_', '-')} attention"
+        return "relative positions in attention" if self.position == "relative" else ""
 
     @property
     def head_size(self) -> int:
@@ -132,24 +196,54 @@ HeadLayer = DenseConfig | LayerNormConfig
 class SentenceConfig:
     """How token vectors become a sentence vector; several pooling modes are concatenated in their order.
 
-    `dense` are the layers that follow, dense ones and layer norms. `pool_prompt` False leaves the first special token and the
-    prompt's tokens out of the pooling.
+    `attention` is pooling by attention, which stands in place of all modes: `pooling` is then empty. `dense` are the layers that
+    follow, dense ones and layer norms. `pool_prompt` False leaves the first special token and the prompt's tokens out of the pooling.
+    With `layer_start` token vectors are the weighted mean of what the layers from that one on give, counted from 0, the embeddings;
+    None takes the last layer's. `similarity` compares vectors by more than a product.
     """
 
     pooling: tuple[PoolingMode, ...] = ("mean",)
     pool_prompt: bool = True
     dense: tuple[HeadLayer, ...] = ()
     normalize: bool = False
+    attention: AttentionPoolingConfig | None = None
+    layer_start: int | None = None
+    similarity: SimilarityConfig | None = None
 
     def __post_init__(self) -> None:
-        if not self.pooling or any(mode not in get_args(PoolingMode) for mode in self.pooling):
+        if any(mode not in get_args(PoolingMode) for mode in self.pooling) or (
+            not self.pooling and self.attention is None
+        ):
             raise ValueError(
                 f"pooling is {self.pooling}; it must name some of {', '.join(get_args(PoolingMode))}"
             )
+        if self.pooling and self.attention is not None:
+            raise ValueError(
+                f"pooling is {self.pooling} beside attention; pooling by attention stands alone, with pooling ()"
+            )
+        if self.layer_start is not None and self.layer_start < 0:
+            raise ValueError(f"layer_start is {self.layer_start}; it must be at least 0")
+        if self.similarity is not None and not self.normalize:
+            raise ValueError(f"a {self.similarity.kind} similarity compares unit vectors; set normalize")
+
+    @property
+    def described_pooling(self) -> str:
+        """Name the pooling in a word or two."""
+        parts = "+".join(self.pooling)
+        if self.attention is not None:
+            each = self.attention
+            parts = f"attention ({each.aspects} aspects of {each.size}, {each.combine})"
+        return parts if self.layer_start is None else f"{parts} of layers {self.layer_start} to last"
+
+    def pooled_size(self, hidden_size: int) -> int:
+        """Return P, the length of a pooled vector, before the layers that follow."""
+        if self.attention is not None:
+            return self.attention.pooled_size(hidden_size)
+        return hidden_size * len(self.pooling)
 
     def embedding_size(self, hidden_size: int) -> int:
         """Return E, the length of a sentence vector, for an encoder of `hidden_size`."""
-        return self.dense[-1].out_features if self.dense else hidden_size * len(self.pooling)
+        return self.dense[-1].out_features if self.dense else self.pooled_size(hidden_size)
 
 
 @dataclass(frozen=True, kw_only=True)

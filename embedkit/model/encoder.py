@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from embedkit.model.attention_form import AttentionForm
 from embedkit.model.config import EncoderConfig
 from embedkit.model.dropout import dropout
-from embedkit.model.layers import (
-    AttentionBias,
-    EncoderLayer,
-    Run,
-    layer_norm,
-    relative_position_buckets,
-    rotary_table,
-    runs_of,
-)
+from embedkit.model.layers import AttentionBias, EncoderLayer, Run, layer_norm, runs_of
+from embedkit.model.positions import relative_position_buckets, rotary_table
 
 
 def sinusoidal_table(num_positions: int, size: int) -> Tensor:
@@ -45,7 +39,7 @@ class Embeddings(nn.Module):
         self.position_offset = config.position_offset
         self.tokens = nn.Embedding(config.vocab_size, size)
         self.positions = (
-            nn.Embedding(config.max_position_embeddings, size) if config.position != "rope" else None
+            nn.Embedding(config.max_position_embeddings, size) if config.has_position_table else None
         )
         if self.positions is not None and config.position == "sinusoidal":
             self.positions.weight.requires_grad_(False)
@@ -111,14 +105,9 @@ class TransformerEncoder(nn.Module):
         Raises:
             ValueError: a sequence is longer than the position table, or the mask is not bool.
         """
-        batch, length = input_ids.shape
-        if attention_mask is not None and attention_mask.dtype != torch.bool:
-            raise ValueError(
-                f"attention_mask is {attention_mask.dtype}; it must be bool, True for real tokens"
-            )
-        runs = [Run(0, batch, length, attention_mask)]
+        run = padded_run(input_ids, attention_mask)
         types = None if token_type_ids is None else token_type_ids.flatten()
-        return self._encode(input_ids.flatten(), runs, types).view(batch, length, -1)
+        return self._encode(input_ids.flatten(), [run], types).view(run.count, run.length, -1)
 
     def forward_packed(
         self, input_ids: Tensor, lengths: Sequence[int], token_type_ids: Tensor | None = None
@@ -139,7 +128,21 @@ class TransformerEncoder(nn.Module):
         hidden, biases = self.embed(input_ids, runs, token_type_ids)
         for number in range(self.config.num_hidden_layers):
             hidden = self.layer(number)(hidden, runs, biases[self.config.layer_is_local(number)])
+        return self.finish(hidden)
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Apply the norm behind the last layer, where there is one."""
         return hidden if self.final_norm is None else self.final_norm(hidden)
+
+    def states(
+        self, input_ids: Tensor, runs: Sequence[Run], token_type_ids: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Yield what the first layer reads, and what each layer gives, as it is: L + 1 times (N, D)."""
+        hidden, biases = self.embed(input_ids, runs, token_type_ids)
+        yield hidden
+        for number in range(self.config.num_hidden_layers):
+            hidden = self.layer(number)(hidden, runs, biases[self.config.layer_is_local(number)])
+            yield hidden
 
     def embed(
         self, input_ids: Tensor, runs: Sequence[Run], token_type_ids: Tensor | None
@@ -185,9 +188,23 @@ class TransformerEncoder(nn.Module):
         return AttentionBias(mask, rotary)
 
 
+def padded_run(input_ids: Tensor, attention_mask: Tensor | None) -> Run:
+    """Return a padded batch, (B, T), as the one run that it is.
+
+    Raises:
+        ValueError: the mask is not bool.
+    """
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise ValueError(f"attention_mask is {attention_mask.dtype}; it must be bool, True for real tokens")
+    batch, length = input_ids.shape
+    return Run(0, batch, length, attention_mask)
+
+
 def init_weights(module: nn.Module, std: float) -> None:
     """Draw one module's weights as BERT does; layer norms start as the identity."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+    if isinstance(module, AttentionForm):
+        module.reset_parameters(std)

@@ -8,7 +8,6 @@ end. It walks over *runs* of neighbouring sequences of one length; sorted batche
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedkit.model.attention import attend_packed
+from embedkit.model.attention_form import AttentionForm
 from embedkit.model.config import Activation, EncoderConfig
 from embedkit.model.dropout import dropout
+from embedkit.model.positions import rotate
 
 
 @dataclass(frozen=True)
@@ -69,48 +70,6 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             return F.silu(x)
 
 
-def relative_position_buckets(
-    length: int, *, num_buckets: int, device: torch.device, max_distance: int = 128
-) -> Tensor:
-    """Number the distances between two positions: near ones each, far ones by their logarithm.
-
-    Shapes:
-        returns: (T, T) long in [0, num_buckets); row i, column j is the bucket of key j seen from query i
-    Source: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1; MPNet uses it unchanged.
-    """
-    # On the CPU: 16, 32, 64 and 128 lie on borders of buckets, where another device may round to the other side.
-    distance = torch.arange(1 - length, length)
-    half = num_buckets // 2
-    exact = half // 2
-    far = exact + (
-        torch.log(distance.abs().clamp(min=1).float() / exact)
-        / math.log(max_distance / exact)
-        * (half - exact)
-    ).long().clamp(max=half - exact - 1)
-    buckets = torch.where(distance.abs() < exact, distance.abs(), far) + half * (distance > 0)  # (2T - 1,)
-    position = torch.arange(length, device=device)
-    return buckets.to(device)[position[None, :] - position[:, None] + length - 1]
-
-
-def rotary_table(length: int, *, head_size: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cos and sin of the rotation angles, each (T, d) float32.
-
-    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34, in the form with halves instead of pairs.
-    """
-    frequency = theta ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
-    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency  # (T, d/2)
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
-
-
-def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate queries or keys (..., T, d) by their positions; computed in fp32."""
-    cos, sin = table
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
-
-
 @dataclass(frozen=True)
 class AttentionBias:
     """What attention adds to its scores in one run: a mask and position information, shared by layers of a kind.
@@ -123,7 +82,7 @@ class AttentionBias:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with the three input projections in one product.
+    """Multi-head self-attention with the three input projections in one product; `form` computes what is not the usual.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
     """
@@ -136,6 +95,7 @@ class SelfAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
         self.qkv = nn.Linear(hidden, 3 * hidden, bias=config.attention_bias)
         self.out = nn.Linear(hidden, hidden, bias=config.attention_bias)
+        self.form = AttentionForm(config)
 
     def project(
         self, hidden: Tensor, run: Run, rotary: tuple[Tensor, Tensor] | None
@@ -162,11 +122,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
         """Let every token attend within its sequence: (N, D) -> (N, D)."""
-        projected = self.qkv(hidden)  # (N, 3D)
+        projected = self._projected(hidden)
         probability = self.dropout if self.training else 0.0
         # torch's fused attention is the faster one but for its gradient on a CPU, and for dropout there.
-        unmasked = all(bias.mask is None for bias in biases)
-        if unmasked and hidden.device.type == "cpu" and (projected.requires_grad or probability):
+        by_hand = self.form.fused and all(bias.mask is None for bias in biases)
+        if by_hand and hidden.device.type == "cpu" and (projected.requires_grad or probability):
             if any(bias.rotary is not None for bias in biases):
                 projected = self.rotate_packed(projected, runs, biases)
             counts = [(run.count, run.length) for run in runs]
@@ -177,26 +137,34 @@ class SelfAttention(nn.Module):
         contexts = []
         for piece, run, bias in zip(split_runs(projected, runs), runs, biases, strict=True):
             query, key, value = self.project(piece, run, bias.rotary)
-            context = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=bias.mask, dropout_p=probability
-            )
+            if self.form.fused:
+                context = F.scaled_dot_product_attention(
+                    query, key, value, attn_mask=bias.mask, dropout_p=probability
+                )
+            else:
+                context = self.form(
+                    (query, key, value),
+                    mask=bias.mask,
+                    attention_mask=run.attention_mask,
+                    probability=probability,
+                )
             # (count, H, T, d) -> (count·T, D)
             contexts.append(context.transpose(1, 2).reshape(run.count * run.length, -1))
         out: Tensor = self.out(contexts[0] if len(contexts) == 1 else torch.cat(contexts))
         return out
 
     def weights(self, hidden: Tensor, run: Run, bias: AttentionBias) -> Tensor:
-        """Return the attention probabilities of one run, (count, H, T, T): rows are queries and sum to 1."""
-        query, key, _ = self.project(self.qkv(hidden), run, bias.rotary)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size)
-        if bias.mask is not None:
-            scores = (
-                scores.masked_fill(~bias.mask, -math.inf)
-                if bias.mask.dtype == torch.bool
-                else scores + bias.mask
-            )
-        probabilities: Tensor = scores.softmax(dim=-1)
-        return probabilities
+        """Return the attention probabilities of one run, (count, H, T, T): rows are queries and sum to 1.
+
+        Raises:
+            ValueError: of this form of attention there are none.
+        """
+        query, key, _ = self.project(self._projected(hidden), run, bias.rotary)
+        return self.form.weights(query, key, mask=bias.mask, attention_mask=run.attention_mask)
+
+    def _projected(self, hidden: Tensor) -> Tensor:
+        projected: Tensor = self.qkv(hidden)  # (N, 3D)
+        return self.form.turned(projected) if self.form.kind == "bilinear" else projected
 
 
 class FeedForward(nn.Module):

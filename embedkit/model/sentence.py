@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedkit.model.attention_pooling import AttentionPooling
 from embedkit.model.config import DenseActivation, HeadLayer, LayerNormConfig, SentenceConfig
-from embedkit.model.encoder import TransformerEncoder
-from embedkit.model.layers import runs_of, split_runs
+from embedkit.model.encoder import TransformerEncoder, init_weights, padded_run
+from embedkit.model.layers import Run, runs_of, split_runs
 from embedkit.model.pooling import pool
+from embedkit.model.similarity import LearnedSimilarity
 
 DENSE_ACTIVATIONS: dict[DenseActivation, type[nn.Module]] = {
     "identity": nn.Identity,
@@ -25,9 +27,40 @@ DENSE_ACTIVATIONS: dict[DenseActivation, type[nn.Module]] = {
 }
 
 
+class LayerMean(nn.Module):
+    """The weighted mean of what several layers give, with weights that are learned and start alike.
+
+    Source: Peters et al. 2018, https://arxiv.org/abs/1802.05365, eq. 1, with the weights divided by their sum in place of a softmax, as
+        sentence-transformers' WeightedLayerPooling does.
+    """
+
+    def __init__(self, num_layers: int, start: int) -> None:
+        """Take the layers from `start` on, counted from 0, the embeddings, to `num_layers`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        super().__init__()
+        if start > num_layers:
+            raise ValueError(f"layer_start is {start}; the encoder has {num_layers} layers")
+        self.start = start
+        self.layer_weights = nn.Parameter(torch.ones(num_layers + 1 - start))
+
+    def forward(self, states: Iterable[Tensor]) -> Tensor:
+        """Mix what the embeddings and each layer give: L + 1 times (N, D) -> (N, D)."""
+        total: Tensor | None = None
+        for number, state in enumerate(states):
+            if number >= self.start:
+                part = self.layer_weights[number - self.start] * state
+                total = part if total is None else total + part
+        assert total is not None
+        return (total / self.layer_weights.sum()).to(state.dtype)
+
+
 class SentenceEncoder(nn.Module):
     """Encoder, pooling, dense layers, normalization: (B, T) token ids to (B, E) sentence vectors.
 
+    `similarity` compares such vectors where the config says so; no vector depends on it.
     Source: Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084, section 3.
     """
 
@@ -35,13 +68,30 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = config
+        hidden_size, layers = encoder.config.hidden_size, encoder.config.num_hidden_layers
+        self.layer_mean = None if config.layer_start is None else LayerMean(layers, config.layer_start)
+        self.attention_pooling = (
+            None if config.attention is None else AttentionPooling(hidden_size, config.attention)
+        )
+        if self.attention_pooling is not None:  # small weights: it starts near the mean
+            self.attention_pooling.apply(lambda each: init_weights(each, encoder.config.initializer_range))
         self.dense = nn.ModuleList(_layer(layer) for layer in config.dense)
+        self.similarity = (
+            None
+            if config.similarity is None
+            else LearnedSimilarity(config.embedding_size(hidden_size), config.similarity)
+        )
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Encode a padded batch: (B, T) -> (B, E)."""
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        if self.layer_mean is None:
+            hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        else:
+            types = None if token_type_ids is None else token_type_ids.flatten()
+            run = padded_run(input_ids, attention_mask)
+            hidden = self._mean_of_layers(input_ids.flatten(), [run], types).view(*input_ids.shape, -1)
         return self.head(self._pool(hidden, attention_mask))
 
     def forward_packed(
@@ -56,8 +106,20 @@ class SentenceEncoder(nn.Module):
 
         `skip` leaves the first tokens of every sequence out of the pooling: for models that do not pool their prompt.
         """
-        hidden = self.encoder.forward_packed(input_ids, lengths, token_type_ids)  # (N, D)
+        if self.layer_mean is None:
+            hidden = self.encoder.forward_packed(input_ids, lengths, token_type_ids)  # (N, D)
+        else:
+            hidden = self._mean_of_layers(input_ids, runs_of(lengths), token_type_ids)
         return self.pool_packed(hidden, lengths, skip=skip)
+
+    def _mean_of_layers(
+        self, input_ids: Tensor, runs: Sequence[Run], token_type_ids: Tensor | None
+    ) -> Tensor:
+        """Mix the layers as they are; the last one is what the encoder returns, after its norm where it has one."""
+        assert self.layer_mean is not None
+        *earlier, last = self.encoder.states(input_ids, runs, token_type_ids)
+        mixed: Tensor = self.layer_mean([*earlier, self.encoder.finish(last)])
+        return mixed
 
     def pool_packed(self, hidden: Tensor, lengths: Sequence[int], *, skip: int = 0) -> Tensor:
         """Reduce the token vectors of B packed sequences, (N, D), to sentence vectors, (B, E)."""
@@ -73,6 +135,9 @@ class SentenceEncoder(nn.Module):
         return self.head(pooled[0] if len(pooled) == 1 else torch.cat(pooled))
 
     def _pool(self, token_embeddings: Tensor, attention_mask: Tensor | None) -> Tensor:
+        if self.attention_pooling is not None:
+            pooled: Tensor = self.attention_pooling(token_embeddings, attention_mask)
+            return pooled
         return torch.cat(
             [pool(token_embeddings, attention_mask, mode) for mode in self.config.pooling], dim=-1
         )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from embedkit.model.config import EncoderConfig, HeadConfig, HeadLayer, LayerNormConfig
+from embedkit.model.config import (
+    EncoderConfig,
+    HeadConfig,
+    HeadLayer,
+    LayerNormConfig,
+    SentenceConfig,
+)
+from embedkit.model.learned_parts import SimilarityConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -11,7 +18,7 @@ def encoder_shapes(config: EncoderConfig) -> Shapes:
     """Return the shape of every parameter of a `TransformerEncoder`, as its `state_dict` names them."""
     width = config.embedding_size or config.hidden_size
     shapes: Shapes = {"embeddings.tokens.weight": (config.vocab_size, width)}
-    if config.position != "rope":
+    if config.has_position_table:
         shapes["embeddings.positions.weight"] = (config.max_position_embeddings, width)
     if config.type_vocab_size:
         shapes["embeddings.token_types.weight"] = (config.type_vocab_size, width)
@@ -32,11 +39,60 @@ def _layer(config: EncoderConfig, name: str, *, first: bool) -> Shapes:
     shapes: Shapes = {}
     shapes |= _linear(f"{name}.attention.qkv", hidden, 3 * hidden, bias=config.attention_bias)
     shapes |= _linear(f"{name}.attention.out", hidden, hidden, bias=config.attention_bias)
+    shapes |= {f"{name}.attention.form.{own}": shape for own, shape in attention_shapes(config).items()}
     shapes |= _linear(f"{name}.mlp.up", hidden, inner * (2 if config.gated_mlp else 1), bias=config.mlp_bias)
     shapes |= _linear(f"{name}.mlp.down", inner, hidden, bias=config.mlp_bias)
     if not (config.norm_first and first):
         shapes |= _norm(f"{name}.attention_norm", hidden, bias=config.norm_bias)
     return shapes | _norm(f"{name}.mlp_norm", hidden, bias=config.norm_bias)
+
+
+def attention_shapes(config: EncoderConfig) -> Shapes:
+    """Return the shapes of what attention has besides its projections; nothing where it is the usual one."""
+    size = config.head_size
+    shapes: Shapes = {}
+    if config.position == "relative":
+        distances = 2 * config.max_relative_position + 1
+        shapes |= {"relative_keys": (distances, size), "relative_values": (distances, size)}
+    match config.attention:
+        case "additive":
+            shapes["score"] = (config.num_attention_heads, size)
+        case "bilinear":
+            shapes["score"] = (config.num_attention_heads, size, size)
+        case "low_rank":
+            mixtures = (config.attention_rank, config.max_position_embeddings)
+            shapes |= {"low_rank_keys": mixtures, "low_rank_values": mixtures}
+        case "random_features":
+            shapes["features"] = (config.attention_features, size)
+    return shapes
+
+
+def sentence_shapes(config: EncoderConfig, sentence: SentenceConfig) -> dict[str, Shapes]:
+    """Return the shapes of the parts of a `SentenceEncoder` besides encoder and dense layers, by the parts' names."""
+    parts: dict[str, Shapes] = {}
+    if sentence.layer_start is not None:
+        parts["layer_mean"] = {"layer_weights": (config.num_hidden_layers + 1 - sentence.layer_start,)}
+    if sentence.attention is not None:
+        pooling = sentence.attention
+        inner = _linear("inner", config.hidden_size, pooling.size, bias=True)
+        parts["attention_pooling"] = inner | _linear("aspects", pooling.size, pooling.aspects, bias=False)
+    if sentence.similarity is not None:
+        parts["similarity"] = similarity_shapes(
+            sentence.similarity, sentence.embedding_size(config.hidden_size)
+        )
+    return parts
+
+
+def similarity_shapes(similarity: SimilarityConfig, embedding_size: int) -> Shapes:
+    """Return the shapes of a `LearnedSimilarity`."""
+    if similarity.kind == "bilinear":
+        return {"weight": (embedding_size, embedding_size)}
+    shapes = _linear("first", embedding_size, similarity.size, bias=True)
+    return (
+        shapes
+        | _linear("second", embedding_size, similarity.size, bias=False)
+        | {"score": (similarity.size,)}
+    )
 
 
 def dense_shapes(layer: HeadLayer) -> Shapes:

@@ -40,6 +40,7 @@ def _why_not_shape(config: EncoderConfig) -> str | None:
     missing = {
         f"positions {config.position!r}": config.position == "rope",
         "relative positions": config.relative_attention_num_buckets > 0,
+        config.attention_variant: config.attention_variant != "",
         "narrow embeddings": config.embedding_size is not None,
         "shared layers": config.num_hidden_groups not in (None, config.num_hidden_layers),
         "norms before the layers": config.norm_first,

@@ -30,6 +30,7 @@ class MiningModels:
         self.encoder: Encoder | None = None
         if by != "text":
             self.encoder = load_encoder(or_default(model), computing)
+            self.encoder.check_searchable()
         self.cross_encoder: CrossEncoder | None = None
         if rerank is not None:
             loaded = load_reranker(rerank, computing, encoder=self.encoder)

@@ -17,8 +17,10 @@ SHARE = Range("above 0 and below 1", lambda number: 0 < number < 1)
 
 TEMPERATURE, SCORE_SCALE = Setting("temperature", ABOVE_ZERO), Setting("score_scale", ABOVE_ZERO)
 MARGIN, SOFT_MARGIN = Setting("margin", ABOVE_ZERO), Setting("soft_margin")
+# What the table says of a loss that compares vectors by whatever similarity the recipe names, not by cosine or in its own way alone.
+SIMILARITY = Setting("similarity")
 FALSE_NEGATIVES = (Setting("false_negatives"), Setting("false_negative_margin"), Setting("guide"))
-IN_BATCH = (TEMPERATURE, Setting("learn_temperature"), Setting("symmetric"), *FALSE_NEGATIVES)
+IN_BATCH = (TEMPERATURE, Setting("learn_temperature"), Setting("symmetric"), *FALSE_NEGATIVES, SIMILARITY)
 # Cosine distances: the margin of a triplet is ours to choose, that of the contrastive losses is sentence-transformers'.
 TRIPLET_MARGIN, PAIR_MARGIN = 0.2, 0.5
 
@@ -45,7 +47,7 @@ LOSSES: tuple[Loss, ...] = (
         takes="triplets",
         learns_from=("triplets",),
         instead="info_nce",
-        settings=(MARGIN, SOFT_MARGIN),
+        settings=(MARGIN, SOFT_MARGIN, SIMILARITY),
         margin=TRIPLET_MARGIN,
     ),
     encoder_loss(
@@ -53,7 +55,7 @@ LOSSES: tuple[Loss, ...] = (
         takes="scores",
         learns_from=("scored",),
         default_for={"scored": "pairs with a score: cosines are to have the order of the scores"},
-        settings=(TEMPERATURE,),
+        settings=(TEMPERATURE, SIMILARITY),
         keywords={"scale": "similarity_scale"},
     ),
     encoder_loss(
@@ -145,7 +147,7 @@ LOSSES: tuple[Loss, ...] = (
         learns_from=("distilled",),
         default_for={"distilled": "triplets with a teacher's margins: they are to be imitated"},
         instead="kl_distillation",
-        settings=(SCORE_SCALE,),
+        settings=(SCORE_SCALE, SIMILARITY),
         even=True,
     ),
     encoder_loss(
@@ -153,7 +155,7 @@ LOSSES: tuple[Loss, ...] = (
         function_name="kl_of_margins",
         takes="margins",
         learns_from=("distilled",),
-        settings=(SCORE_SCALE,),
+        settings=(SCORE_SCALE, SIMILARITY),
     ),
     reranker_loss(
         name="bce",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from embedkit.checkpoint.hf_config import family_of
 from embedkit.checkpoint.names import (
     BASE_PREFIX,
     FAMILIES,
     IGNORED_PREFIXES,
     Family,
     encoder_names,
-    family_of,
     mlm_head_names,
     next_sentence_names,
     tied_names,

@@ -11,6 +11,7 @@ import pytest
 from embedkit.checkpoint.st_modules import SentenceModules, read_modules, write_modules
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseConfig, PoolingMode, SentenceConfig
+from tests.tiny import tiny_config
 
 FLAGS = {
     "cls": "pooling_mode_cls_token",
@@ -95,7 +96,7 @@ def test_what_is_written_is_read_again(sentence: SentenceConfig, tmp_path: Path)
         default_prompt_name="empty",
         similarity="dot",
     )
-    write_modules(tmp_path, modules, 32)
+    write_modules(tmp_path, modules, tiny_config())
     assert read_modules(tmp_path) == modules
     types = {row["type"] for row in json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))}
     assert all(name.startswith("sentence_transformers.models.") for name in types)

@@ -151,7 +151,7 @@ def test_weights_of_a_dense_layer_are_checked_too(tmp_path: Path) -> None:
     sentence = SentenceConfig(dense=(DenseConfig(in_features=32, out_features=4),))
     folder = write_tiny_model(tmp_path / "m", sentence=sentence)
     edit_weights(folder / "2_Dense", lambda tensors: tensors.update(more=torch.ones(1)))
-    assert "2_Dense: weights that a dense layer has no place for: more" in refusal(folder)
+    assert "2_Dense: weights that this module has no place for: more" in refusal(folder)
     edit_weights(folder / "2_Dense", lambda tensors: (tensors.pop("more"), tensors.pop("linear.bias")))
     assert "2_Dense: 1 of 2 weights are missing: linear.bias" in refusal(folder)
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embedkit.model.attention import GROUP_SCORES, attend_packed, groups_of
-from embedkit.model.layers import AttentionBias, SelfAttention, rotary_table, runs_of
+from embedkit.model.layers import AttentionBias, SelfAttention, runs_of
+from embedkit.model.positions import rotary_table
 from tests.tiny import tiny_config
 
 HEADS, SIZE = 4, 8

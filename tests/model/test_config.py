@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from embedkit.model.config import DenseConfig, EncoderConfig, SentenceConfig
+from embedkit.model.learned_parts import AttentionPoolingConfig, SimilarityConfig
 
 
 @pytest.mark.parametrize(
@@ -17,7 +21,26 @@ from embedkit.model.config import DenseConfig, EncoderConfig, SentenceConfig
         ),
         ({"hidden_size": 12, "num_attention_heads": 4, "position": "rope"}, "even head size; it is 3"),
         ({"hidden_act": "mish"}, "hidden_act is 'mish'; it must be one of gelu, gelu_tanh, relu, silu"),
-        ({"position": "alibi"}, "position is 'alibi'; it must be one of learned, sinusoidal, rope"),
+        ({"position": "alibi"}, "position is 'alibi'; it must be one of learned, sinusoidal, rope, relative"),
+        (
+            {"attention": "cosine"},
+            "attention is 'cosine'; it must be one of dot, additive, bilinear, low_rank",
+        ),
+        ({"attention_rank": 0}, "attention_rank is 0; it must be at least 1"),
+        ({"attention": "low_rank", "attention_rank": 600}, "at most max_position_embeddings, 512"),
+        ({"local_attention": -1}, "local_attention is -1; it must be at least 0"),
+        (
+            {"attention": "additive", "position": "relative"},
+            "position 'relative' changes the product of query and key, and additive attention has none",
+        ),
+        (
+            {"attention": "random_features", "local_attention": 8},
+            "local_attention changes the scores of single keys, and attention 'random_features' has none",
+        ),
+        (
+            {"attention": "low_rank", "position": "relative"},
+            "position 'relative' changes the scores of single keys, and attention 'low_rank' has none",
+        ),
         ({"num_hidden_layers": 6, "num_hidden_groups": 4}, "6 is not a multiple of num_hidden_groups 4"),
     ],
 )
@@ -43,6 +66,25 @@ def test_the_embedding_size_follows_pooling_and_dense_layers() -> None:
     assert SentenceConfig(pooling=("cls", "mean")).embedding_size(32) == 64
     dense = (DenseConfig(in_features=32, out_features=8), DenseConfig(in_features=8, out_features=5))
     assert SentenceConfig(dense=dense).embedding_size(32) == 5
+
+
+def test_pooling_by_attention_gives_as_many_vectors_as_aspects_are_concatenated() -> None:
+    pooling = AttentionPoolingConfig(aspects=3, combine="concat")
+    assert SentenceConfig(pooling=(), attention=pooling).embedding_size(32) == 96
+    assert SentenceConfig(pooling=(), attention=AttentionPoolingConfig(aspects=3)).embedding_size(32) == 32
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attention": AttentionPoolingConfig()}, "pooling by attention stands alone, with pooling ()"),
+        ({"layer_start": -1}, "layer_start is -1; it must be at least 0"),
+        ({"similarity": SimilarityConfig(kind="bilinear")}, "compares unit vectors; set normalize"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SentenceConfig(**fields)
 
 
 @pytest.mark.parametrize("pooling", [(), ("mean", "median")])

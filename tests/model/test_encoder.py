@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from embedkit.model.encoder import TransformerEncoder, sinusoidal_table
 from embedkit.model.layers import Run
-from tests.tiny import FAMILY_SHAPES, tiny_config
+from tests.tiny import FAMILY_SHAPES, VARIANT_SHAPES, tiny_config
 
 ROUNDING = 2e-5  # two layers of float32 sums in another order, with large weights
 
-SHAPES = FAMILY_SHAPES | {"sinusoidal": {"position": "sinusoidal", "hidden_act": "relu"}}
+SHAPES = FAMILY_SHAPES | VARIANT_SHAPES | {"sinusoidal": {"position": "sinusoidal", "hidden_act": "relu"}}
 
 
 def make(family: str, **fields: object) -> TransformerEncoder:
@@ -115,7 +115,9 @@ def test_every_trained_parameter_gets_a_gradient(family: str) -> None:
     types = torch.arange(5)[None] % encoder.config.type_vocab_size if encoder.config.type_vocab_size else None
     encoder(torch.arange(1, 6)[None], None, types).square().sum().backward()
     for name, parameter in encoder.named_parameters():
-        if name == "embeddings.positions.weight" and family == "sinusoidal":
+        if not parameter.requires_grad:
+            drawn_once = "embeddings.positions.weight" if family == "sinusoidal" else "form.features"
+            assert name.endswith(drawn_once)
             assert parameter.grad is None
         else:
             assert parameter.grad is not None, name
@@ -144,6 +146,18 @@ def test_the_sinusoidal_table_by_hand() -> None:
     encoder = make("sinusoidal")
     assert encoder.embeddings.positions is not None
     torch.testing.assert_close(encoder.embeddings.positions.weight.data, sinusoidal_table(64, 32))
+
+
+def test_states_are_what_each_layer_gives() -> None:
+    for family in ("bert", "modernbert", "albert", "relative"):
+        encoder = ENCODERS[family]
+        ids = torch.arange(5, 15)
+        with torch.inference_mode():
+            states = list(encoder.states(ids, [Run(0, 1, 10)], None))
+            assert len(states) == encoder.config.num_hidden_layers + 1
+            last = encoder.finish(states[-1])
+            torch.testing.assert_close(last, encoder.forward_packed(ids, [10]), rtol=0, atol=0)
+            assert (states[0] - states[1]).abs().max() > 0.01
 
 
 def test_albert_computes_consecutive_layers_with_one_module() -> None:

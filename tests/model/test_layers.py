@@ -15,11 +15,9 @@ from embedkit.model.layers import (
     Run,
     SelfAttention,
     activate,
-    relative_position_buckets,
-    rotary_table,
-    rotate,
     runs_of,
 )
+from embedkit.model.positions import relative_position_buckets, rotary_table, rotate
 from tests.conftest import DEVICES
 from tests.tiny import tiny_config
 

@@ -39,7 +39,7 @@ DATA: dict[Journey, tuple[str, ...]] = {
     "distill": ("texts",),
 }
 # Keys that shape every loss of their recipe, or choose among them.
-OF_ALL_LOSSES = {"name", "matryoshka", "adaptive_layers"}
+OF_ALL_LOSSES = {"name", "matryoshka", "adaptive_layers", "head_diversity", "aspect_diversity"}
 # Loss names that mean something else as well, so that they may stand elsewhere in the sources.
 COMMON_WORDS = {"contrastive", "softmax", "classes", "cosine", "lambda", "angle", "mse", "triplet"}
 

@@ -21,6 +21,7 @@ from embedkit.checkpoint.folder import ModelFolder, fingerprint
 from embedkit.errors import CheckpointError, OutputError
 from embedkit.extras import EXTRAS, load_extra
 from embedkit.inference.backend import Backend
+from embedkit.inference.choice import why_not_parts
 from embedkit.inference.graph_runtime.graph import RUNNERS, Graph, GraphRuntime, load_graph, run_padded
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
 from embedkit.inference.sample import sample_batches
@@ -60,6 +61,11 @@ def export_model(
     if folder.static:
         raise CheckpointError(
             f"{folder.path}: a static model is a table of vectors; there is no graph to export"
+        )
+    reason = why_not_parts(runtime, folder.config, folder.modules.sentence)
+    if reason is not None:
+        raise CheckpointError(
+            f"{folder.path}: cannot be exported for {runtime}: {reason}. Encode it with torch"
         )
     name, file = RUNNERS[runtime]
     extra = load_extra(name, purpose=f"exporting for {runtime}")

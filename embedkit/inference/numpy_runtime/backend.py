@@ -114,7 +114,7 @@ def load_packed(
     else:
         sentence = load_sentence_weights(folder)
         weights = sentence.encoder
-        head = SentenceHead(folder.modules.sentence, sentence.dense)
+        head = SentenceHead(folder.modules.sentence, sentence.dense, sentence.parts.get("attention_pooling"))
     encoder: TokenEncoder
     if isinstance(folder, ModelFolder) and folder.static:
         encoder = TokenTable(weights)

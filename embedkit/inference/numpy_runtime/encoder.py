@@ -26,6 +26,8 @@ def why_not(config: EncoderConfig) -> str | None:
     """Say what the model has that this forward pass has not; None where it computes the model."""
     if config.position == "rope":
         return "it has rotary positions"
+    if config.attention_variant:
+        return f"it has {config.attention_variant}"
     if config.norm_first or config.gated_mlp or config.local_attention:
         return "its layers are not those of BERT"
     return None

@@ -18,9 +18,15 @@ from embedkit.types import Float32
 class SentenceHead:
     """Turns the token vectors of packed sequences into sentence vectors: (N, D) -> (B, E)."""
 
-    def __init__(self, config: SentenceConfig, dense: Sequence[Mapping[str, Float32]]) -> None:
-        """`dense` holds the weights of each layer after pooling, `0.weight` and perhaps `0.bias`."""
+    def __init__(
+        self,
+        config: SentenceConfig,
+        dense: Sequence[Mapping[str, Float32]],
+        attention: Mapping[str, Float32] | None = None,
+    ) -> None:
+        """`dense` holds the weights of each layer after pooling, `0.weight` and perhaps `0.bias`; `attention` those of pooling by it."""
         self.config = config
+        self.attention = None if attention is None else dict(attention)
         self.dense = [(layer["0.weight"], layer.get("0.bias")) for layer in dense]
 
     def __call__(self, hidden: Float32, lengths: NDArray[np.int64], *, skip: int = 0) -> Float32:
@@ -32,9 +38,11 @@ class SentenceHead:
         """
         modes = self.config.pooling
         size = hidden.shape[1]
-        pooled = np.empty((len(lengths), size * len(modes)), np.float32)
+        pooled = np.empty((len(lengths), self.config.pooled_size(size)), np.float32)
         for first, count, start, length in runs(lengths):
             tokens = hidden[start : start + count * length].reshape(count, length, size)
+            if self.attention is not None:
+                pooled[first : first + count] = self._attend(tokens[:, skip:])
             for number, mode in enumerate(modes):
                 pooled[first : first + count, number * size : (number + 1) * size] = pool(
                     tokens, mode, skip=skip
@@ -49,6 +57,22 @@ class SentenceHead:
             if not isinstance(layer, LayerNormConfig):
                 pooled = ACTIVATIONS[layer.activation](pooled)
         return normalize(pooled) if self.config.normalize else pooled
+
+    def _attend(self, tokens: Float32) -> Float32:
+        """Pool by attention, as `embedkit.model.attention_pooling` does: (count, T, D) -> (count, P)."""
+        assert self.attention is not None
+        assert self.config.attention is not None
+        weights = self.attention
+        inner = np.tanh(tokens @ weights["inner.weight"].T + weights["inner.bias"])
+        scores = (inner @ weights["aspects.weight"].T).swapaxes(1, 2)  # (count, J, T)
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-np.inf))
+        scores /= np.maximum(scores.sum(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+        pooled: Float32 = scores @ tokens  # (count, J, D)
+        return (
+            pooled.mean(axis=1)
+            if self.config.attention.combine == "mean"
+            else pooled.reshape(len(tokens), -1)
+        )
 
 
 def runs(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:

@@ -15,6 +15,7 @@ from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.training import loss_table
 from embedkit.training.contrastive.entries import Entries, entries_of
+from embedkit.training.contrastive.head import check_compares, similarity_of
 from embedkit.training.contrastive.objective import Objective, scaled_scores
 from embedkit.training.contrastive.recipe import ContrastiveRecipe, LossRecipe
 from embedkit.training.loss import ALIKE, Loss
@@ -145,6 +146,7 @@ def make_data_set(
     """
     examples, loss = rows.examples, rows.loss
     _check_widths(examples, loss, recipe, folder.embedding_size)
+    check_compares(examples.name, loss, similarity_of(model, recipe))
     style: Style = "distinct" if loss.takes == "documents" else "plain"
     if examples.kind == "labelled":
         style = "labelled"
@@ -231,5 +233,6 @@ def _objective(
             embedding_size=folder.embedding_size,
             num_classes=len(rows.examples.classes),
             normalize=folder.modules.similarity != "dot",
+            similarity=similarity_of(model, recipe),
             decoder=decoder,
         )

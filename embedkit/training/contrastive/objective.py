@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from embedkit.model.similarity import Similarity
 from embedkit.training import losses
 from embedkit.training.contrastive.recipe import LossRecipe
 from embedkit.training.loss import Loss
-from embedkit.training.loss_table import SOFT_MARGIN
+from embedkit.training.loss_table import SIMILARITY, SOFT_MARGIN
 from embedkit.training.losses.denoising import SentenceDecoder
 from embedkit.training.rows.examples import ALIKE_OR_NOT, Examples
 
@@ -55,9 +56,12 @@ class Objective(nn.Module):
         embedding_size: int,
         num_classes: int = 0,
         normalize: bool = True,
+        similarity: Similarity | None = None,
         decoder: SentenceDecoder | None = None,
     ) -> None:
+        """`similarity` None compares as each loss does by itself; the weights of a learned one are the encoder's."""
         super().__init__()
+        self._similarity = similarity
         self.loss, self.recipe, self._normalize = loss, recipe, normalize
         self.log_temperature: nn.Parameter | None = None
         if recipe.learn_temperature and loss.takes == "documents":
@@ -124,6 +128,8 @@ class Objective(nn.Module):
         if loss.margin is not None:
             soft = recipe.soft_margin and SOFT_MARGIN in loss.settings
             found["margin"] = "soft" if soft else recipe.margin or loss.margin
+        if self._similarity is not None and SIMILARITY in loss.settings:
+            found["similarity"] = self._similarity.pairs
         if loss.takes in ("triplets", "labels"):
             found["distance"] = "cosine"
         if self.classifier is not None:
@@ -143,17 +149,21 @@ class Objective(nn.Module):
             unit = F.normalize(guide, dim=-1)
             same = same | self._false_negatives(unit[batch.first] @ unit[documents].T)
 
+        compare = None if self._similarity is None else self._similarity.matrix
+
         def of(queries: Tensor, found: Tensor) -> Tensor:
             queries, found = self._unit(queries), self._unit(found)
             excluded = same
             if self.recipe.false_negatives == "margin":
-                excluded = same | self._false_negatives(queries @ found.T)
+                compared = queries @ found.T if compare is None else compare(queries, found)
+                excluded = same | self._false_negatives(compared)
             return self.loss.function(
                 queries,
                 found,
                 temperature=self.temperature,
                 symmetric=self.recipe.symmetric,
                 excluded=excluded if bool(excluded.any()) else None,
+                similarity=compare,
             )
 
         return of, [embeddings[batch.first], embeddings[documents]]
@@ -175,11 +185,12 @@ class Objective(nn.Module):
         assert batch.rows.margins is not None
         margins = torch.from_numpy(batch.rows.margins).to(embeddings.device)  # (B, K)
         scale = self.recipe.score_scale
+        compare = _product if self._similarity is None else self._similarity.pairs
 
         def of(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
             queries, positives, negatives = map(self._unit, (queries, positives, negatives))
-            near = scale * (queries * positives).sum(-1)  # (B,)
-            far = scale * (queries[:, None] * negatives.view(*margins.shape, -1)).sum(-1)  # (B, K)
+            near = scale * compare(queries, positives)  # (B,)
+            far = scale * compare(queries[:, None], negatives.view(*margins.shape, -1))  # (B, K)
             return self.loss.function(near, far, margins)
 
         negatives = batch.negatives.clamp(min=0).flatten()
@@ -193,7 +204,13 @@ class Objective(nn.Module):
         return self.loss.function(logits, batch.original_ids, batch.original_mask)
 
     def _unit(self, embeddings: Tensor) -> Tensor:
-        return F.normalize(embeddings, dim=-1) if self._normalize else embeddings
+        # A similarity that was named normalizes by itself what it wants so.
+        unit = self._normalize and self._similarity is None
+        return F.normalize(embeddings, dim=-1) if unit else embeddings
+
+
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    return (first * second).sum(-1)
 
 
 def scaled_scores(rows: Examples, recipe: LossRecipe) -> NDArray[np.float32]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
+from embedkit.model.config import PoolingMode
+from embedkit.model.learned_parts import SimilarityKind
 from embedkit.recipe import OneOf
 from embedkit.training import loss_table
 from embedkit.training.engine.recipes import (
@@ -16,6 +18,7 @@ from embedkit.training.engine.recipes import (
 )
 
 LossName = Annotated[str, OneOf(loss_table.names("contrastive"))]
+Pooling = Annotated[str, OneOf((*get_args(PoolingMode), "attention"))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class LossRecipe:
     `margin` none takes the loss's own; `soft_margin` has none. `score_range` maps scores to 0…1 (cosine_regression).
     `score_scale` multiplies the student's cosines where a teacher's scores are imitated. `matryoshka` trains the first so many
     dimensions too, `adaptive_layers` earlier layers. `delete_ratio` is the share of words that tsdae takes out.
+    `similarity` is how vectors are compared; none is as the model's folder says. `head_diversity` and `aspect_diversity` weigh a penalty
+    that makes the heads of attention, or the aspects of a pooling by attention, differ.
     """
 
     name: LossName | None = None
@@ -44,9 +49,13 @@ class LossRecipe:
     matryoshka: tuple[int, ...] = ()
     adaptive_layers: bool = False
     delete_ratio: float = 0.6
+    similarity: SimilarityKind | None = None
+    head_diversity: float = 0.0
+    aspect_diversity: float = 0.0
 
     def __post_init__(self) -> None:
         loss_table.check_settings("contrastive", self)
+        check_least(self, 0, "head_diversity", "aspect_diversity")
         if self.score_range and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
             raise ValueError(f"score_range is {list(self.score_range)}; it must be [lowest, highest]")
         if min(self.matryoshka, default=1) < 1 or len(set(self.matryoshka)) != len(self.matryoshka):
@@ -91,6 +100,31 @@ class ContrastiveDataRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadRecipe:
+    """What is to stand on the encoder in place of what the model's folder says; none leaves that.
+
+    `pooling` attention weighs tokens by `aspects` learned distributions with an inner layer of `size` (also that of an additive
+    similarity); their vectors are averaged (`mean`), concatenated (`concat`), or concatenated and projected to the encoder's width
+    (`project`). With `layer_start` token vectors are a learned mean of the layers from that one on, where 0 are the embeddings.
+    """
+
+    pooling: Pooling | None = None
+    aspects: int = 1
+    size: int = 128
+    combine: Literal["mean", "concat", "project"] = "mean"
+    layer_start: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "aspects", "size")
+        check_least(self, 0, "layer_start")
+        if self.pooling != "attention" and (self.aspects != 1 or self.combine != "mean"):
+            raise ValueError(
+                f"aspects {self.aspects} and combine {self.combine!r} are of pooling 'attention', and pooling is {self.pooling or 'none'}. "
+                "Set head.pooling=attention"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptRecipe:
     """What is put before the texts of the first column, and of the others; the finished model keeps them as its prompts."""
 
@@ -103,6 +137,7 @@ class ContrastiveRecipe:
     """Everything that `embedkit train contrastive` needs besides the model and the data."""
 
     run: RunRecipe
+    head: HeadRecipe = field(default_factory=HeadRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
     data: ContrastiveDataRecipe = field(default_factory=ContrastiveDataRecipe)
     prompts: PromptRecipe = field(default_factory=PromptRecipe)

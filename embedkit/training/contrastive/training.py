@@ -30,7 +30,9 @@ from embedkit.training.contrastive.data_sets import DataSet
 from embedkit.training.contrastive.entries import Entries
 from embedkit.training.contrastive.guide import Guide
 from embedkit.training.contrastive.objective import BatchRows, Objective
+from embedkit.training.contrastive.penalties import Penalized
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
+from embedkit.training.engine.diversity import watch_aspects, watch_heads
 from embedkit.training.engine.evaluation_sets import Embed, EvaluationSet, evaluation_hashes
 from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.grad_cache import cached_backward
@@ -81,6 +83,14 @@ class Contrastive:
             )
         limit = recipe.data.max_length
         self._tokenizer = folder.tokenizer if limit is None else folder.tokenizer.with_max_length(limit)
+        self._check_evaluation(model)
+        layers = model.encoder.config.num_hidden_layers if recipe.loss.adaptive_layers else 1
+        self._penalties = {
+            "head_diversity": watch_heads(model.encoder, recipe.loss.head_diversity),
+            "aspect_diversity": watch_aspects(
+                model.attention_pooling, recipe.loss.aspect_diversity, passes=layers
+            ),
+        }
         encoder = PackedEncoder(model, all_layers=recipe.loss.adaptive_layers)
         self._module = ContrastiveModule(encoder, [each.objective for each in sets])
         self._model = model
@@ -131,9 +141,11 @@ class Contrastive:
     def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
         each, entries = self.entries(step)
         parts, order = self._parts(entries, ranks)
+        penalized = Penalized(self._penalties, parts, ranks)
 
         def encode(part: BatchPart) -> Tensor:
-            return forward(module, part.tokens, ranks, skip=part.skip)
+            penalized.clear()
+            return penalized.attach(forward(module, part.tokens, ranks, skip=part.skip), part)
 
         def loss(embeddings: Tensor) -> Tensor:
             return self._whole_loss(each, entries, embeddings, order, ranks)
@@ -149,7 +161,7 @@ class Contrastive:
             average_gradients(self._module, ranks)
         passes = 3 if len(parts) == 1 else 4
         lengths = np.concatenate([part.tokens.lengths for part in parts])
-        values: dict[str, Tensor | float] = {"loss": value.detach() / ranks.world}
+        values: dict[str, Tensor | float] = {"loss": value.detach() / ranks.world, **penalized.values}
         temperature = each.objective.temperature
         if isinstance(temperature, Tensor):
             values["temperature"] = temperature.detach() / ranks.world
@@ -214,18 +226,32 @@ class Contrastive:
                 losses.append(float(self._whole_loss(each, entries, stacked, order, ranks)))
         loss = float(np.mean(losses)) if losses else None
         values = {} if loss is None else {"loss": loss, "held_out_loss": loss}
-        measures = {each.measure_name: each.measure(self.embedder(module, ranks)) for each in self.evaluation}
+        measures = {
+            each.measure_name: each.measure(self.embedder(module, ranks, search=not each.pairs))
+            for each in self.evaluation
+        }
         criterion = -float(np.mean(list(measures.values()))) if measures else values["loss"]
         return HeldOut({**values, **measures}, criterion)
 
-    def embedder(self, module: nn.Module, ranks: Ranks) -> Embed:
-        """Return the function that evaluation sets embed texts with, as the finished model would."""
+    def _check_evaluation(self, model: SentenceEncoder) -> None:
+        """Refuse to measure by cosine what is trained to be compared by no product."""
+        if self.evaluation and model.similarity is not None and model.similarity.config.kind == "additive":
+            raise TrainingError(
+                "--evaluate measures cosines, and the model's similarity is additive, which is no product of two vectors. "
+                "Leave it out: the loss on held-out rows then decides"
+            )
+
+    def embedder(self, module: nn.Module, ranks: Ranks, *, search: bool = False) -> Embed:
+        """Return the function that evaluation sets embed texts with, as the finished model would.
+
+        In a `search` a bilinear similarity turns the queries.
+        """
         prompts = {"query": self._recipe.prompts.first, "document": self._recipe.prompts.second}
         skips = dict(zip(prompts, self._skips(), strict=True))
 
         def embed(texts: Sequence[str], role: str) -> Floats:
             budget = self._recipe.data.micro_tokens
-            return embed_texts(
+            vectors = embed_texts(
                 module,
                 self._tokenizer,
                 texts,
@@ -234,6 +260,11 @@ class Contrastive:
                 prompt=prompts[role],
                 skip=skips[role],
             )
+            learned = self._model.similarity
+            if not search or learned is None or role != "query":
+                return vectors
+            turned: Floats = vectors @ learned.weight.detach().cpu().numpy()
+            return turned
 
         return embed
 

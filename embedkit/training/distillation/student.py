@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.checkpoint.names import Family, family_of
+from embedkit.checkpoint.hf_config import family_of
+from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.static import without_template
 from embedkit.checkpoint.weights import load_sentence_encoder
@@ -92,6 +93,12 @@ def make_student(
         TrainingError: the recipe asks for layers that the teacher lacks, or for more tokens than its positions.
         CheckpointError: the teacher's weights cannot be used.
     """
+    learned = teacher.modules.sentence.similarity
+    if learned is not None:
+        raise TrainingError(
+            f"{teacher.path}: its similarity is {learned.kind}, which a student's vectors alone do not have. "
+            "Distil a model that is compared by cosine or dot product"
+        )
     tokenizer, pruned = teacher.tokenizer, None
     if recipe.prune_below:
         pruned = prune_vocabulary(tokenizer, texts, at_least=recipe.prune_below)
@@ -125,6 +132,10 @@ def _from_layers(
         raise TrainingError(
             "student.layers: the teacher's layers share their weights (ALBERT); there are none to choose. Train from scratch"
         )
+    if teacher.modules.sentence.layer_start is not None:
+        raise TrainingError(
+            "student.layers: the teacher's token vectors are a mean of its layers; a part of them has another mean. Train from scratch"
+        )
     check_length(max_length, teacher.config.max_tokens)
     source = load_sentence_encoder(teacher)
     units: Sequence[Tensor] = ()
@@ -152,6 +163,8 @@ def _from_layers(
         _copy_encoder(source.encoder, model.encoder, recipe.layers, pruned, units)
         for ours, theirs in zip(model.dense, source.dense, strict=False):
             ours.load_state_dict(theirs.state_dict())
+        if model.attention_pooling is not None and source.attention_pooling is not None:
+            model.attention_pooling.load_state_dict(source.attention_pooling.state_dict())
         if axes is not None:
             last_linear(model).weight.copy_(torch.from_numpy(axes))
     modules = replace(
@@ -182,8 +195,10 @@ def _copy_encoder(
     if target.embeddings.positions is not None:
         kept = target.embeddings.positions.num_embeddings
         weights["embeddings.positions.weight"] = weights["embeddings.positions.weight"][:kept]
+    places = target.config.max_position_embeddings
     for new, old in enumerate(layers):
         layer = source.layer(old).state_dict()
+        layer |= {name: mixtures[:, :places] for name, mixtures in layer.items() if ".low_rank_" in name}
         for name, tensor in (narrowed(layer, units[new]) if units else layer).items():
             weights[f"layers.{new}.{name}"] = tensor
     target.load_state_dict(weights, strict=True)
@@ -191,9 +206,10 @@ def _copy_encoder(
 
 def _num_positions(config: EncoderConfig, max_length: int) -> int:
     """Leave out the positions that no text of the training reaches: what stands there would be the teacher's, unfit."""
-    if config.position == "rope":
+    if not config.has_position_table:
         return config.max_position_embeddings
-    return min(config.max_position_embeddings, max_length + config.position_offset)
+    least = config.attention_rank if config.attention == "low_rank" else 1
+    return min(config.max_position_embeddings, max(least, max_length + config.position_offset))
 
 
 def _fresh(

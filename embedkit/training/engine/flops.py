@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from embedkit.model.attention_costs import attention_flops
 from embedkit.model.encoder import TransformerEncoder
 
 
@@ -17,6 +19,7 @@ def encoder_flops(encoder: TransformerEncoder, lengths: NDArray[np.int64]) -> fl
         lengths: (B,) tokens of each sequence
     """
     config, layers = encoder.config, encoder.layers
-    weights = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1) / len(layers)
-    attention = 4 * config.hidden_size * float((lengths**2).sum())
-    return config.num_hidden_layers * (2 * weights * float(lengths.sum()) + attention)
+    linear = (part.weight for layer in layers for part in layer.modules() if isinstance(part, nn.Linear))
+    weights = sum(weight.numel() for weight in linear) / len(layers)
+    tokens, pairs = float(lengths.sum()), float((lengths**2).sum())
+    return config.num_hidden_layers * (2 * weights * tokens + attention_flops(config, tokens, pairs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -48,15 +49,9 @@ def encode_layers(
     model: SentenceEncoder, input_ids: Tensor, lengths: Sequence[int], *, skip: int = 0
 ) -> Tensor:
     """Pool what each layer gives into sentence vectors: (N,) -> (B, L, E); the last is what `forward_packed` returns."""
-    encoder = model.encoder
-    runs = runs_of(lengths)
-    hidden, biases = encoder.embed(input_ids, runs, None)
-    vectors = []
-    for number in range(encoder.config.num_hidden_layers):
-        hidden = encoder.layer(number)(hidden, runs, biases[encoder.config.layer_is_local(number)])
-        last = hidden if encoder.final_norm is None else encoder.final_norm(hidden)
-        vectors.append(model.pool_packed(last, lengths, skip=skip))
-    return torch.stack(vectors, dim=1)
+    states = islice(model.encoder.states(input_ids, runs_of(lengths), None), 1, None)
+    finished = map(model.encoder.finish, states)
+    return torch.stack([model.pool_packed(state, lengths, skip=skip) for state in finished], dim=1)
 
 
 def forward(module: nn.Module, batch: TokenBatch, ranks: Ranks, *, skip: int = 0) -> Tensor:

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from embedkit.model.config import Activation, EncoderConfig
+from embedkit.model.config import Activation, Attention, EncoderConfig, Position
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -128,7 +128,7 @@ def check_encoder_run(run: RunRecipe) -> None:
 class ModelRecipe:
     """The shape of a fresh encoder but for its vocabulary, which is the tokenizer's.
 
-    `initializer_range` is the deviation of fresh weights. BERT's 0.02 suits 768 dimensions; narrower layers need larger weights to
+    The fields are those of `EncoderConfig`; `rope_theta` is the base of rotary positions. `initializer_range` is the deviation of fresh weights. BERT's 0.02 suits 768 dimensions; narrower layers need larger weights to
     pass on as much.
     """
 
@@ -137,8 +137,15 @@ class ModelRecipe:
     num_attention_heads: int = 4
     intermediate_size: int = 1024
     hidden_act: Activation = "gelu"
-    position: Literal["learned", "sinusoidal"] = "learned"
+    position: Position = "learned"
+    max_relative_position: int = 16
     max_position_embeddings: int = 512
+    attention: Attention = "dot"
+    attention_rank: int = 32
+    attention_features: int = 64
+    local_attention: int = 0
+    global_attn_every_n_layers: int = 3
+    rope_theta: float = 10_000.0
     initializer_range: float = 0.02
     dropout: float = 0.1
 
@@ -146,23 +153,43 @@ class ModelRecipe:
         check_below_one(self, "dropout")
         if self.initializer_range <= 0:
             raise ValueError(f"initializer_range is {self.initializer_range}; it must be above 0")
+        if self.local_attention and self.global_attn_every_n_layers == 1:
+            raise ValueError(
+                f"local_attention is {self.local_attention} and global_attn_every_n_layers 1: then every layer is global. "
+                "Set the latter to 2 or more"
+            )
+        usual = {each.name: each.default for each in fields(self)}
+        for name, (reader, reads) in self._readers().items():
+            if not reads and getattr(self, name) != usual[name]:
+                raise ValueError(f"{name} is {getattr(self, name)}; nothing reads it without {reader}")
         self.config(vocab_size=1, pad_token_id=0)  # checks the sizes
+
+    def _readers(self) -> dict[str, tuple[str, bool]]:
+        """Say of each setting that one variant alone reads which that is, and whether it is there."""
+        return {
+            "max_relative_position": ("position 'relative'", self.position == "relative"),
+            "rope_theta": ("position 'rope'", self.position == "rope"),
+            "attention_rank": ("attention 'low_rank'", self.attention == "low_rank"),
+            "attention_features": ("attention 'random_features'", self.attention == "random_features"),
+            "global_attn_every_n_layers": ("local_attention", self.local_attention > 0),
+        }
 
     def config(self, *, vocab_size: int, pad_token_id: int) -> EncoderConfig:
         """Return the encoder's shape for a vocabulary."""
+        # What nothing reads stays as usual, so that a shape which one of Hugging Face's families can say is saved as that.
+        unread = {name for name, (_, reads) in self._readers().items() if not reads}
+        unread |= {"dropout", "rope_theta"}
+        read: dict[str, Any] = {  # Any: of whatever types the fields are
+            each.name: getattr(self, each.name) for each in fields(self) if each.name not in unread
+        }
+        if self.position == "rope":
+            read |= {"global_rope_theta": self.rope_theta, "local_rope_theta": self.rope_theta}
         return EncoderConfig(
             vocab_size=vocab_size,
             pad_token_id=pad_token_id,
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            intermediate_size=self.intermediate_size,
-            hidden_act=self.hidden_act,
-            position=self.position,
-            max_position_embeddings=self.max_position_embeddings,
-            initializer_range=self.initializer_range,
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
+            **read,
         )
 
 
@@ -229,7 +256,10 @@ class MaskingRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRecipe:
-    """Everything that `embedkit train mlm` needs besides the texts and the tokenizer."""
+    """Everything that `embedkit train mlm` needs besides the texts and the tokenizer.
+
+    `head_diversity` is the weight of a penalty that makes the heads of each layer differ (`embedkit.training.engine.diversity`).
+    """
 
     run: RunRecipe
     model: ModelRecipe = field(default_factory=ModelRecipe)
@@ -237,6 +267,7 @@ class PretrainRecipe:
     masking: MaskingRecipe = field(default_factory=MaskingRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     freeze_layers: int = 0
+    head_diversity: float = 0.0
 
     def __post_init__(self) -> None:
-        check_least(self, 0, "freeze_layers")
+        check_least(self, 0, "freeze_layers", "head_diversity")

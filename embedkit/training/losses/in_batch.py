@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedkit.training.losses.shapes import check_bool, check_positive, check_shape
+from embedkit.training.losses.shapes import Compare, check_bool, check_positive, check_shape
 
 
 def info_nce(
@@ -16,6 +16,7 @@ def info_nce(
     temperature: float | Tensor,
     symmetric: bool = False,
     excluded: Tensor | None = None,
+    similarity: Compare | None = None,
 ) -> Tensor:
     """Cross-entropy of each query against every document in the batch; also known as multiple negatives ranking.
 
@@ -23,7 +24,7 @@ def info_nce(
     `symmetric` takes the mean with the other direction: each positive against every query. A learned
     `temperature` is a tensor of no dimensions, kept above zero by its owner (for example as the exp of a
     parameter). `excluded` marks the pairs to leave out of the sums, see `false_negatives`; to exclude a
-    positive makes the loss infinite.
+    positive makes the loss infinite. `similarity` compares all queries with all documents, in place of the product.
 
     Shapes:
         queries: (B, E) unit length
@@ -48,7 +49,8 @@ def info_nce(
         check_shape("info_nce: temperature", temperature, (), "a learned temperature is one number")
     else:
         check_positive("info_nce: temperature", temperature)
-    logits = queries @ documents.T / temperature  # (B, N)
+    compared = queries @ documents.T if similarity is None else similarity(queries, documents)
+    logits = compared / temperature  # (B, N)
     if excluded is not None:
         check_shape("info_nce: excluded", excluded, tuple(logits.shape), "queries by documents")
         check_bool("info_nce: excluded", excluded, "a pair to leave out")

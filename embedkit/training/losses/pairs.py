@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedkit.training.losses.shapes import check_bool, check_positive, check_shape
+from embedkit.training.losses.shapes import Compare, check_bool, check_positive, check_shape
 
 
 def pair_classification(
@@ -46,10 +46,13 @@ def cosine_regression(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
     return F.mse_loss(F.cosine_similarity(first, second), scores.to(first.dtype))
 
 
-def cosent(first: Tensor, second: Tensor, scores: Tensor, *, scale: float = 20.0) -> Tensor:
+def cosent(
+    first: Tensor, second: Tensor, scores: Tensor, *, scale: float = 20.0, similarity: Compare | None = None
+) -> Tensor:
     """Ask that pairs with a higher score have a higher cosine: log(1 + sum exp(scale * (cos_low - cos_high))).
 
-    The sum runs over all couples of pairs whose scores differ; only the order of the scores matters.
+    The sum runs over all couples of pairs whose scores differ; only the order of the scores matters. `similarity` compares the two of
+    each pair, in place of the cosine.
 
     Shapes:
         first, second: (B, E)
@@ -61,7 +64,8 @@ def cosent(first: Tensor, second: Tensor, scores: Tensor, *, scale: float = 20.0
     """
     _check_pairs("cosent", first, second, scores, "scores")
     check_positive("cosent: scale", scale)
-    return _in_order(F.cosine_similarity(first, second), scores, scale)
+    compare = F.cosine_similarity if similarity is None else similarity
+    return _in_order(compare(first, second), scores, scale)
 
 
 def angle(first: Tensor, second: Tensor, scores: Tensor, *, scale: float = 20.0) -> Tensor:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+# How two sets of embeddings are compared, where a loss is not to take its own way: of all rows with all, (B, E), (N, E) -> (B, N), or of
+# each with its partner, (B, E), (B, E) -> (B,). Higher is more alike.
+Compare = Callable[[Tensor, Tensor], Tensor]
 
 
 def check_shape(name: str, tensor: Tensor, wanted: tuple[int | str, ...], because: str) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from embedkit.training.losses.shapes import check_shape
+from embedkit.training.losses.shapes import Compare, check_shape
 
 Distance = Literal["euclidean", "cosine"]
 SOFT = "soft"
@@ -21,10 +21,12 @@ def triplet(
     *,
     margin: float | Literal["soft"] = 5.0,
     distance: Distance = "euclidean",
+    similarity: Compare | None = None,
 ) -> Tensor:
     """Ask that an anchor be nearer to its positive than to its negative by `margin`: max(0, d_p - d_n + margin).
 
-    The margin "soft" takes log(1 + exp(d_p - d_n)) instead, which has no flat part.
+    The margin "soft" takes log(1 + exp(d_p - d_n)) instead, which has no flat part. `similarity`, of anchors with partners, less its
+    sign, stands in place of the distance.
 
     Shapes:
         anchors, positives, negatives: (B, E)
@@ -38,6 +40,8 @@ def triplet(
     check_shape("triplet: anchors", anchors, ("B", "E"), "one embedding a row")
     check_shape("triplet: positives", positives, tuple(anchors.shape), "row i belongs to anchor i")
     check_shape("triplet: negatives", negatives, tuple(anchors.shape), "row i belongs to anchor i")
+    if similarity is not None:
+        return _hinge(similarity(anchors, negatives) - similarity(anchors, positives), margin).mean()
     near = _distances(anchors, positives, distance)
     far = _distances(anchors, negatives, distance)
     return _hinge(near - far, margin).mean()

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.checkpoint.names import Family, family_of
+from embedkit.checkpoint.hf_config import family_of
+from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.pretraining import load_pretraining, write_pretraining
 from embedkit.errors import TrainingError
 from embedkit.model.encoder import TransformerEncoder
@@ -24,6 +25,7 @@ from embedkit.model.heads import MaskedLMHead, NextSentenceHead
 from embedkit.model.pretraining import PretrainingModel
 from embedkit.recipe import as_table
 from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.training.engine.diversity import watch_heads
 from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.ranks import Ranks, autocast, synchronized
@@ -54,6 +56,7 @@ class Pretraining:
         self._model, self._tokenizer, self._family = model, tokenizer, family
         self._corpus, self._recipe, self._origin = corpus, recipe, origin
         text, seed = recipe.text, recipe.run.seed
+        self._penalty = watch_heads(model.encoder, recipe.head_diversity)
         self._maker = BatchMaker(corpus, tokenizer, recipe)
         train, held_out = corpus.split(text.held_out)
         self._lengths = (text.sequence_length, text.short_length)
@@ -97,8 +100,13 @@ class Pretraining:
         for i in range(accumulate):
             part = whole.part(ranks.rank * accumulate + i, parts)
             with synchronized(module, last=i == accumulate - 1):
+                if self._penalty is not None:
+                    self._penalty.clear()
                 measured = self._forward(module, part, whole, ranks)
                 loss = measured["loss"]
+                if self._penalty is not None:
+                    measured["head_diversity"] = self._penalty.take(len(part.visible)) / len(whole.visible)
+                    loss = loss + self._penalty.weight * measured["head_diversity"]
                 torch.autograd.backward(loss * ranks.world)
             for name, value in measured.items():
                 values[name] = values.get(name, 0.0) + value.detach()

@@ -79,6 +79,17 @@ def test_two_ranks_equal_one_with_the_same_whole_batch(folder: Path, strategy: s
     assert logs[0].count("\n") == logs[1].count("\n")  # rank 0 alone wrote
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_with_a_penalty_on_heads_and_relative_positions_equal_one(
+    folder: Path, strategy: str
+) -> None:
+    settings = ("run.steps=5", "model.dropout=0.0", "head_diversity=0.5", "model.position=relative")
+    wanted = alone_weights(folder, *settings)
+    assert work(folder, *settings, f"run.strategy={strategy}", ranks=2) == 0
+    for name, tensor in last_weights(folder / "run").items():
+        torch.testing.assert_close(tensor, wanted[name], atol=ACROSS_RANKS, rtol=0, msg=name)
+
+
 def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
     """Dropout is on and a state is written after every second step, so that many kills fall into one."""
     settings = ("run.steps=16", "run.save_every=2", "run.evaluate_every=4")
