@@ -44,6 +44,11 @@ VARIANTS = {
     "additive scores": "mini-additive",
     "bilinear scores": "mini-bilinear",
     "diverse heads": "mini-diverse",
+    "experts": "mini-moe",  # 2 of 8 in every second layer, half as wide
+    "experts, one a token": "mini-moe:model.experts.num_experts_per_tok=1:model.experts.intermediate_size=1024"
+    ":model.experts.capacity_factor=1.25",  # as Fedus et al. 2021 have them
+    "recursion": "mini-mor",  # expert choice
+    "recursion, token choice": "mini-mor:model.recursion.routing=token_choice",
     "attention pooling": "mini+head.pooling=attention",
     "structured": "mini+structured:loss.aspect_diversity=0",
     "structured, diverse": "mini+structured",
@@ -278,6 +283,14 @@ def pretrain(place: Place, plan: Plan, variant: Variant, seed: int) -> Path:
         "accuracy": max(entry["values"]["accuracy"] for entry in checks),
         "held_out": checks[-1]["values"],
     }
+    # Nothing is dropped outside of training: the share is that of the last steps.
+    dropped = [
+        entry["values"]["dropped"]
+        for entry in made[-max(1, steps // CHECKS) :]
+        if "dropped" in entry["values"]
+    ]
+    if dropped:
+        content["dropped"] = statistics.mean(dropped)
     shutil.rmtree(folder.states)
     write(result, content)
     return output
@@ -330,18 +343,27 @@ def fine_tune(place: Place, plan: Plan, variant: Variant, seed: int, encoder: Pa
         "pretraining": variant.pretrained_as(seed),
         "contrastive_cpu_seconds": None if resume else time.process_time() - started,
         **measure(place.data, output.output),
+        "fewer_recursions": {
+            count: measure(place.data, output.output, recursions=count)
+            for count in fewer_recursions(folder.config)
+        },
         "with": surroundings(),
     }
     write(place.result("contrastive", _slug(f"{variant.name}-seed{seed}")), content)
     shutil.rmtree(output.output)
 
 
-def measure(data: Path, folder: Path) -> dict[str, float]:
+def fewer_recursions(config: Any) -> list[int]:
+    """Return how often layers that recur may run besides as often as they were trained with: 1, 2 … one less."""
+    return [] if config.recursion is None else list(range(1, config.recursion.num_recursions))
+
+
+def measure(data: Path, folder: Path, *, recursions: int | None = None) -> dict[str, float]:
     """Measure a finished model on STS-B dev and SQuAD dev."""
     from embedkit.encoding.encoder import Encoder
     from embedkit.training.engine.evaluation_sets import load_evaluation_sets
 
-    encoder = Encoder.load(folder, device="cpu")
+    encoder = Encoder.load(folder, device="cpu", recursions=recursions)
 
     def embed(texts: Sequence[str], role: str) -> Any:
         if role == "document":
@@ -376,18 +398,25 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def table(place: Place, names: Sequence[str]) -> str:
-    """Return what is finished as Markdown: means over the seeds, and ± half of their range."""
-    results: dict[str, list[dict[str, Any]]] = {}
+Rows = dict[str, list[dict[str, Any]]]  # of each variant, one a seed
+
+
+def finished(place: Place, names: Sequence[str]) -> Rows:
+    """Read what is finished, in the order of `names`; others follow."""
+    results: Rows = {}
     for path in sorted((place.root / "results" / "contrastive").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         before = json.loads(place.result("pretraining", found["pretraining"]).read_text(encoding="utf-8"))
         results.setdefault(found["variant"], []).append({**before, **found})
     order = [name for name in names if name in results] + [name for name in results if name not in names]
+    return {name: results[name] for name in order}
+
+
+def table(results: Rows) -> str:
+    """Return what is finished as Markdown: means over the seeds, and ± half of their range."""
     header = "variant | seeds | MLM accuracy | STS-B dev | SQuAD dev nDCG@10 | parameters | MFLOP a token | tokens/s | steps"
     lines = [f"| {header} |", "|---" + "|---:" * header.count("|") + "|"]
-    for name in order:
-        rows = results[name]
+    for name, rows in results.items():
         cells = [name, str(len(rows))]
         cells += [spread([row[key] for row in rows]) for key in ("accuracy", "stsb_dev", "squad_dev")]
         speeds = [row["tokens_per_cpu_second"] or row["tokens_per_second"] for row in rows]
@@ -395,6 +424,36 @@ def table(place: Place, names: Sequence[str]) -> str:
         cells += [f"{statistics.mean(speeds):,.0f}", f"{rows[0]['steps']:,}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def routing_table(results: Rows) -> str:
+    """Return what routers did, on held-out text after the pretraining, and what fewer recursions cost; empty where nothing is routed."""
+    lines = []
+    for name, rows in results.items():
+        found = [
+            measure for measure in rows[0]["held_out"] if measure.startswith(("router_", "experts_", "depth"))
+        ]
+        cells = [
+            f"{measure} {statistics.mean(row['held_out'][measure] for row in rows):.3f}" for measure in found
+        ]
+        if "dropped" in rows[0]:
+            cells.append(f"dropped {statistics.mean(row['dropped'] for row in rows):.4f}")
+        for count in rows[0]["fewer_recursions"]:
+            values = [
+                f"{key} {spread([row['fewer_recursions'][count][key] for row in rows])}"
+                for key in ("stsb_dev", "squad_dev")
+            ]
+            cells.append(f"at {count} recursions {', '.join(values)}")
+        if cells:
+            lines.append(f"- {name}: {'; '.join(cells)}")
+    return "\n".join(lines)
+
+
+def show(place: Place, names: Sequence[str]) -> None:
+    results = finished(place, names)
+    print(table(results))
+    if routed := routing_table(results):
+        print(f"\n{routed}")
 
 
 def spread(values: Sequence[float]) -> str:
@@ -443,7 +502,7 @@ def main() -> None:
         parser.error("name the folder of the comparison")
     place = Place(given.runs, given.data or data_folder())
     if given.table:
-        print(table(place, given.variants))
+        show(place, given.variants)
         return
     if given.threads is not None:
         import torch
@@ -462,7 +521,7 @@ def main() -> None:
             name = _slug(f"{variant.name}-seed{seed}")
             if not place.result("contrastive", name).exists():
                 fine_tune(place, plan, variant, seed, pretrain(place, plan, variant, seed))
-    print(table(place, given.variants))
+    show(place, given.variants)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ class Encoding:
     max_seq_length: options.MaxSeqLength = None
     truncate_dim: options.TruncateDim = None
     merge_tokens: options.MergeTokens = None
+    recursions: options.Recursions = None
 
 
 @grouped
@@ -110,6 +111,7 @@ def encode(
         max_seq_length=encoding.max_seq_length,
         truncate_dim=encoding.truncate_dim,
         merge_tokens=encoding.merge_tokens or 0.0,
+        recursions=encoding.recursions,
     )
     models.say_choice(encoder.choice)
     prompt = encoding.prompt if encoding.prompt_name is None else encoder.prompt(encoding.prompt_name)
@@ -186,6 +188,7 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
             "model": encoder.folder.name,
             **models.choice_as_json(encoder.choice),
             **({"merge_tokens": encoder.merge_tokens} if encoder.merge_tokens else {}),
+            **({} if encoder.folder.recursions is None else {"recursions": encoder.folder.recursions}),
             "dimension": encoder.dimension,
             "texts": report.texts,
             "tokens": report.tokens,

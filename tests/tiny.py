@@ -14,6 +14,7 @@ from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
@@ -56,6 +57,49 @@ FAMILY_SHAPES: dict[str, dict[str, object]] = {
         "global_attn_every_n_layers": 3,
         "num_hidden_layers": 4,
         "layer_norm_eps": 1e-5,
+    },
+    # What all runtimes compute of it; what torch alone does is below.
+    "embedkit": {
+        "num_hidden_layers": 6,
+        "recursion": RecursionConfig(routing="fixed", num_recursions=2, num_block_layers=2),
+    },
+}
+# Encoders that route tokens. A fresh router tells tokens hardly apart; the large weights of `tiny_config` change that.
+ROUTED_SHAPES: dict[str, dict[str, object]] = {
+    "experts": {
+        "num_hidden_layers": 4,
+        "experts": ExpertsConfig(num_experts=4, shared_intermediate_size=16, noisy=True),
+    },
+    "experts, one of few tokens": {
+        "experts": ExpertsConfig(
+            num_experts=4, num_experts_per_tok=1, every_n_layers=1, intermediate_size=24, capacity_factor=1.0
+        ),
+    },
+    "expert choice": {
+        "num_hidden_layers": 8,
+        "recursion": RecursionConfig(num_block_layers=2),
+    },
+    "token choice": {
+        "num_hidden_layers": 5,
+        "recursion": RecursionConfig(routing="token_choice"),
+    },
+    "experts in a recursion": {
+        "num_hidden_layers": 8,
+        "experts": ExpertsConfig(num_experts=4, norm_topk_prob=True, intermediate_size=16),
+        "recursion": RecursionConfig(routing="token_choice", num_block_layers=2),
+    },
+    "expert choice, random features": {
+        "num_hidden_layers": 5,
+        "attention": "random_features",
+        "attention_features": 20,
+        "recursion": RecursionConfig(),
+    },
+    "experts, additive scores": {"attention": "additive", "experts": ExpertsConfig(num_experts=4)},
+    "experts, norms first": {
+        "norm_first": True,
+        "gated_mlp": True,
+        "mlp_bias": False,
+        "experts": ExpertsConfig(num_experts=4),
     },
 }
 

@@ -17,13 +17,13 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.throughput import WORDS
 from embedkit.inference.choice import GPU_TOKEN_BUDGET
 from embedkit.model.config import EncoderConfig, SentenceConfig
+from embedkit.model.costs import encoder_flops
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.models import ENCODER, RERANKER
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import padded_batches
-from embedkit.training.engine.flops import encoder_flops
 from embedkit.types import Precision
 
 from .ceilings import tf32
@@ -95,7 +95,7 @@ def _forward(setting: Setting, shape: str, precision: Precision, kind: Kind, way
     with torch.inference_mode(), kernels, tf32(way == "through TF32"):
         seconds = setting.seconds(lambda: [run(model, batch, setting.device) for batch in batches])
     # Local attention counts as global: the kernels compute whole sequences and mask what is out of reach.
-    flops = encoder_flops(model.encoder, lengths)
+    flops = encoder_flops(model.encoder.config, lengths.tolist())
     rate = "tf32" if way == "through TF32" else precision
     return Measured(
         {

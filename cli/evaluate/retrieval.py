@@ -171,6 +171,7 @@ def retrieval(
     judged: Judged,
     computing: options.ComputingOptions,
     merge_tokens: options.MergeTokens = None,
+    recursions: options.Recursions = None,
     showing: Showing,
 ) -> None:
     """Measure search pipelines on judged test sets.
@@ -205,6 +206,7 @@ def retrieval(
         candidates=reranked.candidates,
         computing=computing,
         merge_tokens=merge_tokens,
+        recursions=recursions,
         ignore_identical_ids=judged.ignore_identical_ids,
     )
     _present(watch(job), shown, showing)

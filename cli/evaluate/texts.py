@@ -78,6 +78,7 @@ def similarity(
     ] = None,
     columns: Columns = None,
     computing: options.ComputingOptions,
+    recursions: options.Recursions = None,
     showing: Showing,
 ) -> None:
     """Measure cosines of pairs and triplets of texts.
@@ -87,7 +88,7 @@ def similarity(
     accuracy.
     """
     measures = {path: _similarity_of(path, task, columns) for path in files}
-    evaluations = _evaluate(measures, model, computing)
+    evaluations = _evaluate(measures, model, computing, recursions=recursions)
     _present(evaluations, showing)
 
 
@@ -154,6 +155,7 @@ def clustering(
         int, typer.Option("--seed", metavar="N", help="Seed of the first centres of k-means.")
     ] = 0,
     computing: options.ComputingOptions,
+    recursions: options.Recursions = None,
     showing: Showing,
 ) -> None:
     """Cluster labelled texts (columns text, label) into as many clusters as labels, and compare: V-measure and adjusted Rand."""
@@ -178,7 +180,7 @@ def clustering(
         return measure
 
     measures = {path: reader(path) for path in files}
-    evaluations = _evaluate(measures, model, computing)
+    evaluations = _evaluate(measures, model, computing, recursions=recursions)
     _present(evaluations, showing)
 
 
@@ -193,6 +195,8 @@ def _evaluate(
     measures: Mapping[Path, Measure],
     named: Sequence[str] | None,
     computing: options.ComputingOptions,
+    *,
+    recursions: int | None,
 ) -> list[Evaluation]:
     from embedkit.errors import EvaluationError
     from embedkit.evaluation.results import Evaluation, collect_provenance
@@ -204,7 +208,7 @@ def _evaluate(
     evaluations = []
     datasets = labels(list(measures))
     for folder, name in zip(folders, labels(folders), strict=True):
-        encoder = load_encoder(folder, computing)
+        encoder = load_encoder(folder, computing, recursions=recursions)
         models.say_choice(encoder.choice)
         models.say_names(encoder.folder.name)
         for (path, measure), dataset in zip(measures.items(), datasets, strict=True):
@@ -217,7 +221,7 @@ def _evaluate(
             evaluations.append(
                 Evaluation(
                     kind=kind,
-                    system=full_name(name, computing),
+                    system=full_name(name, computing, recursions=recursions),
                     dataset=dataset,
                     values=values,
                     provenance=collect_provenance(

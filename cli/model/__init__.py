@@ -76,13 +76,8 @@ def _encoder(folder: Path) -> dict[str, object]:
     }
     if read.static:  # a table of token vectors has none of these
         none = (
-            "position",
-            "attention",
-            "layers",
-            "attention_heads",
-            "intermediate_size",
-            "positions",
-            "max_seq_length",
+            *("position", "attention", "layers", "attention_heads", "intermediate_size", "positions"),
+            *("max_seq_length", "parameters", "active_parameters", "flops_per_token", "flops_text_tokens"),
         )
         content = {key: value for key, value in content.items() if key not in none} | {"family": "static"}
     return content
@@ -109,7 +104,13 @@ def _classifier(folder: Path) -> dict[str, object]:
     }
 
 
+FLOPS_TOKENS = 128  # the length of the text that the work of a token is told for
+
+
 def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[str, object]:
+    from embedkit.model.costs import encoder_flops, num_active_parameters, num_parameters
+
+    tokens = min(FLOPS_TOKENS, config.max_tokens)
     return {
         "model": name,
         "folder": str(folder),
@@ -122,7 +123,34 @@ def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[
         "positions": config.max_tokens,
         "position": config.position,
         "attention": _attention(config),
+        **_routing(config),
+        "parameters": num_parameters(config),
+        "active_parameters": num_active_parameters(config),
+        "flops_per_token": round(encoder_flops(config, [tokens]) / tokens),
+        "flops_text_tokens": tokens,
     }
+
+
+def _routing(config: EncoderConfig) -> dict[str, object]:
+    """Describe experts and recursion, where the model has them."""
+    found: dict[str, object] = {}
+    if config.experts is not None:
+        experts = config.experts
+        found["experts"] = experts.num_experts
+        found["experts_per_token"] = experts.num_experts_per_tok
+        found["expert_layers"] = [
+            module for module in range(config.num_distinct_layers) if config.has_experts(module)
+        ]
+        found["shared_expert"] = experts.shared_intermediate_size
+    if config.recursion is not None:
+        recursion = config.recursion
+        found["distinct_layers"] = config.num_distinct_layers
+        found["recursions"] = recursion.num_recursions
+        found["recursion_layers"] = [
+            recursion.num_first_layers + number for number in range(recursion.num_block_layers)
+        ]
+        found["recursion_routing"] = recursion.routing
+    return found
 
 
 def _attention(config: EncoderConfig) -> str:
@@ -160,13 +188,19 @@ def check(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     from embedkit.pipelines.models import or_default
 
     folder = find_model(or_default(model))
-    ours = Encoder.load(folder, device="cpu").encode(CHECK_TEXTS, on_truncate="ok")
+    encoder = Encoder.load(folder, device="cpu")
+    ours = encoder.encode(CHECK_TEXTS, on_truncate="ok")
     if not np.isfinite(ours).all():
         raise CheckpointError(
             f"{folder}: {int((~np.isfinite(ours)).sum())} of {ours.size} values are not finite"
         )
-    if not has_extra("sentence_transformers"):
-        console.note("sentence-transformers is not installed: nothing to compare with")
+    nothing = None
+    if encoder.folder.family == "embedkit":
+        nothing = "no other library computes this model: nothing to compare with"
+    elif not has_extra("sentence_transformers"):
+        nothing = "sentence-transformers is not installed: nothing to compare with"
+    if nothing is not None:
+        console.note(nothing)
         content: dict[str, object] = {
             "folder": str(folder),
             "texts": len(CHECK_TEXTS),

@@ -93,6 +93,17 @@ MergeTokens = Annotated[
         show_default=False,
     ),
 ]
+Recursions = Annotated[
+    int | None,
+    typer.Option(
+        "--recursions",
+        rich_help_panel=TUNING,
+        metavar="N",
+        min=1,
+        help="Run the layers that recur N times, less often than they were trained: faster, at some cost in quality. Default: as trained.",
+        show_default=False,
+    ),
+]
 
 IndexPath = Annotated[
     Path | None,

@@ -22,23 +22,25 @@ class View:
         self.finished = False
         self.loss = self.speed = self.share = float("nan")
         self.held_out: dict[str, float] = {}
+        self.routing: dict[str, float] = {}  # of the last step
         self.news = ""
         self.resumed = False  # by the last report
 
     def take(self, report: Report) -> None:
         from embedkit.training.engine.reporting import Evaluated, Resumed, Saved, Step
-        from embedkit.training.reports.log import shown
+        from embedkit.training.reports.log import routing_in_line, shown, without_routing
 
         self.news = ""
         self.step = report.step
         self.resumed = isinstance(report, Resumed)
         match report:
             case Step():
+                self.routing = routing_in_line(report.values)
                 self._smooth(
                     report.loss, report.tokens / report.seconds, report.flops / report.seconds / self._peak
                 )
             case Evaluated():
-                self.held_out = shown(report.values)
+                self.held_out = without_routing(shown(report.values))
                 self.news = f"step {self.step:,} of {self._steps:,}: {self.text()}"
             case Resumed():
                 self.news = f"going on after step {self.step:,}"
@@ -57,7 +59,8 @@ class View:
     def text(self) -> str:
         held = "".join(f"  {name} {value:.3f}" for name, value in self.held_out.items())
         held = f"  held out{held}" if held else ""
-        return f"loss {self.loss:.3f}{held}  {self.speed:,.0f} tokens/s  {self.share:.0%} of peak"
+        routing = "".join(f"  {name} {value:.3g}" for name, value in self.routing.items())
+        return f"loss {self.loss:.3f}{held}{routing}  {self.speed:,.0f} tokens/s  {self.share:.0%} of peak"
 
 
 def summarize(folder: RunFolder, *, as_json: bool) -> None:

@@ -56,28 +56,44 @@ class ModelFolder:
         return self.modules.sentence.embedding_size(self.config.hidden_size)
 
     @property
+    def recursions(self) -> int | None:
+        """How often the layers that recur are run, where that is less than the model was trained with."""
+        recursion = self.config.recursion
+        return None if recursion is None or recursion.trained_recursions is None else recursion.num_recursions
+
+    @property
     def dimension(self) -> int:
         """How many dimensions of them are kept: all, unless the folder's `truncate_dim` says fewer."""
         return min(self.modules.truncate_dim or self.embedding_size, self.embedding_size)
 
 
-def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ModelFolder:
+def read_model_folder(
+    folder: str | Path, *, max_seq_length: int | None = None, recursions: int | None = None
+) -> ModelFolder:
     """Read and check everything in a model folder but the weights; the name of a shipped model stands for its folder.
 
-    `max_seq_length` None takes the folder's own limit, which never exceeds the position table.
+    `max_seq_length` None takes the folder's own limit, which never exceeds the position table. `recursions` runs the layers of a
+    model that recur fewer times than it was trained with.
 
     Raises:
-        CheckpointError: the folder or a file in it is missing, unreadable, or of a kind that we do not compute.
+        CheckpointError: the folder or a file in it is missing, unreadable, or of a kind that we do not compute; or nothing recurs
+            so often.
     """
     path = find_model(folder)
     if not path.is_dir():
         raise CheckpointError(missing_model(str(folder)))
     if is_static(path):
+        if recursions is not None:
+            raise CheckpointError(
+                f"{path}: recursions {recursions} was asked for; a static model has no layers. Leave it out"
+            )
         return _static_folder(path, max_seq_length)
     modules = read_modules(path)
     encoder_path = path / modules.encoder_folder
     content = read_json(encoder_path / "config.json", None)
     family, config = read_config(content, str(encoder_path / "config.json"))
+    if recursions is not None:
+        config = _with_recursions(config, recursions, path, modules)
     _check_is_encoder(path, content)
     check_no_adapter(encoder_path)
     _check_widths(path, config, modules)
@@ -93,6 +109,21 @@ def read_model_folder(folder: str | Path, *, max_seq_length: int | None = None) 
         modules=modules,
         tokenizer=tokenizer,
     )
+
+
+def _with_recursions(
+    config: EncoderConfig, recursions: int, path: Path, modules: SentenceModules
+) -> EncoderConfig:
+    try:
+        fewer = config.with_recursions(recursions)
+    except ValueError as exc:
+        raise CheckpointError(f"{path}: {exc}") from exc
+    if fewer != config and modules.sentence.layer_start is not None:
+        raise CheckpointError(
+            f"{path}: recursions {recursions} was asked for; its token vectors are a mean of the {config.num_hidden_layers} layers "
+            f"of all {config.recursion.num_depths if config.recursion else 0} recursions. Leave it out"
+        )
+    return fewer
 
 
 def _static_folder(path: Path, max_seq_length: int | None) -> ModelFolder:
@@ -284,4 +315,5 @@ def fingerprint(folder: ModelFolder) -> dict[str, Any]:
         "default_prompt": folder.modules.default_prompt_name,
         "max_seq_length": folder.tokenizer.max_length,
         "dimension": folder.dimension,
+        **({} if folder.recursions is None else {"recursions": folder.recursions}),
     } | similarity

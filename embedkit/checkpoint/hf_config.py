@@ -1,21 +1,16 @@
-"""`config.json` as Hugging Face writes it <-> `EncoderConfig`.
-
-An encoder that no other library computes is written with all fields of its `EncoderConfig`, under `model_type` "embedkit", so that
-none takes it for what it knows.
-"""
+"""`config.json` as Hugging Face writes it <-> `EncoderConfig`; our own kind is in `embedkit.checkpoint.own_config`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from typing import Any, cast
 
 from embedkit.checkpoint.json_files import json_field
 from embedkit.checkpoint.names import FAMILIES, Family, HubFamily
+from embedkit.checkpoint.own_config import OWN, own_fields, read_own_config
 from embedkit.checkpoint.quantized import QUANTIZATION
-from embedkit.errors import CheckpointError, RecipeError
+from embedkit.errors import CheckpointError
 from embedkit.model.config import Activation, EncoderConfig
-from embedkit.recipe import build
 
 Json = Mapping[str, Any]  # Any: whatever JSON holds
 
@@ -98,14 +93,6 @@ TOKENIZER_CLASSES: dict[Family, str] = {
     "modernbert": "TokenizersBackend",
     "embedkit": "BertTokenizer",
 }
-# What else may stand in a config.json of our own: heads, labels, and what conversions note.
-_BESIDE_OURS = frozenset(
-    {
-        *("architectures", "model_type", "tie_word_embeddings", "tokenizer_class", "dtype", "torch_dtype"),
-        *("id2label", "label2id", "classifier_dropout", "embedkit", "output_hidden_states"),
-        *("sbert_ce_default_activation_function", "sentence_transformers", "quantization_config"),
-    }
-)
 # Families whose attention looks to the left alone where the config says that they decode.
 _DECODERS: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta", "camembert")
 
@@ -121,8 +108,8 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
         raise CheckpointError(
             f"{where}: has a quantization_config; take the model's weights as they were before quantization"
         )
-    if family == "embedkit":
-        return "embedkit", _read_own(content, where)
+    if family == OWN:
+        return OWN, read_own_config(content, where, required=_REQUIRED)
     if family not in FAMILIES:
         raise CheckpointError(
             f"{where}: model_type is {family!r}; embedkit reads {', '.join(FAMILIES)}. Choose a model of one of these"
@@ -142,25 +129,6 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
         return family, EncoderConfig(**fields)
     except (ValueError, TypeError) as exc:
         raise CheckpointError(f"{where}: {exc}. Take the model's own config.json") from exc
-
-
-def _read_own(content: Json, where: str) -> EncoderConfig:
-    """Read a config of ours: its fields are those of `EncoderConfig`, and one that is not known could change every vector."""
-    known = {each.name for each in fields(EncoderConfig)}
-    own = {key: value for key, value in content.items() if key not in _BESIDE_OURS}
-    missing = sorted(set(_REQUIRED) - set(own))
-    if missing:
-        raise CheckpointError(f"{where}: missing {', '.join(missing)}. Take the model's own config.json")
-    unknown = sorted(set(own) - known)
-    if unknown:
-        raise CheckpointError(
-            f"{where}: {', '.join(map(repr, unknown))} is not known to this release of embedkit, which cannot compute the model. "
-            "Update embedkit"
-        )
-    try:
-        return build(EncoderConfig, own, where)
-    except RecipeError as exc:
-        raise CheckpointError(f"{exc}. Take the model's own config.json") from exc
 
 
 def _common_fields(family: HubFamily, content: Json, where: str) -> dict[str, Any]:
@@ -213,6 +181,8 @@ def _family_fields(family: HubFamily, content: Json, fields: Json, where: str) -
             }
         case "modernbert":
             return _modernbert_fields(content, where)
+        case "embedkit":
+            raise AssertionError("read by read_own_config")
 
 
 def _modernbert_fields(content: Json, where: str) -> dict[str, Any]:
@@ -285,11 +255,10 @@ def write_config(config: EncoderConfig, family: Family, *, head: str = "Model") 
 
     `write_config(config, "bert", head="ForMaskedLM")` names the architecture BertForMaskedLM.
     """
-    if family == "embedkit":
-        own = {name: value for name, value in asdict(config).items() if value is not None}
-        return {"architectures": [_ARCHITECTURES[family] + head], "model_type": family, **own}
-    spelling = _SPELLING.get(family, {})
     content: dict[str, Any] = {"architectures": [_ARCHITECTURES[family] + head], "model_type": family}
+    if family == OWN:
+        return content | own_fields(config)
+    spelling = _SPELLING.get(family, {})
     for name in (*_REQUIRED, *_DEFAULTS):
         content[spelling.get(name, name)] = getattr(config, name)
     content[spelling.get("hidden_act", "hidden_act")] = _WRITTEN_ACTIVATIONS[config.hidden_act]

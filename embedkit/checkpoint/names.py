@@ -133,10 +133,12 @@ _MLM: dict[Family, tuple[str, str, str, tuple[str, ...]]] = {  # dense, norm, bi
 }
 _MLM["xlm-roberta"] = _MLM["camembert"] = _MLM["mpnet"] = _MLM["roberta"]
 
+# The next-sentence head's pooler and classifier, with the base prefix where they have one.
 NEXT_SENTENCE: dict[Family, tuple[str, str]] = {
     "bert": ("bert.pooler.dense", "cls.seq_relationship"),
     "embedkit": ("next_sentence.pooler", "next_sentence.classifier"),
 }
+
 # The classification head: sublayer of ours -> of theirs, with the base prefix where it has one.
 _HEADS: dict[Family, dict[str, str]] = {
     "bert": {"dense": "bert.pooler.dense", "out": "classifier"},
@@ -169,7 +171,7 @@ def encoder_names(family: Family, config: EncoderConfig) -> Names:
     _add(names, "embeddings.norm", (norm,), bias=config.norm_bias)
     if config.embedding_size is not None:
         _add(names, "embeddings.projection", ("encoder.embedding_hidden_mapping_in",), bias=True)
-    for number in range(config.num_hidden_groups or config.num_hidden_layers):
+    for number in range(config.num_distinct_layers):
         prefix = _LAYER_PREFIX[family].format(number)
         for ours, theirs in _LAYER[family].items():
             if ours == "attention_norm" and config.norm_first and number == 0:
@@ -240,7 +242,9 @@ def next_sentence_names(family: Family) -> Names:
         ValueError: the family has no such head.
     """
     if family not in NEXT_SENTENCE:
-        raise ValueError(f"family {family!r} has no next-sentence head; only 'bert' has")
+        raise ValueError(
+            f"family {family!r} has no next-sentence head; only {' and '.join(NEXT_SENTENCE)} have"
+        )
     pooler, classifier = NEXT_SENTENCE[family]
     names: Names = {}
     _add(names, "pooler", (pooler,), bias=True)

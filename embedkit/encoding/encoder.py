@@ -88,6 +88,7 @@ class Encoder:
         backend: WantedRuntime = "auto",
         interactive: bool = False,
         merge_tokens: float = 0.0,
+        recursions: int | None = None,
     ) -> Encoder:
         """Load a model folder.
 
@@ -95,7 +96,8 @@ class Encoder:
         the first dimensions only (Kusupati et al. 2022, Matryoshka representation learning) and normalizes again where the
         model does; None keeps as many as the folder says. `interactive` says that somebody waits for a handful of short texts: what starts fastest computes them,
         in fp32 where the precision is open. `merge_tokens` is the share of a long text's tokens that each layer merges, a
-        little quality for speed; see `embedkit.inference.token_merging`. What was chosen is in `choice`.
+        little quality for speed; see `embedkit.inference.token_merging`. `recursions` runs the layers of a model that recur fewer times
+        than it was trained with. What was chosen is in `choice`.
 
         Raises:
             CheckpointError: the folder is not a sentence encoder that we can compute.
@@ -103,7 +105,7 @@ class Encoder:
             ValueError: `merge_tokens` is out of range.
         """
         check_share(merge_tokens)
-        read = read_model_folder(folder, max_seq_length=max_seq_length)
+        read = read_model_folder(folder, max_seq_length=max_seq_length, recursions=recursions)
         choice = choose(
             read,
             device=device,

@@ -92,7 +92,8 @@ def explain(encoder: Encoder, query: str, document: str) -> Explanation:
 
     Raises:
         RecordError: one of the texts has no word.
-        CheckpointError: the encoder is no transformer, another backend than torch runs it, or it has no cosines or weights to show.
+        CheckpointError: the encoder is no transformer, another backend than torch runs it, it has no cosines or weights to show, or its
+            attention is not among all tokens.
     """
     learned = encoder.folder.modules.sentence.similarity
     if learned is not None:
@@ -154,6 +155,11 @@ def _run(encoder: Encoder, batch: TokenBatch) -> tuple[Float32, Float32]:
         raise CheckpointError(
             f"{encoder.folder.path}: its attention is low-rank and weighs mixtures of tokens, so that no token has a weight to show. "
             "Explain with a model of another attention"
+        )
+    if model.recursion is not None:
+        raise CheckpointError(
+            f"{encoder.folder.path}: it has {model.config.routed}: tokens that stopped attend to nothing, so that there are no whole "
+            "maps of attention to show. Explain with another model"
         )
     runs = runs_of(batch.lengths.tolist())
     hidden, biases = model.embed(torch.from_numpy(batch.input_ids).to(backend.device), runs, None)

@@ -119,8 +119,8 @@ def choose_runtime(
 ) -> Choice:
     """Choose what computes a model; `config` is None for a static one, which has no layers.
 
-    `sentence` says what stands on a sentence encoder. `interactive` says that it will be a handful of short texts, `force` takes an emulated precision. With `merge` only
-    what merges tokens (see `embedkit.inference.token_merging`) is taken.
+    `sentence` says what stands on a sentence encoder. `interactive` says that it will be a handful of short texts, `force` takes an
+    emulated precision. With `merge` only what merges tokens (see `embedkit.inference.token_merging`) is taken.
 
     Raises:
         DeviceError: nothing here computes this model in this precision on this device, or not what was asked for.
@@ -167,6 +167,8 @@ def why_not_parts(
         return "it gives the last layer alone, and this model takes a mean of several"
     if runtime not in GRAPH_PRECISIONS:
         return None
+    if config.routed is not None:
+        return f"a model with {config.routed} is not written as a graph"
     if config.attention_variant:
         return f"{config.attention_variant} is not written as a graph"
     if sentence is not None and sentence.attention is not None:

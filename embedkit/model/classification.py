@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -78,11 +79,12 @@ class SequenceClassifier(nn.Module):
         exits = exits or (config.num_hidden_layers,)
         runs = runs_of(lengths)
         hidden, biases = self.encoder.embed(input_ids, runs, token_type_ids)
-        found = []
-        for number in range(exits[-1]):
-            hidden = self.encoder.layer(number)(hidden, runs, biases[config.layer_is_local(number)])
-            if number + 1 in exits:
-                found.append(self.head(self._pool(self._finish(hidden), lengths)))
+        states = islice(self.encoder.walk(hidden, runs, biases), exits[-1])
+        found = [
+            self.head(self._pool(self.encoder.finish(hidden), lengths))
+            for number, hidden in enumerate(states, 1)
+            if number in exits
+        ]
         return torch.stack(found)
 
     @torch.inference_mode()
@@ -107,16 +109,17 @@ class SequenceClassifier(nn.Module):
         last = (config.num_hidden_layers if layers is None else layers) - 1
         runs = runs_of(lengths)
         hidden, biases = self.encoder.embed(input_ids, runs, token_type_ids)
-        for number in range(last):
-            hidden = self.encoder.layer(number)(hidden, runs, biases[config.layer_is_local(number)])
-        layer, bias = self.encoder.layer(last), biases[config.layer_is_local(last)]
-        if self.config.pooling == "cls" and not config.attention_variant:
-            return self._finish(_first_tokens(layer, hidden, runs, bias))
-        return self._pool(self._finish(layer(hidden, runs, bias)), lengths)
-
-    def _finish(self, hidden: Tensor) -> Tensor:
-        norm = self.encoder.final_norm
-        return hidden if norm is None else norm(hidden)
+        walk = self.encoder.walk(hidden, runs, biases)
+        # A recursion by a router computes its layers itself, whole.
+        recursion = config.recursion
+        whole = recursion is not None and recursion.routed and recursion.step_of(last) is not None
+        first = self.config.pooling == "cls" and not whole and not config.attention_variant
+        for states in islice(walk, last if first else last + 1):
+            hidden = states
+        if first:
+            layer, bias = self.encoder.layer(last), biases[config.layer_is_local(last)]
+            return self.encoder.finish(_first_tokens(layer, hidden, runs, bias))
+        return self._pool(self.encoder.finish(hidden), lengths)
 
     def _pool(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
         """Reduce (N, D) to (B, D)."""
@@ -158,8 +161,8 @@ def _first_tokens(
         done += run.count
     attended: Tensor = residual + attention.out(torch.cat(contexts))
     if layer.norm_first:
-        out: Tensor = attended + layer.mlp(layer.mlp_norm(attended))
+        out: Tensor = attended + layer.feed_forward(layer.mlp_norm(attended), runs_of([1] * len(starts)))
     else:
         attended = layer.attention_norm(attended)
-        out = layer.mlp_norm(attended + layer.mlp(attended))
+        out = layer.mlp_norm(attended + layer.feed_forward(attended, runs_of([1] * len(starts))))
     return out

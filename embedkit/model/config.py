@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from embedkit.model.learned_parts import AttentionPoolingConfig, SimilarityConfig
+from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Position = Literal["learned", "sinusoidal", "rope", "relative"]
@@ -31,6 +32,9 @@ class EncoderConfig:
     | MPNet | position offset and `relative_attention_num_buckets` (Song et al. 2020) |
     | ALBERT | `embedding_size` < `hidden_size`, `num_hidden_groups` < `num_hidden_layers` (Lan et al. 2020) |
     | ModernBERT | `position` rope, `gated_mlp`, `norm_first`, `local_attention` in all but every n-th layer (Warner et al. 2024) |
+    | embedkit's own | any of these; `experts`, a mixture of experts; `recursion`, layers that are run several times |
+
+    `num_hidden_layers` counts layers as often as they are run.
 
     And those that no family has, which are computed by torch alone (docs/variants.md):
 
@@ -77,6 +81,8 @@ class EncoderConfig:
     attention: Attention = "dot"
     attention_rank: int = 32
     attention_features: int = 64
+    experts: ExpertsConfig | None = None
+    recursion: RecursionConfig | None = None
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -107,6 +113,11 @@ class EncoderConfig:
                 f"num_hidden_layers {self.num_hidden_layers} is not a multiple of num_hidden_groups {self.num_hidden_groups}"
             )
         self._check_attention()
+        self._check_recursion()
+        if self.experts is not None and self.experts.every_n_layers > self.num_distinct_layers:
+            raise ValueError(
+                f"experts.every_n_layers is {self.experts.every_n_layers}; of {self.num_distinct_layers} layers none would have experts"
+            )
 
     def _check_attention(self) -> None:
         """Refuse pieces that need of attention what its form does not have."""
@@ -148,6 +159,86 @@ class EncoderConfig:
         if self.attention != "dot":
             return f"{self.attention.replace('_', '-')} attention"
         return "relative positions in attention" if self.position == "relative" else ""
+
+    def _check_recursion(self) -> None:
+        recursion = self.recursion
+        if recursion is None:
+            return
+        if self.num_hidden_groups is not None:
+            raise ValueError("num_hidden_groups and recursion both share layers; set one of them")
+        if recursion.end > self.num_hidden_layers:
+            raise ValueError(
+                f"recursion.num_recursions is {recursion.num_recursions}: {recursion.num_first_layers} layers and "
+                f"{recursion.num_recursions} × {recursion.num_block_layers} are {recursion.end}; num_hidden_layers is "
+                f"{self.num_hidden_layers}, which counts layers as often as they are run. Raise it, or recur less"
+            )
+        if recursion.num_recursions > self.max_tokens:
+            raise ValueError(
+                f"recursion.num_recursions is {recursion.num_recursions}; a sequence has at most {self.max_tokens} tokens, "
+                "and each recursion takes fewer. Recur less, or raise max_position_embeddings"
+            )
+        if self.norm_first and not recursion.num_first_layers:
+            raise ValueError(
+                "recursion.num_first_layers is 0; with norm_first the first layer has one norm less, so it cannot recur. Set 1"
+            )
+        apart = (
+            not self.has_position_table
+            or self.relative_attention_num_buckets
+            or self.local_attention
+            or self.attention == "low_rank"
+        )
+        if recursion.routed and apart:
+            raise ValueError(
+                f"recursion.routing is {recursion.routing!r}: attention is among some tokens of a text, whose places and distances are "
+                "not known to it. It goes with learned and sinusoidal positions and global attention that is not low-rank; else set "
+                "routing to fixed"
+            )
+
+    @property
+    def routed(self) -> str | None:
+        """Say what routes tokens in this encoder; None where all tokens are computed alike."""
+        found = []
+        if self.experts is not None:
+            found.append(f"{self.experts.num_experts} experts")
+        if self.recursion is not None and self.recursion.routed:
+            found.append(f"recursion by {self.recursion.routing}")
+        return " and ".join(found) or None
+
+    @property
+    def num_distinct_layers(self) -> int:
+        """How many layers have weights of their own."""
+        if self.recursion is not None:
+            return self.num_hidden_layers - self.recursion.num_repeated_layers
+        return self.num_hidden_groups or self.num_hidden_layers
+
+    def module_of(self, layer: int) -> int:
+        """Return the number, among the distinct ones, of the layer whose weights layer `layer` has."""
+        if self.recursion is not None:
+            return self.recursion.module_of(layer)
+        return layer * self.num_distinct_layers // self.num_hidden_layers
+
+    def has_experts(self, module: int) -> bool:
+        """Say whether a distinct layer has experts in its feed-forward part."""
+        return self.experts is not None and (module + 1) % self.experts.every_n_layers == 0
+
+    def with_recursions(self, count: int) -> EncoderConfig:
+        """Return the shape of the same model run with fewer recursions; its weights are the same.
+
+        Raises:
+            ValueError: it has no recursion, or fewer.
+        """
+        if self.recursion is None:
+            raise ValueError(f"recursions is {count}; the model has no layers that recur. Leave it out")
+        trained = self.recursion.num_depths
+        if not 1 <= count <= trained:
+            raise ValueError(
+                f"recursions is {count}; the model was trained with {trained}. Choose from 1 to {trained}"
+            )
+        if count == self.recursion.num_recursions:
+            return self
+        fewer = (self.recursion.num_recursions - count) * self.recursion.num_block_layers
+        recursion = replace(self.recursion, num_recursions=count, trained_recursions=trained)
+        return replace(self, num_hidden_layers=self.num_hidden_layers - fewer, recursion=recursion)
 
     @property
     def head_size(self) -> int:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from embedkit.model.attention_form import AttentionForm
 from embedkit.model.config import EncoderConfig
 from embedkit.model.dropout import dropout
+from embedkit.model.experts import ExpertFeedForward
 from embedkit.model.layers import AttentionBias, EncoderLayer, Run, layer_norm, runs_of
 from embedkit.model.positions import relative_position_buckets, rotary_table
+from embedkit.model.recursion import RecursionRouter
 
 
 def sinusoidal_table(num_positions: int, size: int) -> Tensor:
@@ -72,8 +74,9 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        distinct = config.num_hidden_groups or config.num_hidden_layers
-        self.layers = nn.ModuleList(EncoderLayer(config, first=i == 0) for i in range(distinct))
+        self.layers = nn.ModuleList(_layer(config, module) for module in range(config.num_distinct_layers))
+        recursion = config.recursion
+        self.recursion = RecursionRouter(config) if recursion is not None and recursion.routed else None
         self.final_norm = layer_norm(config, config.hidden_size) if config.norm_first else None
         buckets = config.relative_attention_num_buckets
         self.relative_bias = nn.Embedding(buckets, config.num_attention_heads) if buckets else None
@@ -89,15 +92,15 @@ class TransformerEncoder(nn.Module):
                 )
 
     def layer(self, number: int) -> EncoderLayer:
-        """Return the module that computes layer `number`; ALBERT computes several with one."""
-        layer = self.layers[number * len(self.layers) // self.config.num_hidden_layers]
+        """Return the module that computes layer `number`; ALBERT and recursion compute several with one."""
+        layer = self.layers[self.config.module_of(number)]
         assert isinstance(layer, EncoderLayer)
         return layer
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Encode a padded batch.
+        """Encode a padded batch; where tokens are routed it is packed first, and positions count from the first real token.
 
         Shapes:
             input_ids, token_type_ids: (B, T) long; attention_mask: (B, T) bool, True = real token
@@ -106,6 +109,8 @@ class TransformerEncoder(nn.Module):
             ValueError: a sequence is longer than the position table, or the mask is not bool.
         """
         run = padded_run(input_ids, attention_mask)
+        if attention_mask is not None and self.config.routed:
+            return self._forward_real(input_ids, attention_mask, token_type_ids)
         types = None if token_type_ids is None else token_type_ids.flatten()
         return self._encode(input_ids.flatten(), [run], types).view(run.count, run.length, -1)
 
@@ -124,11 +129,35 @@ class TransformerEncoder(nn.Module):
             raise ValueError(f"lengths add up to {sum(lengths)}; input_ids has {input_ids.shape[0]} tokens")
         return self._encode(input_ids, runs_of(lengths), token_type_ids)
 
+    def _forward_real(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Encode the real tokens of a padded batch alone: no router is to see the others."""
+        lengths = [length for length in mask.sum(dim=1).tolist() if length]
+        types = None if token_type_ids is None else token_type_ids[mask]
+        packed = self.forward_packed(input_ids[mask], lengths, types)
+        return packed.new_zeros(*mask.shape, packed.shape[1]).masked_scatter(mask[:, :, None], packed)
+
     def _encode(self, input_ids: Tensor, runs: Sequence[Run], token_type_ids: Tensor | None) -> Tensor:
         hidden, biases = self.embed(input_ids, runs, token_type_ids)
-        for number in range(self.config.num_hidden_layers):
-            hidden = self.layer(number)(hidden, runs, biases[self.config.layer_is_local(number)])
+        for states in self.walk(hidden, runs, biases):
+            hidden = states
         return self.finish(hidden)
+
+    def walk(
+        self, hidden: Tensor, runs: Sequence[Run], biases: dict[bool, list[AttentionBias]]
+    ) -> Iterator[Tensor]:
+        """Yield the vectors of all tokens after each layer, (N, D), from what `embed` returned."""
+        number, recursion = 0, self.config.recursion
+        while number < self.config.num_hidden_layers:
+            if self.recursion is not None and recursion is not None and number == recursion.num_first_layers:
+                lengths = [run.length for run in runs for _ in range(run.count)]
+                for states in self.recursion(hidden, lengths, self._block):
+                    hidden = states
+                    yield hidden
+                number = recursion.end
+            else:
+                hidden = self.layer(number)(hidden, runs, biases[self.config.layer_is_local(number)])
+                yield hidden
+                number += 1
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Apply the norm behind the last layer, where there is one."""
@@ -140,8 +169,14 @@ class TransformerEncoder(nn.Module):
         """Yield what the first layer reads, and what each layer gives, as it is: L + 1 times (N, D)."""
         hidden, biases = self.embed(input_ids, runs, token_type_ids)
         yield hidden
-        for number in range(self.config.num_hidden_layers):
-            hidden = self.layer(number)(hidden, runs, biases[self.config.layer_is_local(number)])
+        yield from self.walk(hidden, runs, biases)
+
+    def _block(self, hidden: Tensor, lengths: Sequence[int]) -> Iterator[Tensor]:
+        """Run the layers that recur on packed tokens, whose distances no layer asks for; yield the vectors after each."""
+        assert self.config.recursion is not None
+        first, runs = self.config.recursion.num_first_layers, runs_of(lengths)
+        for number in range(first, first + self.config.recursion.num_block_layers):
+            hidden = self.layer(number)(hidden, runs, [AttentionBias(None, None)] * len(runs))
             yield hidden
 
     def embed(
@@ -198,6 +233,11 @@ def padded_run(input_ids: Tensor, attention_mask: Tensor | None) -> Run:
         raise ValueError(f"attention_mask is {attention_mask.dtype}; it must be bool, True for real tokens")
     batch, length = input_ids.shape
     return Run(0, batch, length, attention_mask)
+
+
+def _layer(config: EncoderConfig, module: int) -> EncoderLayer:
+    experts = ExpertFeedForward(config, name=f"layer {module}") if config.has_experts(module) else None
+    return EncoderLayer(config, first=module == 0, experts=experts)
 
 
 def init_weights(module: nn.Module, std: float) -> None:

@@ -173,13 +173,14 @@ class FeedForward(nn.Module):
     Source: Vaswani et al. 2017, eq. 2; the gate as in Shazeer 2020, https://arxiv.org/abs/2002.05202, eq. 6 (GEGLU).
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, *, width: int | None = None) -> None:
+        """`width` is that of the inner layer; None: the config's."""
         super().__init__()
         self.activation: Activation = config.hidden_act
         self.gated = config.gated_mlp
-        width = config.intermediate_size * (2 if config.gated_mlp else 1)
-        self.up = nn.Linear(config.hidden_size, width, bias=config.mlp_bias)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        width = config.intermediate_size if width is None else width
+        self.up = nn.Linear(config.hidden_size, width * (2 if config.gated_mlp else 1), bias=config.mlp_bias)
+        self.down = nn.Linear(width, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         inner = self.up(hidden)
@@ -195,11 +196,14 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Attention and feed-forward, each with a residual and a layer norm: after it (BERT) or before (ModernBERT)."""
 
-    def __init__(self, config: EncoderConfig, *, first: bool = False) -> None:
+    def __init__(
+        self, config: EncoderConfig, *, first: bool = False, experts: nn.Module | None = None
+    ) -> None:
+        """`experts` stand in place of the feed-forward part: (N, D) and runs -> (N, D)."""
         super().__init__()
         self.norm_first = config.norm_first
         self.attention = SelfAttention(config)
-        self.mlp = FeedForward(config)
+        self.mlp = FeedForward(config) if experts is None else experts
         # ModernBERT's first layer has no norm before its attention: the embeddings were just normed.
         skip = config.norm_first and first
         self.attention_norm = nn.Identity() if skip else layer_norm(config, config.hidden_size)
@@ -211,11 +215,17 @@ class EncoderLayer(nn.Module):
         if self.norm_first:
             attended = self.attention(self.attention_norm(hidden), runs, biases)
             hidden = dropout(attended, probability, residual=hidden)
-            out: Tensor = dropout(self.mlp(self.mlp_norm(hidden)), probability, residual=hidden)
+            fed = self.feed_forward(self.mlp_norm(hidden), runs)
+            out: Tensor = dropout(fed, probability, residual=hidden)
         else:
             attended = self.attention(hidden, runs, biases)
             hidden = self.attention_norm(dropout(attended, probability, residual=hidden))
-            out = self.mlp_norm(dropout(self.mlp(hidden), probability, residual=hidden))
+            out = self.mlp_norm(dropout(self.feed_forward(hidden, runs), probability, residual=hidden))
+        return out
+
+    def feed_forward(self, hidden: Tensor, runs: Sequence[Run]) -> Tensor:
+        """Compute each token by itself, or by its experts: (N, D) -> (N, D)."""
+        out: Tensor = self.mlp(hidden) if isinstance(self.mlp, FeedForward) else self.mlp(hidden, runs)
         return out
 
 

@@ -25,8 +25,10 @@ def encoder_shapes(config: EncoderConfig) -> Shapes:
     shapes |= _norm("embeddings.norm", width, bias=config.norm_bias)
     if config.embedding_size is not None:
         shapes |= _linear("embeddings.projection", width, config.hidden_size, bias=True)
-    for number in range(config.num_hidden_groups or config.num_hidden_layers):
-        shapes |= _layer(config, f"layers.{number}", first=number == 0)
+    for number in range(config.num_distinct_layers):
+        shapes |= _layer(config, f"layers.{number}", number)
+    if config.recursion is not None and config.recursion.routed:
+        shapes["recursion.router.weight"] = (config.recursion.num_depths, config.hidden_size)
     if config.norm_first:
         shapes |= _norm("final_norm", config.hidden_size, bias=config.norm_bias)
     if config.relative_attention_num_buckets:
@@ -34,15 +36,17 @@ def encoder_shapes(config: EncoderConfig) -> Shapes:
     return shapes
 
 
-def _layer(config: EncoderConfig, name: str, *, first: bool) -> Shapes:
-    hidden, inner = config.hidden_size, config.intermediate_size
+def _layer(config: EncoderConfig, name: str, module: int) -> Shapes:
+    hidden = config.hidden_size
     shapes: Shapes = {}
     shapes |= _linear(f"{name}.attention.qkv", hidden, 3 * hidden, bias=config.attention_bias)
     shapes |= _linear(f"{name}.attention.out", hidden, hidden, bias=config.attention_bias)
     shapes |= {f"{name}.attention.form.{own}": shape for own, shape in attention_shapes(config).items()}
-    shapes |= _linear(f"{name}.mlp.up", hidden, inner * (2 if config.gated_mlp else 1), bias=config.mlp_bias)
-    shapes |= _linear(f"{name}.mlp.down", inner, hidden, bias=config.mlp_bias)
-    if not (config.norm_first and first):
+    if config.has_experts(module):
+        shapes |= _experts(config, f"{name}.mlp")
+    else:
+        shapes |= _feed_forward(config, f"{name}.mlp", config.intermediate_size)
+    if not (config.norm_first and module == 0):
         shapes |= _norm(f"{name}.attention_norm", hidden, bias=config.norm_bias)
     return shapes | _norm(f"{name}.mlp_norm", hidden, bias=config.norm_bias)
 
@@ -93,6 +97,27 @@ def similarity_shapes(similarity: SimilarityConfig, embedding_size: int) -> Shap
         | _linear("second", embedding_size, similarity.size, bias=False)
         | {"score": (similarity.size,)}
     )
+
+
+def _feed_forward(config: EncoderConfig, name: str, width: int) -> Shapes:
+    up = width * (2 if config.gated_mlp else 1)
+    return _linear(f"{name}.up", config.hidden_size, up, bias=config.mlp_bias) | _linear(
+        f"{name}.down", width, config.hidden_size, bias=config.mlp_bias
+    )
+
+
+def _experts(config: EncoderConfig, name: str) -> Shapes:
+    experts = config.experts
+    assert experts is not None
+    width = experts.intermediate_size or config.intermediate_size
+    shapes = _linear(f"{name}.router", config.hidden_size, experts.num_experts, bias=False)
+    if experts.noisy:
+        shapes |= _linear(f"{name}.noise", config.hidden_size, experts.num_experts, bias=False)
+    for number in range(experts.num_experts):
+        shapes |= _feed_forward(config, f"{name}.experts.{number}", width)
+    if experts.shared_intermediate_size:
+        shapes |= _feed_forward(config, f"{name}.shared", experts.shared_intermediate_size)
+    return shapes
 
 
 def dense_shapes(layer: HeadLayer) -> Shapes:

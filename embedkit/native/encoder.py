@@ -42,7 +42,8 @@ def _why_not_shape(config: EncoderConfig) -> str | None:
         "relative positions": config.relative_attention_num_buckets > 0,
         config.attention_variant: config.attention_variant != "",
         "narrow embeddings": config.embedding_size is not None,
-        "shared layers": config.num_hidden_groups not in (None, config.num_hidden_layers),
+        "shared layers": config.num_distinct_layers != config.num_hidden_layers,
+        config.routed or "no router": config.routed is not None,
         "norms before the layers": config.norm_first,
         "linear layers and norms without bias": not (
             config.norm_bias and config.attention_bias and config.mlp_bias

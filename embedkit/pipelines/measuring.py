@@ -66,6 +66,7 @@ class Job:
     candidates: int = 100
     computing: Computing
     merge_tokens: float | None = None  # None: none, or what the index has
+    recursions: int | None = None  # None: as many as the models were trained with
     kind: Literal["retrieval", "reranking"] = "retrieval"
     ignore_identical_ids: bool | None = None  # None: where the queries are documents of the collection
 
@@ -158,12 +159,13 @@ def _encoders(job: Job) -> Iterator[_Encoder]:
     elif job.models:
         for folder, name in zip(job.models, labels(job.models), strict=True):
             yield _Encoder(
-                full_name(name, job.computing, merge_tokens=job.merge_tokens), _load_embedder(folder, job)
+                full_name(name, job.computing, merge_tokens=job.merge_tokens, recursions=job.recursions),
+                _load_embedder(folder, job),
             )
     elif job.place.index is not None:
         name = labels([job.place.index])[0]
         yield _Encoder(
-            full_name(name, job.computing, merge_tokens=job.merge_tokens),
+            full_name(name, job.computing, merge_tokens=job.merge_tokens, recursions=job.recursions),
             _embedder_of_index(job.place.index, job),
         )
     else:
@@ -257,7 +259,9 @@ def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -
     from embedkit.encoding.embedder import Embedder
 
     share = merge_tokens if job.merge_tokens is None else job.merge_tokens
-    return Embedder(load_encoder(folder, job.computing, merge_tokens=share), "query")
+    return Embedder(
+        load_encoder(folder, job.computing, merge_tokens=share, recursions=job.recursions), "query"
+    )
 
 
 def _embedder_of_index(path: Path, job: Job) -> Embedder:

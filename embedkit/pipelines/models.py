@@ -71,6 +71,7 @@ def load_encoder(
     max_seq_length: int | None = None,
     truncate_dim: int | None = None,
     merge_tokens: float = 0.0,
+    recursions: int | None = None,
 ) -> Encoder:
     """Load an encoder as `Encoder.load` does, computed as the options say.
 
@@ -89,6 +90,7 @@ def load_encoder(
         truncate_dim=truncate_dim,
         interactive=interactive,
         merge_tokens=merge_tokens,
+        recursions=recursions,
     )
 
 

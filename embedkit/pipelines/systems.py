@@ -152,11 +152,14 @@ def evaluate_found(
     )
 
 
-def full_name(name: str, computing: Computing, *, merge_tokens: float | None = None) -> str:
-    """Say of a model also what it was computed in, where that is not its own precision, and how its tokens were merged."""
+def full_name(
+    name: str, computing: Computing, *, merge_tokens: float | None = None, recursions: int | None = None
+) -> str:
+    """Say of a model also what it was computed in, where that is not its own precision, how its tokens were merged, and how deep it ran."""
     if computing.precision not in ("auto", "fp32"):
         name += f" {computing.precision}"
-    return f"{name} merging {merge_tokens:g}" if merge_tokens else name
+    name += f" merging {merge_tokens:g}" if merge_tokens else ""
+    return name if recursions is None else f"{name} recursions {recursions}"
 
 
 def labels(paths: Sequence[str | Path] | Sequence[str] | Sequence[Path]) -> list[str]:

@@ -78,23 +78,28 @@ def test_a_comparison_is_made_once_extended_and_printed(tmp_path: Path) -> None:
     results = {path: path.stat().st_mtime_ns for path in (runs / "results").rglob("*.json")}
     assert len(results) == 2  # a pretraining, and what was made of it
     # Others join under the same plan: one more pretraining, two heads over it and one over the first.
-    named = (plain, low, low + "+structured", plain + "+loss.similarity=bilinear")
+    layers = ":model.num_hidden_layers=5:model.recursion.num_recursions=3"
+    recurring = "mini-mor" + tiny.replace(":model.num_hidden_layers=1", layers)
+    named = (plain, low, recurring, low + "+structured", plain + "+loss.similarity=bilinear")
     second = run(*common, "--variants", *named)
     assert second.returncode == 0, second.stderr
-    assert "2 pretrainings" in second.stderr
+    assert "3 pretrainings" in second.stderr
     for path in (runs / "results").rglob("*.json"):
         assert results.get(path, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
     made = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in (runs / "results" / "pretraining").iterdir()
     }
-    assert len(made) == 2
+    assert len(made) == 3
     for content in made.values():  # as near to the plan as whole steps come
         assert content["flops"] == pytest.approx(plan["flops"], rel=0.15)
         assert 0 <= content["accuracy"] < 1
     shown = run(*common, "--table", "--variants", *named).stdout.splitlines()
     assert shown[0].startswith("| variant | seeds | MLM accuracy | STS-B dev | SQuAD dev")
-    assert [line.split(" | ")[0].removeprefix("| ") for line in shown[2:]] == list(named)
+    assert [line.split(" | ")[0].removeprefix("| ") for line in shown[2:7]] == list(named)
+    (routed,) = shown[8:]
+    assert routed.startswith(f"- {recurring}: depth ")
+    assert all(f"at {count} recursions stsb_dev " in routed for count in (1, 2))
     refused = run(*common, "--minutes", 5)
     assert "minutes is 0.001, and 5.0 was asked for. Use another folder" in refused.stderr
     assert refused.returncode == 1

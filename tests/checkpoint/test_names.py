@@ -50,9 +50,12 @@ def test_the_family_follows_from_the_shape(family: Family) -> None:
     assert found == ("roberta" if family in ("xlm-roberta", "camembert") else family)
 
 
-def test_only_bert_has_a_next_sentence_head() -> None:
-    assert set(next_sentence_names("bert")) == set(NextSentenceHead(tiny_config()).state_dict())
-    with pytest.raises(ValueError, match="family 'mpnet' has no next-sentence head; only 'bert' has"):
+def test_only_bert_and_our_own_have_a_next_sentence_head() -> None:
+    for family in ("bert", "embedkit"):
+        assert set(next_sentence_names(family)) == set(NextSentenceHead(tiny_config()).state_dict())
+    with pytest.raises(
+        ValueError, match="family 'mpnet' has no next-sentence head; only bert and embedkit have"
+    ):
         next_sentence_names("mpnet")
 
 

@@ -18,6 +18,7 @@ from embedkit.inference.backend import Backend
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Device, Float32
 from tests.conftest import DEVICES
+from tests.tiny import ROUTED_SHAPES, tiny_config, write_tiny_model
 
 QUERY, DOCUMENT = "a dog runs", "The girl sings; <b>the dog</b> sleeps"
 
@@ -82,6 +83,21 @@ def _runs(length: int) -> list[object]:
     from embedkit.model.layers import runs_of
 
     return list(runs_of([length]))
+
+
+def test_experts_are_explained_and_recursion_by_a_router_is_refused(tmp_path: Path) -> None:
+    shapes = {name: tiny_config(**ROUTED_SHAPES[name]) for name in ("experts", "expert choice")}
+    models = {
+        name: Encoder.load(write_tiny_model(tmp_path / name, config=config), device="cpu")
+        for name, config in shapes.items()
+    }
+    found = explain(models["experts"], QUERY, DOCUMENT)
+    assert len(found.query.attention) == 4
+    with pytest.raises(
+        CheckpointError,
+        match="it has recursion by expert_choice: tokens that stopped attend to nothing, so that there are no whole maps",
+    ):
+        explain(models["expert choice"], QUERY, DOCUMENT)
 
 
 def test_similarities_are_cosines_of_token_vectors(encoder: Encoder, explanation: Explanation) -> None:

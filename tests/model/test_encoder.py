@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 
 from embedkit.model.encoder import TransformerEncoder, sinusoidal_table
 from embedkit.model.layers import Run
-from tests.tiny import FAMILY_SHAPES, VARIANT_SHAPES, tiny_config
+from tests.tiny import FAMILY_SHAPES, ROUTED_SHAPES, VARIANT_SHAPES, tiny_config
 
 ROUNDING = 2e-5  # two layers of float32 sums in another order, with large weights
 
-SHAPES = FAMILY_SHAPES | VARIANT_SHAPES | {"sinusoidal": {"position": "sinusoidal", "hidden_act": "relu"}}
+SHAPES = (
+    FAMILY_SHAPES
+    | VARIANT_SHAPES
+    | ROUTED_SHAPES
+    | {"sinusoidal": {"position": "sinusoidal", "hidden_act": "relu"}}
+)
 
 
 def make(family: str, **fields: object) -> TransformerEncoder:

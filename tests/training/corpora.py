@@ -36,6 +36,29 @@ TINY = (
     "run.save_every=4",
 )
 
+# The same with experts, or with a recursion by a router. Auxiliary losses weigh much, so that an error in them shows.
+ROUTED = {
+    "experts": (
+        "model.experts.num_experts=4",
+        "model.experts.every_n_layers=1",
+        "model.experts.capacity_factor=1.0",
+        "model.experts.shared_intermediate_size=16",
+        "routing.balance_weight=0.5",
+        "routing.z_weight=0.1",
+    ),
+    "expert choice": (
+        "model.num_hidden_layers=5",
+        "model.recursion.routing=expert_choice",
+        "routing.selection_weight=0.5",
+    ),
+    "token choice": (
+        "model.num_hidden_layers=5",
+        "model.recursion.routing=token_choice",
+        "routing.balance_weight=0.5",
+        "routing.z_weight=0.1",
+    ),
+}
+
 
 def write_texts(path: Path, documents: int = 120, *, seed: int = 0) -> Path:
     """Write documents of two to nine sentences each."""

@@ -121,8 +121,7 @@ class _Writer:
         return self.node("Add", unseen, self.node("Gather", table, place, axis=1))  # (1 or H, T, T)
 
     def layer(self, number: int, hidden: str, bias: str) -> str:
-        distinct = self.config.num_hidden_groups or self.config.num_hidden_layers
-        name = f"layers.{number * distinct // self.config.num_hidden_layers}."
+        name = f"layers.{self.config.module_of(number)}."
         if self.config.norm_first:
             first = hidden if number == 0 else self.norm(name + "attention_norm", hidden)
             hidden = self.node("Add", hidden, self.attend(name, first, bias, number))

@@ -24,6 +24,8 @@ Ids = NDArray[np.int64]
 
 def why_not(config: EncoderConfig) -> str | None:
     """Say what the model has that this forward pass has not; None where it computes the model."""
+    if config.routed is not None:
+        return f"it has {config.routed}"
     if config.position == "rope":
         return "it has rotary positions"
     if config.attention_variant:
@@ -64,9 +66,8 @@ class NumpyEncoder:
         hidden = self._embed(input_ids, lengths, token_type_ids)
         sizes = np.ones(len(hidden), np.float32)  # tokens that each row stands for
         owners = np.arange(len(hidden))  # the row of each token
-        distinct = self.config.num_hidden_groups or self.config.num_hidden_layers
         for number in range(self.config.num_hidden_layers if layers is None else layers):
-            name = f"layers.{number * distinct // self.config.num_hidden_layers}."
+            name = f"layers.{self.config.module_of(number)}."
             attended = self._linear(name + "attention.out", self._attend(name, hidden, lengths, sizes))
             hidden = self._norm(name + "attention_norm", hidden + attended)
             if self.merge_tokens:

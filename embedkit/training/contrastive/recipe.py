@@ -11,6 +11,7 @@ from embedkit.recipe import OneOf
 from embedkit.training import loss_table
 from embedkit.training.engine.recipes import (
     OptimRecipe,
+    RoutingRecipe,
     RunRecipe,
     check_encoder_run,
     check_held_out,
@@ -142,6 +143,7 @@ class ContrastiveRecipe:
     data: ContrastiveDataRecipe = field(default_factory=ContrastiveDataRecipe)
     prompts: PromptRecipe = field(default_factory=PromptRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
+    routing: RoutingRecipe | None = None
 
     def __post_init__(self) -> None:
         check_encoder_run(self.run)

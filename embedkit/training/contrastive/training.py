@@ -26,6 +26,7 @@ from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.recipe import as_table
+from embedkit.tokenization.kinds import token_kinds
 from embedkit.training.contrastive.data_sets import DataSet
 from embedkit.training.contrastive.entries import Entries
 from embedkit.training.contrastive.guide import Guide
@@ -34,11 +35,12 @@ from embedkit.training.contrastive.penalties import Penalized
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
 from embedkit.training.engine.diversity import watch_aspects, watch_heads
 from embedkit.training.engine.evaluation_sets import Embed, EvaluationSet, evaluation_hashes
-from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.grad_cache import cached_backward
 from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
+from embedkit.training.engine.routing_losses import StepRouting, check_routing
+from embedkit.training.engine.routing_tally import Tally
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.engine.sharding import BatchPart, average_gradients, in_order, shard
 from embedkit.training.rows.sampling import Mixture
@@ -75,6 +77,8 @@ class Contrastive:
         guide: Guide | None = None,
     ) -> None:
         self._folder, self._recipe, self._origin = folder, recipe, origin
+        check_routing(model.encoder.config, recipe.routing)
+        self._kinds = token_kinds(folder.tokenizer)
         self._sets, self.evaluation, self._guide = sets, evaluation, guide
         if not evaluation and all(each.held_out is None for each in sets):
             raise TrainingError(
@@ -142,21 +146,30 @@ class Contrastive:
         each, entries = self.entries(step)
         parts, order = self._parts(entries, ranks)
         penalized = Penalized(self._penalties, parts, ranks)
+        routing = StepRouting(self._model.encoder.config, self._recipe.routing, ranks)
 
         def encode(part: BatchPart) -> Tensor:
             penalized.clear()
-            return penalized.attach(forward(module, part.tokens, ranks, skip=part.skip), part)
+            with routing.watching():
+                vectors = forward(module, part.tokens, ranks, skip=part.skip)
+            return penalized.attach(vectors, part)
 
         def loss(embeddings: Tensor) -> Tensor:
+            routing.settle()  # by now all texts were encoded, on every device
             return self._whole_loss(each, entries, embeddings, order, ranks)
+
+        def auxiliary() -> Tensor | None:
+            share = routing.share()
+            return None if share is None else share * ranks.world
 
         # Gradients are averaged below, once: those of the losses' own weights come from outside the wrapped forward.
         with synchronized(module, last=False):
             if len(parts) == 1:
                 value = loss(encode(parts[0]))
-                torch.autograd.backward(value)
+                share = auxiliary()
+                torch.autograd.backward(value if share is None else value + share)
             else:
-                value = cached_backward(encode, parts, loss)
+                value = cached_backward(encode, parts, loss, auxiliary=auxiliary)
         if ranks.world > 1:
             average_gradients(self._module, ranks)
         passes = 3 if len(parts) == 1 else 4
@@ -165,7 +178,8 @@ class Contrastive:
         temperature = each.objective.temperature
         if isinstance(temperature, Tensor):
             values["temperature"] = temperature.detach() / ranks.world
-        return Shares(values, int(lengths.sum()), passes * encoder_flops(self._model.encoder, lengths))
+        values |= routing.values()
+        return Shares(values, int(lengths.sum()), passes * routing.flops(lengths.tolist()))
 
     def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[BatchPart], Ints]:
         """Tokenize a batch's texts and share them among the devices; see `shard`."""
@@ -213,19 +227,24 @@ class Contrastive:
     def evaluate(self, module: nn.Module, ranks: Ranks) -> HeldOut:
         """Measure the loss of held-out rows, and the evaluation sets, whose mean decides what is best where there are any."""
         losses = []
+        tally = Tally(self._model.encoder.config, ranks.device, kinds=self._kinds)
         rng = np.random.default_rng(0)
         for each in self._sets:
             for number in range(self._recipe.data.evaluate_batches if each.held_out is not None else 0):
                 assert each.held_out is not None
                 entries = each.entries(each.held_out.batch(number), self._recipe, rng)
                 parts, order = self._parts(entries, ranks)
-                vectors = [forward(module, part.tokens, ranks, skip=part.skip) for part in parts]
+                vectors = []
+                for part in parts:
+                    with tally.watching(part.tokens.input_ids):
+                        vectors.append(forward(module, part.tokens, ranks, skip=part.skip))
                 stacked = torch.cat(vectors)
                 if self._recipe.loss.adaptive_layers:
                     stacked = stacked[:, None].expand(-1, 2, -1)  # in evaluation all layers are the last one
                 losses.append(float(self._whole_loss(each, entries, stacked, order, ranks)))
         loss = float(np.mean(losses)) if losses else None
-        values = {} if loss is None else {"loss": loss, "held_out_loss": loss}
+        tally.exchange(ranks)
+        values = {} if loss is None else {"loss": loss, "held_out_loss": loss, **tally.measures()}
         measures = {
             each.measure_name: each.measure(self.embedder(module, ranks, search=not each.pairs))
             for each in self.evaluation

@@ -79,6 +79,7 @@ def narrowed(weights: dict[str, Tensor], units: Tensor) -> dict[str, Tensor]:
 
 def _feed_forward(model: SentenceEncoder, layer: int) -> FeedForward:
     mlp = model.encoder.layer(layer).mlp
+    assert isinstance(mlp, FeedForward)  # a teacher with experts has no layers to choose
     if mlp.gated:
         raise TrainingError(
             "student.intermediate_size: the teacher's feed-forward layers are gated, which cannot be narrowed. Leave it out"

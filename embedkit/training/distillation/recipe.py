@@ -10,6 +10,7 @@ from embedkit.training import loss_table
 from embedkit.training.engine.recipes import (
     ModelRecipe,
     OptimRecipe,
+    RoutingRecipe,
     RunRecipe,
     check_below_one,
     check_encoder_run,
@@ -94,6 +95,7 @@ class DistillRecipe:
     similarity_weight: float = 0.0
     similarity_temperature: float = 0.05
     optim: OptimRecipe = field(default_factory=OptimRecipe)
+    routing: RoutingRecipe | None = None
 
     def __post_init__(self) -> None:
         check_encoder_run(self.run)

@@ -128,9 +128,15 @@ def _from_layers(
         raise TrainingError(
             f"student.layers names layer {wrong[0]}; the teacher has {count} layers, numbered from 0 to {count - 1}"
         )
-    if teacher.config.num_hidden_groups is not None:
+    if teacher.config.num_hidden_groups is not None or teacher.config.recursion is not None:
         raise TrainingError(
-            "student.layers: the teacher's layers share their weights (ALBERT); there are none to choose. Train from scratch"
+            "student.layers: the teacher's layers share their weights (ALBERT, recursion); there are none to choose. "
+            "Train from scratch"
+        )
+    if teacher.config.experts is not None:
+        raise TrainingError(
+            f"student.layers: the teacher has {teacher.config.routed} in every n-th layer, which some layers of it would not have "
+            "in their places. Train from scratch"
         )
     if teacher.modules.sentence.layer_start is not None:
         raise TrainingError(

@@ -17,19 +17,21 @@ from torch import Tensor, nn
 
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.errors import TrainingError
-from embedkit.model.static import StaticEncoder
+from embedkit.model.sentence import SentenceEncoder
 from embedkit.recipe import as_table
 from embedkit.tokenization.batching import micro_batches
+from embedkit.tokenization.kinds import token_kinds
 from embedkit.training import loss_table
 from embedkit.training.distillation.recipe import DistillRecipe
 from embedkit.training.distillation.student import Student, principal_axes
 from embedkit.training.distillation.student_folder import ALIGNED_TEXTS, aligning_axes, nearest_turn
 from embedkit.training.distillation.teacher import TeacherCache
 from embedkit.training.engine.evaluation_sets import EvaluationSet, evaluation_hashes, row_cosines
-from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
+from embedkit.training.engine.routing_losses import StepRouting, check_routing
+from embedkit.training.engine.routing_tally import Tally
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.losses import similarity_distillation
 from embedkit.training.rows.sampling import Shuffled, split_rows
@@ -117,6 +119,9 @@ class Distillation:
     ) -> None:
         self._student, self._taught, self._recipe = student, taught, recipe
         self._teacher, self.evaluation = teacher, evaluation
+        # A static student has no layers: its work is additions only.
+        self._config = student.model.encoder.config if isinstance(student.model, SentenceEncoder) else None
+        check_routing(self._config, recipe.routing)
         self._module = PackedEncoder(student.model)
         data = recipe.data
         self.train_texts, self.held_out = split_rows(
@@ -168,14 +173,23 @@ class Distillation:
         targets = torch.from_numpy(self._taught.targets(mine)).to(ranks.device)
         bank = targets if ranks.world == 1 else torch.from_numpy(self._taught.targets(whole)).to(ranks.device)
         parts = list(micro_batches(batch.lengths, self._recipe.data.micro_tokens))
+        routing = StepRouting(self._config, self._recipe.routing, ranks)
+
+        def encode(rows: Ints) -> Tensor:
+            with routing.watching():
+                return forward(module, batch.take(rows), ranks)
+
+        routing.count_first(encode, parts)
         total = torch.zeros((), device=ranks.device)
         for number, rows in enumerate(parts):
             with synchronized(module, last=number == len(parts) - 1):
-                vectors = forward(module, batch.take(rows), ranks)
+                vectors = encode(rows)
                 share = self._loss(vectors, targets[torch.from_numpy(rows)], bank) * (len(rows) / len(whole))
-                torch.autograd.backward(share * ranks.world)
+                routing.settle()
+                torch.autograd.backward(routing.added(share) * ranks.world)
             total += share.detach()
-        return Shares({"loss": total}, int(batch.lengths.sum()), 3 * self._flops(batch.lengths))
+        flops = (2 + routing.forward_passes) * routing.flops(batch.lengths.tolist())
+        return Shares({"loss": total, **routing.values()}, int(batch.lengths.sum()), flops)
 
     def _loss(self, vectors: Tensor, targets: Tensor, bank: Tensor) -> Tensor:
         loss: Tensor = self._pointwise(vectors, targets)
@@ -185,20 +199,15 @@ class Distillation:
             loss = loss + self._recipe.similarity_weight * similarity
         return loss
 
-    def _flops(self, lengths: Ints) -> float:
-        model = self._student.model
-        return (
-            0.0 if isinstance(model, StaticEncoder) else encoder_flops(model.encoder, lengths)
-        )  # additions only
-
     def evaluate(self, module: nn.Module, ranks: Ranks) -> HeldOut:
         """Measure the cosine to the teacher on held-out texts, and the evaluation sets; the first decides what is best."""
-        vectors = self.embed(module, self.held_out_texts, ranks)
+        tally = Tally(self._config, ranks.device, kinds=token_kinds(self._student.tokenizer))
+        vectors = self.embed(module, self.held_out_texts, ranks, tally=tally)
         targets = self._taught.targets(self.held_out)
         given, wanted = torch.from_numpy(vectors), torch.from_numpy(targets)
         loss = float(self._loss(given, wanted, wanted))
         cosines = row_cosines(vectors, targets)
-        values = {"loss": loss, "cosine": float(cosines.mean())}
+        values = {"loss": loss, "cosine": float(cosines.mean()), **tally.measures()}
         for kind, of_kind in self._held_out_kinds.items():
             values[f"cosine of {kind}"] = float(cosines[of_kind].mean())
         for each in self.evaluation:
@@ -207,8 +216,16 @@ class Distillation:
             )
         return HeldOut(values, loss)
 
-    def embed(self, module: nn.Module, texts: Sequence[str], ranks: Ranks, role: str | None = None) -> Floats:
-        """Encode texts as the finished model would, in fp32."""
+    def embed(
+        self,
+        module: nn.Module,
+        texts: Sequence[str],
+        ranks: Ranks,
+        role: str | None = None,
+        *,
+        tally: Tally | None = None,
+    ) -> Floats:
+        """Encode texts as the finished model would, in fp32; `tally` counts what its routers do."""
         prompts = self._student.modules.prompts
         prompt = prompts.get(role, "") if role else ""
         return embed_texts(
@@ -218,6 +235,7 @@ class Distillation:
             ranks.in_fp32(),
             budget=self._recipe.data.micro_tokens,
             prompt=prompt,
+            tally=tally,
         )
 
     def save(self, folder: RunFolder) -> None:

@@ -56,6 +56,12 @@ def watch_heads(encoder: TransformerEncoder, weight: float) -> DiversityPenalty 
         raise TrainingError(
             "head_diversity compares the weights of attention, and random-feature attention forms none. Set it to 0"
         )
+    recursion = encoder.config.recursion
+    if recursion is not None and recursion.routed:
+        raise TrainingError(
+            f"head_diversity is a mean over all tokens in every layer, and with recursion by {recursion.routing} some tokens leave out "
+            "some layers. Set it to 0, or model.recursion.routing to fixed"
+        )
     forms = [module for module in encoder.modules() if isinstance(module, AttentionForm)]
     return DiversityPenalty(forms, weight=weight, passes=encoder.config.num_hidden_layers)
 

@@ -49,6 +49,8 @@ def cached_backward(
     encode: Callable[[MicroBatch], Tensor],
     micro_batches: Sequence[MicroBatch],
     loss: Callable[[Tensor], Tensor],
+    *,
+    auxiliary: Callable[[], Tensor | None] = lambda: None,
 ) -> Tensor:
     """Do what `loss(torch.cat([encode(m) for m in micro_batches])).backward()` does, one micro-batch in memory at a time.
 
@@ -56,11 +58,12 @@ def cached_backward(
     loss holds, such as a learned temperature. Afterwards the random state is that of the plain computation. Randomness
     inside `encode` must come from torch's default generators; autocast belongs inside `encode`, loss scaling inside
     `loss`. Where parameters are averaged over ranks, do that once, after this returns: with
-    DistributedDataParallel, call it under `no_sync()`.
+    DistributedDataParallel, call it under `no_sync()`. `auxiliary` is asked after each micro-batch's second encoding for a loss of that
+    encoding itself, such as a router's, which goes backward with it and is not part of the value returned.
 
     Shapes:
         encode: micro-batch -> (N, ...), any number of rows each; all dimensions but the first alike
-        loss: (sum of N, ...), rows in the order of the micro-batches -> ()
+        loss: (sum of N, ...), rows in the order of the micro-batches -> (); auxiliary: -> ()
         returns: () the loss value, detached
     Raises:
         ValueError: there are no micro-batches, the loss is not one number, or a second encoding differs from the first.
@@ -70,7 +73,7 @@ def cached_backward(
     embeddings, states = graphless_forward(encode, micro_batches)
     value, gradients = representation_gradients(loss, embeddings)
     after_loss = RandomState.capture()
-    accumulate_gradients(encode, micro_batches, states, embeddings, gradients)
+    accumulate_gradients(encode, micro_batches, states, embeddings, gradients, auxiliary=auxiliary)
     after_loss.restore()
     return value
 
@@ -109,6 +112,8 @@ def accumulate_gradients(
     states: Sequence[RandomState],
     embeddings: Sequence[Tensor],
     gradients: Sequence[Tensor],
+    *,
+    auxiliary: Callable[[], Tensor | None] = lambda: None,
 ) -> None:
     """Step 3: encode again, with a graph and the dropout of step 1, and go backward from the cached gradients."""
     for number, micro_batch in enumerate(micro_batches):
@@ -116,7 +121,11 @@ def accumulate_gradients(
         again = encode(micro_batch)
         if number == 0:  # once is enough to catch an encoder that cannot be repeated, and spares later syncs
             _check_replay(embeddings[0], again.detach())
-        again.backward(gradients[number])  # type: ignore[no-untyped-call]  # as above
+        more = auxiliary()
+        if more is None:
+            torch.autograd.backward(again, gradients[number])
+        else:
+            torch.autograd.backward((again, more), (gradients[number], torch.ones_like(more)))
 
 
 def _check_replay(first: Tensor, again: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from embedkit.model.filling import fill_up
 from embedkit.model.layers import runs_of
+from embedkit.model.routing import current_log
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import micro_batches
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.ranks import Ranks, autocast
+from embedkit.training.engine.routing_tally import Tally
 
 Floats = NDArray[np.float32]
 EVALUATION_WINDOW = 4096  # texts tokenized and sorted by length together
@@ -37,6 +40,8 @@ class PackedEncoder(nn.Module):
         if not isinstance(self.model, SentenceEncoder):
             return self.model.forward_packed(input_ids, lengths, skip=skip)
         count = len(lengths)
+        if (log := current_log()) is not None:
+            log.real_tokens, log.real_sequences = len(input_ids), count
         if not skip:
             max_tokens = self.model.encoder.config.max_tokens
             input_ids, lengths, _ = fill_up(input_ids, lengths, max_tokens=max_tokens)
@@ -71,8 +76,9 @@ def embed_texts(
     budget: int,
     prompt: str = "",
     skip: int = 0,
+    tally: Tally | None = None,
 ) -> Floats:
-    """Encode texts without gradients, in evaluation mode: -> (N, E)."""
+    """Encode texts without gradients, in evaluation mode: -> (N, E); `tally` counts what routers do."""
     was_training = module.training
     module.eval()
     parts = []
@@ -82,7 +88,9 @@ def embed_texts(
             batch = tokenizer.encode(window)
             found: Floats | None = None
             for rows in micro_batches(batch.lengths, budget):
-                part = forward(module, batch.take(rows), ranks, skip=skip).cpu().numpy()
+                tokens = batch.take(rows)
+                with nullcontext() if tally is None else tally.watching(tokens.input_ids):
+                    part = forward(module, tokens, ranks, skip=skip).cpu().numpy()
                 found = np.empty((len(batch), part.shape[1]), np.float32) if found is None else found
                 found[rows] = part
             if found is not None:

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from embedkit.errors import DeviceError, TrainingError
-from embedkit.model.layers import AttentionBias, EncoderLayer, Run
+from embedkit.model.layers import AttentionBias, EncoderLayer, FeedForward, Run
 from embedkit.training.engine.memory import keep_freed_memory
 from embedkit.training.engine.native_linear import use_kernels
 from embedkit.training.engine.precision import ChosenPrecision, Format
@@ -126,10 +126,12 @@ def prepared(module: nn.Module, ranks: Ranks, run: RunRecipe) -> nn.Module:
         if not ranks.computes_bf16 and run.strategy == "ddp" and not run.compile:
             use_kernels(module)
     layers = [child for child in module.modules() if isinstance(child, EncoderLayer)]
-    for layer in layers:
-        if run.compile:  # attention sees new shapes in every batch; what works token by token does not
-            layer.mlp.compile(dynamic=True)
-        if run.gradient_checkpointing:
+    if run.compile:  # attention sees new shapes in every batch; what works token by token does not
+        for child in module.modules():
+            if isinstance(child, FeedForward):
+                child.compile(dynamic=True)
+    if run.gradient_checkpointing:
+        for layer in layers:
             _recompute(layer)
     if ranks.world == 1:
         return module

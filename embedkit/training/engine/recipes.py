@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from embedkit.model.config import Activation, Attention, EncoderConfig, Position
+from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -125,11 +126,28 @@ def check_encoder_run(run: RunRecipe) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RoutingRecipe:
+    """How much the auxiliary losses of routers weigh; without this table, as here. A model without routers has none of them.
+
+    `balance_weight` is for equal use of experts, or of depths (Fedus et al. 2021); `z_weight` for small scores (Zoph et al. 2022);
+    `selection_weight` for clear selections in recursion by expert choice (Bae et al. 2025). The defaults are these papers'.
+    """
+
+    balance_weight: float = 0.01
+    z_weight: float = 0.001
+    selection_weight: float = 0.001
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "balance_weight", "z_weight", "selection_weight")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
     """The shape of a fresh encoder but for its vocabulary, which is the tokenizer's.
 
-    The fields are those of `EncoderConfig`; `rope_theta` is the base of rotary positions. `initializer_range` is the deviation of fresh weights. BERT's 0.02 suits 768 dimensions; narrower layers need larger weights to
-    pass on as much.
+    The fields are those of `EncoderConfig`; `rope_theta` is the base of rotary positions. `initializer_range` is the deviation of
+    fresh weights. BERT's 0.02 suits 768 dimensions; narrower layers need larger weights to pass on as much. `experts` and `recursion`
+    are tables of their own: see `ExpertsConfig` and `RecursionConfig`.
     """
 
     hidden_size: int = 256
@@ -148,6 +166,8 @@ class ModelRecipe:
     rope_theta: float = 10_000.0
     initializer_range: float = 0.02
     dropout: float = 0.1
+    experts: ExpertsConfig | None = None
+    recursion: RecursionConfig | None = None
 
     def __post_init__(self) -> None:
         check_below_one(self, "dropout")
@@ -266,6 +286,7 @@ class PretrainRecipe:
     text: TextRecipe = field(default_factory=TextRecipe)
     masking: MaskingRecipe = field(default_factory=MaskingRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
+    routing: RoutingRecipe | None = None
     freeze_layers: int = 0
     head_diversity: float = 0.0
 

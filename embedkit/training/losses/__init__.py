@@ -13,6 +13,7 @@
 | reranker scores + labels | `binary_cross_entropy`, `score_mse`, `class_cross_entropy`, `softmax_cross_entropy` |
 | lists of reranker scores | `ranknet`, `listnet`, `listmle`, `lambda_loss` |
 | any of these, nested | `matryoshka`, `adaptive_layer` |
+| scores of routers | `load_balance`, `router_z`, `clear_selection` |
 
 `embedkit.training.loss_table` says which training uses which of them, and how.
 Call them outside autocast with float32 (or float64) tensors: in bfloat16 a cosine has two or three digits, which a
@@ -48,6 +49,7 @@ from embedkit.training.losses.ranking import (
     score_mse,
     softmax_cross_entropy,
 )
+from embedkit.training.losses.routing import clear_selection, load_balance, router_z
 from embedkit.training.losses.triplet import (
     batch_all_triplet,
     batch_hard_triplet,
@@ -64,6 +66,7 @@ __all__ = [
     "batch_semi_hard_triplet",
     "binary_cross_entropy",
     "class_cross_entropy",
+    "clear_selection",
     "contrastive",
     "cosent",
     "cosine_distance",
@@ -76,11 +79,13 @@ __all__ = [
     "lambda_loss",
     "listmle",
     "listnet",
+    "load_balance",
     "margin_mse",
     "matryoshka",
     "online_contrastive",
     "pair_classification",
     "ranknet",
+    "router_z",
     "score_mse",
     "simcse",
     "similarity_distillation",

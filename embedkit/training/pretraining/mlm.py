@@ -24,12 +24,14 @@ from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
 from embedkit.model.pretraining import PretrainingModel
 from embedkit.recipe import as_table
+from embedkit.tokenization.kinds import token_kinds
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.diversity import watch_heads
-from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.ranks import Ranks, autocast, synchronized
 from embedkit.training.engine.recipes import PretrainRecipe
+from embedkit.training.engine.routing_losses import StepRouting, check_routing
+from embedkit.training.engine.routing_tally import Tally
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.pretraining.batches import Plan, Stream
 from embedkit.training.pretraining.corpus import Corpus
@@ -55,6 +57,8 @@ class Pretraining:
     ) -> None:
         self._model, self._tokenizer, self._family = model, tokenizer, family
         self._corpus, self._recipe, self._origin = corpus, recipe, origin
+        check_routing(model.encoder.config, recipe.routing)
+        self._kinds = token_kinds(tokenizer)
         text, seed = recipe.text, recipe.run.seed
         self._penalty = watch_heads(model.encoder, recipe.head_diversity)
         self._maker = BatchMaker(corpus, tokenizer, recipe)
@@ -94,25 +98,32 @@ class Pretraining:
     def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
         whole = self.batch(step)
         accumulate = self._recipe.run.accumulate
-        parts = ranks.world * accumulate
+        parts = [whole.part(ranks.rank * accumulate + i, ranks.world * accumulate) for i in range(accumulate)]
+        routing = StepRouting(self._model.encoder.config, self._recipe.routing, ranks)
+
+        def forward(part: MaskedBatch) -> dict[str, Tensor]:
+            if self._penalty is not None:
+                self._penalty.clear()
+            with routing.watching():
+                return self._forward(module, part, whole, ranks)
+
+        routing.count_first(forward, parts)
         values: dict[str, Tensor | float] = {}
-        tokens, flops = 0, 0.0
-        for i in range(accumulate):
-            part = whole.part(ranks.rank * accumulate + i, parts)
+        for i, part in enumerate(parts):
             with synchronized(module, last=i == accumulate - 1):
-                if self._penalty is not None:
-                    self._penalty.clear()
-                measured = self._forward(module, part, whole, ranks)
-                loss = measured["loss"]
+                measured = forward(part)
+                routing.settle()
+                loss = routing.added(measured["loss"])
                 if self._penalty is not None:
                     measured["head_diversity"] = self._penalty.take(len(part.visible)) / len(whole.visible)
                     loss = loss + self._penalty.weight * measured["head_diversity"]
                 torch.autograd.backward(loss * ranks.world)
             for name, value in measured.items():
                 values[name] = values.get(name, 0.0) + value.detach()
-            tokens += len(part.visible)
-            flops += 3 * self._flops(part)
-        return Shares(values, tokens, flops)
+        lengths = np.concatenate([part.lengths for part in parts])
+        head = sum(self._head_flops(part) for part in parts)
+        flops = (2 + routing.forward_passes) * (routing.flops(lengths.tolist()) + head)
+        return Shares({**values, **routing.values()}, int(lengths.sum()), flops)
 
     def _forward(
         self, module: nn.Module, part: MaskedBatch, whole: MaskedBatch, ranks: Ranks
@@ -145,19 +156,22 @@ class Pretraining:
         size = max(text.sequence_length, text.batch_tokens // (ranks.world * self._recipe.run.accumulate))
         # As many parts on every rank: sharded weights are gathered together.
         count = -(-len(whole.visible) // (size * ranks.world))
+        tally = Tally(self._model.encoder.config, ranks.device, kinds=self._kinds)
         sums: dict[str, Tensor | float] = {}
         for i in range(count):
             part = whole.part(ranks.rank * count + i, count * ranks.world)
-            for name, value in self._forward(module, part, whole, ranks).items():
+            with tally.watching(part.visible):
+                found = self._forward(module, part, whole, ranks)
+            for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value
+        tally.exchange(ranks)
         values = ranks.total(sums)
-        return HeldOut(values, values["loss"])
+        return HeldOut(values | tally.measures(), values["loss"])
 
-    def _flops(self, part: MaskedBatch) -> float:
-        """Count the multiplications and additions of a forward pass: the encoder's and the head's."""
+    def _head_flops(self, part: MaskedBatch) -> float:
+        """Count the multiplications and additions of the head's forward pass."""
         config = self._model.encoder.config
-        head = 2 * config.hidden_size * (config.hidden_size + config.vocab_size) * int(part.chosen.sum())
-        return encoder_flops(self._model.encoder, part.lengths) + head
+        return 2.0 * config.hidden_size * (config.hidden_size + config.vocab_size) * int(part.chosen.sum())
 
     def save(self, folder: RunFolder) -> None:
         tokenizer = self._tokenizer.with_max_length(self._recipe.text.sequence_length)

@@ -9,6 +9,10 @@ from pathlib import Path
 
 # The held-out loss of contrastive runs stands in their logs under this name too.
 SECOND_NAMES = ("held_out_loss",)
+# What is said of routers while a run goes on, from its last step, under names that fit a line.
+ROUTING_IN_LINE = {"router_entropy": "entropy", "dropped": "dropped", "depth": "depth"}
+# The rest of what they measure stands in its log and its summary.
+ROUTING_DETAILS = ("experts_used", "depth_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,20 @@ def summarize_log(log: Path) -> RunSummary:
         best_step=best[-1]["step"] if best else None,
         best={name: float(value) for name, value in values.items() if value is not None},  # null: not finite
     )
+
+
+def routing_in_line(values: Mapping[str, float]) -> dict[str, float]:
+    """Return what is said of a step's routers; nothing of a model without any."""
+    return {short: values[name] for name, short in ROUTING_IN_LINE.items() if name in values}
+
+
+def without_routing(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the other measures."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in ROUTING_IN_LINE and not name.startswith(ROUTING_DETAILS)
+    }
 
 
 def shown(values: Mapping[str, float]) -> dict[str, float]:

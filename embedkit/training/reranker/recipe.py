@@ -10,7 +10,13 @@ import numpy as np
 from embedkit.errors import TrainingError
 from embedkit.recipe import OneOf
 from embedkit.training import loss_table
-from embedkit.training.engine.recipes import OptimRecipe, RunRecipe, check_held_out, check_least
+from embedkit.training.engine.recipes import (
+    OptimRecipe,
+    RoutingRecipe,
+    RunRecipe,
+    check_held_out,
+    check_least,
+)
 from embedkit.training.loss import Loss
 from embedkit.training.reranker.ranked_lists import MEANINGS, RankedLists
 
@@ -33,6 +39,7 @@ class RerankerRecipe:
     optim: OptimRecipe = field(
         default_factory=lambda: OptimRecipe(lr=3e-5, warmup_steps=100, beta2=0.999, eps=1e-8)
     )
+    routing: RoutingRecipe | None = None
     loss: RerankLoss = AUTO
     batch_queries: int = 16
     candidates: int = 8

@@ -23,9 +23,9 @@ from embedkit.errors import EvaluationError, TrainingError
 from embedkit.model.classification import SequenceClassifier
 from embedkit.recipe import as_table
 from embedkit.reranking.calibration import fit_calibration, write_calibration
-from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.journey import HeldOut, Shares
 from embedkit.training.engine.ranks import Ranks, alone, autocast, synchronized
+from embedkit.training.engine.routing_losses import StepRouting, check_routing
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.reranker.list_batches import ListBatch, ListSampler, usable_lists
 from embedkit.training.reranker.objective import list_loss, quality
@@ -68,6 +68,7 @@ class RerankerTraining:
                 "at least 2 texts of a query. Raise one of them"
             )
         self._start, self._model, self._recipe = start, start.model, recipe
+        check_routing(start.model.encoder.config, recipe.routing)
         self._data_fingerprint = data.fingerprint
         usable = usable_lists(data, self.loss, recipe.random_negatives)
         self.num_unusable = len(data) - len(usable)
@@ -104,21 +105,28 @@ class RerankerTraining:
     def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
         whole = self.batch(step)
         accumulate = self._recipe.run.accumulate
-        total = whole.weight(self.loss)
-        values: dict[str, Tensor | float] = {"loss": 0.0}
-        tokens, flops = 0, 0.0
-        for i in range(accumulate):
-            part = whole.part(ranks.rank * accumulate + i, ranks.world * accumulate)
+        total = max(whole.weight(self.loss), 1.0)
+        parts = [whole.part(ranks.rank * accumulate + i, ranks.world * accumulate) for i in range(accumulate)]
+        routing = StepRouting(self._model.encoder.config, self._recipe.routing, ranks)
+
+        def forward(part: ListBatch) -> tuple[Tensor, Ints]:
+            with routing.watching():
+                return self._forward(module, part, ranks)
+
+        routing.count_first(forward, parts)
+        summed: Tensor | float = 0.0
+        found = []
+        for i, part in enumerate(parts):
             with synchronized(module, last=i == accumulate - 1):
-                logits, lengths = self._forward(module, part, ranks)
-                loss = self._mean_loss(logits, part)
-                share = part.weight(self.loss) / max(total, 1.0)
-                loss = loss * share
-                (loss * ranks.world).backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-            values["loss"] = values["loss"] + loss.detach()
-            tokens += int(lengths.sum())
-            flops += 3 * encoder_flops(self._model.encoder, lengths)
-        return Shares(values, tokens, flops)
+                logits, lengths = forward(part)
+                routing.settle()
+                loss = self._mean_loss(logits, part) * (part.weight(self.loss) / total)
+                torch.autograd.backward(routing.added(loss) * ranks.world)
+            summed = summed + loss.detach()
+            found.append(lengths)
+        tokens = np.concatenate(found)
+        flops = (2 + routing.forward_passes) * routing.flops(tokens.tolist())
+        return Shares({"loss": summed, **routing.values()}, int(tokens.sum()), flops)
 
     def _mean_loss(self, logits: Tensor, part: ListBatch) -> Tensor:
         """Return the mean over exits, (X, P, C), of the mean loss of some lists."""

@@ -16,8 +16,10 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, OutputError
 from embedkit.extras import EXTRAS
 from embedkit.model.config import DenseConfig, SentenceConfig
+from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
 from tests.checkpoint.damage import copy_of
-from tests.tiny import write_tiny_model
+from tests.tiny import tiny_config, write_tiny_model
 
 
 def run(*arguments: object) -> Any:  # Any: click's result, whose module is not to be imported
@@ -34,6 +36,39 @@ def test_info_tells_what_decides_the_vectors(tmp_path: Path) -> None:
     assert info["prompts"] == {"query": "q: "}
     assert info["weights"] == Encoder.load(folder).fingerprint["weights"]
     assert info["weights_bytes"] == sum(path.stat().st_size for path in folder.rglob("model.safetensors"))
+
+
+def test_info_tells_experts_and_recursion_and_what_a_token_costs(tmp_path: Path) -> None:
+    """One of two layers has 4 experts of 64 · 32 · 2 + 64 + 32 parameters, of which a token meets 2."""
+    config = tiny_config(experts=ExpertsConfig(num_experts=4, shared_intermediate_size=16))
+    info = json.loads(run("info", write_tiny_model(tmp_path / "experts", config=config), "--json").stdout)
+    wanted = {"experts": 4, "experts_per_token": 2, "expert_layers": [1], "shared_expert": 16}
+    assert {name: info[name] for name in wanted} == wanted
+    model = TransformerEncoder(config)
+    assert info["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert info["parameters"] - info["active_parameters"] == 2 * (2 * 64 * 32 + 64 + 32)
+    # A layer's attention: 4 · 32² weights, and 64 tokens to look at; then a feed-forward part, or two experts, shared and router.
+    attention = 2 * 4 * 32**2 + 4 * 32 * 64
+    assert (info["flops_text_tokens"], info["flops_per_token"]) == (
+        64,
+        2 * attention + 2 * 2 * 64 * 32 + 2 * (2 * 2 * 64 * 32 + 2 * 16 * 32 + 4 * 32),
+    )
+    recursion = RecursionConfig(num_block_layers=2)
+    config = tiny_config(num_hidden_layers=8, recursion=recursion)
+    info = json.loads(run("info", write_tiny_model(tmp_path / "recursion", config=config), "--json").stdout)
+    wanted = {"layers": 8, "distinct_layers": 4, "recursions": 3, "recursion_layers": [1, 2]}
+    assert {name: info[name] for name in wanted} == wanted
+    assert (info["recursion_routing"], info["family"]) == ("expert_choice", "embedkit")
+    assert info["parameters"] == info["active_parameters"]
+    shown = run("info", tmp_path / "recursion").stdout
+    assert "expert_choice" in shown
+
+
+def test_check_of_a_model_that_no_other_library_computes(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "m", config=tiny_config(experts=ExpertsConfig()))
+    result = run("check", folder, "--json")
+    assert json.loads(result.stdout) == {"folder": str(folder), "texts": 9, "dimension": 32, "finite": True}
+    assert "no other library computes this model: nothing to compare with" in result.stderr
 
 
 def test_check_without_sentence_transformers_says_so(

@@ -21,7 +21,7 @@ from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.reporting import Evaluated, Resumed, Step
 from embedkit.training.engine.run_folder import RunFolder
 from tests.conftest import REPOSITORY
-from tests.tiny import write_tiny_model
+from tests.tiny import ROUTED_SHAPES, tiny_config, write_tiny_model
 from tests.training.contrastive_runs import make_journey, make_recipe, rows_of, write_rows
 
 # What the issue of rounding leaves between two ways to sum the same numbers in float32, after three steps.
@@ -130,6 +130,41 @@ def work(folder: Path, *overrides: str, ranks: int = 1) -> int:
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
     assert found.returncode in (0, -9), found.stderr
     return found.returncode
+
+
+# In training without dropout, so that parts and devices draw nothing of their own.
+STILL: dict[str, object] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ROUTED = ["experts, one of few tokens", "experts in a recursion", "expert choice"]
+HEAVY = ("routing.balance_weight=2", "routing.z_weight=1", "routing.selection_weight=2")
+
+
+@pytest.mark.parametrize("routed", ROUTED)
+def test_routed_tokens_learn_the_same_however_a_batch_is_cut(tmp_path: Path, routed: str) -> None:
+    """At once, and in parts through cached gradients: the auxiliary losses are those of the whole batch."""
+    model = write_tiny_model(tmp_path / "model", config=tiny_config(**ROUTED_SHAPES[routed] | STILL))
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of("pairs"))
+    once, losses, evaluated = trained(model, rows, tmp_path / "once", *HEAVY, "data.micro_tokens=4096")
+    parts, other, _ = trained(model, rows, tmp_path / "parts", *HEAVY, "data.micro_tokens=64")
+    np.testing.assert_allclose(other, losses, rtol=LOSS_ROUNDING)
+    assert_close(once, parts, 1e-5)  # gradients are larger by their weights than in the other tests
+    plain, _, _ = trained(model, rows, tmp_path / "plain", "routing.balance_weight=0", "routing.z_weight=0")
+    assert any((plain[name] - weight).abs().max() > 1e-4 for name, weight in once.items())
+    values = evaluated[-1].values
+    assert ("router_entropy" in values, "depth" in values, "depth_word" in values) == (
+        "experts" in routed,
+        *["recursion" in routed or "choice" in routed] * 2,
+    )
+
+
+def test_two_ranks_with_routed_tokens_equal_one(tmp_path: Path) -> None:
+    """Ranks have unlike numbers of texts and of parts; each has its own share of the losses of the whole batch."""
+    shape = ROUTED_SHAPES["experts in a recursion"] | STILL
+    model = write_tiny_model(tmp_path / "model", config=tiny_config(**shape))
+    rows = write_rows(tmp_path / "rows.jsonl", rows_of("triplets"))
+    settings = ("data.micro_tokens=256", "data.batch_size=7", *HEAVY)
+    wanted, _, _ = trained(model, rows, tmp_path / "alone", *settings)
+    assert work(tmp_path, *settings, ranks=2) == 0
+    assert_close(wanted, last_weights(tmp_path / "run"), 1e-5)
 
 
 @pytest.fixture

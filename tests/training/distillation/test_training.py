@@ -18,6 +18,7 @@ from embedkit.checkpoint.static import without_template
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, RecipeError, TrainingError
+from embedkit.model.layers import FeedForward
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.recipe import load_recipe
@@ -34,7 +35,7 @@ from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.reporting import Evaluated, Step
 from embedkit.training.engine.run_folder import RunFolder
-from tests.tiny import tiny_tokenizer
+from tests.tiny import ROUTED_SHAPES, tiny_config, tiny_tokenizer, write_tiny_model
 from tests.training.contrastive_runs import rows_of, write_rows
 
 Floats = NDArray[np.float32]
@@ -90,6 +91,7 @@ SHAPE = "student.model.hidden_size=16,student.model.num_hidden_layers=1,student.
         ("loss=mse", *SHAPE.split(",")),
         ("student.kind=static", "student.dimension=8"),
         ("student.layers=[1]", "similarity_weight=0.5"),
+        ("student.model.experts.num_experts=2", "student.model.experts.every_n_layers=1", *SHAPE.split(",")),
     ],
 )
 def test_a_student_comes_nearer_to_its_teacher_and_its_folder_gives_the_same_vectors(
@@ -129,7 +131,9 @@ def test_units_that_add_nothing_can_go_without_loss(tiny_model: Path, tmp_path: 
     kept = {0: [1, 4, size - 1], 1: [0, 2, 3]}
     with torch.no_grad():
         for number, units in kept.items():
-            weight = model.encoder.layer(number).mlp.down.weight
+            mlp = model.encoder.layer(number).mlp
+            assert isinstance(mlp, FeedForward)
+            weight = mlp.down.weight
             weight[:, [unit for unit in range(size) if unit not in units]] = 0
     teacher = tmp_path / "teacher"
     write_model(teacher, model, folder.tokenizer, folder.modules, family=folder.family)
@@ -169,6 +173,39 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize(
+    "routed",
+    [
+        ("experts.num_experts=4", "experts.every_n_layers=1", "experts.capacity_factor=1.0"),
+        ("recursion.routing=expert_choice", "num_hidden_layers=5"),
+        ("recursion.routing=token_choice", "num_hidden_layers=5"),
+    ],
+)
+def test_micro_batches_of_a_student_that_routes_tokens_give_the_gradient_of_the_whole_batch(
+    routed: tuple[str, ...], tiny_model: Path, tmp_path: Path
+) -> None:
+    """The balance of experts is that of the whole batch; without dropout the same tokens go the same ways."""
+    shape = (*SHAPE.split(","), "student.model.dropout=0.0", *(f"student.model.{each}" for each in routed))
+    heavy = ("routing.balance_weight=2", "routing.z_weight=1", "routing.selection_weight=2")
+    gradients, losses = [], []
+    for tokens in (32, 4096):
+        journey, _ = make_journey(
+            tiny_model, tmp_path / "cache", *shape, *heavy, f"data.micro_tokens={tokens}"
+        )
+        journey.module.train()
+        shares = journey.backward(journey.module, 0, alone(precision="fp32"))
+        found = {name: float(value) for name, value in shares.values.items()}
+        passes = 4 if tokens == 32 else 3  # several parts are counted first
+        losses.append(found | {"tokens": shares.tokens, "work of a pass": shares.flops / passes})
+        gradients.append(
+            {name: p.grad for name, p in journey.module.named_parameters() if p.grad is not None}
+        )
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert any("router" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
 def _ids(journey: Distillation) -> list[list[int]]:
     return tiny_tokenizer().ids([TEXTS[number] for number in journey.batch(0)])
 
@@ -189,7 +226,7 @@ def test_a_student_that_goes_on_is_turned_to_the_principal_axes_of_another_teach
     )
     journey = Distillation(student, taught, recipe, teacher={})
     with torch.no_grad():
-        values = journey.evaluate(journey.module, alone()).values
+        values = journey.evaluate(journey.module, alone(precision="fp32")).values
     assert values["cosine"] == pytest.approx(1, abs=1e-5)
     assert values["cosine of even"] == pytest.approx(1, abs=1e-5)
     assert values["cosine of odd"] == pytest.approx(1, abs=1e-5)
@@ -294,6 +331,23 @@ def test_a_pruned_tokenizer_gives_the_same_tokens_and_never_more_unknown_ones() 
     pieces = [small.backend.id_to_token(i) for i in small.ids(["guitar"])[0]]
     assert pieces == ["g", "##u", "##i", "##t", "##a", "##r"]
     assert small.special_id("pad") == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ("experts", "the teacher has 4 experts in every n-th layer, which some layers of it would not have"),
+        ("expert choice", r"the teacher's layers share their weights \(ALBERT, recursion\)"),
+    ],
+)
+def test_layers_of_a_teacher_that_are_not_its_own_are_refused(
+    shape: str, message: str, tmp_path: Path
+) -> None:
+    teacher = write_tiny_model(tmp_path / "teacher", config=tiny_config(**ROUTED_SHAPES[shape]))
+    with pytest.raises(TrainingError, match=message):
+        make_journey(teacher, tmp_path / "cache", "student.layers=[0]")
+    journey, _ = make_journey(teacher, tmp_path / "cache", *SHAPE.split(","))  # a fresh student is fine
+    assert journey.described == "fresh, 1 layers of 16"
 
 
 def test_wrong_layers_and_lengths_are_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from embedkit.training.engine.reporting import Evaluated, Report, Resumed, Saved
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.pretraining.corpus import Corpus
 from tests.conftest import DEVICES
-from tests.training.corpora import make_journey, make_recipe
+from tests.training.corpora import ROUTED, make_journey, make_recipe
 
 
 def start(
@@ -50,7 +50,14 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ("run.ema_decay=0.9", "run.accumulate=2", "masking.next_sentence=next")]
+    "extra",
+    [
+        (),
+        ("run.ema_decay=0.9", "run.accumulate=2", "masking.next_sentence=next"),
+        (*ROUTED["experts"], "run.accumulate=2", "model.experts.noisy=true"),
+        ROUTED["expert choice"],
+        ROUTED["token choice"],
+    ],
 )
 def test_resume_after_a_crash_equals_an_uninterrupted_run_bit_for_bit(
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path, extra: tuple[str, ...]

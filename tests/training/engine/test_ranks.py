@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import random
 import shutil
@@ -18,7 +19,7 @@ from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone, check_world, launched, prepared
 from embedkit.training.engine.run_folder import RunFolder
 from tests.conftest import REPOSITORY
-from tests.training.corpora import make_corpus, make_journey, make_recipe
+from tests.training.corpora import ROUTED, make_corpus, make_journey, make_recipe
 
 # Sums over two ranks are taken in another order than over one; Adam scales such differences up where a gradient is nearly zero.
 ACROSS_RANKS = 2e-5
@@ -88,6 +89,46 @@ def test_two_ranks_with_a_penalty_on_heads_and_relative_positions_equal_one(
     assert work(folder, *settings, f"run.strategy={strategy}", ranks=2) == 0
     for name, tensor in last_weights(folder / "run").items():
         torch.testing.assert_close(tensor, wanted[name], atol=ACROSS_RANKS, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("routed", "accumulate"),
+    [("experts", 1), ("experts", 2), ("expert choice", 1), ("token choice", 2)],
+)
+def test_two_ranks_equal_one_where_tokens_are_routed(folder: Path, routed: str, accumulate: int) -> None:
+    """The balance of experts is that of the whole batch, however it is cut; experts stay the same on both ranks.
+
+    Alone the batch is one part; here it is two or four.
+    """
+    settings = ("run.steps=4", "model.dropout=0.0", *ROUTED[routed])
+    wanted = alone_weights(folder, *settings)
+    assert work(folder, *settings, f"run.accumulate={accumulate}", ranks=2) == 0
+    found = last_weights(folder / "run")
+    ranks = [load_file(folder / f"rank-{rank}.safetensors") for rank in range(2)]
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, atol=ACROSS_RANKS, rtol=0, msg=name)
+        assert torch.equal(ranks[0][name], ranks[1][name]), name
+    entries = [
+        [json.loads(line) for line in (folder / run / "training" / "log.jsonl").read_text().splitlines()]
+        for run in ("alone", "run")
+    ]
+    for one, two in zip(*entries, strict=True):
+        if one["kind"] in ("step", "evaluated"):
+            assert two["values"] == pytest.approx(one["values"], rel=1e-3, abs=1e-3)
+            assert len(one["values"]) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("routed", ROUTED)
+def test_sharded_and_recomputed_layers_route_tokens_as_whole_ones_do(folder: Path, routed: str) -> None:
+    """What is computed again in the backward pass is neither counted twice nor chosen otherwise."""
+    settings = ("run.steps=3", "model.dropout=0.0", *ROUTED[routed])
+    wanted = alone_weights(folder, *settings)
+    sharded = ("run.accumulate=2", "run.strategy=fsdp", "run.gradient_checkpointing=true")
+    assert work(folder, *settings, *sharded, ranks=2) == 0
+    found = last_weights(folder / "run")
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, atol=ACROSS_RANKS, rtol=0, msg=name)
 
 
 def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:

@@ -1,7 +1,8 @@
 """A process of a training run for tests of many devices and of kills: `python -m tests.training.engine.worker FOLDER key=value …`.
 
 FOLDER holds texts.jsonl and tokenizer/; the run goes to FOLDER/run and is resumed where it is there already. `kill=SECONDS` makes the
-process kill itself so long after its first step.
+process kill itself so long after its first step. Where there are several, each writes its weights after the last step to
+FOLDER/rank-N.safetensors.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import signal
 import sys
 import threading
 from pathlib import Path
+
+from safetensors.torch import save_file
 
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.loop import train
@@ -32,6 +35,8 @@ def main(folder: Path, overrides: list[str]) -> None:
         for report in train(journey, recipe.run, recipe.optim, run, ranks=ranks, resume=resume):
             if kills and isinstance(report, Step):
                 threading.Timer(kills.pop(), os.kill, (os.getpid(), signal.SIGKILL)).start()
+            if isinstance(report, Step) and ranks.world > 1 and recipe.run.strategy == "ddp":
+                save_file(dict(journey.module.state_dict()), folder / f"rank-{ranks.rank}.safetensors")
 
 
 if __name__ == "__main__":

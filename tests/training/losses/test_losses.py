@@ -61,6 +61,9 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "listnet": cut(lambda u: losses.listnet(u, GRADES, mask=MASK), 1),
     "listmle": cut(lambda u: losses.listmle(u, GRADES, mask=MASK), 1),
     "lambda_loss": cut(lambda u: losses.lambda_loss(u, GRADES, mask=MASK), 1),
+    "load_balance": cut(lambda u: losses.load_balance(u, torch.tensor([3.0, 0.0, 1.0, 2.0]), count=7), 1),
+    "router_z": cut(lambda u: losses.router_z(u, count=7), 1),
+    "clear_selection": cut(lambda u: losses.clear_selection(u[:, 0], ALIKE, count=7), 1),
     "token_cross_entropy": lambda x: losses.token_cross_entropy(x, IDS, IDS > 0),
     "matryoshka": cut(losses.matryoshka(partial(losses.info_nce, temperature=0.5), dims=[2, 4]), 2),
     # The last layer is a constant here: as the target of the divergence it has no gradient.

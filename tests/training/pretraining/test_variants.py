@@ -15,12 +15,12 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.errors import TrainingError
 from embedkit.model.attention_form import AttentionForm, diversity_penalty
 from embedkit.model.config import EncoderConfig
+from embedkit.model.costs import encoder_flops
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.layers import runs_of
 from embedkit.recipe import load_recipe, preset_names
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.diversity import attached, watch_aspects, watch_heads
-from embedkit.training.engine.flops import encoder_flops
 from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.recipes import ModelRecipe, PretrainRecipe
@@ -29,7 +29,7 @@ from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.pretraining.corpus import Corpus
 from embedkit.training.pretraining.mlm import Pretraining, fresh_model
 from tests.tiny import tiny_config
-from tests.training.corpora import make_journey, make_recipe
+from tests.training.corpora import ROUTED, make_journey, make_recipe
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "rotary": ("model.position=rope",),
@@ -115,13 +115,14 @@ def test_the_penalty_is_that_of_the_formula_and_has_its_gradient(
         torch.testing.assert_close(ours[name] - plain[name], more, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("routed", [(), ROUTED["experts"]], ids=["plain", "experts"])
 @pytest.mark.parametrize("setting", ["run.accumulate=3", "run.gradient_checkpointing=true"])
 def test_the_penalty_is_the_same_in_parts_and_where_layers_are_computed_again(
-    setting: str, corpus: Corpus, tokenizer: Tokenizer
+    setting: str, routed: tuple[str, ...], corpus: Corpus, tokenizer: Tokenizer
 ) -> None:
     from embedkit.training.engine.ranks import prepared
 
-    settings = ("model.dropout=0.0", "head_diversity=0.5")
+    settings = ("model.dropout=0.0", "head_diversity=0.5", *routed)
     whole, values = gradients(make_journey(corpus, tokenizer, make_recipe(*settings)))
     recipe = make_recipe(*settings, setting)
     journey = make_journey(corpus, tokenizer, recipe)
@@ -150,6 +151,11 @@ def test_a_penalty_makes_heads_differ(corpus: Corpus, tokenizer: Tokenizer, tmp_
 def test_what_has_no_weights_or_aspects_is_not_penalized(corpus: Corpus, tokenizer: Tokenizer) -> None:
     recipe = make_recipe(*VARIANTS["random features"], "head_diversity=0.1")
     with pytest.raises(TrainingError, match=r"random-feature attention forms none\. Set it to 0"):
+        make_journey(corpus, tokenizer, recipe)
+    recipe = make_recipe(*ROUTED["expert choice"], "head_diversity=0.1")
+    with pytest.raises(
+        TrainingError, match="with recursion by expert_choice some tokens leave out some layers"
+    ):
         make_journey(corpus, tokenizer, recipe)
     encoder = TransformerEncoder(tiny_config())
     assert watch_heads(encoder, 0.0) is None
@@ -218,7 +224,7 @@ COUNTED: dict[str, tuple[dict[str, object], float]] = {
 def test_work_by_hand(form: str) -> None:
     fields, attention = COUNTED[form]
     config: EncoderConfig = tiny_config(**fields)
-    found = encoder_flops(TransformerEncoder(config), np.array([4, 6]))
+    found = encoder_flops(config, [4, 6])
     assert found == 2 * (2 * 8192 * 10 + attention)
 
 

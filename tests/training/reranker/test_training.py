@@ -25,6 +25,7 @@ from embedkit.training.reranker.reading import read_ranked_lists
 from embedkit.training.reranker.recipe import RerankerRecipe, resolve_loss
 from embedkit.training.reranker.start import start_from
 from embedkit.training.reranker.training import RerankerTraining
+from tests.tiny import ROUTED_SHAPES, tiny_config, write_tiny_model
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
 
 ANIMALS = ("cat", "dog", "horse", "boy", "girl", "man", "woman", "ball", "book", "guitar", "piano", "hair")
@@ -189,6 +190,31 @@ def test_parts_of_a_batch_add_up_to_the_whole(
         gradients.append((float(shares.values["loss"]), flat))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
     torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("routed", ["experts", "token choice"])
+def test_parts_of_a_batch_add_up_where_tokens_are_routed(
+    routed: str, lists: dict[str, RankedLists], tmp_path: Path
+) -> None:
+    shape = ROUTED_SHAPES[routed] | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = write_tiny_model(tmp_path / "model", config=tiny_config(**shape))
+    gradients = []
+    for parts in (1, 4):
+        wanted = recipe(
+            f"run.accumulate={parts}",
+            "random_negatives=1",
+            "batch_queries=6",
+            "routing.balance_weight=2",
+            "routing.z_weight=1",
+        )
+        trained = journey(model, lists["binary"], wanted, parts)
+        shares = trained.backward(
+            trained.module.eval(), 0, alone(precision="fp32")
+        )  # evaluation mode: no noise
+        flat = torch.cat([p.grad.flatten() for p in trained.module.parameters() if p.grad is not None])
+        gradients.append(({name: float(value) for name, value in shares.values.items()}, flat))
+    assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
+    torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=1e-3, atol=1e-5)
 
 
 def test_an_epoch_takes_every_list_once(lists: dict[str, RankedLists], tiny_model: Path) -> None:
