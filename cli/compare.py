@@ -97,13 +97,13 @@ def compare(
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.storage.files import write_text
 
-    metric = parse_metric(judged.metric)
     if judged.set_ is not None and judged.qrels is not None:
         raise typer.BadParameter("--set and --qrels exclude each other: a set has its own judgements")
     test = load_retrieval_set(judged.set_, split=judged.split) if judged.set_ is not None else None
     if _are_saved(a, b, judged):
-        comparison = _compare_saved(Path(a), Path(b), metric=str(metric), seed=judged.seed)
+        comparison = _compare_saved(Path(a), Path(b), metric=judged.metric, seed=judged.seed)
     else:
+        metric = parse_metric(judged.metric)
         sides = _Sides(test, judged, computing, _ignored(test, judged))
         (first, second), names = sides.runs((a, b))
         comparison = compare_runs(
@@ -162,10 +162,13 @@ def _compare_saved(a: Path, b: Path, *, metric: str, seed: int) -> Comparison:
     from embedkit.errors import EvaluationError
     from embedkit.evaluation.compare import compare_values
     from embedkit.evaluation.identical_ids import IGNORED
+    from embedkit.evaluation.metrics import parse_metric
     from embedkit.evaluation.results import load_evaluation
     from embedkit.pipelines.systems import labels
 
     first, second = load_evaluation(a), load_evaluation(b)
+    if metric not in first.per_query:  # such as rougeL, of generated texts
+        metric = str(parse_metric(metric))
     for path, result in ((a, first), (b, second)):
         if metric not in result.per_query:
             raise EvaluationError(

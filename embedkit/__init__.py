@@ -1,4 +1,4 @@
-"""Sentence embeddings and retrieval: models, training, encoding, reranking, evaluation, search.
+"""Sentence embeddings and retrieval: models, training, encoding, reranking, generation, evaluation, search.
 
     from embedkit import CrossEncoder, Encoder, Index, Retriever, SearchOptions
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress, encode_to_file
     from embedkit.errors import EmbedkitError
+    from embedkit.generation.generator import Generator
+    from embedkit.generation.options import GenerationOptions
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.retrieval.options import SearchOptions
     from embedkit.retrieval.retriever import Retriever
@@ -29,6 +31,8 @@ _HOMES = {
     "embedkit.encoding.encoder": ("Encoder",),
     "embedkit.encoding.job": ("EncodeOptions", "EncodeProgress", "encode_to_file"),
     "embedkit.errors": ("EmbedkitError",),
+    "embedkit.generation.generator": ("Generator",),
+    "embedkit.generation.options": ("GenerationOptions",),
     "embedkit.reranking.cross_encoder": ("CrossEncoder",),
     "embedkit.retrieval.options": ("SearchOptions",),
     "embedkit.retrieval.retriever": ("Retriever",),
@@ -42,6 +46,8 @@ __all__ = [
     "EncodeOptions",
     "EncodeProgress",
     "Encoder",
+    "GenerationOptions",
+    "Generator",
     "Hit",
     "Index",
     "Mark",

@@ -35,7 +35,7 @@ class OneOf:
 class About:
     """What a recipe is for; `task` is the command, as in `embedkit train mlm`, and `reaches` what was measured with it."""
 
-    task: Literal["mlm", "contrastive", "distill", "reranker"]
+    task: Literal["mlm", "contrastive", "distill", "reranker", "generation", "lm"]
     purpose: str
     cost: str
     reaches: str

@@ -17,7 +17,7 @@ FLOORS = (
     ("storage", "extras", "model", "native"),
     ("data", "tokenization", "checkpoint", "models"),
     ("inference", "retrieval", "indexes"),
-    ("encoding", "evaluation"),
+    ("encoding", "evaluation", "generation"),
     ("reranking", "explaining"),
     ("training",),
     ("pipelines", "connectors"),

@@ -177,7 +177,7 @@ def test_what_a_file_says_about_itself_sets_nothing(tmp_path: Path) -> None:
         (
             '"distill"',
             '"bake"',
-            r"about\.task is 'bake'; it must be one of mlm, contrastive, distill, reranker",
+            r"about\.task is 'bake'; it must be one of mlm, contrastive, distill, reranker, generation, lm",
         ),
         ("[about]", "about = 3\n[aboard]", r"about is 3; it must be a table, \[about\]"),
     ],

@@ -6,6 +6,7 @@ import typer
 
 from ..shared.commands import RerankCommand, examples, subcommand
 from ..shared.usage import Group
+from . import generation as evaluate_generation
 from . import retrieval as evaluate_retrieval
 from . import runs as evaluate_runs
 from . import texts as evaluate_texts
@@ -25,5 +26,6 @@ subcommand(app, "reranking", cls=RerankCommand, epilog=evaluate_retrieval.RERANK
 )
 subcommand(app, "similarity", epilog=evaluate_texts.SIMILARITY_EXAMPLES)(evaluate_texts.similarity)
 subcommand(app, "clustering", epilog=evaluate_texts.CLUSTERING_EXAMPLES)(evaluate_texts.clustering)
+subcommand(app, "generation", epilog=evaluate_generation.EXAMPLES)(evaluate_generation.generation)
 subcommand(app, "run", epilog=evaluate_runs.RUN_EXAMPLES)(evaluate_runs.run)
 subcommand(app, "trend", epilog=evaluate_runs.TREND_EXAMPLES)(evaluate_runs.trend)

@@ -66,23 +66,19 @@ def _print(found: Sequence[Excerpt], showing: ShowingHits) -> None:
     heading = sys.stdout.isatty() if showing.heading is None else showing.heading
     for number, excerpt in enumerate(found, 1):
         if showing.vimgrep:
-            _write(_vimgrep(excerpt))
+            console.write_styled(_vimgrep(excerpt))
         elif heading:
             if number > 1:
-                _write("")
-            _write(_heading(excerpt, number, style))
+                console.write_styled("")
+            console.write_styled(_heading(excerpt, number, style))
             for text in _numbered(excerpt, showing, style):
-                _write(text)
+                console.write_styled(text)
         else:
             if number > 1 and showing.context:
-                _write("--")
+                console.write_styled("--")
             for text in _prefixed(excerpt, showing, style):
-                _write(text)
+                console.write_styled(text)
     sys.stdout.flush()
-
-
-def _write(line: str) -> None:
-    sys.stdout.write(line + "\n")
 
 
 def _heading(excerpt: Excerpt, number: int, style: _Style) -> str:

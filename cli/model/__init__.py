@@ -42,13 +42,17 @@ Folder = Annotated[
 
 @subcommand(app, "info", epilog=examples("embedkit model info", "embedkit model info FOLDER --json"))
 def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
-    """Say what a folder holds: family, sizes, pooling or labels, prompts, limits, fingerprint."""
+    """Say what a folder holds: family, sizes, pooling, labels or decoder, prompts, limits, fingerprint."""
     from embedkit.checkpoint.classification import is_classifier
+    from embedkit.checkpoint.generation import is_generator
     from embedkit.models import find_model
     from embedkit.pipelines.models import or_default
 
     folder = find_model(or_default(model))
-    content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
+    if is_generator(folder):
+        content = _generator(folder)
+    else:
+        content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
     if console.wants_json(as_json):
         console.print_json(content)
     else:
@@ -105,6 +109,30 @@ def _classifier(folder: Path) -> dict[str, object]:
 
 
 FLOPS_TOKENS = 128  # the length of the text that the work of a token is told for
+
+
+def _generator(folder: Path) -> dict[str, object]:
+    from embedkit.checkpoint.folder import weight_files
+    from embedkit.checkpoint.generation import read_generator_folder
+
+    read = read_generator_folder(folder)
+    if read.encoder is None:
+        content = _shape(read.name, folder, "language model", read.decoder.pieces())
+    else:
+        content = _shape(read.name, folder, f"{read.family} encoder–decoder", read.encoder) | {
+            "max_source_tokens": read.tokenizer.max_length,
+            "decoder_layers": read.decoder.num_hidden_layers,
+            "decoder_hidden_size": read.decoder.hidden_size,
+            "decoder_attention_heads": read.decoder.num_attention_heads,
+            "decoder_intermediate_size": read.decoder.intermediate_size,
+            "decoder_positions": read.decoder.max_position_embeddings,
+            "shared_embeddings": read.decoder.share_embeddings,
+        }
+    return content | {
+        "generation": dict(read.generation),
+        "weights_bytes": sum(file.stat().st_size for file in weight_files(folder)),
+        "weights": read.fingerprint["weights"],
+    }
 
 
 def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[str, object]:

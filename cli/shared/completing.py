@@ -109,8 +109,17 @@ def complete_role(ctx: Any, incomplete: str) -> list[str]:  # Any: as above
 
     from embedkit.training.rows.columns import Role
 
-    names = _columns(ctx)
-    return _starting(incomplete, (f"{role}={name}" for role in get_args(Role) for name in names))
+    return _for_each(get_args(Role), ctx, incomplete)
+
+
+@_silent
+def complete_side(ctx: Any, incomplete: str) -> list[str]:  # Any: as above
+    """Offer SIDE=NAME for the source and the target of pairs and each column of the first file."""
+    from typing import get_args
+
+    from embedkit.training.generation.pairs import Side
+
+    return _for_each(get_args(Side), ctx, incomplete)
 
 
 @_silent
@@ -157,6 +166,11 @@ def complete_loss(ctx: Any, incomplete: str) -> list[str]:  # Any: as above
 def _words(ctx: Any) -> Sequence[str]:  # Any: as above
     """Return the words that stand before the unfinished one; --index=FOLDER is two."""
     return [part for word in ctx.meta.get(WORDS, ()) for part in (word, word.partition("=")[2]) if part]
+
+
+def _for_each(roles: Sequence[str], ctx: Any, incomplete: str) -> list[str]:  # Any: as above
+    names = _columns(ctx)
+    return _starting(incomplete, (f"{role}={name}" for role in roles for name in names))
 
 
 def _columns(ctx: Any) -> list[str]:  # Any: as above

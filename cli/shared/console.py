@@ -70,6 +70,11 @@ def write_exactly(text: str) -> None:
     sys.stdout.write(plain(text) if sys.stdout.isatty() else text)
 
 
+def write_styled(line: str) -> None:
+    """Write a line with colours and links of ours; what it holds of documents must have been made `plain`."""
+    sys.stdout.write(line + "\n")
+
+
 def say(text: str) -> None:
     """Print text for people on standard output."""
     print(plain(text), flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -12,13 +11,11 @@ import typer
 from ..shared import completing, console, options
 from ..shared.groups import grouped
 from . import view as train_view
+from .corpora import CacheFolder, Texts, open_texts
 
 if TYPE_CHECKING:
-    from embedkit.data.records import ReadOptions
-    from embedkit.tokenization.tokenizer import Tokenizer
     from embedkit.training.engine.ranks import Ranks
     from embedkit.training.engine.recipes import PretrainRecipe
-    from embedkit.training.pretraining.corpus import Corpus
     from embedkit.training.pretraining.mlm import Pretraining
 
 EXAMPLES = """\b
@@ -116,16 +113,7 @@ def train_mlm(
     start: PretrainingStart,
     tasks: Tasks,
     running: train_view.Running,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache",
-            metavar="DIR",
-            envvar="EMBEDKIT_CACHE",
-            help="Where token caches lie. Default: ~/.cache/embedkit.",
-            show_default=False,
-        ),
-    ] = None,
+    cache: CacheFolder = None,
     reading: options.Reading,
 ) -> None:
     """Pretrain an encoder by masked language modelling (BERT's first task; the second by --next-sentence).
@@ -138,22 +126,12 @@ def train_mlm(
     preset = start.preset or ("adapt" if start.model else "mini")
     wanted = train_view.resolve(PretrainRecipe, running, preset=preset, flags=tasks.flags())
     with running.ranks() as ranks:
-        texts = _Texts(inputs, reading, cache, running.silent(ranks))
+        texts = Texts(inputs, reading, cache, running.silent(ranks))
         journey = _journey(texts, wanted, start, ranks=ranks)
         train_view.run(journey, wanted, running, label="pretrain", ranks=ranks)
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """What is read, and where its tokens are kept."""
-
-    inputs: Sequence[str]
-    reading: ReadOptions
-    cache: Path | None
-    quiet: bool
-
-
-def _journey(texts: _Texts, recipe: PretrainRecipe, start: PretrainingStart, *, ranks: Ranks) -> Pretraining:
+def _journey(texts: Texts, recipe: PretrainRecipe, start: PretrainingStart, *, ranks: Ranks) -> Pretraining:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.tokenization.tokenizer import Tokenizer
     from embedkit.training.pretraining.mlm import Pretraining, continued_model, fresh_model
@@ -170,7 +148,7 @@ def _journey(texts: _Texts, recipe: PretrainRecipe, start: PretrainingStart, *, 
         assert start.tokenizer is not None
         words = Tokenizer.load(start.tokenizer)
         trained, family = fresh_model(recipe, words)
-    corpus = _corpus(texts, words, ranks)
+    corpus = open_texts(texts, words, ranks)
     parts = ranks.world * recipe.run.accumulate
     journey = Pretraining(trained, words, family, corpus=corpus, recipe=recipe, parts=parts, origin=origin)
     if not texts.quiet:
@@ -180,24 +158,3 @@ def _journey(texts: _Texts, recipe: PretrainRecipe, start: PretrainingStart, *, 
             f"{console.counted(journey.held_out_documents, 'document')} held out"
         )
     return journey
-
-
-def _corpus(texts: _Texts, tokenizer: Tokenizer, ranks: Ranks) -> Corpus:
-    """Open the token cache of these inputs; rank 0 makes it where there is none."""
-    from embedkit.training.pretraining.corpus import (
-        build_corpus,
-        corpus_fingerprint,
-        corpus_folder,
-        open_corpus,
-    )
-
-    fingerprint = corpus_fingerprint(texts.inputs, texts.reading, tokenizer)
-    folder = corpus_folder(texts.cache, fingerprint)
-    if ranks.first and not folder.exists():
-        with console.progress_bar("tokenize", quiet=texts.quiet) as bar:
-            for progress in build_corpus(
-                texts.inputs, texts.reading, tokenizer, target=folder, fingerprint=fingerprint
-            ):
-                bar.update(progress.fraction, f"{progress.documents:,} documents  {progress.tokens:,} tokens")
-    ranks.wait()
-    return open_corpus(folder)

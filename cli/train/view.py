@@ -183,6 +183,16 @@ def resolve(kind: type[R], running: Running, *, preset: str | None, flags: Mappi
     )
 
 
+def refuse_shapes(running: Running, *fixed: str) -> None:
+    """Refuse `--set` for parts of a model that is there already: they have their own shapes."""
+    for setting in running.settings or ():
+        part = setting.partition(".")[0].strip()
+        if part in fixed:
+            raise typer.BadParameter(
+                f"--set {setting}: the model to start from has its {part} already, of a shape of its own"
+            )
+
+
 def numbers(text: str | None) -> list[int | str] | None:
     """Read an option of whole numbers with commas between; what is none stays a word, which the recipe refuses by its key."""
     if text is None:

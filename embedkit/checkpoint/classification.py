@@ -12,7 +12,7 @@ from typing import Any
 
 from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.folder import check_no_adapter, fit_tokenizer, read_tokenizer, weight_files
-from embedkit.checkpoint.hf_config import read_config, write_config
+from embedkit.checkpoint.hf_config import check_no_generator, read_config, write_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_parts import ACTIVATION_CLASSES
@@ -102,6 +102,7 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
         )
     content = read_json(path / "config.json", None)
     where = str(path / "config.json")
+    check_no_generator(content, where)
     _check_is_classifier(path, content)
     family, config = read_config(content, where)
     settings = read_json(path / "sentence_bert_config.json", {})

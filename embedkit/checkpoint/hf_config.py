@@ -81,6 +81,7 @@ _ARCHITECTURES: dict[Family, str] = {
     "modernbert": "ModernBert",
     "embedkit": "Embedkit",
 }
+GENERATOR_PREFIX = "embedkit-"  # begins the model_type of our own folders of text generators
 # What transformers reads a family's tokenizer with where the folder names nothing.
 TOKENIZER_CLASSES: dict[Family, str] = {
     "bert": "BertTokenizer",
@@ -104,6 +105,7 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
         CheckpointError: an unknown family, a missing field, or a piece that we do not compute.
     """
     family = content.get("model_type")
+    check_no_generator(content, where)
     if content.get("quantization_config", QUANTIZATION) not in (None, QUANTIZATION):
         raise CheckpointError(
             f"{where}: has a quantization_config; take the model's weights as they were before quantization"
@@ -129,6 +131,20 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
         return family, EncoderConfig(**fields)
     except (ValueError, TypeError) as exc:
         raise CheckpointError(f"{where}: {exc}. Take the model's own config.json") from exc
+
+
+def check_no_generator(content: Json, where: str) -> None:
+    """Refuse a text generator where an encoder or a cross-encoder is wanted.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    kind = str(content.get("model_type"))
+    if kind.startswith(GENERATOR_PREFIX):
+        raise CheckpointError(
+            f"{where}: this is a text generator ({kind.removeprefix(GENERATOR_PREFIX)}), which gives no vectors and scores no pairs. "
+            "Generate texts with it: embedkit generate INPUT --model FOLDER"
+        )
 
 
 def _common_fields(family: HubFamily, content: Json, where: str) -> dict[str, Any]:

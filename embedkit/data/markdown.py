@@ -87,3 +87,22 @@ def find_headings(text: str) -> Iterator[Mark]:
         else:
             begun = begun if paragraph else here
             paragraph.append(line.strip())
+
+
+def read_sections(text: str) -> list[tuple[str, str]]:
+    r"""Cut a text at its headings: each with what stands under it, up to the next; '' for what stands before the first.
+
+    "a\n# B\nb\nC\n---\nc" -> ("", "a"), ("B", "b"), ("C", "c")
+    """
+    headings = list(find_headings(text))
+    places = [*(heading.at for heading in headings), len(text)]
+    found = [("", text[: places[0]].strip())]
+    for heading, stop in zip(headings, places[1:], strict=True):
+        lines = text[heading.at : stop].split("\n")
+        last = 0
+        if not _HEADING.fullmatch(lines[0].expandtabs(4).rstrip()):
+            last = next(
+                n for n, line in enumerate(lines) if n and _UNDERLINE.fullmatch(line.expandtabs(4).rstrip())
+            )
+        found.append((str(heading.value), "\n".join(lines[last + 1 :]).strip()))
+    return found

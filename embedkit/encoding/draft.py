@@ -1,6 +1,6 @@
-"""The unfinished output of an encoding job: the folder `OUTPUT.partial`, its journal, and the step to the final files.
+"""The unfinished output of a job over texts: the folder `OUTPUT.partial`, its journal, and the step to the final files.
 
-The files `vectors`, `ids` and `hashes` (of the texts) only grow. A commit flushes them to disk and then replaces
+The files `vectors` (or whatever the job makes), `ids` and `hashes` (of the texts) only grow. A commit flushes them to disk and then replaces
 `journal.json`, which says how many bytes of each are good; whatever stands beyond is cut off when the job goes on.
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +23,8 @@ from embedkit.errors import OutputError
 from embedkit.storage.files import put_in_place
 from embedkit.types import Float32
 
-_FILES = ("vectors", "ids", "hashes")
+VECTORS = "vectors"
+ENDINGS = (".npy", ".jsonl")  # what vectors are written as
 
 Json = dict[str, Any]  # Any: whatever JSON holds
 
@@ -33,7 +34,7 @@ def partial_path(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, *, content: str = VECTORS, endings: Sequence[str] = ENDINGS) -> None:
     """Make sure that a job can begin, or go on, towards `output`.
 
     Raises:
@@ -42,13 +43,13 @@ def check_output(output: Path) -> None:
     parent = next((folder for folder in output.absolute().parents if folder.exists()), Path("/"))
     if not parent.is_dir():
         raise OutputError(f"{output}: {parent} is a file; it must be a folder. Choose another --output")
-    if output.suffix not in (".npy", ".jsonl"):
+    if output.suffix not in endings:
         raise OutputError(
-            f"{output}: the ending is {output.suffix!r}; vectors are written as .npy or .jsonl. Choose one of these"
+            f"{output}: the ending is {output.suffix!r}; {content} are written as {' or '.join(endings)}. Choose one of these"
         )
     folder = partial_path(output)
     if os.path.lexists(output):
-        if folder.is_dir() and not (folder / "vectors").exists():
+        if folder.is_dir() and not (folder / content).exists():
             shutil.rmtree(folder, ignore_errors=True)  # what a stop after the last rename left
         raise OutputError(f"{output}: already exists. Choose another --output, or remove it first")
     if output.suffix == ".npy" and ids_path(output).exists() and not folder.exists():
@@ -58,13 +59,23 @@ def check_output(output: Path) -> None:
 class Draft:
     """The folder of an unfinished job: opened at its last commit, appended to, and finished.
 
-    `settings` decide the bits of the result: a job goes on only with those it was begun with. `report` is the caller's,
+    `content` is what the job makes. As `.npy` it is vectors of a `dimension`, with the ids in a file beside it. `settings` decide the bits of the result: a job goes on only with those it was begun with. `report` is the caller's,
     committed with the rows it is about.
     """
 
-    def __init__(self, output: Path, *, dimension: int, settings: Json) -> None:
-        check_output(output)
+    def __init__(
+        self,
+        output: Path,
+        *,
+        settings: Json,
+        dimension: int = 0,
+        content: str = VECTORS,
+        endings: Sequence[str] = ENDINGS,
+    ) -> None:
+        check_output(output, content=content, endings=endings)
         self.output = output
+        self.content = content
+        self._names = (content, "ids", "hashes")
         self.folder = partial_path(output)
         self.as_npy = output.suffix == ".npy"
         self.dimension = dimension
@@ -74,7 +85,7 @@ class Draft:
 
     def _restore(self) -> None:
         """Read how far the job was at its last commit."""
-        self._sizes = dict.fromkeys(_FILES, 0)
+        self._sizes = dict.fromkeys(self._names, 0)
         self.report: Json = {}
         self._texts_hash = hashlib.blake2b(digest_size=16)
         self._expected_hash = self._texts_hash.hexdigest()
@@ -84,7 +95,7 @@ class Draft:
         try:
             journal = json.loads(path.read_text(encoding="utf-8"))
             before = journal["settings"]
-            self._sizes = {name: int(journal["sizes"][name]) for name in _FILES}
+            self._sizes = {name: int(journal["sizes"][name]) for name in self._names}
             self._expected_hash, self.report = str(journal["texts_hash"]), dict(journal["report"])
         except (ValueError, KeyError, TypeError) as exc:
             raise OutputError(
@@ -117,10 +128,10 @@ class Draft:
             if not self.rows or (self.folder / "ids").exists():
                 raise OutputError(f"{beside}: already exists. Choose another --output, or remove it first")
             beside.replace(self.folder / "ids")  # a stop between the last two renames
-        if self.as_npy and not self._sizes["vectors"]:
-            (self.folder / "vectors").write_bytes(npy_header(0, self.dimension))
-            self._sizes["vectors"] = NPY_HEADER_BYTES
-        for name in _FILES:
+        if self.as_npy and not self._sizes[self.content]:
+            (self.folder / self.content).write_bytes(npy_header(0, self.dimension))
+            self._sizes[self.content] = NPY_HEADER_BYTES
+        for name in self._names:
             path = self.folder / name
             path.touch()
             if path.stat().st_size < self._sizes[name]:
@@ -166,17 +177,14 @@ class Draft:
         self._texts_hash.update(doc_id.encode("utf-8") + b"\0" + content + b"\0")
         return hashlib.blake2b(content, digest_size=8).digest()
 
-    def append(self, keys: Iterable[tuple[str, str]], embeddings: Float32, report: Json) -> None:
-        """Write the rows of some (id, text) pairs and commit them."""
+    def append(self, keys: Iterable[tuple[str, str]], content: bytes, report: Json) -> None:
+        """Write what was made of some (id, text) pairs and commit it."""
         keys = list(keys)
         self._files["hashes"].write(b"".join(self._hash(*key) for key in keys))
+        self._files[self.content].write(content)
         if self.as_npy:
-            self._files["vectors"].write(embeddings.astype("<f4").tobytes())
             self._files["ids"].write("".join(f"{doc_id}\n" for doc_id, _ in keys).encode("utf-8"))
-        else:
-            rows = zip(keys, embeddings, strict=True)
-            self._files["vectors"].write("".join(json_row(key[0], row) for key, row in rows).encode("utf-8"))
-        for name in _FILES:
+        for name in self._names:
             file = self._files[name]
             file.flush()
             os.fsync(file.fileno())
@@ -206,12 +214,12 @@ class Draft:
         return len(hashes) - distinct
 
     def finish(self) -> None:
-        """Give the files their final names; the vectors' name is what says that all is there."""
+        """Give the files their final names; that of the output itself says that all is there."""
         if self.as_npy:
-            with (self.folder / "vectors").open("r+b") as stream:
+            with (self.folder / self.content).open("r+b") as stream:
                 stream.write(npy_header(self.rows, self.dimension))
             put_in_place(self.folder / "ids", ids_path(self.output))
-        put_in_place(self.folder / "vectors", self.output)
+        put_in_place(self.folder / self.content, self.output)
         shutil.rmtree(self.folder, ignore_errors=True)  # what stays behind is removed by the next call
 
     @property

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.records import Document, titled_text
-from embedkit.encoding.draft import Draft
+from embedkit.encoding.draft import Draft, json_row
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.windows import EncodedWindow, TextRefusedError
 from embedkit.errors import RecordError
@@ -135,6 +135,12 @@ def _run(
             (document.doc_id, document_text(document, join_title=options.join_title)) for document in some
         )
 
+    def rows(some: Iterable[Document], window: EncodedWindow) -> bytes:
+        if draft.as_npy:
+            return window.embeddings.astype("<f4").tobytes()
+        pairs = zip(some, window.embeddings, strict=True)
+        return "".join(json_row(document.doc_id, row) for document, row in pairs).encode("utf-8")
+
     start = time.monotonic()
     stopped = f"What is done lies in {draft.folder}; make room, and the same command goes on"
     with output_errors(draft.output, stopped):
@@ -146,7 +152,7 @@ def _run(
             yield progress
             for window_documents, window in encode_stream(encoder, rest, options):
                 progress = count_window(progress, window_documents, window, time.monotonic() - start)
-                draft.append(keys(window_documents), window.embeddings, asdict(progress))
+                draft.append(keys(window_documents), rows(window_documents, window), asdict(progress))
                 yield progress
             progress = replace(progress, duplicates=draft.count_duplicates(), done=True)
             draft.finish()

@@ -19,7 +19,9 @@ FORMAT = "embedkit evaluation"
 VERSION = 1
 PACKAGES = ("embedkit", "numpy", "torch", "tokenizers", "faiss-cpu")
 
-Kind = Literal["retrieval", "reranking", "similarity", "pairs", "triplets", "clustering"]
+# Of all other measures more is better.
+LESS_IS_BETTER = ("perplexity", "bits per byte", "copied")
+Kind = Literal["retrieval", "reranking", "similarity", "pairs", "triplets", "clustering", "generation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +184,9 @@ def tabulate(evaluations: Sequence[Evaluation], metrics: Sequence[str], *, digit
         numbers = [cells.get((system, *column)) for column in columns]
         rows.append((system, *("" if number is None else f"{number:.{digits}f}" for number in numbers)))
         for place, (column, number) in enumerate(zip(columns, numbers, strict=True), 1):
-            highest = max(cells[(other, *column)] for other in systems if (other, *column) in cells)
-            if len(systems) > 1 and number is not None and round(number, digits) == round(highest, digits):
+            leading = min if column[1] in LESS_IS_BETTER else max
+            best_here = leading(cells[(other, *column)] for other in systems if (other, *column) in cells)
+            if len(systems) > 1 and number is not None and round(number, digits) == round(best_here, digits):
                 best.add((row, place))
     return Table(
         ("system", *(f"{dataset} {metric}" for dataset, metric in columns)), tuple(rows), frozenset(best)

@@ -19,13 +19,16 @@ from embedkit.recipe import About, load_recipe, preset_names
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
 from embedkit.training.distillation.recipe import DistillRecipe
 from embedkit.training.engine.recipes import PretrainRecipe
+from embedkit.training.generation.recipe import GenerationRecipe, LanguageModelRecipe
 from embedkit.training.reranker.recipe import RerankerRecipe
 
-KINDS: dict[str, type[Any]] = {  # Any: recipes of four kinds
+KINDS: dict[str, type[Any]] = {  # Any: recipes of all kinds
     "mlm": PretrainRecipe,
     "contrastive": ContrastiveRecipe,
     "distill": DistillRecipe,
     "reranker": RerankerRecipe,
+    "generation": GenerationRecipe,
+    "lm": LanguageModelRecipe,
 }
 
 

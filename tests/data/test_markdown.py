@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.data.front_matter import take_front_matter
-from embedkit.data.markdown import read_markdown
+from embedkit.data.markdown import read_markdown, read_sections
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,20 @@ def test_no_text_breaks_the_reader(text: str) -> None:
     title, rest, *_ = read_markdown(text)
     assert "\n" not in title
     assert rest in text or rest.splitlines()[-1:] == text.splitlines()[-1:]
+
+
+def test_sections_are_cut_at_headings_but_in_code() -> None:
+    text = "before\n# One ##\nfirst\n\n```sh\n# a comment\n```\n## Two\n\n#none\n\nThree\nof two lines\n---\nc\n\n~~~\n# open"
+    assert read_sections(text) == [
+        ("", "before"),
+        ("One", "first\n\n```sh\n# a comment\n```"),
+        ("Two", "#none"),
+        ("Three of two lines", "c\n\n~~~\n# open"),
+    ]
+    assert read_sections("") == [("", "")]
+
+
+@given(st.text(alphabet="#`~a=- \t\n", max_size=60))
+def test_sections_lose_no_word(text: str) -> None:
+    found = read_sections(text)
+    assert "".join(heading + body for heading, body in found).count("a") == text.count("a")

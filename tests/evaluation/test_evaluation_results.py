@@ -122,6 +122,13 @@ def test_a_table_has_systems_by_sets_and_metrics_and_marks_the_best() -> None:
     )
 
 
+def test_the_best_is_the_least_where_less_is_better() -> None:
+    values = [{"perplexity": 9.0, "rougeL": 0.5}, {"perplexity": 8.0, "rougeL": 0.4}]
+    results = [replace(EXAMPLE, system=f"s{i}", values=each) for i, each in enumerate(values)]
+    table = tabulate(results, ["perplexity", "rougeL"], digits=1)
+    assert to_markdown(table).splitlines()[2:] == ["| s0 | 9.0 | **0.5** |", "| s1 | **8.0** | 0.4 |"]
+
+
 def test_names_cannot_break_a_table() -> None:
     text = to_markdown(tabulate([replace(EXAMPLE, system="a|b\n\\c")], ["mrr@10"], digits=2))
     assert text.splitlines()[-1] == "| a\\|b \\\\c | 0.50 |"

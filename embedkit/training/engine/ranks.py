@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from embedkit.errors import DeviceError, TrainingError
-from embedkit.model.layers import AttentionBias, EncoderLayer, FeedForward, Run
+from embedkit.model.decoder_layers import DecoderLayer
+from embedkit.model.layers import EncoderLayer, FeedForward
 from embedkit.training.engine.memory import keep_freed_memory
 from embedkit.training.engine.native_linear import use_kernels
 from embedkit.training.engine.precision import ChosenPrecision, Format
@@ -125,7 +126,7 @@ def prepared(module: nn.Module, ranks: Ranks, run: RunRecipe) -> nn.Module:
         keep_freed_memory()
         if not ranks.computes_bf16 and run.strategy == "ddp" and not run.compile:
             use_kernels(module)
-    layers = [child for child in module.modules() if isinstance(child, EncoderLayer)]
+    layers = [child for child in module.modules() if isinstance(child, EncoderLayer | DecoderLayer)]
     if run.compile:  # attention sees new shapes in every batch; what works token by token does not
         for child in module.modules():
             if isinstance(child, FeedForward):
@@ -144,15 +145,15 @@ def prepared(module: nn.Module, ranks: Ranks, run: RunRecipe) -> nn.Module:
     return module
 
 
-def _recompute(layer: EncoderLayer) -> None:
+def _recompute(layer: EncoderLayer | DecoderLayer) -> None:
     """Keep only the layer's input for the backward pass and compute the rest again (Chen et al. 2016, arXiv:1604.06174)."""
     forward = layer.forward
 
-    def recomputed(hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
-        result: Tensor = checkpoint(forward, hidden, runs, biases, use_reentrant=False)
+    def recomputed(*given: object) -> Tensor:
+        result: Tensor = checkpoint(forward, *given, use_reentrant=False)
         return result
 
-    layer.forward = recomputed  # type: ignore[method-assign] # of this one layer, so that names stay as they are
+    layer.forward = recomputed  # type: ignore[method-assign,assignment] # of this one layer, so that names stay as they are
 
 
 def synchronized(module: nn.Module, last: bool) -> AbstractContextManager[None]:

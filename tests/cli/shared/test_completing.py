@@ -94,6 +94,7 @@ def test_a_filter_goes_on_with_a_field() -> None:
         ("train distill x --recipe ti", []),  # of another task
         ("train reranker x --loss soft", ["softmax"]),
         ("train contrastive rows.jsonl --column first=q", ["first=question"]),
+        ("train generation rows.jsonl --column target=q", ["target=question"]),
         ("encode rows.jsonl --text-field a", ["answer"]),
         ("evaluate similarity rows.jsonl --columns question,a", ["question,answer"]),
         ("encode nothing.jsonl --text-field a", []),

@@ -27,7 +27,10 @@ def said(*arguments: str) -> str:
         (["stats"], "No such command 'stats'. Did you mean 'embedkit index stats'?"),
         (["export"], "Did you mean 'embedkit index export' or 'embedkit model export'?"),
         (["nothing"], "No such command 'nothing'. There are: encode, index, search,"),
-        (["train", "nothing"], "There are: tokenizer, mlm, contrastive, distill, reranker, plot"),
+        (
+            ["train", "nothing"],
+            "There are: tokenizer, mlm, contrastive, distill, reranker, generation, lm, plot",
+        ),
         (["index", "bulid"], "No such command 'bulid'. Did you mean 'build'?"),
         (
             ["index", "list"],
