@@ -359,6 +359,7 @@ def test_recipes_say_what_is_wrong(setting: str, message: str) -> None:
         make_recipe(setting)
 
 
+@pytest.mark.slow
 def test_two_ranks_with_penalties_and_a_learned_similarity_equal_one(tmp_path: Path) -> None:
     """Odd numbers of texts, cached parts; each rank holds other texts, and all of them the same similarity."""
     from tests.tiny import tiny_config, write_tiny_model

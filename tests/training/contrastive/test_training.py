@@ -156,6 +156,7 @@ def test_routed_tokens_learn_the_same_however_a_batch_is_cut(tmp_path: Path, rou
     )
 
 
+@pytest.mark.slow
 def test_two_ranks_with_routed_tokens_equal_one(tmp_path: Path) -> None:
     """Ranks have unlike numbers of texts and of parts; each has its own share of the losses of the whole batch."""
     shape = ROUTED_SHAPES["experts in a recursion"] | STILL
