@@ -102,12 +102,15 @@ def _numbered(excerpt: Excerpt, showing: ShowingHits, style: _Style) -> list[str
 def _prefixed(excerpt: Excerpt, showing: ShowingHits, style: _Style) -> list[str]:
     """Return grep's lines: path:line:text, and path-line-text of the lines around where these are asked for."""
     shown = []
-    path = style.of(PATH, plain(excerpt.hit.doc_id))
+    place = excerpt.hit.place
+    has_lines = place is not None and place.lines is not None
+    # Of a document that has no lines the page, slide or row is named: paper.pdf p. 7:text
+    path = style.of(PATH, plain(excerpt.hit.doc_id if has_lines else excerpt.hit.where))
     for at, line in enumerate(excerpt.lines):
         if at != excerpt.best and not showing.context:
             continue
         sign = ":" if at == excerpt.best else "-"
-        number = line.number or (excerpt.first if at == excerpt.best else None)
+        number = line.number or (excerpt.first if at == excerpt.best and has_lines else None)
         parts = [path, *([style.of(NUMBER, str(number))] if showing.line_number and number else [])]
         shown.append(sign.join([*parts, style.marked(line)]))
     return shown

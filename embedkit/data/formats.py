@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from embedkit.data.documents.kinds import DOCUMENTS, is_document
 from embedkit.data.encodings import DAMAGED, UNREADABLE, decode, decode_legacy, text_stream, unreadable
 from embedkit.data.json_arrays import array_rows
 from embedkit.data.separated import separated_rows
@@ -36,7 +37,7 @@ COMPRESSED_SUFFIXES = (".gz", ".zst")
 
 
 def known_endings() -> str:
-    return " ".join((*LINE_SUFFIXES, *WHOLE_FILE_SUFFIXES)) + " (each also with .gz or .zst)"
+    return " ".join((*LINE_SUFFIXES, *WHOLE_FILE_SUFFIXES, *DOCUMENTS)) + " (each also with .gz or .zst)"
 
 
 def plain_suffix(path: str | Path) -> str:
@@ -50,7 +51,7 @@ def plain_suffix(path: str | Path) -> str:
 def format_of(path: str | Path) -> Format | None:
     """Tell the format by a file's ending, or None where the ending is not known."""
     suffix = plain_suffix(path)
-    return "file" if suffix in WHOLE_FILE_SUFFIXES else LINE_SUFFIXES.get(suffix)
+    return "file" if suffix in WHOLE_FILE_SUFFIXES or is_document(suffix) else LINE_SUFFIXES.get(suffix)
 
 
 def open_compressed(stream: BinaryIO, source: str) -> BinaryIO:

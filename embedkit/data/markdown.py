@@ -54,6 +54,29 @@ def _title(text: str, headings: Iterable[Mark]) -> str:
     return str(found.value)
 
 
+def unbroken_parts(text: str) -> Iterator[tuple[int, int]]:
+    r"""Yield start and stop of what is not to be cut in two: blocks of fenced code, and rows of tables.
+
+    "a\n```\nb\n```\n| c | d |" -> (2, 11), (11, 20)
+    """
+    if "|" not in text and "```" not in text and "~~~" not in text:
+        return
+    fence, begun, at = "", 0, 0
+    for raw in text.splitlines(keepends=True):
+        here, at = at, at + len(raw)
+        line = raw.strip()
+        if fence:
+            if line and set(line) == {fence[0]} and len(line) >= len(fence):
+                yield begun, at
+                fence = ""
+        elif found := _FENCE.match(raw.rstrip()):
+            fence, begun = found[1], here
+        elif line.startswith("|"):
+            yield here, at
+    if fence:
+        yield begun, at
+
+
 def find_headings(text: str) -> Iterator[Mark]:
     r"""Yield the headings of a text in order, with their levels.
 

@@ -1,11 +1,11 @@
-"""Where a passage stands in its file: lines, pages, slides, rows of a sheet, and the headings above it.
+"""Where a passage stands in its file: lines, pages, slides, rows of a sheet, cells of a notebook, and the headings above it.
 
 A reader gives its text marks. Each says what holds from a character of the text on, up to the next mark of its kind:
 
     lines     this character stands in line N of the file, and every line end in the text is one in the file
     line      all of this stands in line N, whatever line ends it holds: a row of JSON lines, a paragraph taken out of HTML
-    page, slide, sheet, row
-    heading   a heading of a level, under those of higher levels before it
+    page, slide, sheet, row, cell
+    heading   a heading of a level, under those of higher levels before it; "" ends those of its level and below
 
 The place of a passage is computed from the marks and the passage's bounds, without the white space around it.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-MarkKind = Literal["lines", "line", "page", "slide", "sheet", "row", "heading"]
+MarkKind = Literal["lines", "line", "page", "slide", "sheet", "row", "cell", "heading"]
 Span = tuple[int, int]  # first and last, both included
 
 
@@ -42,6 +42,7 @@ class Place:
     slides: Span | None = None
     sheet: str = ""
     rows: Span | None = None
+    cells: Span | None = None
     headings: tuple[str, ...] = ()
 
     def named(self, path: str) -> str:
@@ -57,15 +58,18 @@ class Place:
         if self.slides is not None:
             path += f" slide {_spelt(self.slides)}"
         if self.sheet:
-            path += f" sheet {self.sheet!r}"
+            path += f" {self.sheet}"
         if self.rows is not None:
             path += f" row {_spelt(self.rows)}"
+        if self.cells is not None:
+            path += f" cell {_spelt(self.cells)}"
         return path
 
     def as_dict(self) -> dict[str, Any]:  # Any: JSON
         """Return what is known, as JSON holds it."""
         fields = {
-            name: getattr(self, name) for name in ("lines", "pages", "slides", "sheet", "rows", "headings")
+            name: getattr(self, name)
+            for name in ("lines", "pages", "slides", "sheet", "rows", "cells", "headings")
         }
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -107,7 +111,8 @@ def place_of(marks: Sequence[Mark], text: str, start: int, stop: int) -> Place |
         found.get("slide"),
         sheet,
         found.get("row"),
-        tuple(str(heading.value) for heading in headings),
+        found.get("cell"),
+        tuple(str(heading.value) for heading in headings if heading.value),
     )
 
 

@@ -23,7 +23,8 @@ class Document:
     """A text with its id.
 
     `source` and `line` say where it was read: the resolved path of a file, or "stdin" (line 0: the whole file). `shown` is the
-    source as the user spelled it, for messages. `marks` say where the parts of the text stand in the file.
+    source as the user spelled it, for messages. `marks` say where the parts of the text stand in the file. `parts` are the
+    characters where a part begins that no passage goes beyond, such as a function or a slide; () where any passage may do.
     """
 
     doc_id: str
@@ -35,6 +36,7 @@ class Document:
     shown: str = ""
     marks: Sequence[Mark] = ()
     encoding: str = "utf-8"  # of the file
+    parts: Sequence[int] = ()
 
     @property
     def where(self) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from embedkit.data.formats import format_of
+from embedkit.data.documents.kinds import is_document, is_readable
+from embedkit.data.formats import format_of, plain_suffix
 from embedkit.data.ignoring import IGNORE_FILES, Rules, rules_of
 from embedkit.data.left_out import LeftOut
 
@@ -40,6 +41,7 @@ MARKED = {
     "pyvenv.cfg": "virtual environments",
 }
 _HEAD_BYTES = 8192
+DOCUMENT_SIZE = 25  # pictures and fonts make documents as many times as large as texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +49,20 @@ class WalkOptions:
     """What of a folder is read.
 
     `ignore` heeds ignore files and leaves out build folders; `hidden` reads names that begin with a dot, but never `.git`.
-    `kinds` are the files of known formats, these and any other text, or every text as text, rows or not. Files of more than
-    `max_bytes` are left out.
+    `kinds` are the files of known formats, these and any other text, or every text as text, rows or not; the last
+    two with the documents whose readers are installed. Files of more than `max_bytes` are left out, documents of more than `DOCUMENT_SIZE` times as many.
     """
 
     ignore: bool = False
     hidden: bool = False
     kinds: Literal["known", "any", "text"] = "known"
     max_bytes: int | None = None
+
+    def most_bytes(self, name: str) -> int | None:
+        """Return how large a file of a name may be."""
+        if self.max_bytes is None or not is_document(Path(name).suffix.lower()):
+            return self.max_bytes
+        return self.max_bytes * DOCUMENT_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +187,11 @@ class Walker:
             left.counts[_NO_FILES] += 1
         else:
             file = FileEntry(entry.name, status.st_size, status.st_mtime_ns)
-            if self.options.max_bytes is not None and status.st_size > self.options.max_bytes:
-                left.counts[f"files larger than {self.options.max_bytes / 1e6:g} MB"] += 1
+            suffix, most = self._document(entry.name), self.options.most_bytes(entry.name)
+            if suffix and not is_readable(suffix):
+                left.documents[suffix] += 1
+            elif most is not None and status.st_size > most:
+                left.counts[f"files larger than {most / 1e6:g} MB"] += 1
                 listing.skipped.append(file)
             elif not self._is_read(entry):
                 left.endings[Path(entry.name).suffix.lower()] += 1
@@ -200,8 +211,19 @@ class Walker:
         inside = target.startswith(f"{self._real.as_posix().rstrip('/')}/")
         return "links to files of the same folder" if inside and self.options.kinds == "text" else None
 
+    def _document(self, name: str) -> str:
+        """Return a file's ending if it is one of a document, and documents are read; else ""."""
+        if self.options.kinds == "known":
+            return ""
+        suffix = Path(name).suffix.lower() if self.options.kinds == "text" else plain_suffix(name)
+        return suffix if is_document(suffix) else ""
+
     def _is_read(self, entry: os.DirEntry[str]) -> bool:
         known = format_of(entry.name)
+        if self._document(entry.name):
+            return True
+        if is_document(plain_suffix(entry.name)) and self.options.kinds == "known":
+            return False
         if self.options.kinds != "text" and known is not None:
             return known != "json"  # a program's settings more often than rows
         return self.options.kinds != "known" and is_text(Path(entry.path))

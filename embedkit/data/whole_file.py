@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from embedkit.data.documents.code import is_code, read_code
+from embedkit.data.documents.kinds import is_document
 from embedkit.data.formats import decode_whole, plain_suffix, read_whole
 from embedkit.data.html_charset import decode_html
 from embedkit.data.html_text import extract_text
@@ -22,6 +24,7 @@ class _Content(NamedTuple):
     marks: tuple[Mark, ...]
     fields: dict[str, Any]  # Any: whatever front matter holds
     encoding: str = "utf-8"
+    parts: tuple[int, ...] = ()
 
 
 def read_whole_file(stream: BinaryIO, source: str, max_line_bytes: int, *, guess: bool = False) -> Document:
@@ -39,17 +42,25 @@ def read_whole_file(stream: BinaryIO, source: str, max_line_bytes: int, *, guess
     ):  # a file without words has nothing that its name could be the title of
         title = Path(source).stem
     document = Document(source, content.text, title, content.fields, source, 0)
-    return replace(document, marks=content.marks, encoding=content.encoding)
+    return replace(document, marks=content.marks, encoding=content.encoding, parts=content.parts)
 
 
 def _content(raw: bytes, source: str, guess: bool) -> _Content:
     suffix = plain_suffix(source)
     if suffix in (".html", ".htm"):
         return _html(*decode_html(raw, source))
+    if is_document(suffix):
+        from embedkit.data.documents.child import read_document
+
+        read = read_document(raw, source, suffix)
+        return _Content(read.title, read.text, read.marks, dict(read.fields), parts=read.parts)
     text, encoding = decode_whole(raw, source, guess=guess)
     if suffix in (".md", ".markdown"):
-        title, text, fields, marks = read_markdown(text)
-        return _Content(title, text, tuple(marks), fields, encoding)
+        title, text, fields, found = read_markdown(text)
+        return _Content(title, text, tuple(found), fields, encoding)
+    if is_code(suffix):
+        parts, marks = read_code(text, suffix)
+        return _Content("", text, marks, {}, encoding, parts)
     return _Content(_rst_heading(text) if suffix == ".rst" else "", text, FIRST_LINE, {}, encoding)
 
 

@@ -8,9 +8,17 @@ from types import ModuleType
 from embedkit.errors import MissingExtraError
 
 # Where the extra is named otherwise than its module here.
-_INSTALLED_BY = {"sentence_transformers": "parity", "onnxruntime": "onnx"}
+_INSTALLED_BY = {
+    "sentence_transformers": "parity",
+    "onnxruntime": "onnx",
+    "pdf": "documents",
+    "sheets": "documents",
+}
 # extra (as in `pip install 'embedkit[extra]'`) -> the import name of its package
 EXTRAS = {
+    "code": "tree_sitter",
+    "pdf": "pypdfium2",
+    "sheets": "python_calamine",
     "zstd": "zstandard",
     "parquet": "pyarrow",
     "hub": "huggingface_hub",

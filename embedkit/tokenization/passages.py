@@ -1,4 +1,7 @@
-"""Cutting a long text into passages of so many tokens, at the ends of sentences where it can."""
+"""Cutting a long text into passages of so many tokens, at the ends of sentences where it can.
+
+No passage begins within a block of fenced code or a row of a table that a passage has room for.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from embedkit.data.markdown import unbroken_parts
 from embedkit.data.records import titled_text
 from embedkit.tokenization.blocks import Offsets, Span, token_blocks
 
@@ -111,17 +115,42 @@ class _Cut:
     room: int  # tokens of the text in one passage
     offsets: Offsets
     sentences: array[int] = field(init=False)
+    blocks: list[Span] = field(
+        init=False
+    )  # tokens that are not to be cut in two: the first, and the one behind the last
     exact: bool = field(init=False)  # every passage must be measured: it may have tokens of white space
 
     def __post_init__(self) -> None:
+        self.blocks = self._blocks()
         self.sentences = self.tokens.sentences(self.text)
+        if self.blocks:
+            self.sentences = array("i", (number for number in self.sentences if self._is_border(number)))
         self.exact = len(self.tokens) < self.tokens.found
 
+    def _blocks(self) -> list[Span]:
+        found = []
+        for start, stop in unbroken_parts(self.text):
+            first, last = bisect_left(self.tokens.starts, start), bisect_left(self.tokens.starts, stop)
+            if 1 < last - first <= self.room:
+                found.append((first, last))
+        return found
+
+    def _block_around(self, number: int) -> Span | None:
+        """Return the block that would be cut in two before a token."""
+        at = bisect_left(self.blocks, (number, 0)) - 1
+        return self.blocks[at] if at >= 0 and number < self.blocks[at][1] else None
+
+    def _is_border(self, number: int) -> bool:
+        return self._block_around(number) is None
+
     def passages(self, overlap: int) -> list[Span]:
-        passages = []
-        first = 0
+        passages: list[Span] = []
+        first = before = 0
         while True:
             stop = self._stop(first)
+            if stop <= before:  # what follows has no room beside what is shared
+                first, stop = before, self._stop(before)
+            before = stop
             passages.append(self.tokens.span(first, stop))
             if stop == len(self.tokens):
                 return passages
@@ -148,11 +177,15 @@ class _Cut:
             return len(self.tokens)
         # A passage of less than half the room is not worth a whole sentence at its end.
         least = first + room // 2
-        return _last(self.sentences, least, stop) or self._first_word(range(stop, least, -1)) or stop
+        border = _last(self.sentences, least, stop)
+        if border is None and (block := self._block_around(stop)) is not None and block[0] > first:
+            border = block[0]
+        return border or self._first_word(range(stop, least, -1)) or stop
 
     def _first_word(self, numbers: range) -> int | None:
-        """Return the first of some tokens that begins a word."""
-        return next(filter(self.tokens.begins_word, numbers), None)
+        """Return the first of some tokens that begins a word, outside of blocks where there is one."""
+        words = list(filter(self.tokens.begins_word, numbers))
+        return next(filter(self._is_border, words), words[0] if words else None)
 
     def _excess(self, first: int, stop: int) -> int:
         """Say by how many tokens a passage under its title is too long; 0 or less where it fits."""

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import compress, pairwise
 from time import perf_counter
 
 import numpy as np
@@ -227,11 +227,23 @@ class _Build:
             passages = ()
             batch.count_empty(document)
         elif self.split is not None:
-            spans = self.split(document.title, document.text)
+            spans = self._spans(document, self.split)
             if len(spans) > 1:  # one passage is the whole text, white space around it and all
                 passages = [Passage(start, stop) for start, stop in spans]
         batch.additions.append(replace(addition, passages=passages))
         batch.passages.extend((document, passage) for passage in passages)
+
+    def _spans(self, document: Document, split: Split) -> list[tuple[int, int]]:
+        """Cut a document into passages, each part of it by itself."""
+        text, title = document.text, document.title
+        borders = [0, *(at for at in document.parts if 0 < at < len(text)), len(text)]
+        if len(borders) == 2:
+            return list(split(title, text))
+        return [
+            (first + start, first + stop)
+            for first, last in pairwise(borders)
+            for start, stop in split(title, text[first:last])
+        ]
 
     def _finish(self, batch: _Batch) -> Iterator[BuildReport]:
         """Wait for a batch's vectors and commit it."""

@@ -149,3 +149,13 @@ def test_sections_are_cut_at_headings_but_in_code() -> None:
 def test_sections_lose_no_word(text: str) -> None:
     found = read_sections(text)
     assert "".join(heading + body for heading, body in found).count("a") == text.count("a")
+
+
+def test_parts_that_are_not_to_be_cut_in_two() -> None:
+    from embedkit.data.markdown import unbroken_parts
+
+    text = "a\n```\nb\n```\n| c | d |"
+    assert list(unbroken_parts(text)) == [(2, 12), (12, 21)]
+    assert list(unbroken_parts("~~~~ py\n```\n~~~\n~~~~\nb")) == [(0, 21)]
+    assert list(unbroken_parts("```\nwithout an end")) == [(0, 18)]
+    assert list(unbroken_parts("a `b` | c\n\n    ```\n")) == []

@@ -137,7 +137,7 @@ def test_pages_slides_and_sheets_are_named_as_people_name_them() -> None:
     assert place_of(marks, text, 12, 14) == Place(pages=(8, 8))
     assert Place(pages=(7, 8)).named("a.pdf") == "a.pdf p. 7-8"
     assert Place(slides=(3, 3)).named("a.pptx") == "a.pptx slide 3"
-    assert Place(sheet="Sales", rows=(2, 9)).named("a.xlsx") == "a.xlsx sheet 'Sales' row 2-9"
+    assert Place(sheet="Sales", rows=(2, 9)).named("a.xlsx") == "a.xlsx Sales row 2-9"
     rows = (
         Mark(0, "sheet", "A"),
         Mark(0, "row", 1),

@@ -134,3 +134,29 @@ def test_every_passage_fits_as_it_is_encoded_and_no_word_is_lost(
 def test_sizes_out_of_range_are_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PassageSplitter(offsets=offsets, **options)
+
+
+def test_a_block_of_code_and_a_row_of_a_table_are_not_cut_where_they_fit() -> None:
+    code = "```\none two.\nthree four.\nfive six.\n```"
+    rows = "| a. b | c. d |\n| e. f | g. h |"
+    text = f"Some words stand here. More follow.\n\n{code}\n\nAnd then. A table.\n\n{rows}\n"
+    for size in range(16, 60):
+        for overlap in (0, 4, size // 2):
+            splitter = PassageSplitter(offsets=offsets, chunk_tokens=size, chunk_overlap=overlap)
+            spans = splitter("", text)
+            blocks = [(text.index(part), text.index(part) + len(part)) for part in (code, *rows.split("\n"))]
+            fitting = [(a, b) for a, b in blocks if len(offsets(text[a:b])) <= size]
+            inside = [(start, a) for start, _ in spans for a, b in fitting if a < start < b]
+            assert inside == [], (size, overlap)
+            assert len(fitting) == 3 or size < 20
+            assert [spans[0][0], spans[-1][1]] == [0, len(text.rstrip())]
+            gaps = [text[a[1] : b[0]] for a, b in pairwise(spans) if b[0] > a[1]]
+            assert not "".join(gaps).strip()
+            assert len(set(spans)) == len(spans)
+
+
+def test_code_that_is_longer_than_a_passage_is_cut_at_lines() -> None:
+    code = "```\n" + "".join(f"line {number}\n" for number in range(40)) + "```"
+    found = texts(PassageSplitter(offsets=offsets, chunk_tokens=20, chunk_overlap=0), code)
+    assert len(found) > 3
+    assert all(part.startswith(("```", "line")) for part in found)

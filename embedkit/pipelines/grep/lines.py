@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -63,11 +63,20 @@ def excerpts(
 
 @dataclass(frozen=True)
 class _Lines:
-    """The lines of a passage; `all` are those of the file, where they can be told apart there."""
+    """The lines of a passage; `all` are those of the file, where the passage is as it stands there from line `first` on.
+
+    `numbers` are those of lines that stand apart in the file, such as of subtitles.
+    """
 
     texts: list[str]
     first: int | None
     all: Sequence[str] = ()
+    numbers: Sequence[int] = ()
+
+    def number(self, at: int) -> int | None:
+        if self.numbers:
+            return self.numbers[at]
+        return None if self.first is None else self.first + at
 
 
 def _passage_lines(hit: Hit) -> _Lines:
@@ -84,8 +93,22 @@ def _passage_lines(hit: Hit) -> _Lines:
     if len(part) != len(stripped) or any(
         shown not in line for shown, line in zip(stripped, part, strict=True)
     ):
-        return own
+        return replace(own, numbers=_numbers(own.texts, part, first))
     return _Lines(list(part), first, lines)
+
+
+def _numbers(texts: Sequence[str], part: Sequence[str], first: int) -> list[int]:
+    """Return the lines of a part of a file that hold some texts, in their order; [] where not all are found."""
+    found: list[int] = []
+    at = 0
+    for text in texts:
+        while at < len(part) and text.strip() not in part[at]:
+            at += 1
+        if at == len(part):
+            return []
+        found.append(first + at)
+        at += 1
+    return found
 
 
 @lru_cache(maxsize=32)
@@ -118,10 +141,7 @@ def _excerpt(
 ) -> Excerpt:
     near = NEAR if context is None else context
     low, high = max(0, best - near), min(len(lines.texts), best + near + 1)
-    shown = [
-        Line(None if lines.first is None else lines.first + at, lines.texts[at], spans[at])
-        for at in range(low, high)
-    ]
+    shown = [Line(lines.number(at), lines.texts[at], spans[at]) for at in range(low, high)]
     at_best = best - low
     if context is not None and lines.first is not None:  # beyond the passage, too
         start = lines.first - 1  # of the passage in the file

@@ -38,7 +38,7 @@ def read_file(home: Home, folder: str, name: str, known: bytes | None) -> FileRe
     try:
         with path.open("rb") as stream:
             now, status = time.time_ns(), os.fstat(stream.fileno())
-            limit = home.walking.max_bytes
+            limit = home.walking.most_bytes(name)
             raw = stream.read() if limit is None or status.st_size <= limit else None
     except FileNotFoundError:
         return None

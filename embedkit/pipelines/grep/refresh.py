@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from embedkit.data.walking import FileEntry
 from embedkit.pipelines.grep.changes import Changes, find_changes
 from embedkit.pipelines.grep.home import Home
-from embedkit.pipelines.grep.state import FolderState, joined
+from embedkit.pipelines.grep.rereading import delete_files, forget_read_otherwise
+from embedkit.pipelines.grep.state import FolderState
 from indexes import Index, is_index
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _FIRST_BYTES_PER_SECOND = 20_000
 COMMIT_EVERY = 1024  # passages: what a kill may cost of the first build
 _SLICE_TEXTS = 128  # passages between two reports: some seconds on a slow processor
 STORAGE: Storage = "int8"  # a quarter of the room, and scores within .001
-_DELETED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,7 @@ def refresh(
     """
     state = FolderState(home.files, writable=True)
     try:
+        forget_read_otherwise(home, state)
         changes = find_changes(home, state, scope)
         changes.changed.sort(key=lambda each: each[1].mtime_ns)
         total = RefreshReport(files=changes.files, changed=len(changes.changed), gone=len(changes.gone))
@@ -193,9 +194,7 @@ class _Refresh:
     def _delete(self, files: Sequence[tuple[str, str]], *, forget: bool = True) -> None:
         """Delete the documents of files, and then forget the files."""
         if files and is_index(self.home.index):
-            ids = [joined(folder, name) for folder, name in files]
-            for start in range(0, len(ids), _DELETED_AT_ONCE):
-                self._writable().delete(ids[start : start + _DELETED_AT_ONCE])
+            delete_files(self._writable(), files)
         if forget:
             self.state.forget_files(files)
 

@@ -242,3 +242,22 @@ def test_the_cache_is_trimmed_to_its_limit(tmp_path: Path) -> None:
     assert "removed the index of" not in grep("dog", "my notes", exit_code=1).notes
     found = grep("dog", "animals.md", "--cache-limit", "1KB")
     assert found.notes.count("removed the index of") == 2
+
+
+def test_documents_are_named_by_page_slide_and_row_and_code_by_its_names(folder: Path) -> None:
+    made = Path(__file__).resolve().parents[2] / "data" / "documents" / "fixtures"
+    for name in ("guide.pdf", "guide.pptx"):
+        (folder / name).write_bytes((made / name).read_bytes())
+    (folder / "walk.py").write_text("class Walker:\n    def list(self): return 'files'\n", encoding="utf-8")
+    lines = grep("trout").lines
+    assert lines[0].startswith("guide.p")
+    assert sorted(line.partition(":")[0] for line in lines) == ["guide.pdf p. 2", "guide.pptx slide 3"]
+    rows = [json.loads(line) for line in grep("trout", "--json").lines]
+    assert {row["where"] for row in rows} == {"guide.pdf p. 2", "guide.pptx slide 3"}
+    assert [row["place"]["headings"] for row in rows if row["path"] == "guide.pptx"] == [["Fish"]]
+    assert grep("trout", "--vimgrep", "-t", "pdf").lines[0].startswith("guide.pdf:1:1:")
+    assert "class Walker" in grep("files", "--heading").out
+    said = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n2\n00:00:03,000 --> 00:00:04,000\nthe <i>zebra</i>\n"
+    (folder / "film.srt").write_text(said, encoding="utf-8")
+    assert grep("hello").lines == ["film.srt:3:hello"]
+    assert grep("zebra").lines[0].startswith("film.srt:")

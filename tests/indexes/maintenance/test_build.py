@@ -245,3 +245,17 @@ def test_many_small_commits_leave_few_segments(tmp_path: Path) -> None:
         assert len(index.snapshot.segments) <= 17
         assert len(index.search(embed(["x"]), k=100)[0]) == 60
         assert index.search(embed(["33"]), k=1)[0][0].doc_id == "d33"
+
+
+def test_no_passage_goes_beyond_a_part(tmp_path: Path) -> None:
+    text = "one two three four " * 2
+    parts = (0, 19, 30)  # the first begins where the text does; the last within words
+    found = [Document("a", text, parts=parts), Document("b", text)]
+    with create(tmp_path) as index:
+        last(index, found, split=halves)
+        spans = index.database.execute(
+            "SELECT doc_id, start, stop FROM passages JOIN documents USING (doc_key) ORDER BY passages.doc_key, start"
+        ).fetchall()
+    expected = [(0, 9), (9, 19), (19, 24), (24, 30), (30, 34), (34, 38)]
+    assert [span[1:] for span in spans if span[0] == "a"] == expected
+    assert [span[1:] for span in spans if span[0] == "b"] == [(0, 19), (19, 38)]
