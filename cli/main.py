@@ -29,6 +29,7 @@ COMMANDS = {
     "index": "Build, change, check and measure an index.",
     "search": "Search an index.",
     "grep": "Search a folder by meaning and by words, with nothing set up.",
+    "mcp": "Serve a folder or an index to language models (Model Context Protocol).",
     "pairs": "Find the most similar pairs in a collection, near-duplicates, or clusters.",
     "rerank": "Reorder candidates by a model that reads query and text together.",
     "evaluate": "Measure models, pipelines and runs on judged data.",
@@ -41,6 +42,7 @@ COMMANDS = {
     "mine": "Find documents that are near a query and are no answer to it: training on them teaches the most.",
     "generate": "Generate texts: queries for passages, a text for any text, or how a text goes on.",
     "fill-mask": "Predict the token at each [MASK].",
+    "config": "Show what holds for options, and where each value comes from.",
     "doctor": "Report versions, processor features, threads, devices, which number formats are fast here, folders and disk.",
 }
 EXAMPLES = """\b
@@ -52,7 +54,7 @@ Examples:
 PATIENCE_SECONDS = 1.0  # for what was interrupted to say how to go on; files and indexes survive any end
 COMPLETING = "_EMBEDKIT_COMPLETE"  # set by the shell's script where it asks how a line may go on
 # Those whose --rerank may stand without a value.
-WITH_RERANKER = ("search", "grep", "mine")
+WITH_RERANKER = ("search", "mcp", "mine")  # grep has a command of its own
 
 
 class Commands(Group):
@@ -109,7 +111,7 @@ def load_command(name: str) -> Any:  # Any: typer keeps its own copy of click, w
     else:
         from .shared.commands import Command, RerankCommand, talking
 
-        kind = RerankCommand if name in WITH_RERANKER else Command
+        kind = getattr(module, "COMMAND", RerankCommand if name in WITH_RERANKER else Command)
         function = getattr(module, name.replace("-", "_"))
         alone.command(name, cls=kind, epilog=getattr(module, "EXAMPLES", None))(talking(function))
     return get_group(alone).commands[name]

@@ -3,6 +3,7 @@
 EmbedkitError
 ├── CheckpointError       a model folder is missing something or holds something else
 ├── RecordError           an input file or one of its lines cannot be read
+├── ConfigError           a configuration file has an unknown key, or a value that its option does not take
 ├── RecipeError           a training recipe has an unknown key or a value out of range
 ├── OutputError           a result cannot be written where it was asked for
 ├── IndexFileError        an index is missing, damaged, busy or of another format version
@@ -35,6 +36,10 @@ class CheckpointError(EmbedkitError):
 
 class RecordError(EmbedkitError):
     """An input file or one of its lines cannot be read."""
+
+
+class ConfigError(EmbedkitError):
+    """A configuration file has an unknown key, or a value that its option does not take."""
 
 
 class RecipeError(EmbedkitError):

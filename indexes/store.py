@@ -216,6 +216,14 @@ class Index:
                 return None
             return read_documents(self.database, found[doc_id].doc_key - 1, 1)[0].document
 
+    def passages(self, doc_id: str) -> tuple[list[Hit], FloatArray]:
+        """Return the passages of a document in order, as hits of score 1, with their vectors (N, E); none where it is not here."""
+        with reading(self.database.path):
+            found = find_documents(self.database, [doc_id])
+            stored = read_documents(self.database, found[doc_id].doc_key - 1, 1) if doc_id in found else []
+            rows = np.array([row for document in stored for row, _, _ in document.passages], np.int64)
+        return self._searcher.passages(rows)
+
     def first_documents(self, count: int) -> list[Document]:
         """Return the documents that came first, up to `count`."""
         with reading(self.database.path):

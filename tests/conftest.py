@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A command measures by itself what is fast here; tests want the same numbers everywhere.
 os.environ["EMBEDKIT_PRECISION"] = "fp32"
+os.environ["EMBEDKIT_CONFIG"] = "off"  # nor does what the developer has configured matter
 if "EMBEDKIT_CACHE" not in os.environ:  # what tests measure and hash is not kept for the user
     _cache = tempfile.TemporaryDirectory(prefix="embedkit-cache-")
     os.environ["EMBEDKIT_CACHE"] = _cache.name

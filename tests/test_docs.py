@@ -38,7 +38,10 @@ def check(words: list[str]) -> None:
     """Walk from the whole command line down to the command; its options must be known."""
     command: Any = typer.main.get_command(app)  # Any: click's, whose module is not to be imported
     options = {"--help", "-h", "--version", "--install-completion"}
-    for word in words:
+    for place, word in enumerate(words):
+        if command.name == "config" and not word.startswith("-") and word != "path":
+            check(words[place:])  # a command with its own options
+            return
         is_option = re.match(r"--?[a-z]", word) is not None
         if is_option:
             name = word.split("=")[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from embedkit.errors import EmbedkitError
+
 from ..shared import console, options
+from ..shared.commands import RerankCommand
 from ..shared.groups import grouped
 from .asked import Managing, Narrowed, Refreshing, Rerank, ShowingHits, walk_options
 
@@ -18,6 +21,20 @@ Examples:
   embedkit grep "rate limits" --tokens 4000             (for a language model)
   embedkit grep --status
 """
+
+
+class GrepCommand(RerankCommand):
+    """As grep does, it ends with 2 after an error, also one in a configuration file."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click
+        try:
+            return super().parse_args(ctx, args)
+        except EmbedkitError as exc:
+            console.tell(f"error: {exc}")
+            raise typer.Exit(2) from exc
+
+
+COMMAND = GrepCommand
 
 
 @grouped
@@ -48,8 +65,6 @@ def grep(
     before they search. Each hit is named by file and lines. In a pipe, a hit is one line: path:line:text. Exit codes are
     grep's: 0 found, 1 nothing found, 2 an error.
     """
-    from embedkit.errors import EmbedkitError
-
     from .run import Asked, run
 
     try:

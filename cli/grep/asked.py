@@ -152,7 +152,7 @@ class ShowingHits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refreshing:
+class Keeping:
     """How the index keeps up."""
 
     PANEL: ClassVar[str] = "Index"
@@ -176,7 +176,6 @@ class Refreshing:
             help="Leave larger files out: they are data or logs.",
         ),
     ] = "4MB"  # type: ignore[assignment] # the parser reads it
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build the index again.")] = False
     cache_limit: Annotated[
         int,
         typer.Option(
@@ -187,6 +186,13 @@ class Refreshing:
             help="What the indexes of all folders may take in the cache; those not used for longest go first.",
         ),
     ] = "2GB"  # type: ignore[assignment] # the parser reads it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refreshing(Keeping):
+    """The same, where it may be built again."""
+
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build the index again.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

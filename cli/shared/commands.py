@@ -9,19 +9,23 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from embedkit.errors import EmbedkitError
 from embedkit.models import RERANKER, SHIPPED
-from embedkit.pipelines.models import MAXSIM
+from embedkit.pipelines.models import MAXSIM, set_default_model
 from embedkit.storage.files import is_utf8
 
 from . import console
 from .completing import WORDS
-from .usage import UsageError, explain_usage
+from .config_files import found_files
+from .usage import UsageError, asks_for_help, explain_usage
+
+if TYPE_CHECKING:
+    from .config import ConfigValue
 
 COMMON = "Options"  # the panel of options that name no other
 
@@ -64,15 +68,32 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click
         ctx.meta[WORDS] = list(args)
+        settings = {} if asks_for_help(ctx, args) else self.configure(ctx)
         try:
             rest: list[str] = super().parse_args(ctx, args)
         except UsageError as exc:
             explain_usage(exc, ctx)
+            setting = settings.get(getattr(getattr(exc, "param", None), "name", ""))
+            if setting is not None and ctx.get_parameter_source(exc.param.name).name == "DEFAULT_MAP":
+                from .config import refused
+
+                raise refused(exc, setting) from exc
             raise
+        _let_file_give_way(ctx)
         if not ctx.resilient_parsing:  # else it is an unfinished line, to be completed
             for parameter in self.params:
                 _check_text(ctx.params.get(parameter.name), parameter, ctx)
         return rest
+
+    def configure(self, ctx: Any) -> dict[str, ConfigValue]:  # Any: as above
+        """Let configuration files say what holds where an option and the environment say nothing."""
+        found = [] if ctx.resilient_parsing else found_files()
+        if not found:
+            set_default_model(None)
+            return {}
+        from .config import configure
+
+        return configure(ctx, found)
 
     def invoke(self, ctx: Any) -> Any:  # Any: as above
         try:
@@ -117,6 +138,14 @@ class Command(TyperCommand):
                 several = parameter.nargs == -1 and not piece.endswith("...") and " " not in piece
                 pieces.append(piece + "..." * several)
         return pieces
+
+
+def _let_file_give_way(ctx: Any) -> None:  # Any: as above
+    """Take back a file's --verbose where --quiet is given, and the other way round: they exclude each other."""
+    for given, other in (("quiet", "verbose"), ("verbose", "quiet")):
+        sources = [getattr(ctx.get_parameter_source(name), "name", "") for name in (given, other)]
+        if ctx.params.get(given) and sources == ["COMMANDLINE", "DEFAULT_MAP"]:
+            ctx.params[other] = False
 
 
 def _for_people(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -41,6 +42,12 @@ class Group(TyperGroup):
     def summaries(self, ctx: Any) -> list[tuple[str, str]]:
         """Return each command with the first sentence of its help."""
         return [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+
+
+def asks_for_help(context: Any, words: Sequence[str]) -> bool:  # Any: click's
+    """Say whether a command's words ask for its help, which no file must be in the way of."""
+    end = words.index("--") if "--" in words else len(words)
+    return any(word in context.help_option_names for word in words[:end])
 
 
 def did_you_mean(words: list[str]) -> str:

@@ -233,13 +233,17 @@ _NO_FILES = "files that are links to nothing, or no files"
 
 
 def is_text(path: Path) -> bool:
-    """Say whether a file begins as text does: without a NUL, unless it is UTF-16 with its mark. One that cannot be read may be."""
+    """Say whether a file begins as text does; one that cannot be read may be: reading it says why."""
     try:
         with path.open("rb", buffering=0) as stream:
-            head = stream.read(_HEAD_BYTES)
-    except OSError:  # reading it says why
+            return is_text_head(stream.read(_HEAD_BYTES))
+    except OSError:
         return True
-    return b"\0" not in head or head.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
+def is_text_head(head: bytes) -> bool:
+    """Say whether text begins so: without a NUL, unless it is UTF-16 with its mark."""
+    return b"\0" not in head[:_HEAD_BYTES] or head.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 
 def _is_writable_name(name: str) -> bool:

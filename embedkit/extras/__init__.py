@@ -28,6 +28,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
+    "mcp": "mcp",
 }
 
 

@@ -15,18 +15,31 @@ if TYPE_CHECKING:
     from indexes import Index
 
 ENVIRONMENT = "EMBEDKIT_MODEL"
+_CONFIGURED: dict[str, str] = {}  # "model" -> what configuration files name where the environment names none
 MAXSIM = "maxsim"  # in place of a reranker: token by token, by the search's own encoder
 
 
+def set_default_model(named: str | None) -> None:
+    """Say which model comes before the shipped one where neither an option, an index nor the environment names any."""
+    _CONFIGURED.clear()
+    if named is not None:
+        _CONFIGURED["model"] = named
+
+
+def _default_model() -> str | None:
+    return os.environ.get(ENVIRONMENT) or _CONFIGURED.get("model")
+
+
 def or_default(named: str | None) -> str | Path:
-    """Return the model that was named on the command line or in the environment, else the shipped encoder."""
-    return named or os.environ.get(ENVIRONMENT) or shipped(ENCODER)
+    """Return the model that was named on the command line, in the environment or in a configuration file, else the shipped encoder."""
+    return named or _default_model() or shipped(ENCODER)
 
 
 def of_index(index: Index, named: str | None) -> str | Path:
     """Return the model that was named, else the one that the index was built with.
 
-    Where that has gone from its place, the one in the environment and the shipped one are tried by their fingerprints.
+    Where that has gone from its place, the one in the environment or a configuration file and the shipped one are tried by
+    their fingerprints.
 
     Raises:
         CheckpointError: none of these is the index's own.
@@ -40,7 +53,7 @@ def of_index(index: Index, named: str | None) -> str | Path:
         return shipped(noted)
     if noted is not None and Path(noted).is_dir():
         return noted
-    others = [name for name in (os.environ.get(ENVIRONMENT), ENCODER) if name]
+    others = [name for name in (_default_model(), ENCODER) if name]
     for other in others:
         if _is_of(index, other):
             return other

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from embedkit.data.records import Hit
 from embedkit.errors import IndexFileError
 
@@ -133,6 +135,14 @@ class Searcher:
             )
 
         return search_made(self.snapshot, self.ann, queries, request, make)
+
+    def passages(self, rows: RowArray) -> tuple[list[Hit], FloatArray]:
+        """Return what stands in some rows, as hits of score 1, and their vectors (N, E)."""
+        rows = rows[self.snapshot.present[rows]]
+        if not len(rows):
+            return [], np.empty((0, self._settings.dimension), np.float32)
+        (hits,) = make_hits(self._database, self.snapshot, [[(int(row), 1.0) for row in rows]], part="dense")
+        return hits, self.snapshot.gather(rows)
 
     def text_hits(self, queries: Sequence[str], *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
         """Return up to k hits for each query by BM25 over the words, best first, ties by id."""

@@ -16,7 +16,7 @@ from embedkit.errors import OutputError, RecordError
 from embedkit.pipelines.grep.changes import find_changes
 from embedkit.pipelines.grep.filtering import Narrowing
 from embedkit.pipelines.grep.home import Home, cached_home, homes_of, resolved
-from embedkit.pipelines.grep.refresh import RefreshReport, refresh
+from embedkit.pipelines.grep.refresh import COMMIT_EVERY, RefreshReport, refresh
 from embedkit.pipelines.grep.state import FolderState
 from embedkit.pipelines.models import load_encoder, of_index, or_default
 from embedkit.pipelines.searching import open_search
@@ -93,7 +93,9 @@ class Folder:
         finally:
             state.close()
 
-    def refresh(self, *, scope: str = "", seconds: float = math.inf) -> Iterator[RefreshReport]:
+    def refresh(
+        self, *, scope: str = "", seconds: float = math.inf, commit_every: int = COMMIT_EVERY
+    ) -> Iterator[RefreshReport]:
         """Bring the index up to date, or build it; see `refresh`. `seconds` does not hold for the first build.
 
         Where another process is at it, that is waited for if the index is not complete, else the report says `busy`.
@@ -105,19 +107,23 @@ class Folder:
         """
         with self.home.held() as mine:
             if mine:
-                yield from self._refresh(scope, seconds)
+                yield from self._refresh(scope, seconds, commit_every)
                 return
         if self.is_complete:
             yield replace(self.look(scope), busy=True, finished=True)
             return
         yield RefreshReport(busy=True)
         with self.home.held(wait=True):
-            yield from self._refresh(scope, seconds)
+            yield from self._refresh(scope, seconds, commit_every)
 
-    def _refresh(self, scope: str, seconds: float) -> Iterator[RefreshReport]:
+    def _refresh(self, scope: str, seconds: float, commit_every: int) -> Iterator[RefreshReport]:
         first = not self.is_complete
         yield from refresh(
-            self.home, self._embedder, scope="" if first else scope, seconds=math.inf if first else seconds
+            self.home,
+            self._embedder,
+            scope="" if first else scope,
+            seconds=math.inf if first else seconds,
+            commit_every=commit_every,
         )
         if not is_index(self.home.index):
             raise RecordError(self._nothing())

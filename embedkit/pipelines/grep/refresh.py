@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _STEP_BYTES = 60_000
 # Read before it is known how fast this machine is.
 _FIRST_BYTES_PER_SECOND = 20_000
-COMMIT_EVERY = 1024  # passages: what a kill may cost of the first build
+COMMIT_EVERY = 1024  # passages: what a kill may cost of the first build, and when others see it
 _SLICE_TEXTS = 128  # passages between two reports: some seconds on a slow processor
 STORAGE: Storage = "int8"  # a quarter of the room, and scores within .001
 
@@ -76,7 +76,12 @@ class _Work:
 
 
 def refresh(
-    home: Home, embedder: Callable[[int], Embedder], *, scope: str = "", seconds: float = math.inf
+    home: Home,
+    embedder: Callable[[int], Embedder],
+    *,
+    scope: str = "",
+    seconds: float = math.inf,
+    commit_every: int = COMMIT_EVERY,
 ) -> Iterator[RefreshReport]:
     """Bring a home up to date, whose lock the caller holds; yields how far it is.
 
@@ -98,7 +103,7 @@ def refresh(
         if not (changes.changed or changes.gone or changes.listings or changes.gone_folders):
             yield work.now(finished=True)
             return
-        yield from _Refresh(home, state, embedder, work).run(changes, seconds)
+        yield from _Refresh(home, state, embedder, work, commit_every).run(changes, seconds)
     finally:
         state.close()
 
@@ -107,8 +112,14 @@ class _Refresh:
     """One run."""
 
     def __init__(
-        self, home: Home, state: FolderState, embedder: Callable[[int], Embedder], work: _Work
+        self,
+        home: Home,
+        state: FolderState,
+        embedder: Callable[[int], Embedder],
+        work: _Work,
+        commit_every: int,
     ) -> None:
+        self.commit_every = commit_every
         self.home, self.state, self.embedder, self.work = home, state, embedder, work
         self.index: Index | None = None
         self.known: dict[str, bytes] = {}
@@ -171,7 +182,7 @@ class _Refresh:
                 chain([first], documents),
                 embed=embedder,
                 split=self._split(embedder.encoder, index),
-                commit_every=COMMIT_EVERY,
+                commit_every=self.commit_every,
                 slice_texts=_SLICE_TEXTS,
             ):
                 self.state.note_files(taken.read[noted : report.read])

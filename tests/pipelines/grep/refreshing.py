@@ -8,17 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from embedkit.pipelines.grep import refresh as refreshing
 from embedkit.pipelines.grep.folder import Folder
 from embedkit.pipelines.grep.home import Home
 from embedkit.types import Computing
 
 
 def main(path: Path, root: Path, model: str) -> None:
-    refreshing.COMMIT_EVERY = 3
     home = Home(path, root)
     home.make()
-    for report in Folder(home, Computing(device="cpu"), model=model).refresh():
+    for report in Folder(home, Computing(device="cpu"), model=model).refresh(commit_every=3):
         sys.stdout.write(f"{report.done}\n")
         sys.stdout.flush()
 

@@ -1,0 +1,1 @@
+"""Serving what the pipelines do to other programs."""
