@@ -57,7 +57,7 @@ def _watch(folder: Folder, scope: str, seconds: float, *, first: bool) -> Refres
                     )
                 rate = report.passages / report.seconds if report.seconds else 0.0
                 bar.update(
-                    report.done / report.changed if report.changed else None,
+                    report.fraction if report.passages else None,
                     f"{report.done:,} of {report.changed:,} files  {report.passages:,} passages  {rate:,.0f} passages/s",
                 )
         except KeyboardInterrupt:

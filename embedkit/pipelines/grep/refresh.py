@@ -49,6 +49,7 @@ class RefreshReport:
     done: int = 0  # of these
     gone: int = 0
     passages: int = 0  # embedded so far
+    fraction: float = 0.0  # of the work; an estimate by bytes of text
     seconds: float = 0.0
     finished: bool = False
     busy: bool = False  # another process is at it
@@ -67,9 +68,13 @@ class _Work:
     report: RefreshReport
     problems: list[str] = field(default_factory=list)
     read_bytes: int = 0
+    num_bytes: int = field(init=False)  # of all files, at least 1
     started: float = field(default_factory=perf_counter)
 
-    def now(self, **changes: int | bool) -> RefreshReport:
+    def __post_init__(self) -> None:
+        self.num_bytes = max(1, sum(entry.num_bytes for _, entry in self.left))
+
+    def now(self, **changes: float) -> RefreshReport:
         spent = perf_counter() - self.started
         self.report = replace(self.report, seconds=spent, problems=tuple(self.problems), **changes)  # type: ignore[arg-type] # the names are the report's own
         return self.report
@@ -108,6 +113,24 @@ def refresh(
         state.close()
 
 
+class _CountedSplit:
+    """Cuts texts as a splitter does, and counts them: most of the time goes by after that, while passages are embedded."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.passages = self.characters = 0
+
+    def __call__(self, title: str, text: str) -> Sequence[tuple[int, int]]:
+        spans = self.split(title, text)
+        self.passages += len(spans)
+        self.characters += len(text)
+        return spans
+
+    def characters_of(self, passages: int) -> int:
+        """Return about how many characters so many of the passages are."""
+        return self.characters * passages // max(1, self.passages)
+
+
 class _Refresh:
     """One run."""
 
@@ -140,7 +163,8 @@ class _Refresh:
         finally:
             if self.index is not None:
                 self.index.close()
-        yield self.work.now(finished=not self.work.left)
+        finished = not self.work.left
+        yield self.work.now(finished=finished, fraction=1.0 if finished else self.work.report.fraction)
 
     def _batch(self, seconds: float) -> list[tuple[str, FileEntry]]:
         """Take the newest files that are likely to be done in time; all of them where there is no limit."""
@@ -177,24 +201,32 @@ class _Refresh:
             num_bytes = sum(entry.num_bytes for _, entry in batch)
             index, embedder = self._opened(num_bytes)
             noted, before, started = 0, self.work.report.passages, perf_counter()
+            cut = _CountedSplit(self._split(embedder.encoder, index))
             for report in build(
                 index,
                 chain([first], documents),
                 embed=embedder,
-                split=self._split(embedder.encoder, index),
+                split=cut,
                 commit_every=self.commit_every,
                 slice_texts=_SLICE_TEXTS,
             ):
                 self.state.note_files(taken.read[noted : report.read])
                 noted = report.read
-                yield self.work.now(done=begun + taken.begun_before(noted), passages=before + report.embedded)
+                taken_bytes = self.work.read_bytes + min(num_bytes, cut.characters_of(report.embedded))
+                yield self.work.now(
+                    done=begun + taken.begun_before(noted),
+                    passages=before + report.embedded,
+                    fraction=min(1.0, taken_bytes / self.work.num_bytes),
+                )
             self._note_speed(num_bytes, perf_counter() - started)
         self._delete([(file.folder, file.name) for file in taken.failed], forget=False)
         self._delete(taken.vanished)
         self.state.note_files(taken.failed)
         self.state.note_times(taken.same)
         self.work.problems += [file.problem for file in taken.failed]
-        yield self.work.now(done=begun + len(batch))
+        yield self.work.now(
+            done=begun + len(batch), fraction=min(1.0, self.work.read_bytes / self.work.num_bytes)
+        )
 
     def _note_speed(self, num_bytes: int, seconds: float) -> None:
         self.work.read_bytes += num_bytes

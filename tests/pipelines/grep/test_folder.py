@@ -172,6 +172,19 @@ def test_an_index_inside_its_folder_moves_with_it(root: Path, tiny_model: Path) 
     assert search(folder, "cat")[0].source == str(moved / "a.md")
 
 
+def test_it_is_said_how_far_the_first_build_is(
+    root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshing, "_SLICE_TEXTS", 1)
+    (root / "long.md").write_text("the dog runs. the cat sleeps. " * 100, encoding="utf-8")
+    reports = list(opened(root, tiny_model).refresh())
+    shares = [report.fraction for report in reports]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert any(0.3 < share < 0.9 for share in shares)
+    assert all(report.done == 0 for report in reports if report.passages < 10)  # nothing is committed yet
+
+
 def test_who_finds_the_lock_held_answers_from_what_is_there(root: Path, tiny_model: Path) -> None:
     folder = opened(root, tiny_model)
     up_to_date(folder)
