@@ -242,6 +242,8 @@ def main() -> None:
         rows = measure_build(arguments.bytes, arguments.rounds)
         report("The first call of embedkit grep", rows, output=arguments.output)
         return
+    if arguments.work is not None:
+        arguments.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.work) as temporary:
         os.environ["EMBEDKIT_CACHE"] = str(Path(temporary) / "cache")
         rows = []

@@ -91,7 +91,7 @@ class Segment:
             return
         shift = self._layout.num_blocks if bits else 0
         values = self.bits if bits else self.codes
-        for block in np.unique(blocks[~self._checked[shift + blocks]]).tolist():
+        for block in sorted(set(blocks[~self._checked[shift + blocks]].tolist())):
             data = values[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS]
             if zlib.crc32(data.data) != self._checksums[shift + block]:
                 raise IndexFileError(
