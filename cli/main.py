@@ -39,6 +39,7 @@ COMMANDS = {
     "model": "Look at model folders, check, convert, export and fetch them.",
     "train": "Train tokenizers and models.",
     "recipes": "List, show and copy the training recipes that come with the package.",
+    "adapt": "Adapt a model to your own documents, without labels.",
     "mine": "Find documents that are near a query and are no answer to it: training on them teaches the most.",
     "generate": "Generate texts: queries for passages, a text for any text, or how a text goes on.",
     "fill-mask": "Predict the token at each [MASK].",

@@ -106,8 +106,8 @@ class RowSampler:
     def batch(self, number: int) -> Ints:
         """Return the rows of batch `number`, counted from 0 over all epochs."""
         epoch, place = divmod(number, self._per_epoch)
-        plan = self.plan(epoch)
-        # Epochs of distinct batches may differ by one or two in number; the first one's decides.
+        # Epochs of distinct batches may differ by one or two in number; the first one's decides, and stands in for one without any.
+        plan = self.plan(epoch) or self.plan(0)
         return plan[place % len(plan)]
 
     def _plan(self, epoch: int) -> list[Ints]:

@@ -52,6 +52,23 @@ def test_an_epoch_takes_nearly_every_row_and_another_seed_orders_them_otherwise(
     assert not np.array_equal(sampler(0).batch(0), sampler(1).batch(0))
 
 
+def test_an_epoch_without_a_batch_takes_those_of_the_first(tmp_path: Path) -> None:
+    """The last row has a text of the first and one of the second: where it comes before both, no three rows go together."""
+    texts = [("a", "x"), ("b", "y"), ("c", "z"), ("a", "y")]
+    rows = [{"query": query, "positive": positive} for query, positive in texts]
+    examples = read_examples(str(write_rows(tmp_path / "rows.jsonl", rows)))
+
+    def sampler(seed: int) -> RowSampler | None:
+        try:
+            return RowSampler(examples, np.arange(4), batch_size=3, style="distinct", seed=[seed])
+        except TrainingError:  # the first epoch itself has none
+            return None
+
+    made = next(each for seed in range(20) if (each := sampler(seed)) is not None)
+    empty = next(epoch for epoch in range(1, 50) if not made.plan(epoch))
+    np.testing.assert_array_equal(made.batch(empty), made.batch(0))
+
+
 def test_labelled_batches_hold_several_texts_of_each_label(tmp_path: Path) -> None:
     examples = examples_of(tmp_path, "labelled")
     sampler = RowSampler(

@@ -1,0 +1,85 @@
+"""Adapt a model to judged collections, and measure their judged queries before and after: nDCG@10, dense and hybrid.
+
+    python benchmarks/adapt.py --output FOLDER [--sets adi cacm cisi scifact time] [--model embedkit-small]
+                               [--evaluate FILE ...] [-- OPTIONS OF ADAPT ...]
+
+Adapting reads the documents alone; the judged queries only measure. Each collection's model goes to FOLDER/NAME; what is there already is
+gone on with, so an interrupted benchmark can be repeated. FOLDER/NAME.json holds the reports, FOLDER/results.json the table. With
+other options after `--`, such as --no-reranker or --share 1, another FOLDER gives a row of an ablation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timing import data_folder, report
+
+MODES = ("dense", "hybrid")
+
+
+def embedkit(*words: str) -> list[dict[str, Any]]:  # Any: whatever JSON holds
+    """Run a command and return the JSON lines that it printed; its progress is shown."""
+    command = [sys.executable, "-m", "cli", *words, "--json"]
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def adapt(source: Path, output: Path, model: str, evaluate: Sequence[str], options: Sequence[str]) -> Any:
+    """Adapt to the documents of a set, or go on with it, and return the report."""
+    corpus = next(source.glob("corpus.jsonl*"))
+    words = ["adapt", str(corpus), "--output", str(output), "--model", model, *options]
+    words += [word for each in evaluate for word in ("--evaluate", each)]
+    if (output / "training" / "adapt.json").is_file():
+        words.append("--resume")
+    return embedkit(*words)[0]
+
+
+def judged(source: Path, model: str) -> dict[str, float]:
+    """Return nDCG@10 of the judged queries by mode."""
+    modes = [word for mode in MODES for word in ("--mode", mode)]
+    rows = embedkit("evaluate", "retrieval", str(source), "--model", model, *modes, "--metric", "ndcg@10")
+    rows = [row for row in rows if row["system"] != "BM25"]
+    found = {"hybrid" if row["system"].endswith(" hybrid") else "dense": row["values"] for row in rows}
+    return {mode: float(values["ndcg@10"]) for mode, values in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=["adi", "cacm", "cisi", "scifact", "time"])
+    parser.add_argument("--model", default="embedkit-small")
+    parser.add_argument("--evaluate", nargs="*", default=[], help="general sets, measured before and after")
+    parser.add_argument("options", nargs="*", help="options of `embedkit adapt`, after --")
+    arguments = parser.parse_args()
+    output = arguments.output.absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in arguments.sets:
+        source = data_folder() / "retrieval" / name
+        found = adapt(source, output / name, arguments.model, arguments.evaluate, arguments.options)
+        (output / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        before, after = judged(source, arguments.model), judged(source, str(output / name))
+        row: dict[str, Any] = {"set": name}
+        for mode in MODES:
+            row[f"{mode} before"], row[f"{mode} after"] = f"{before[mode]:.4f}", f"{after[mode]:.4f}"
+        held_out = found["held_out"][0]
+        row["held-out queries"] = f"{held_out['before']:.4f} -> {held_out['after']:.4f}"
+        row["agreement"] = f"{found['agreement']:.4f}"
+        row |= {each["name"]: f"{each['before']:.4f} -> {each['after']:.4f}" for each in found["sets"]}
+        row["keep"] = found["keep"]
+        rows.append(row)
+        print(row, flush=True)
+    report("nDCG@10 of judged queries before and after adapting", rows, output=output / "results.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""`embedkit adapt`: a model adapted to documents that nobody has labelled."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from embedkit.models import ENCODER, RERANKER
+
+from ..shared import console, options
+from ..shared.completing import complete_reranker
+from ..shared.groups import grouped
+from .output import show, show_estimate, warn
+
+if TYPE_CHECKING:
+    from embedkit.pipelines.adapting.adapting import Adaptation
+    from embedkit.pipelines.adapting.recipe import AdaptRecipe
+
+EXAMPLES = """\b
+Examples:
+  embedkit adapt documents/ --output mine
+  embedkit adapt articles.jsonl -o mine --dry-run                 # what it would take
+  embedkit adapt articles.jsonl -o mine --evaluate sts/dev.tsv    # and what it does to other texts
+  embedkit adapt articles.jsonl -o mine --no-reranker --steps 200
+  embedkit index articles.jsonl --model mine
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapting:
+    """How much is done; what is not said here is the default of `AdaptRecipe`."""
+
+    PANEL: ClassVar[str] = "Adapting"
+
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", min=1, help="Training steps, at most.", show_default="400"),
+    ] = None
+    max_queries: Annotated[
+        int | None,
+        typer.Option(
+            "--max-queries", metavar="N", min=1, help="Queries to train on, at most.", show_default="5000"
+        ),
+    ] = None
+    share: Annotated[
+        float | None,
+        typer.Option(
+            "--share",
+            metavar="A",
+            help="How much of the training the result takes: 1 all of it, less is nearer to the model as it was.",
+            show_default="0.5",
+        ),
+    ] = None
+    mlm_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--mlm-steps",
+            metavar="N",
+            min=0,
+            help="Steps of masked language modelling on the documents that come first.",
+            show_default="0",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, help="Seed of all draws.", show_default="0")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="BeforeAfter another setting, such as lr=1e-5 or num_negatives=8; repeatable, wins over all.",
+            show_default=False,
+        ),
+    ] = None
+
+    def recipe(self) -> AdaptRecipe:
+        """Return the recipe.
+
+        Raises:
+            RecipeError: a setting is unknown or out of range.
+        """
+        from embedkit.pipelines.adapting.recipe import AdaptRecipe
+        from embedkit.recipe import load_recipe
+
+        given = {
+            name: value for name, value in asdict(self).items() if value is not None and name != "settings"
+        }
+        return load_recipe(AdaptRecipe, values=given, overrides=self.settings or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Helpers:
+    """Which other models help."""
+
+    PANEL: ClassVar[str] = "Other models"
+
+    reranker: Annotated[
+        str,
+        typer.Option(
+            "--reranker",
+            metavar="MODEL",
+            autocompletion=complete_reranker,
+            help="Cross-encoder that says how much better a query's passage is than others.",
+        ),
+    ] = RERANKER
+    no_reranker: Annotated[
+        bool,
+        typer.Option("--no-reranker", help="Do without: faster; others are simply taken to be worse."),
+    ] = False
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            "--generator",
+            metavar="FOLDER",
+            help="Text generator that writes queries too (`embedkit train generation`).",
+            show_default=False,
+        ),
+    ] = None
+
+
+@grouped
+def adapt(
+    documents: options.Files,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder of the adapted model, and of what its stages wrote.",
+            show_default=False,
+        ),
+    ],
+    *,
+    model: options.SomeModel = None,
+    adapting: Adapting,
+    helpers: Helpers,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--evaluate",
+            metavar="SET",
+            help="Scored pairs or a retrieval set FOLDER[:SPLIT], measured before and after; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same command was stopped.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try a few texts, print what it would take, and stop.")
+    ] = False,
+    computing: options.ComputingOptions,
+    reading: options.ReadingFiles,
+    printing: options.Printing,
+) -> None:
+    """Adapt a model to your own documents, without labels.
+
+    Queries are taken out of the documents (titles, headings, sentences), hard negatives are found by the model itself, and a cross-encoder
+    says how much better the right passage is; the model learns that. A tenth of the passages is held out, and the report says
+    what it brought there, what it did to other texts, and whether it is worth keeping. Stopped at any moment, the same command
+    with --resume goes on.
+    """
+    from embedkit.pipelines.adapting.adapting import Adaptation
+    from embedkit.pipelines.adapting.estimate import estimate_adaptation
+    from embedkit.pipelines.adapting.folder import AdaptFolder
+    from embedkit.pipelines.adapting.recipe import Sources
+    from embedkit.training.engine.evaluation_sets import load_evaluation_sets
+
+    sources = Sources(
+        inputs=documents,
+        reading=reading,
+        model=model or ENCODER,
+        reranker=None if helpers.no_reranker else helpers.reranker,
+        generator=helpers.generator,
+        evaluation=load_evaluation_sets(evaluate or []),
+        computing=computing,
+    )
+    adaptation = Adaptation(sources, adapting.recipe(), AdaptFolder(output))
+    try:
+        if dry_run:
+            show_estimate(estimate_adaptation(sources, adaptation), as_json=printing.as_json)
+            return
+        _run(adaptation, resume=resume)
+    except KeyboardInterrupt:
+        if adaptation.folder.settings.is_file():
+            console.tell(f"interrupted; resume with:\n  {console.resume_line()}")
+        raise typer.Exit(console.INTERRUPTED) from None
+    show(adaptation, as_json=printing.as_json)
+
+
+def _run(adaptation: Adaptation, *, resume: bool) -> None:
+    """Go through the stages: a bar for each, and a line where one is done."""
+    reports = adaptation.run(resume=resume)
+    report = next(reports, None)
+    while report is not None:
+        stage = report.stage
+        with console.progress_bar(stage) as bar:
+            while report is not None and report.stage == stage and not report.done:
+                bar.update(report.fraction, report.text)
+                report = next(reports, None)
+        if report is not None and report.done:
+            if report.text:
+                console.note(f"{report.stage}: {report.text}")
+            if report.stage == "queries":
+                warn(adaptation)
+            report = next(reports, None)

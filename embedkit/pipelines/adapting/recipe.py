@@ -1,0 +1,86 @@
+"""What is adapted to what and how, and how the stages report how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from embedkit.data.records import ReadOptions
+from embedkit.training.engine.evaluation_sets import EvaluationSet
+from embedkit.training.engine.recipes import check_below_one, check_held_out, check_least
+from embedkit.types import Computing
+
+Stage = Literal["queries", "generate", "mlm", "index", "mine", "label", "train", "measure"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: `fraction` from 0 to 1, None where it cannot be known; `done` says that its result is written."""
+
+    stage: Stage
+    fraction: float | None = None
+    text: str = ""
+    done: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptRecipe:
+    """How a model is adapted to documents.
+
+    At most `max_queries` queries are trained on. `held_out` of the passages, at most `max_held_out`, are kept for measuring, with a
+    query each. For a query up to `num_negatives` hard negatives are drawn from ranks `first_rank` to `last_rank`. With a reranker those that it
+    scores as high as the passage are left out; without one, those whose cosine exceeds the passage's times (1 - `relative_margin`).
+    Training makes `steps` steps of `batch_size` rows, evaluates `evaluations` times, and ends after `patience` evaluations without a
+    better one. The result is `share` of the way from the model to what training made of it. `mlm_steps` of masked language modelling
+    come first.
+
+    Sources: GPL, Wang et al. 2022, https://arxiv.org/abs/2112.07577 (ranks, rate); WiSE-FT, Wortsman et al. 2022,
+    https://arxiv.org/abs/2109.01903 (the share).
+    """
+
+    max_queries: int = 5000
+    held_out: float = 0.1
+    max_held_out: int = 300
+    num_negatives: int = 4
+    first_rank: int = 1
+    last_rank: int = 50
+    relative_margin: float = 0.05
+    mlm_steps: int = 0
+    steps: int = 400
+    batch_size: int = 32
+    lr: float = 2e-5
+    evaluations: int = 8
+    patience: int = 3
+    share: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "max_queries", "max_held_out", "num_negatives", "first_rank", "steps")
+        check_least(self, 1, "evaluations", "patience")
+        check_least(self, 2, "batch_size")
+        check_least(self, 0, "mlm_steps", "seed")
+        check_held_out(self.held_out)
+        check_below_one(self, "relative_margin")
+        if self.last_rank < self.first_rank:
+            raise ValueError(
+                f"ranks are {self.first_rank} to {self.last_rank}; they must not end before they start"
+            )
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}; it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What is adapted to what: documents and how they are read, a model, and the models and sets that help; None is without."""
+
+    inputs: Sequence[str]
+    reading: ReadOptions
+    model: str
+    reranker: str | None
+    generator: str | None
+    evaluation: Sequence[EvaluationSet]
+    computing: Computing
