@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from embedkit.types import OnTruncate
+from embedkit.types import OnTruncate, TextRole
 
 from .shared import console, models, options
 from .shared.groups import grouped
@@ -23,6 +23,7 @@ EXAMPLES = """\b
 Examples:
   embedkit encode notes.txt --output notes.npy
   embedkit encode 'corpus/*.jsonl.gz' --model FOLDER -o corpus.npy --precision bf16
+  embedkit encode papers.jsonl --role document --model fields -o papers.npy   # with an expert for each field
   cat queries.txt | embedkit encode - > queries.jsonl
 """
 
@@ -45,6 +46,15 @@ class Encoding:
             "--prompt-name",
             metavar="NAME",
             help="Put the model's prompt of this name before each text.",
+            show_default=False,
+        ),
+    ] = None
+    role: Annotated[
+        TextRole | None,
+        typer.Option(
+            "--role",
+            help="Encode as an index does documents, or a search its queries: with the model's prompt for them, and in the form that "
+            "is compared. A model with experts for fields needs it.",
             show_default=False,
         ),
     ] = None
@@ -101,6 +111,10 @@ def encode(
 
     if encoding.prompt is not None and encoding.prompt_name is not None:
         raise typer.BadParameter("--prompt and --prompt-name exclude each other")
+    if encoding.role is not None and (encoding.prompt is not None or encoding.prompt_name is not None):
+        raise typer.BadParameter(
+            "--role puts the model's own prompt before texts, and excludes --prompt and --prompt-name"
+        )
     if output is not None:
         check_output(output)  # before the model is loaded, which takes longer
     reader = DocumentReader(inputs, reading)
@@ -116,7 +130,10 @@ def encode(
     models.say_choice(encoder.choice)
     prompt = encoding.prompt if encoding.prompt_name is None else encoder.prompt(encoding.prompt_name)
     settings = EncodeOptions(
-        prompt=prompt, on_truncate=encoding.on_truncate, fail_on_empty=encoding.on_empty == "error"
+        prompt=prompt,
+        role=encoding.role,
+        on_truncate=encoding.on_truncate,
+        fail_on_empty=encoding.on_empty == "error",
     )
     job = _Job(encoder, reader, settings)
     if output is None:
@@ -151,7 +168,7 @@ def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
             f"interrupted after {report.texts:,} texts; resume with the same command:\n  {console.command_line()}"
         )
         raise typer.Exit(console.INTERRUPTED) from None
-    _summarize(report, job.encoder, str(output), as_json=printing.as_json)
+    _summarize(report, job, str(output), as_json=printing.as_json)
 
 
 def _to_stdout(job: _Job, *, as_json: bool) -> None:
@@ -173,7 +190,7 @@ def _to_stdout(job: _Job, *, as_json: bool) -> None:
     sys.stdout.flush()
     if shorten:
         console.note("whole vectors: --output FILE, or a pipe, or --json")
-    _summarize(report, job.encoder, "standard output", as_json=False)
+    _summarize(report, job, "standard output", as_json=False)
 
 
 def _short_row(doc_id: str, embedding: list[float]) -> str:
@@ -181,7 +198,8 @@ def _short_row(doc_id: str, embedding: list[float]) -> str:
     return f"{doc_id}  [{numbers}, … {len(embedding)} numbers]"
 
 
-def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json: bool) -> None:
+def _summarize(report: EncodeProgress, job: _Job, output: str, *, as_json: bool) -> None:
+    encoder, role = job.encoder, job.settings.role
     if as_json:
         summary: dict[str, Any] = {
             "output": output,
@@ -189,7 +207,7 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
             **models.choice_as_json(encoder.choice),
             **({"merge_tokens": encoder.merge_tokens} if encoder.merge_tokens else {}),
             **({} if encoder.folder.recursions is None else {"recursions": encoder.folder.recursions}),
-            "dimension": encoder.dimension,
+            "dimension": encoder.width(role),
             "texts": report.texts,
             "tokens": report.tokens,
             "seconds": round(report.seconds, 3),
@@ -210,7 +228,7 @@ def _summarize(report: EncodeProgress, encoder: Encoder, output: str, *, as_json
     resumed = f", of which {report.resumed_at:,} before" if report.resumed_at else ""
     console.note(
         f"{console.counted(report.texts, 'text')}{resumed}, {console.counted(report.tokens, 'token')}{speed} "
-        f"-> {output} ({report.texts:,} × {encoder.dimension}), model {encoder.folder.name}"
+        f"-> {output} ({report.texts:,} × {encoder.width(role)}), model {encoder.folder.name}"
     )
     if report.truncated:
         console.warn(

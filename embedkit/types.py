@@ -24,6 +24,7 @@ WantedRuntime = Literal["auto", "native", "numpy", "torch", "onnx", "openvino"]
 
 # Of a text that is longer than the model reads: cut and count it, refuse it, average its pieces' vectors, or cut it silently.
 OnTruncate = Literal["warn", "error", "chunk", "ok"]
+TextRole = Literal["query", "document"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .maintenance.ann_build import AnnReport, build_ann
+    from .maintenance.ann_build import AnnReport, build_ann, check_structure
     from .maintenance.build import BuildReport, build, delete_keys, find_vanished
     from .maintenance.compact import CompactReport, compact
     from .maintenance.export import (
@@ -55,7 +55,7 @@ _HOMES = {
     "maintenance.take_in": ("build_vectors", "merge_indexes"),
     "storage.layout": ("is_index",),
     "store": ("Deleted", "Index"),
-    "maintenance.ann_build": ("AnnReport", "build_ann"),
+    "maintenance.ann_build": ("AnnReport", "build_ann", "check_structure"),
     "search.snippets": ("Snippet", "mark_words", "snippets"),
     "maintenance.tune": ("TunePoint", "TuneReport", "tune"),
     "maintenance.verify": ("Finding", "verify"),
@@ -84,6 +84,7 @@ __all__ = [
     "build",
     "build_ann",
     "build_vectors",
+    "check_structure",
     "cluster",
     "compact",
     "delete_keys",

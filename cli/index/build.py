@@ -49,6 +49,7 @@ def build(
     a kill at any moment loses at most the documents since the last one.
     """
     from embedkit.pipelines.default_index import default_index
+    from indexes import check_structure
 
     source = make_source(
         inputs,
@@ -60,6 +61,8 @@ def build(
         strict=building.strict,
     )
     with _open(index or default_index(), source, building) as opened:
+        if kind is not None:
+            check_structure(opened, kind)  # before the documents are embedded, which takes long
         _fill(opened, source, building, printing, yes=building.yes)
         if kind is not None:
             _build_structure(opened, kind)

@@ -74,6 +74,7 @@ def _encoder(folder: Path) -> dict[str, object]:
         "dimension": read.dimension,
         "truncate_dim": modules.truncate_dim,
         "similarity": modules.similarity if learned is None else learned.kind,
+        **({} if learned is None or not learned.fields else {"fields": list(learned.fields)}),
         "prompts": dict(modules.prompts),
         "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
         "weights": fingerprint(read)["weights"],

@@ -25,6 +25,7 @@ Examples:
   embedkit train contrastive squad nli.tsv -m encoder -o new --steps 5000 --evaluate sts/dev.tsv --patience 5
   embedkit train contrastive qa.jsonl -m encoder -o new --steps 1000 --batch-size 4096   # cached gradients
   embedkit train contrastive rows.csv --column first=title --column second=text -m encoder -o new --steps 500
+  embedkit train contrastive papers.jsonl --fields title,text,keywords -m encoder -o new --steps 1000
   torchrun --nproc-per-node 8 $(which embedkit) train contrastive pairs.jsonl -m encoder -o new --steps 500
 """
 
@@ -61,6 +62,15 @@ class ContrastiveTuning:
             "--document-prompt",
             metavar="TEXT",
             help="Put before texts of the other columns.",
+            show_default=False,
+        ),
+    ] = None
+    fields: Annotated[
+        str | None,
+        typer.Option(
+            "--fields",
+            metavar="NAME,NAME,…",
+            help="Documents have these fields; each gets an expert, and a query weighs those that are there.",
             show_default=False,
         ),
     ] = None
@@ -101,6 +111,7 @@ class ContrastiveTuning:
             "data.batch_size": self.batch_size,
             "prompts.first": self.query_prompt,
             "prompts.second": self.document_prompt,
+            "head.fields": None if self.fields is None else [name.strip() for name in self.fields.split(",")],
             "loss.matryoshka": train_view.numbers(self.matryoshka),
         }
 
@@ -151,13 +162,14 @@ def _journey(
     from embedkit.checkpoint.weights import load_sentence_encoder
     from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
     from embedkit.training.contrastive.guide import load_guide
-    from embedkit.training.contrastive.head import with_head
+    from embedkit.training.contrastive.head import fields_of, with_head
     from embedkit.training.contrastive.training import Contrastive
     from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
 
     folder = read_model_folder(model)
     roles = reading.roles()
-    read = [read_data_set(source, roles, recipe.loss, read=reading.read()) for source in data]
+    fields = fields_of(folder, recipe)
+    read = [read_data_set(source, roles, recipe.loss, read=reading.read(), fields=fields) for source in data]
     sets = load_evaluation_sets(tuning.evaluate or [])
     folder, encoder = with_head(folder, load_sentence_encoder(folder), recipe)
     made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]

@@ -305,7 +305,10 @@ def fingerprint(folder: ModelFolder) -> dict[str, Any]:
     The weights' SHA-256 runs over the files' bytes.
     """
     sentence = folder.modules.sentence
-    similarity = {} if sentence.similarity is None else {"similarity": sentence.similarity.kind}
+    learned = sentence.similarity
+    similarity: dict[str, Any] = {} if learned is None else {"similarity": learned.kind}
+    if learned is not None and learned.fields:
+        similarity["fields"] = list(learned.fields)
     return {
         "weights": weights_digest(all_weight_files(folder)),
         "tokenizer": folder.tokenizer.fingerprint,

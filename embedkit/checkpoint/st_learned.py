@@ -36,9 +36,13 @@ def read_learned(kind: str, path: Path) -> dict[str, Any]:  # Any: fields of a `
                 return {"attention": pooling, "pooling": (), "pool_prompt": prompt}
             case _:
                 usual_size = SimilarityConfig(kind="additive").size
+                fields = json_field(content, "fields", list[Any](), where)
+                if not all(isinstance(name, str) for name in fields):
+                    raise ValueError(f"fields is {fields}; it must name fields")
                 similarity = SimilarityConfig(
                     kind=json_field(content, "similarity", "", where),  # type: ignore[arg-type] # checked
                     size=json_field(content, "size", usual_size, where),
+                    fields=tuple(fields),
                 )
                 return {"similarity": similarity}
     except ValueError as exc:
@@ -66,4 +70,7 @@ def learned_content(
             "include_prompt": sentence.pool_prompt,
         }
     assert sentence.similarity is not None
-    return {"similarity": sentence.similarity.kind, "size": sentence.similarity.size}
+    similarity = sentence.similarity
+    if similarity.kind == "fields":
+        return {"similarity": similarity.kind, "fields": list(similarity.fields)}
+    return {"similarity": similarity.kind, "size": similarity.size}

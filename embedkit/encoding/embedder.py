@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import Lock
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from embedkit.encoding.encoder import Encoder
-from embedkit.types import Float32
+from embedkit.encoding.windows import EncodedWindow
+from embedkit.types import Float32, TextRole
 
 
 class Embedder:
@@ -18,15 +19,18 @@ class Embedder:
     A query that is empty or unknown to the model has no direction: it gets zeros, with which a search finds nothing. (Documents
     keep their vectors: words may find them.)
 
+    With `by_field` documents come as the texts of the model's fields, one for each, None for a missing one.
+
     Raises:
-        CheckpointError: no index searches by the model's similarity.
+        CheckpointError: no index searches by the model's similarity, or documents come as single texts and the model has fields.
 
     May be called from several threads: while the texts of one call are computed, those of another become tokens.
     """
 
-    def __init__(self, encoder: Encoder, role: Literal["query", "document"]) -> None:
-        encoder.check_searchable()
+    def __init__(self, encoder: Encoder, role: TextRole, *, by_field: bool = False) -> None:
+        encoder.check_searchable(by_field=by_field or role == "query")
         self.encoder, self.role = encoder, role
+        self._by_field = by_field and bool(encoder.fields)
         self.prompt = encoder.role_prompt(role)
         self.texts = 0
         self.tokens = 0
@@ -35,10 +39,10 @@ class Embedder:
         self.unknown = 0
         self._counting = Lock()
 
-    def __call__(self, texts: Sequence[str]) -> Float32:
-        """Encode texts, queries as they are compared with documents: -> (N, E) float32."""
+    def __call__(self, texts: Sequence[Any]) -> Float32:  # Any: strings, or with fields tuples of them
+        """Encode texts as they are compared: -> (N, E) float32, or with the model's fields (N, F·E)."""
         parts = []
-        for window in self.encoder.encode_windows(texts, prompt=self.prompt, on_truncate="ok"):
+        for window in self._windows(texts):
             embeddings = window.embeddings
             if self.role == "query":
                 embeddings[window.empty | window.unknown] = 0
@@ -50,4 +54,9 @@ class Embedder:
                 self.truncated += int(window.truncated.sum())
                 self.empty += int(window.empty.sum())
                 self.unknown += int(window.unknown.sum())
-        return np.concatenate(parts) if parts else np.empty((0, self.encoder.dimension), np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, self.encoder.width(self.role)), np.float32)
+
+    def _windows(self, texts: Sequence[Any]) -> Iterator[EncodedWindow]:  # Any: as above
+        if self._by_field:
+            return self.encoder.encode_field_windows(texts, on_truncate="ok")
+        return self.encoder.encode_windows(texts, prompt=self.prompt, on_truncate="ok")

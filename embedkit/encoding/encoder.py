@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
+from embedkit.data.fields import FieldTexts
+from embedkit.encoding.field_documents import encode_fields, fields_of_mappings
 from embedkit.encoding.learned_comparison import LearnedComparison
 from embedkit.encoding.similarity import similarity
 from embedkit.encoding.windows import (
@@ -30,7 +32,7 @@ from embedkit.inference.token_merging import merging_part
 from embedkit.native.merging import check_share
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import one_ahead, padded_batches
-from embedkit.types import Device, Float32, OnTruncate, Precision, WantedPrecision, WantedRuntime
+from embedkit.types import Device, Float32, OnTruncate, Precision, TextRole, WantedPrecision, WantedRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +158,7 @@ class Encoder:
             )
         return prompts[name]
 
-    def role_prompt(self, role: Literal["query", "document"]) -> str:
+    def role_prompt(self, role: TextRole) -> str:
         """Return the prompt for queries or for documents, "" where the model has none: never the default one.
 
         Names are tried as sentence-transformers says it does. (In its release 6.2 an empty "document" of its own hides
@@ -194,23 +196,28 @@ class Encoder:
         if isinstance(texts, str):
             one: Float32 = self.encode([texts], prompt=prompt, on_truncate=on_truncate)[0]
             return one
-        windows = list(self.encode_windows(texts, prompt=prompt, on_truncate=on_truncate))
+        windows = self.encode_windows(texts, prompt=prompt, on_truncate=on_truncate)
+        return self._joined(list(windows), self.dimension, warn=on_truncate == "warn")
+
+    def _joined(self, windows: Sequence[EncodedWindow], width: int, *, warn: bool) -> Float32:
+        """Return the vectors of all windows, (N, `width`), and log what was cut or has no tokens."""
+        count = sum(len(window.embeddings) for window in windows)
         cut = sum(int(window.truncated.sum()) for window in windows)
-        if cut and on_truncate == "warn":
+        if cut and warn:
             logger.warning(
                 "%d of %d texts were cut to the %d tokens that the model reads",
                 cut,
-                len(texts),
+                count,
                 self.tokenizer.max_length,
             )
         if not windows:
-            return np.empty((0, self.dimension), dtype=np.float32)
+            return np.empty((0, width), dtype=np.float32)
         embeddings = np.concatenate([window.embeddings for window in windows])
         empty = np.concatenate([window.empty for window in windows])
         zeros = int((empty & ~embeddings.any(axis=1)).sum())
         if zeros:
             logger.warning(
-                "%d of %d texts have no tokens for this model: their vectors are zeros", zeros, len(texts)
+                "%d of %d texts have no tokens for this model: their vectors are zeros", zeros, count
             )
         return embeddings
 
@@ -218,9 +225,19 @@ class Encoder:
         """Encode queries with the model's prompt for them: -> (Q, E) float32."""
         return self.as_queries(self.encode(queries, prompt=self.role_prompt("query")))
 
-    def encode_documents(self, documents: Sequence[str]) -> Float32:
-        """Encode documents with the model's prompt for them: -> (N, E) float32."""
-        return self.encode(documents, prompt=self.role_prompt("document"))
+    def encode_documents(self, documents: Sequence[str] | Sequence[Mapping[str, str | None]]) -> Float32:
+        """Encode documents with the model's prompt for them: -> (N, E) float32.
+
+        Those of a model with `fields` are mappings from some of these to texts: -> (N, F·E), compared by `similarity` alone.
+
+        Raises:
+            RecordError: a document has none of the fields, or one that the model does not know.
+            TypeError: a document is no text; or, with `fields`, no mapping.
+        """
+        if not self.fields:
+            return self.encode(documents, prompt=self.role_prompt("document"))  # type: ignore[arg-type] # or a TypeError
+        windows = self.encode_field_windows(fields_of_mappings(documents, self.fields))
+        return self._joined(list(windows), self.width("document"), warn=True)
 
     def encode_query(self, query: str | Sequence[str]) -> Float32:
         """Encode a query, (E,), or several, (Q, E), with the model's prompt for queries."""
@@ -243,14 +260,23 @@ class Encoder:
         """Return the vectors of queries as they are compared with documents', by a product: only a bilinear similarity turns them."""
         return vectors if self._learned is None else self._learned.as_queries(vectors)
 
-    def check_searchable(self) -> None:
-        """Refuse a model whose similarity no index searches by.
+    def check_searchable(self, *, by_field: bool = False) -> None:
+        """Refuse a model whose similarity no index searches by, or with `by_field` none of documents with fields.
 
         Raises:
-            CheckpointError: it is additive.
+            CheckpointError: it is additive, or that of fields.
         """
         if self._learned is not None:
-            self._learned.check_searchable()
+            self._learned.check_searchable(by_field=by_field)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of documents that the model has experts for; empty where documents are plain texts."""
+        return () if self._learned is None else self._learned.fields
+
+    def width(self, role: TextRole | None) -> int:
+        """Return the length of the vectors of queries or documents: E, or F·E with `fields`; of plain texts (None) E."""
+        return self.dimension * (len(self.fields) if self.fields and role is not None else 1)
 
     @cached_property
     def _learned(self) -> LearnedComparison | None:
@@ -282,6 +308,14 @@ class Encoder:
                 "besides the special ones. Shorten it"
             )
         return self._windows(iter(texts), prompt, prompt_tokens, on_truncate)
+
+    def encode_field_windows(
+        self, documents: Iterable[FieldTexts], *, on_truncate: OnTruncate = "warn"
+    ) -> Iterator[EncodedWindow]:
+        """Encode a stream of documents with `fields`, as `encode_windows` does texts, with the model's prompt for documents."""
+        assert self._learned is not None
+        encode = partial(self.encode_windows, prompt=self.role_prompt("document"), on_truncate=on_truncate)
+        return encode_fields(documents, encode, self._learned.as_documents, size=self.dimension)
 
     def _windows(
         self, texts: Iterator[str], prompt: str, prompt_tokens: int, on_truncate: OnTruncate

@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.data.fields import FieldTexts, document_fields
 from embedkit.data.records import Document, titled_text
 from embedkit.encoding.draft import Draft, json_row
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.windows import EncodedWindow, TextRefusedError
-from embedkit.errors import RecordError
+from embedkit.errors import CheckpointError, RecordError
 from embedkit.storage.files import output_errors
-from embedkit.types import OnTruncate
+from embedkit.types import OnTruncate, TextRole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,14 @@ class EncodeProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
-    """What an encoding job does with its texts. `prompt` None takes the model's default."""
+    """What an encoding job does with its texts.
+
+    `prompt` None takes the model's default. With a `role` texts are encoded as an index and a search do it, with the model's prompt for
+    documents or queries and in the form that is compared; `prompt` does not count then.
+    """
 
     prompt: str | None = None
+    role: TextRole | None = None
     on_truncate: OnTruncate = "warn"
     fail_on_empty: bool = False
     join_title: bool = True
@@ -76,22 +82,41 @@ def document_text(document: Document, *, join_title: bool = True) -> str:
 def encode_stream(
     encoder: Encoder, documents: Iterable[Document], options: EncodeOptions
 ) -> Iterator[tuple[list[Document], EncodedWindow]]:
-    """Encode documents window by window, each window with the documents it is of."""
+    """Encode documents window by window, each window with the documents it is of.
+
+    Raises:
+        CheckpointError: the model's documents have fields, and no role is given.
+        RecordError (while iterating): a text is refused, or a field is no text.
+    """
+    _check_role(encoder, options)
+    return _encode_stream(encoder, documents, options)
+
+
+def _check_role(encoder: Encoder, options: EncodeOptions) -> None:
+    if encoder.fields and options.role is None:
+        raise CheckpointError(
+            f"{encoder.folder.path}: it compares queries with documents that have the fields {', '.join(encoder.fields)}, whose vectors "
+            "are made in different ways. Say which these are",
+            ": --role query or --role document",
+        )
+
+
+def _encode_stream(
+    encoder: Encoder, documents: Iterable[Document], options: EncodeOptions
+) -> Iterator[tuple[list[Document], EncodedWindow]]:
     waiting: list[Document] = []
 
-    def texts() -> Iterator[str]:
+    def watched() -> Iterator[Document]:
         for document in documents:
-            text = document_text(document, join_title=options.join_title)
-            if options.fail_on_empty and not text:
+            if options.fail_on_empty and not any(_texts(encoder, document, options)):
                 raise RecordError(
                     f"{document.where}: the text is empty. Remove the row, or pass --on-empty warn"
                 )
             waiting.append(document)
-            yield text
+            yield document
 
     try:
-        windows = encoder.encode_windows(texts(), prompt=options.prompt, on_truncate=options.on_truncate)
-        for window in windows:
+        for window in _windows(encoder, watched(), options):
             size = len(window.embeddings)
             chunk, waiting[:] = waiting[:size], waiting[size:]
             if options.fail_on_empty and window.empty.any():
@@ -103,6 +128,28 @@ def encode_stream(
             yield chunk, window
     except TextRefusedError as exc:  # of the window that would have come next
         raise RecordError(f"{waiting[exc.row].where}: {exc}") from exc
+
+
+def _texts(encoder: Encoder, document: Document, options: EncodeOptions) -> FieldTexts:
+    """Return what is encoded of a document: its text, or those of the model's fields."""
+    if encoder.fields and options.role == "document":
+        return document_fields(document, encoder.fields, may_be_empty=True)
+    return (document_text(document, join_title=options.join_title),)
+
+
+def _windows(
+    encoder: Encoder, documents: Iterator[Document], options: EncodeOptions
+) -> Iterator[EncodedWindow]:
+    of_documents = (_texts(encoder, document, options) for document in documents)
+    if encoder.fields and options.role == "document":
+        yield from encoder.encode_field_windows(of_documents, on_truncate=options.on_truncate)
+        return
+    prompt = options.prompt if options.role is None else encoder.role_prompt(options.role)
+    texts = (text or "" for (text,) in of_documents)
+    for window in encoder.encode_windows(texts, prompt=prompt, on_truncate=options.on_truncate):
+        if options.role == "query":
+            window = replace(window, embeddings=encoder.as_queries(window.embeddings))
+        yield window
 
 
 def encode_to_file(
@@ -123,7 +170,8 @@ def encode_to_file(
         "backend": repr(encoder.backend),
         "options": asdict(options),
     }
-    draft = Draft(Path(output), dimension=encoder.dimension, settings=settings)
+    _check_role(encoder, options)
+    draft = Draft(Path(output), dimension=encoder.width(options.role), settings=settings)
     return _run(encoder, documents, draft, options)
 
 
@@ -131,9 +179,9 @@ def _run(
     encoder: Encoder, documents: Iterable[Document], draft: Draft, options: EncodeOptions
 ) -> Iterator[EncodeProgress]:
     def keys(some: Iterable[Document]) -> Iterator[tuple[str, str]]:
-        return (
-            (document.doc_id, document_text(document, join_title=options.join_title)) for document in some
-        )
+        for document in some:
+            texts = _texts(encoder, document, options)
+            yield document.doc_id, "\0".join(text or "" for text in texts)
 
     def rows(some: Iterable[Document], window: EncodedWindow) -> bytes:
         if draft.as_npy:

@@ -19,7 +19,7 @@ MAX_CHARACTERS = 65
 def cosine_noise(encoder: Encoder) -> CosineNoise:
     """Return mean and deviation of the cosines of each short sample text as a query to all others as documents.
 
-    No two of them are about one thing. It is kept in the cache under the model's fingerprint.
+    With a model of documents with fields it is their scores, every field of a document holding its text. No two of them are about one thing. It is kept in the cache under the model's fingerprint.
     """
     texts = [text for text in SAMPLE_TEXTS if len(text) <= MAX_CHARACTERS]
     note = f"noise/{json_digest({'model': encoder.fingerprint, 'texts': texts})[:16]}.json"
@@ -31,6 +31,11 @@ def cosine_noise(encoder: Encoder) -> CosineNoise:
 
 
 def _measure(encoder: Encoder, texts: list[str]) -> CosineNoise:
+    if encoder.fields:
+        filled = [dict[str, str | None].fromkeys(encoder.fields, text) for text in texts]
+        return CosineNoise.of(
+            encoder.similarity(encoder.encode_queries(texts), encoder.encode_documents(filled))
+        )
     query, document = encoder.role_prompt("query"), encoder.role_prompt("document")
     queries = documents = normalize(encoder.encode(texts, prompt=query, on_truncate="ok"))
     if query != document:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Combine = Literal["mean", "concat"]
-LearnedKind = Literal["bilinear", "additive"]
+LearnedKind = Literal["bilinear", "additive", "fields"]
 SimilarityKind = Literal["cosine", "dot", "scaled", "bilinear", "additive"]
+# Of a field of documents. Vectors of queries are as long as the weights: smaller ones would be lost in their rounding.
+LEAST_LOG_WEIGHT = -20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,37 @@ class AttentionPoolingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityConfig:
-    """A similarity of sentence vectors with weights of its own; `size` is the width of the additive one's inner layer."""
+    """A similarity of sentence vectors with weights of its own; `size` is the width of the additive one's inner layer.
+
+    That of `fields` compares queries with documents that have several of these, each by an expert of its own.
+    """
 
     kind: LearnedKind
     size: int = 128
+    fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(LearnedKind):
-            raise ValueError(f"similarity is {self.kind!r}; it must be bilinear or additive")
+            raise ValueError(
+                f"similarity is {self.kind!r}; it must be one of {', '.join(get_args(LearnedKind))}"
+            )
+        if (self.kind == "fields") != bool(self.fields):
+            raise ValueError(
+                f"fields are {list(self.fields)} of a {self.kind} similarity; that of 'fields' alone has some"
+            )
+        check_fields(self.fields)
         if self.size < 1:
             raise ValueError(f"similarity size is {self.size}; it must be at least 1")
+
+
+def check_fields(fields: tuple[str, ...]) -> None:
+    """Refuse names of fields that are empty or stand twice.
+
+    Raises:
+        ValueError: one does.
+    """
+    for number, name in enumerate(fields):
+        if not name.strip():
+            raise ValueError(f"fields are {list(fields)}; number {number + 1} has no name")
+        if name in fields[:number]:
+            raise ValueError(f"fields are {list(fields)}; {name!r} stands there twice")

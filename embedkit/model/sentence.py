@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from embedkit.model.attention_pooling import AttentionPooling
 from embedkit.model.config import DenseActivation, HeadLayer, LayerNormConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder, init_weights, padded_run
+from embedkit.model.field_experts import FieldExperts
 from embedkit.model.layers import Run, runs_of, split_runs
+from embedkit.model.learned_parts import SimilarityConfig
 from embedkit.model.pooling import pool
 from embedkit.model.similarity import LearnedSimilarity
 
@@ -76,11 +78,7 @@ class SentenceEncoder(nn.Module):
         if self.attention_pooling is not None:  # small weights: it starts near the mean
             self.attention_pooling.apply(lambda each: init_weights(each, encoder.config.initializer_range))
         self.dense = nn.ModuleList(_layer(layer) for layer in config.dense)
-        self.similarity = (
-            None
-            if config.similarity is None
-            else LearnedSimilarity(config.embedding_size(hidden_size), config.similarity)
-        )
+        self.similarity = _similarity(config.similarity, config.embedding_size(hidden_size))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
@@ -148,6 +146,15 @@ class SentenceEncoder(nn.Module):
             pooled = dense(pooled)
         # The norm is taken in fp32: in half precision vectors come out 0.1 % too long or too short.
         return F.normalize(pooled.float(), dim=-1).to(pooled.dtype) if self.config.normalize else pooled
+
+
+def _similarity(
+    config: SimilarityConfig | None, embedding_size: int
+) -> LearnedSimilarity | FieldExperts | None:
+    if config is None:
+        return None
+    kind = FieldExperts if config.kind == "fields" else LearnedSimilarity
+    return kind(embedding_size, config)
 
 
 def _layer(layer: HeadLayer) -> nn.Sequential:

@@ -88,7 +88,9 @@ def sentence_shapes(config: EncoderConfig, sentence: SentenceConfig) -> dict[str
 
 
 def similarity_shapes(similarity: SimilarityConfig, embedding_size: int) -> Shapes:
-    """Return the shapes of a `LearnedSimilarity`."""
+    """Return the shapes of a `LearnedSimilarity`, or of `FieldExperts`."""
+    if similarity.kind == "fields":
+        return _field_experts(len(similarity.fields), embedding_size)
     if similarity.kind == "bilinear":
         return {"weight": (embedding_size, embedding_size)}
     shapes = _linear("first", embedding_size, similarity.size, bias=True)
@@ -118,6 +120,19 @@ def _experts(config: EncoderConfig, name: str) -> Shapes:
     if experts.shared_intermediate_size:
         shapes |= _feed_forward(config, f"{name}.shared", experts.shared_intermediate_size)
     return shapes
+
+
+def _field_experts(num_fields: int, size: int) -> Shapes:
+    units: Shapes = {
+        "weight": (num_fields, size, size),
+        "bias": (num_fields, size),
+        "gate": (num_fields, size, size),
+        "gate_bias": (num_fields, size),
+    }
+    experts = {
+        f"{side}_experts.{name}": shape for side in ("query", "document") for name, shape in units.items()
+    }
+    return {"router.weight": (num_fields, size)} | experts
 
 
 def dense_shapes(layer: HeadLayer) -> Shapes:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedkit.model.additive import additive_scores
-from embedkit.model.learned_parts import SimilarityConfig, SimilarityKind
+from embedkit.model.field_experts import FieldExperts
+from embedkit.model.learned_parts import LearnedKind, SimilarityConfig, SimilarityKind
 
 
 class LearnedSimilarity(nn.Module):
@@ -54,21 +56,29 @@ class LearnedSimilarity(nn.Module):
 
 
 class Similarity:
-    """One of five ways to compare vectors, with those functions that losses ask for.
+    """One of six ways to compare vectors, with those functions that losses ask for.
 
-    cosine: uᵀv of unit vectors; dot: uᵀv; scaled: uᵀv / √E (Vaswani et al. 2017, section 3.2.1); and the learned ones.
+    cosine: uᵀv of unit vectors; dot: uᵀv; scaled: uᵀv / √E (Vaswani et al. 2017, section 3.2.1); and the learned ones, of which that of
+    fields compares what its `queries` and `documents` give.
     """
 
-    def __init__(self, kind: SimilarityKind, learned: LearnedSimilarity | None = None) -> None:
-        """`learned` holds the weights of a bilinear or additive one.
+    def __init__(
+        self, kind: SimilarityKind | LearnedKind, learned: LearnedSimilarity | FieldExperts | None = None
+    ) -> None:
+        """`learned` holds the weights of a learned one.
 
         Raises:
             ValueError: it is missing, or of another kind.
         """
-        wanted = kind if kind in ("bilinear", "additive") else None
+        wanted = kind if kind in get_args(LearnedKind) else None
         if wanted != (None if learned is None else learned.config.kind):
             raise ValueError(f"similarity {kind!r} goes with weights of its own kind alone")
         self.kind, self.learned = kind, learned
+
+    @property
+    def experts(self) -> FieldExperts | None:
+        """What lays out queries and documents, where these have fields."""
+        return self.learned if isinstance(self.learned, FieldExperts) else None
 
     def matrix(self, first: Tensor, second: Tensor) -> Tensor:
         """Compare every vector with every other: (N, E), (M, E) -> (N, M)."""
@@ -86,7 +96,7 @@ class Similarity:
         return (first * second).sum(dim=-1) / self._divisor(first)
 
     def _as_compared(self, vectors: Tensor) -> Tensor:
-        return vectors if self.kind in ("dot", "scaled") else F.normalize(vectors, dim=-1)
+        return vectors if self.kind in ("dot", "scaled", "fields") else F.normalize(vectors, dim=-1)
 
     def _divisor(self, vectors: Tensor) -> float:
         return math.sqrt(vectors.shape[-1]) if self.kind == "scaled" else 1.0

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from embedkit.data.fields import FieldTexts, document_fields
 from embedkit.data.left_out import LeftOut
 from embedkit.data.reading import DocumentReader
+from embedkit.data.records import Document
 from embedkit.data.scope import scope_of
 from embedkit.errors import IndexMismatchError, RecordError
 from embedkit.pipelines.default_index import make_home, remove_home
@@ -112,14 +115,14 @@ class Documents:
         return self.reader.encodings
 
     def prepare(self, path: Path, options: BuildOptions) -> None:
-        """Load the encoder, and check how texts are to be cut.
+        """Load the encoder, and check how texts are to be cut and vectors compared and stored.
 
         Raises:
-            ValueError: passages would be longer than what the model reads.
+            ValueError: passages would be longer than what the model reads, or documents with fields are to be compared otherwise.
             CheckpointError, DeviceError: the model cannot be loaded or computed here.
         """
         if not is_index(path):
-            cutting_of(self._load(None).encoder, options)
+            self.settings(options)
             return
         with Index.open(path) as index:
             cutting_of(self._load(index).encoder, options)
@@ -133,11 +136,12 @@ class Documents:
         """
         encoder = self._load(None).encoder
         return Settings(
-            dimension=encoder.dimension,
+            dimension=encoder.width("document"),
             metric=options.metric,
             storage=options.storage,
             fingerprint=encoder.fingerprint,
             cutting=cutting_of(encoder, options),
+            fields=len(encoder.fields),
         )
 
     def check(self, index: Index, options: BuildOptions) -> None:
@@ -161,13 +165,15 @@ class Documents:
         index.note_model_path(lasting_name(encoder.folder.path))
         self.reader.name_of = FileNames(index)
         cutting = index.settings.cutting
+        split = PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None
         return build(
             index,
             self.reader,
             embed=embedder,
-            split=PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None,
+            split=_untitled(split) if split is not None and encoder.fields else split,
             commit_every=options.commit_every,
             fraction=self.reader.fraction,
+            content_of=partial(_fields_of, encoder.fields) if encoder.fields else None,
         )
 
     def _load(self, index: Index | None) -> Embedder:
@@ -178,8 +184,22 @@ class Documents:
             model = or_default(self.model) if index is None else of_index(index, self.model)
             share = 0.0 if index is None else merging_of(index.settings.fingerprint)
             share = share if self.merge_tokens is None else self.merge_tokens
-            self.embedder = Embedder(load_encoder(model, self.computing, merge_tokens=share), "document")
+            encoder = load_encoder(model, self.computing, merge_tokens=share)
+            self.embedder = Embedder(encoder, "document", by_field=True)
         return self.embedder
+
+
+Spans = Sequence[tuple[int, int]]
+
+
+def _untitled(split: Callable[[str, str], Spans]) -> Callable[[str, str], Spans]:
+    """Cut texts that no title is put before."""
+    return lambda title, text: split("", text)
+
+
+def _fields_of(fields: Sequence[str], document: Document, text: str) -> FieldTexts:
+    """Return what of a passage is embedded by fields: its own text, and the other fields of its document as they are."""
+    return document_fields(replace(document, text=text), fields, may_be_empty=True)
 
 
 class ReadyVectors:
@@ -315,7 +335,7 @@ def cutting_of(encoder: Encoder, options: BuildOptions) -> dict[str, int]:
         ValueError: passages would be longer than what the model reads.
     """
     room = encoder.tokenizer.max_length - encoder.tokenizer.single.num_special
-    if options.chunk_tokens == 0:
+    if options.chunk_tokens == 0 or (encoder.fields and "text" not in encoder.fields):
         return {}
     if options.chunk_tokens is not None and options.chunk_tokens > room:
         raise ValueError(

@@ -91,5 +91,5 @@ def _cosine_scale(opened: Search, wanted: SearchOptions) -> Scale:
     scales = [cosine_noise(opened.embedder.encoder).scale(count)]
     vectors = opened.index.snapshot.sample(SAMPLE)
     if len(vectors) >= LEAST:
-        scales.append(CosineNoise.between(vectors, vectors).scale(count))
+        scales.append(CosineNoise.of(opened.index.snapshot.scorer.tile(vectors, vectors)).scale(count))
     return min(scales, key=lambda scale: scale.chance)

@@ -61,7 +61,12 @@ class CosineNoise:
     @classmethod
     def between(cls, queries: Float32, documents: Float32) -> Self:
         """Measure it on unit vectors of texts, (N, E) as queries and (N, E) as documents: each with all others, N at least 2."""
-        cosines = (queries @ documents.T)[~np.eye(len(queries), dtype=bool)]  # (N * (N - 1),)
+        return cls.of(queries @ documents.T)
+
+    @classmethod
+    def of(cls, scores: Float32) -> Self:
+        """Measure it on the scores of texts as queries with the same texts as documents, (N, N): each with all others, N at least 2."""
+        cosines = scores[~np.eye(len(scores), dtype=bool)]  # (N * (N - 1),)
         # Where all are alike, rounding may take the mean above 1, and there is no deviation.
         return cls(min(1.0, float(cosines.mean())), max(1e-6, float(cosines.std())))
 

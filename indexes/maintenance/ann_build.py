@@ -48,11 +48,25 @@ def build_ann(index: Index, kind: Kind, *, seed: int = 0) -> Iterator[AnnReport]
     from ..search.ann import KINDS
 
     index.need_writer()
+    check_structure(index, kind)
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
     if kind != "flat" and not index.snapshot.num_rows:
         raise IndexFileError(f"{index.path}: no vectors to build {kind} over. Add documents first")
     return _drop(index) if kind == "flat" else _build(index, kind, seed)
+
+
+def check_structure(index: Index, kind: Kind) -> None:
+    """Refuse a structure over vectors that are not compared by one product.
+
+    Raises:
+        IndexFileError: the documents of the index have fields.
+    """
+    if kind != "flat" and index.settings.fields:
+        raise IndexFileError(
+            f"{index.path}: its documents have fields, which are compared one by one, and {kind} finds by one product. "
+            "Searches of it are exact without"
+        )
 
 
 def _drop(index: Index) -> Iterator[AnnReport]:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import compress, pairwise
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,9 @@ from ..storage.runs import begin_run, find_duplicate, vanished_documents
 from ..store import Index
 from .read_ahead import read_ahead
 
-Embed = Callable[[Sequence[str]], FloatArray]  # N texts -> (N, E) float32
+Content = str | tuple[str | None, ...]  # of a passage: its text, or those of its document's fields
+ContentOf = Callable[[Document, str], Content]  # a document and the text of one of its passages
+Embed = Callable[[Sequence[Any]], FloatArray]  # N contents (Any: of the kind that it takes) -> (N, E) float32
 Split = Callable[
     [str, str], Sequence[tuple[int, int]]
 ]  # title, text -> start and stop of each passage, in characters
@@ -103,11 +106,13 @@ def build(
     commit_every: int = 4096,
     slice_texts: int = _SLICE_TEXTS,
     fraction: Callable[[], float | None] = lambda: None,
+    content_of: ContentOf | None = None,
 ) -> Iterator[BuildReport]:
     """Bring an index up to date with documents; yields a report after each `slice_texts` that are embedded and each commit.
 
     `split` cuts a text into passages; without it each document is one. `commit_every` counts passages; `fraction` tells how much of the input has been read. `embed` is called from two
-    threads: for the texts that come next it need not compute anything before those before are done.
+    threads: for the texts that come next it need not compute anything before those before are done. `content_of` says what of a document
+    and the text of a passage is embedded (else its title and that text); where that is empty, there is no vector.
 
     Raises (while iterating):
         RecordError: a document cannot be read, or an id occurs twice; what was committed before stays.
@@ -117,7 +122,9 @@ def build(
     index.need_writer()
     if commit_every < 1:
         raise ValueError(f"commit_every is {commit_every}; it must be at least 1")
-    return _Build(index, embed, split, commit_every, slice_texts, fraction).run(documents)
+    return _Build(index, embed, split, commit_every, slice_texts, fraction, content_of or _titled).run(
+        documents
+    )
 
 
 class _Build:
@@ -131,8 +138,9 @@ class _Build:
         commit_every: int,
         slice_texts: int,
         fraction: Callable[[], float | None],
+        content_of: ContentOf,
     ) -> None:
-        self.index, self.embed, self.split = index, embed, split
+        self.index, self.embed, self.split, self.content_of = index, embed, split, content_of
         self.commit_every, self.slice_texts, self.fraction = commit_every, slice_texts, fraction
         self.report = BuildReport()
         self.started = perf_counter()
@@ -171,7 +179,9 @@ class _Build:
         """Return the vectors of those passages that have one, as they are stored, and which these are."""
         settings = self.index.settings
         # The texts are made when their turn comes: those of a book would take as much room as the book.
-        found = self.embed([_text_of(document, passage) for document, passage in passages])
+        found = self.embed(
+            [self.content_of(document, _text_of(document, passage)) for document, passage in passages]
+        )
         kept = with_direction(found, settings)
         names = [repr(document.doc_id) for document, _ in passages]
         if not kept.all():
@@ -210,7 +220,9 @@ class _Build:
             batch.counts["unchanged"] += 1
             return
         batch.fields.update(document.metadata)
-        if known is not None and known.digest[:16] == digest[:16]:  # the words are the same: no new vectors
+        # Where the words are the same, there are no new vectors. A field may stand in the metadata, whose hash follows on the words'.
+        words = 24 if self.index.settings.fields else 16
+        if known is not None and known.digest[:words] == digest[:words]:
             update = Update(known.doc_key, addition.metadata, digest, document.source, places)
             batch.updates.append(update)
             batch.counts["updated" if known.digest != digest else "unchanged"] += 1
@@ -223,7 +235,7 @@ class _Build:
     def _cut(self, addition: Addition, batch: _Batch) -> None:
         document = addition.document
         passages: Sequence[Passage] = WHOLE
-        if not any(part and not part.isspace() for part in (document.title, document.text)):
+        if not any(self.content_of(document, document.text)):
             passages = ()
             batch.count_empty(document)
         elif self.split is not None:
@@ -280,10 +292,12 @@ def delete_keys(index: Index, keys: Sequence[int], *, commit_every: int = 4096) 
     index.settle()
 
 
-def _text_of(document: Document, passage: Passage) -> str:
-    """Return what of a passage is embedded."""
-    text = document.text if passage.stop == -1 else document.text[passage.start : passage.stop]
+def _titled(document: Document, text: str) -> str:
     return titled_text(document.title, text)
+
+
+def _text_of(document: Document, passage: Passage) -> str:
+    return document.text if passage.stop == -1 else document.text[passage.start : passage.stop]
 
 
 def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Addition]]:

@@ -42,6 +42,12 @@ def export_faiss(index: Index, path: Path) -> Exported:
     """
     from ..search.ann import write_flat
 
+    if index.settings.fields:
+        raise IndexFileError(
+            f"{index.path}: its documents have fields, which are compared one by one; faiss would compare whole vectors. "
+            "Export .npy, and compare with Encoder.similarity"
+        )
+
     def write(stream: BinaryIO) -> None:
         write_flat(stream, index.settings.metric, index.settings.dimension, stream_vectors(index.snapshot))
 

@@ -62,8 +62,8 @@ def search_segments(
     `release` gives each segment's memory back after its turn.
     """
     best = Candidates.none(len(queries), k)
-    kernels = can_search()
-    scan = not kernels and len(queries) <= 2 and missed.worth_importing(segments)
+    kernels = can_search() and not scorer.fields  # which know products alone
+    scan = not kernels and not scorer.fields and len(queries) <= 2 and missed.worth_importing(segments)
     for segment in segments:
         start = int(np.searchsorted(segment.rows, first_row)) if first_row else 0
         if start == len(segment):

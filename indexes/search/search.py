@@ -70,7 +70,7 @@ def search_rows(
     share = min(1.0, matching / max(1, covered, snapshot.num_rows))
     selective = share < 1 and matching * share < EXACT_WORTH
     if ann is None or request.exact or selective or not covered:
-        if request.device is not None:
+        if request.device is not None and not snapshot.settings.fields:
             from .gpu import search_device
 
             yield search_device(snapshot, queries, k, mask=mask, matching=matching, device=request.device)

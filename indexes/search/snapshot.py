@@ -69,7 +69,7 @@ class Snapshot:
 
     @property
     def scorer(self) -> Scorer:
-        return Scorer(self.settings.metric)
+        return Scorer(self.settings.metric, self.settings.fields)
 
     def restrict(self, rows: RowArray | None) -> tuple[Mask | None, int]:
         """Return the mask of the rows of a filter (None: no filter) that are alive, and how many they are."""
@@ -149,7 +149,7 @@ class Snapshot:
         """Score candidates again by the stored vectors, each pair alone, in double precision; best first."""
         rows = candidates.rows
         scores = np.full(rows.shape, -np.inf, np.float32)
-        if can_search():
+        if can_search() and not self.settings.fields:
             for segment, places in self._placed(rows):
                 stored_vectors(segment, self.settings.metric).score_pairs(queries, places, scores)
         else:

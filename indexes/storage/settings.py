@@ -20,7 +20,8 @@ class Settings:
     """What is fixed for the life of an index.
 
     `fingerprint` names what the vectors depend on (weights, tokenizer, pooling, prompts …), None for vectors made
-    elsewhere. `cutting` says how texts are cut into passages; empty where they are not.
+    elsewhere. `cutting` says how texts are cut into passages; empty where they are not. `fields` above 0 says that a vector is so many
+    parts side by side, one for each field of a document, zeros for a missing one; see `indexes.candidates.Scorer`.
     """
 
     dimension: int
@@ -28,6 +29,7 @@ class Settings:
     storage: Storage = "float32"
     fingerprint: Fingerprint | None = None
     cutting: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
+    fields: int = 0
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
@@ -41,8 +43,25 @@ class Settings:
                 f"binary storage keeps directions alone; the metric must be cosine, not {self.metric}"
             )
 
+        if self.fields:
+            self._check_fields()
+
+    def _check_fields(self) -> None:
+        if self.fields < 1 or self.dimension % self.fields:
+            raise ValueError(f"fields is {self.fields}; it must divide the dimension, {self.dimension}")
+        if self.metric != "cosine":
+            raise ValueError(
+                f"documents with fields are compared by cosines of these; the metric is {self.metric}"
+            )
+        if self.storage == "binary":
+            raise ValueError(
+                "binary storage cannot tell a field that is missing; choose float32, float16 or int8"
+            )
+
     def to_json(self) -> str:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if not self.fields:
+            del values["fields"]  # releases that do not know it read all other indexes
         return json.dumps(values, sort_keys=True, default=dict)
 
     @classmethod

@@ -223,7 +223,19 @@ def test_a_part_changes_the_fingerprint(tmp_path: Path) -> None:
         (
             "2_Similarity/config.json",
             {"similarity": "euclid"},
-            "similarity is 'euclid'; it must be bilinear or",
+            "similarity is 'euclid'; it must be one of bilinear, additive, fields",
+        ),
+        ("2_Similarity/config.json", {"similarity": "fields"}, r"fields are \[\] of a fields similarity"),
+        (
+            "2_Similarity/config.json",
+            {"similarity": "fields", "fields": ["title", "title"]},
+            "'title' stands there twice. Copy the file again",
+        ),
+        ("2_Similarity/config.json", {"similarity": "fields", "fields": [1]}, "it must name fields"),
+        (
+            "2_Similarity/config.json",
+            {"similarity": "fields", "fields": ["title"]},
+            "9 of 9 weights are missing",
         ),
         ("2_Similarity/config.json", {"size": 0}, "similarity size is 0; it must be at least 1"),
         (
@@ -315,7 +327,7 @@ def test_what_stands_on_an_encoder_decides_what_computes_it() -> None:
     for head, sentence in HEADS.items():
         numpy, onnx = (why_not_parts(runtime, config, sentence) for runtime in ("numpy", "onnx"))
         assert (numpy is None) == ("layers" not in head), head
-        assert (onnx is None) == (head in ("bilinear", "additive")), head
+        assert (onnx is None) == (head in ("bilinear", "additive", "fields")), head
     choice = choose_runtime(config, "fp32", "cpu", sentence=HEADS["layers"], interactive=True)
     assert choice.runtime == "torch"
     assert "this model takes a mean of several" in choice.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,24 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.data.reading import read_documents
+from embedkit.data.records import Document
+from embedkit.encoding.embedder import Embedder
 from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.job import EncodeOptions, encode_stream, encode_to_file
 from embedkit.errors import CheckpointError, OutputError, RecordError
+from embedkit.model.config import SentenceConfig
+from embedkit.model.learned_parts import SimilarityConfig
 from tests.cli.index.test_index import invoke
 from tests.tiny import write_tiny_model
 
 TEXTS = ["the dog runs", "", "cat " * 40, "the dog runs", "a red horse"]
 Run = Any  # click's result, whose module is not to be imported
+
+
+FIELDS = SentenceConfig(
+    normalize=True, similarity=SimilarityConfig(kind="fields", fields=("title", "text", "keywords"))
+)
 
 
 def encode(*arguments: object, stdin: str | None = None) -> Run:
@@ -189,3 +201,110 @@ def test_every_text_has_its_row_and_an_index_holds_the_same_vectors_without_the_
     invoke("index", "export", index, "-o", tmp_path / "i.npy")
     assert (tmp_path / "i.ids.txt").read_text(encoding="utf-8").split() == ["d0", "d2"]
     np.testing.assert_allclose(np.load(tmp_path / "i.npy"), vectors[[0, 2]], atol=1e-6)
+
+
+@pytest.fixture
+def papers(tmp_path: Path) -> Path:
+    path = tmp_path / "papers.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"_id": "a", "title": "the dog", "text": "runs on the beach", "keywords": ["red", "horse"]},
+        {"_id": "b", "title": "", "text": "a cat " * 40},
+        {"_id": "c", "title": "the girl", "text": None, "keywords": " "},
+        {"_id": "d", "text": "", "year": 2019},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_model_with_fields_encodes_documents_and_queries_each_in_its_way(
+    papers: Path, tmp_path: Path
+) -> None:
+    model = write_tiny_model(
+        tmp_path / "fields", sentence=FIELDS, prompts={"query": "girl ", "document": "the "}
+    )
+    output = tmp_path / "papers.npy"
+    result = encode(papers, "--model", model, "--role", "document", "-o", output)
+    assert result.exit_code == 0, result.output
+    assert "(4 × 96), model" in result.stderr
+    assert f"1 text cut to the 32 tokens that the model reads; the first is {papers}:2" in result.stderr
+    assert f"1 text empty or without tokens for this model; the first is {papers}:4" in result.stderr
+    encoder = Encoder.load(model)
+    documents: list[dict[str, str | None]] = [
+        {"title": "the dog", "text": "runs on the beach", "keywords": "red, horse"},
+        {"text": "a cat " * 40},
+        {"title": "the girl", "text": ""},
+    ]
+    vectors = np.load(output)
+    np.testing.assert_allclose(vectors[:3], encoder.encode_documents(documents), rtol=0, atol=1e-6)
+    lengths = np.linalg.norm(vectors.reshape(4, 3, 32), axis=2)
+    np.testing.assert_allclose(lengths, [[1, 1, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]], atol=1e-6)
+    result = encode("-", "--model", model, "--role", "query", stdin="a red horse\n")
+    (row,) = map(json.loads, result.stdout.splitlines())
+    found = np.array(row["embedding"], np.float32)
+    np.testing.assert_allclose(found, encoder.encode_queries(["a red horse"])[0], rtol=0, atol=1e-6)
+    assert encoder.similarity(found[None], vectors)[0, 3] == 0
+
+
+def test_a_role_puts_the_models_prompt_before_texts(corpus: Path, tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "prompts", prompts={"query": "girl ", "document": "the "})
+    output = tmp_path / "v.npy"
+    assert encode(corpus, "--model", model, "--role", "query", "-o", output).exit_code == 0
+    np.testing.assert_allclose(np.load(output), Encoder.load(model).encode_queries(TEXTS), rtol=0, atol=1e-6)
+
+
+def test_a_model_with_fields_asks_for_the_role(papers: Path, tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "fields", sentence=FIELDS)
+    output = tmp_path / "papers.npy"
+    for to in ([], ["-o", output]):
+        result = encode(papers, "--model", model, *to)
+        assert isinstance(result.exception, CheckpointError)
+        assert "documents that have the fields title, text, keywords" in str(result.exception)
+    assert not output.exists()
+    result = encode(papers, "--model", model, "--role", "document", "--prompt", "x")
+    assert result.exit_code == 2
+
+
+def test_documents_that_a_model_with_fields_cannot_take_are_named(tmp_path: Path) -> None:
+    encoder = Encoder.load(write_tiny_model(tmp_path / "fields", sentence=FIELDS))
+    settings = EncodeOptions(role="document", fail_on_empty=True)
+    empty = Document("a", " ", source="papers.jsonl", line=4)
+    with pytest.raises(RecordError, match=r"papers\.jsonl:4: the text is empty"):
+        list(encode_stream(encoder, [empty], settings))
+    odd = Document("b", "a", metadata={"keywords": {"en": "b"}}, source="papers.jsonl", line=1)
+    with pytest.raises(RecordError, match=r"papers\.jsonl:1: field 'keywords' is .*; it must be a text"):
+        list(encode_stream(encoder, [odd], settings))
+
+
+def test_a_job_on_fields_goes_on_and_sees_a_field_that_changed(papers: Path, tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "fields", sentence=FIELDS)
+    encoder, settings = Encoder.load(model), EncodeOptions(role="document")
+    whole, output = tmp_path / "whole.npy", tmp_path / "v.npy"
+    list(encode_to_file(encoder, read_documents([str(papers)]), whole, settings))
+    list(islice(encode_to_file(encoder, read_documents([str(papers)]), output, settings), 2))
+    *_, last = encode_to_file(encoder, read_documents([str(papers)]), output, settings)
+    assert (last.texts, last.resumed_at) == (4, 4)
+    assert output.read_bytes() == whole.read_bytes()
+    again = tmp_path / "again.npy"
+    list(islice(encode_to_file(encoder, read_documents([str(papers)]), again, settings), 2))
+    papers.write_text(papers.read_text(encoding="utf-8").replace("horse", "house"), encoding="utf-8")
+    with pytest.raises(OutputError, match="texts"):
+        list(encode_to_file(encoder, read_documents([str(papers)]), again, settings))
+
+
+def test_documents_in_python_that_make_no_sense(tmp_path: Path) -> None:
+    encoder = Encoder.load(write_tiny_model(tmp_path / "fields", sentence=FIELDS))
+    assert encoder.encode_documents([]).shape == (0, 96)
+    with pytest.raises(
+        RecordError, match="document 1: the document has none of the fields title, text, keywords"
+    ):
+        encoder.encode_documents([{"text": "a"}, {"text": " "}])
+    with pytest.raises(
+        RecordError, match="document 0: the document has 'abstract', which is none of the fields"
+    ):
+        encoder.encode_documents([{"abstract": "a"}])
+    with pytest.raises(TypeError, match="document 0 is str; this model's documents are mappings"):
+        encoder.encode_documents(["a"])
+    with pytest.raises(CheckpointError, match="here documents are single texts"):
+        Embedder(encoder, "document")
+    with pytest.raises(CheckpointError, match="truncate_dim"):
+        Encoder.load(encoder.folder.path, truncate_dim=8)

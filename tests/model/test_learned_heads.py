@@ -29,6 +29,9 @@ HEADS: dict[str, SentenceConfig] = {
     "later layers": SentenceConfig(pooling=("cls", "max"), layer_start=1),
     "bilinear": SentenceConfig(normalize=True, similarity=SimilarityConfig(kind="bilinear")),
     "additive": SentenceConfig(normalize=True, similarity=SimilarityConfig(kind="additive", size=5)),
+    "fields": SentenceConfig(
+        normalize=True, similarity=SimilarityConfig(kind="fields", fields=("title", "text"))
+    ),
 }
 
 

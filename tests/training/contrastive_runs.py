@@ -21,7 +21,7 @@ from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.recipe import load_recipe
 from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
 from embedkit.training.contrastive.guide import load_guide
-from embedkit.training.contrastive.head import with_head
+from embedkit.training.contrastive.head import fields_of, with_head
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
 from embedkit.training.contrastive.training import Contrastive
 from embedkit.training.engine.evaluation_sets import load_evaluation_sets
@@ -100,8 +100,9 @@ def make_journey(
     model: Path, data: Sequence[Path | str], recipe: ContrastiveRecipe, *, evaluate: Sequence[str] = ()
 ) -> Contrastive:
     folder = read_model_folder(model)
+    fields = fields_of(folder, recipe)
     folder, encoder = with_head(folder, load_sentence_encoder(folder), recipe)
-    read = [read_data_set(str(source), {}, recipe.loss) for source in data]
+    read = [read_data_set(str(source), {}, recipe.loss, fields=fields) for source in data]
     made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]
     guide = None if recipe.loss.guide is None else load_guide(recipe.loss.guide)
     sets = load_evaluation_sets(evaluate)

@@ -15,12 +15,13 @@ from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.training import loss_table
 from embedkit.training.contrastive.entries import Entries, entries_of
-from embedkit.training.contrastive.head import check_compares, similarity_of
+from embedkit.training.contrastive.head import cannot_compare, check_compares, similarity_of
 from embedkit.training.contrastive.objective import Objective, scaled_scores
 from embedkit.training.contrastive.recipe import ContrastiveRecipe, LossRecipe
 from embedkit.training.loss import ALIKE, Loss
+from embedkit.training.loss_table import SIMILARITY
 from embedkit.training.losses.denoising import SentenceDecoder
-from embedkit.training.rows.columns import KINDS, Role
+from embedkit.training.rows.columns import FIELD_KINDS, KINDS, Role
 from embedkit.training.rows.examples import Examples
 from embedkit.training.rows.reading import read_examples
 from embedkit.training.rows.sampling import RowSampler, Style, split_rows
@@ -62,9 +63,16 @@ class DataSet:
 
 
 def read_data_set(
-    source: str, columns: Mapping[Role, str], recipe: LossRecipe, *, read: ReadOptions | None = None
+    source: str,
+    columns: Mapping[Role, str],
+    recipe: LossRecipe,
+    *,
+    read: ReadOptions | None = None,
+    fields: tuple[str, ...] = (),
 ) -> Matched:
     """Read a data set, as `read_examples` does, and choose its loss: the recipe's, or the one that its columns ask for.
+
+    With `fields` the second texts of rows are documents that have some of these.
 
     Raises:
         RecordError: it cannot be read, or its columns do not allow the loss; the message says what they would allow.
@@ -73,11 +81,17 @@ def read_data_set(
     if recipe.name is not None:
         loss, why = loss_table.find_loss("contrastive", recipe.name), "as asked for"
         kinds = [kind for kind in KINDS if kind in map(_kind, loss.learns_from)]
+        if fields and SIMILARITY not in loss.settings:
+            raise cannot_compare(
+                f"{source}: loss {loss.name!r}", "compares two texts, and documents here have fields"
+            )
         examples = read_examples(
-            source, columns=columns, kinds=kinds, purpose=f"loss {loss.name!r}", read=read
+            source, columns=columns, kinds=kinds, purpose=f"loss {loss.name!r}", read=read, fields=fields
         )
     else:
-        examples = read_examples(source, columns=columns, kinds=KINDS, read=read)
+        examples = read_examples(
+            source, columns=columns, kinds=FIELD_KINDS if fields else KINDS, read=read, fields=fields
+        )
         data = ALIKE if examples.kind == _kind(ALIKE) and examples.alike_or_not else examples.kind
         loss = loss_table.fitting("contrastive", data)[0]
         why = loss.default_for[data]

@@ -22,6 +22,7 @@ class Entries:
     Shapes:
         texts: U, with their prompts; plain: U, without; groups: (U,) 0 for texts of the first column, 1 for others
         first, second: (B,); negatives: (B, K), -1 for none
+        documents: (M, F) of documents with fields, -1 for a missing one; `second` and `negatives` are then rows of it
         originals: B whole texts (tsdae), else empty
     """
 
@@ -33,6 +34,7 @@ class Entries:
     second: Ints | None
     negatives: Ints | None
     originals: Sequence[str] = ()
+    documents: Ints | None = None
 
 
 def entries_of(chosen: Examples, loss: Loss, recipe: ContrastiveRecipe, rng: np.random.Generator) -> Entries:
@@ -48,6 +50,12 @@ def entries_of(chosen: Examples, loss: Loss, recipe: ContrastiveRecipe, rng: np.
         prompted = [recipe.prompts.first + text for text in noisy]
         return Entries(chosen, prompted, noisy, np.zeros_like(numbers), numbers, None, None, whole)
     second = chosen.first if loss.takes == "documents" and chosen.second is None else chosen.second
+    negatives, documents = chosen.negatives, chosen.documents
+    if (
+        documents is not None
+    ):  # those of the batch, once each; their texts are looked up in place of a column's
+        assert second is not None
+        second, negatives, documents = _documents_of(second, negatives, documents)
     place: dict[tuple[int, int], int] = {}
 
     def look_up(column: Ints | None, group: int) -> Ints | None:
@@ -57,14 +65,27 @@ def entries_of(chosen: Examples, loss: Loss, recipe: ContrastiveRecipe, rng: np.
         return np.array(flat, dtype=np.int64).reshape(column.shape)
 
     first = look_up(chosen.first, 0)
-    others = look_up(second, 1)
-    negatives = look_up(chosen.negatives, 1)
+    if documents is None:
+        second, negatives = look_up(second, 1), look_up(negatives, 1)
+    else:
+        documents = look_up(documents, 1)
     assert first is not None
     plain = [texts[number] for _, number in place]
     prompts = (recipe.prompts.first, recipe.prompts.second)
     prompted = [prompts[group] + text for (group, _), text in zip(place, plain, strict=True)]
     groups = np.array([group for group, _ in place], dtype=np.int64)
-    return Entries(chosen, prompted, plain, groups, first, others, negatives)
+    return Entries(chosen, prompted, plain, groups, first, second, negatives, documents=documents)
+
+
+def _documents_of(second: Ints, negatives: Ints | None, documents: Ints) -> tuple[Ints, Ints | None, Ints]:
+    """Leave only those documents that stand in the columns, and number them anew."""
+    columns = second if negatives is None else np.concatenate([second, negatives.flatten()])
+    used = np.unique(columns[columns >= 0])
+
+    def renumbered(column: Ints) -> Ints:
+        return np.where(column < 0, -1, np.searchsorted(used, column))
+
+    return renumbered(second), None if negatives is None else renumbered(negatives), documents[used]
 
 
 def delete_words(text: str, ratio: float, rng: np.random.Generator) -> str:

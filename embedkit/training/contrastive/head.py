@@ -28,7 +28,7 @@ def with_head(
     """
     before = folder.modules
     sentence = _similar(_pooled(before.sentence, recipe.head, folder), recipe)
-    wanted = recipe.loss.similarity
+    wanted = "fields" if recipe.head.fields else recipe.loss.similarity
     compared = before.similarity if wanted is None else "dot" if wanted in ("dot", "scaled") else "cosine"
     made = replace(folder, modules=replace(before, sentence=sentence, similarity=compared))
     _check(made, recipe)
@@ -64,7 +64,9 @@ def _pooled(sentence: SentenceConfig, head: HeadRecipe, folder: ModelFolder) -> 
 
 
 def _similar(sentence: SentenceConfig, recipe: ContrastiveRecipe) -> SentenceConfig:
-    kind = recipe.loss.similarity
+    kind, fields = recipe.loss.similarity, recipe.head.fields
+    if fields:
+        return replace(sentence, normalize=True, similarity=SimilarityConfig(kind="fields", fields=fields))
     if kind is None:
         return sentence
     if kind not in ("bilinear", "additive"):
@@ -88,11 +90,30 @@ def _check(folder: ModelFolder, recipe: ContrastiveRecipe) -> None:
         raise TrainingError(
             "loss.adaptive_layers trains every layer by itself, and this head takes a mean of layers. Leave one of them out"
         )
+    if fields_of(folder, recipe):
+        _check_fields(recipe)
     if sentence.similarity is not None and recipe.loss.matryoshka:
         raise TrainingError(
             f"loss.matryoshka cuts vectors, and a {sentence.similarity.kind} similarity compares all dimensions. "
             "Leave one of them out"
         )
+
+
+def _check_fields(recipe: ContrastiveRecipe) -> None:
+    for setting, is_on, why in (
+        ("loss.adaptive_layers", recipe.loss.adaptive_layers, "trains every layer by itself"),
+        ("loss.guide", recipe.loss.guide is not None, "compares single texts"),
+    ):
+        if is_on:
+            raise TrainingError(
+                f"{setting} {why}, and documents here have fields, each with its expert. Leave one of them out"
+            )
+
+
+def fields_of(folder: ModelFolder, recipe: ContrastiveRecipe) -> tuple[str, ...]:
+    """Return the fields of the documents that a model is trained on: the recipe's, else the folder's own; () for plain texts."""
+    similarity = _similar(folder.modules.sentence, recipe).similarity
+    return () if similarity is None else similarity.fields
 
 
 def _keep(before: SentenceEncoder, fresh: SentenceEncoder) -> None:
@@ -125,8 +146,12 @@ def check_compares(where: str, loss: Loss, similarity: Similarity | None) -> Non
     compares = loss.takes not in ("classes", "vectors", "whole texts")
     if similarity is None or similarity.kind == "cosine" or not compares or SIMILARITY in loss.settings:
         return
-    able = [each.name for each in losses_of("contrastive") if SIMILARITY in each.settings]
-    raise TrainingError(
-        f"{where}: loss {loss.name!r} compares by cosine, and the model's similarity is {similarity.kind}. "
-        f"Take a loss that compares by any: {', '.join(able)}"
+    raise cannot_compare(
+        f"{where}: loss {loss.name!r}", f"compares by cosine, and the model's similarity is {similarity.kind}"
     )
+
+
+def cannot_compare(what: str, why: str) -> TrainingError:
+    """Return the error of a loss that cannot compare by the model's similarity; it says which losses would."""
+    able = [each.name for each in losses_of("contrastive") if SIMILARITY in each.settings]
+    return TrainingError(f"{what} {why}. Take a loss that compares by any: {', '.join(able)}")

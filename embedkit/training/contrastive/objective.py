@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from embedkit.model.field_experts import FieldExperts
 from embedkit.model.similarity import Similarity
 from embedkit.training import losses
 from embedkit.training.contrastive.recipe import LossRecipe
@@ -34,6 +35,7 @@ class BatchRows:
 
     Shapes:
         first, second: (B,); negatives: (B, K), -1 where a row has fewer
+        documents: (M, F) the texts of documents with fields, -1 for a missing one; `second` and `negatives` are then rows of it
         rows: the rows themselves, for scores, labels and the like
     """
 
@@ -43,6 +45,7 @@ class BatchRows:
     negatives: Tensor | None
     original_ids: Tensor | None = None  # tsdae: (B, T) the whole texts
     original_mask: Tensor | None = None
+    documents: Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -103,8 +106,27 @@ class Objective(nn.Module):
                 return partial(self._denoise, batch), [embeddings[batch.first]]
         known = self._known(batch.rows).to(embeddings.device)
         keywords = self._keywords()
-        parts = [embeddings[column] for column in (batch.first, batch.second) if column is not None]
+        parts = [self._queries(embeddings, batch.first)]
+        if batch.second is not None:
+            parts.append(self._documents(embeddings, batch, batch.second))
         return lambda *texts: self.loss.function(*texts, known, **keywords), parts
+
+    def _queries(self, embeddings: Tensor, numbers: Tensor) -> Tensor:
+        """Return the vectors of texts of the first column, as they are compared."""
+        found, experts = embeddings[numbers], self._experts
+        return found if experts is None else experts.queries(found)
+
+    def _documents(self, embeddings: Tensor, batch: BatchRows, numbers: Tensor) -> Tensor:
+        """Return the vectors of texts of the other columns, or of documents with fields, as they are compared."""
+        if self._experts is None:
+            return embeddings[numbers]
+        assert batch.documents is not None
+        missing = embeddings.new_zeros(1, embeddings.shape[-1])  # stands at -1
+        return self._experts.documents(torch.cat([embeddings, missing])[batch.documents[numbers]])
+
+    @property
+    def _experts(self) -> FieldExperts | None:
+        return None if self._similarity is None else self._similarity.experts
 
     def _known(self, rows: Examples) -> Tensor:
         """Return what is known of each row besides its texts."""
@@ -166,7 +188,10 @@ class Objective(nn.Module):
                 similarity=compare,
             )
 
-        return of, [embeddings[batch.first], embeddings[documents]]
+        return of, [
+            self._queries(embeddings, batch.first),
+            self._documents(embeddings, batch, documents),
+        ]
 
     def _false_negatives(self, similarities: Tensor) -> Tensor:
         return losses.false_negatives(similarities, margin=self.recipe.false_negative_margin)
@@ -176,8 +201,12 @@ class Objective(nn.Module):
         assert batch.negatives is not None
         real = batch.negatives >= 0  # (B, K)
         rows, _ = real.nonzero(as_tuple=True)  # one triplet for each negative
-        places = (batch.first[rows], batch.second[rows], batch.negatives[real])
-        return partial(self.loss.function, **self._keywords()), [embeddings[place] for place in places]
+        parts = [
+            self._queries(embeddings, batch.first[rows]),
+            self._documents(embeddings, batch, batch.second[rows]),
+            self._documents(embeddings, batch, batch.negatives[real]),
+        ]
+        return partial(self.loss.function, **self._keywords()), parts
 
     def _of_margins(self, embeddings: Tensor, batch: BatchRows) -> Bound:
         assert batch.second is not None
@@ -194,7 +223,11 @@ class Objective(nn.Module):
             return self.loss.function(near, far, margins)
 
         negatives = batch.negatives.clamp(min=0).flatten()
-        return of, [embeddings[batch.first], embeddings[batch.second], embeddings[negatives]]
+        return of, [
+            self._queries(embeddings, batch.first),
+            self._documents(embeddings, batch, batch.second),
+            self._documents(embeddings, batch, negatives),
+        ]
 
     def _denoise(self, batch: BatchRows, embeddings: Tensor) -> Tensor:
         assert self.decoder is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from embedkit.model.config import PoolingMode
-from embedkit.model.learned_parts import SimilarityKind
+from embedkit.model.learned_parts import SimilarityKind, check_fields
 from embedkit.recipe import OneOf
 from embedkit.training import loss_table
 from embedkit.training.engine.recipes import (
@@ -107,6 +107,7 @@ class HeadRecipe:
     `pooling` attention weighs tokens by `aspects` learned distributions with an inner layer of `size` (also that of an additive
     similarity); their vectors are averaged (`mean`), concatenated (`concat`), or concatenated and projected to the encoder's width
     (`project`). With `layer_start` token vectors are a learned mean of the layers from that one on, where 0 are the embeddings.
+    `fields` are those of documents that get an expert each, of which a query weighs those that a document has.
     """
 
     pooling: Pooling | None = None
@@ -114,8 +115,10 @@ class HeadRecipe:
     size: int = 128
     combine: Literal["mean", "concat", "project"] = "mean"
     layer_start: int | None = None
+    fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self.fields)
         check_least(self, 1, "aspects", "size")
         check_least(self, 0, "layer_start")
         if self.pooling != "attention" and (self.aspects != 1 or self.combine != "mean"):
@@ -147,3 +150,7 @@ class ContrastiveRecipe:
 
     def __post_init__(self) -> None:
         check_encoder_run(self.run)
+        if self.head.fields and self.loss.similarity is not None:
+            raise ValueError(
+                f"head.fields compares by an expert for each field, and loss.similarity is {self.loss.similarity}. Leave one of them out"
+            )

@@ -25,6 +25,7 @@ from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.similarity import LearnedSimilarity
 from embedkit.recipe import as_table
 from embedkit.tokenization.kinds import token_kinds
 from embedkit.training.contrastive.data_sets import DataSet
@@ -217,7 +218,15 @@ class Contrastive:
                 self._folder.config.pad_token_id
             )
             ids, mask = torch.from_numpy(padded).to(ranks.device), torch.from_numpy(real).to(ranks.device)
-        return BatchRows(entries.rows, first, move(entries.second), move(entries.negatives), ids, mask)
+        return BatchRows(
+            entries.rows,
+            first,
+            move(entries.second),
+            move(entries.negatives),
+            ids,
+            mask,
+            move(entries.documents),
+        )
 
     def _guidance(self, entries: Entries, ranks: Ranks) -> Tensor | None:
         if self._guide is None:
@@ -253,11 +262,15 @@ class Contrastive:
         return HeldOut({**values, **measures}, criterion)
 
     def _check_evaluation(self, model: SentenceEncoder) -> None:
-        """Refuse to measure by cosine what is trained to be compared by no product."""
-        if self.evaluation and model.similarity is not None and model.similarity.config.kind == "additive":
+        """Refuse to measure by cosine what is trained to be compared by no product of two texts' vectors."""
+        kind = None if model.similarity is None else model.similarity.config.kind
+        why = {
+            "additive": "the model's similarity is additive, which is no product of two vectors",
+            "fields": "the model compares queries with documents that have fields",
+        }
+        if self.evaluation and kind in why:
             raise TrainingError(
-                "--evaluate measures cosines, and the model's similarity is additive, which is no product of two vectors. "
-                "Leave it out: the loss on held-out rows then decides"
+                f"--evaluate measures cosines, and {why[kind]}. Leave it out: the loss on held-out rows then decides"
             )
 
     def embedder(self, module: nn.Module, ranks: Ranks, *, search: bool = False) -> Embed:
@@ -280,7 +293,7 @@ class Contrastive:
                 skip=skips[role],
             )
             learned = self._model.similarity
-            if not search or learned is None or role != "query":
+            if not search or role != "query" or not isinstance(learned, LearnedSimilarity):
                 return vectors
             turned: Floats = vectors @ learned.weight.detach().cpu().numpy()
             return turned

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from embedkit.errors import RecordError
 from embedkit.training.rows.columns import NEEDS, Columns, Kind, Role
 from embedkit.training.rows.examples import Examples
+from embedkit.training.rows.field_documents import FieldCollector
 
 
 class Collector:
-    """Turns rows of one kind into `Examples`."""
+    """Turns rows of one kind into `Examples`; with `fields` the second texts and the negatives are documents that have some of these."""
 
-    def __init__(self, source: str, columns: Columns, kind: Kind) -> None:
+    def __init__(self, source: str, columns: Columns, kind: Kind, *, fields: Sequence[str] = ()) -> None:
         self._source, self._columns, self._kind = source, columns, kind
+        self._documents = FieldCollector(fields, self._numbered) if fields else None
         self._numbers: dict[str, int] = {}
         self._values: dict[Role, list[Any]] = {
             role: [] for role in NEEDS[kind]
@@ -37,6 +39,8 @@ class Collector:
                 )
             value = row[name]
             match role:
+                case "second" if self._documents is not None:
+                    values.append(self._documents.number(where, name, value))
                 case "first" | "second" | "text":
                     values.append(self._text(where, name, value))
                 case "score":
@@ -53,7 +57,10 @@ class Collector:
             raise RecordError(
                 f"{where}: {name!r} is {what}; it must be a text. Take the row out or fill it in"
             )
-        return self._numbers.setdefault(value, len(self._numbers))
+        return self._numbered(value)
+
+    def _numbered(self, text: str) -> int:
+        return self._numbers.setdefault(text, len(self._numbers))
 
     def _negatives(self, where: str, row: Mapping[str, Any]) -> list[int]:
         found: list[int] = []
@@ -61,8 +68,9 @@ class Collector:
             value = row.get(name)
             if value is None or value == "":
                 continue  # a row may have fewer than others
-            for text in value if isinstance(value, list) else [value]:
-                found.append(self._text(where, name, text))
+            number = self._text if self._documents is None else self._documents.number
+            for each in value if isinstance(value, list) else [value]:
+                found.append(number(where, name, each))
         return found
 
     def _check_margins(self, where: str) -> None:
@@ -83,6 +91,9 @@ class Collector:
             classes = tuple(str(name) for name in names)
         if "vector" in values:
             _check_widths(self._source, values["vector"])
+        documents, described = self._documents, self._columns.describe(self._kind)
+        if documents is not None:
+            described += f", with {documents.described(self._source)}"
         return Examples(
             name=self._source,
             kind=self._kind,
@@ -95,7 +106,9 @@ class Collector:
             classes=classes,
             vectors=np.array(values["vector"], dtype=np.float32) if "vector" in values else None,
             margins=_ragged(values["margins"], math.nan).astype(np.float32) if "margins" in values else None,
-            described=self._columns.describe(self._kind),
+            documents=None if documents is None else documents.table(),
+            fields=() if documents is None else documents.fields,
+            described=described,
         )
 
 

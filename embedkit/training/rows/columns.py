@@ -41,6 +41,8 @@ NEEDS: dict[Kind, tuple[Role, ...]] = {
     "texts": ("text",),
 }
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# Those whose second texts may be documents with fields.
+FIELD_KINDS: tuple[Kind, ...] = ("distilled", "scored", "triplets", "pairs")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class Examples:
         scores: (R,), as in the file
         labels: (R,) numbers of `classes`, which are in the order of their names
         vectors: (R, E)
+        documents: (M, F) numbers of the texts of documents with F `fields`, -1 for a missing one; `second` and `negatives` are then
+            numbers of these
         margins: (R, K) the teacher's score of the positive minus that of each negative, NaN where there is none
     """
 
@@ -42,6 +44,8 @@ class Examples:
     classes: tuple[str, ...] = ()
     vectors: Floats | None = None
     margins: Floats | None = None
+    documents: Ints | None = None
+    fields: tuple[str, ...] = ()
     described: str = ""
 
     def __len__(self) -> int:
@@ -59,8 +63,14 @@ class Examples:
 
     @property
     def text_columns(self) -> Ints:
-        """All texts of each row, (R, 1, 2 or 2 + K); -1 where there is none."""
+        """All texts of each row, (R, 1, 2 or 2 + K); -1 where there is none. Documents with fields are numbered after the texts."""
         columns = [self.first[:, None]]
+        if self.documents is not None:
+            assert self.second is not None
+            others = self.second[:, None]
+            if self.negatives is not None:
+                others = np.concatenate([others, self.negatives], axis=1)
+            return np.concatenate([*columns, np.where(others < 0, -1, others + len(self.texts))], axis=1)
         if self.second is not None:
             columns.append(self.second[:, None])
         if self.negatives is not None:
@@ -88,8 +98,10 @@ class Examples:
     def fingerprint(self) -> str:
         """SHA-256 of everything in the rows."""
         digest = hashlib.sha256(self.kind.encode())
-        for text in (*self.texts, *self.classes):
+        for text in (*self.texts, *self.classes, *self.fields):
             digest.update(text.encode("utf-8") + b"\0")
         for array in (self.text_columns, self.scores, self.labels, self.vectors, self.margins):
             digest.update(b"|" if array is None else np.ascontiguousarray(array).tobytes())
+        if self.documents is not None:
+            digest.update(self.documents.tobytes())
         return digest.hexdigest()

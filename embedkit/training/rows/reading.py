@@ -14,6 +14,7 @@ from embedkit.errors import RecordError
 from embedkit.training.rows.collector import Collector
 from embedkit.training.rows.columns import KINDS, Kind, Role, choose_kind, find_columns
 from embedkit.training.rows.examples import Examples
+from embedkit.training.rows.field_documents import documents_of_rows
 from embedkit.training.rows.files import read_rows
 from embedkit.training.rows.retrieval_set import read_retrieval_rows
 from embedkit.training.rows.shapes import one_positive_a_row, pairs_of_sets, refuse_votes, roles_by_place
@@ -26,11 +27,13 @@ def read_examples(
     kinds: Sequence[Kind] = KINDS,
     purpose: str = "training",
     read: ReadOptions | None = None,
+    fields: Sequence[str] = (),
 ) -> Examples:
     """Read the rows of a file, folder or glob (JSONL, JSON, CSV, TSV, Parquet, text), or of a retrieval set FOLDER[:SPLIT].
 
     The columns of the first row decide: the first of all kinds that they make and that is among `kinds` is taken. Of `read` the
-    delimiter and the header count. See `embedkit.training.rows.shapes` for the shapes that rows may have.
+    delimiter and the header count. See `embedkit.training.rows.shapes` for the shapes that rows may have. With `fields` the second
+    texts are documents that have some of these; see `embedkit.training.rows.field_documents`.
 
     Raises:
         RecordError: a file or row cannot be read, a column is missing, a text is empty, a number is none or not finite,
@@ -38,7 +41,7 @@ def read_examples(
     """
     folder, split = folder_and_split(source)
     if (Path(folder) / "qrels").is_dir():
-        return _check(read_retrieval_rows(Path(folder), split, kinds, purpose))
+        return _check(read_retrieval_rows(Path(folder), split, kinds, purpose, fields=fields))
     read = read or ReadOptions()
     rows = pairs_of_sets(read_rows(source, read))
     first = next(rows, None)
@@ -46,13 +49,17 @@ def read_examples(
         raise RecordError(f"{source}: there is no row in it; name another file")
     where, row = first
     given = columns or {}
-    if not read.header and not given:
+    if fields:
+        given, gather = documents_of_rows(row, fields, given, where)
+        first, rows = (where, gather(row)), ((place, gather(each)) for place, each in rows)
+        row = first[1]
+    elif not read.header and not given:
         given = roles_by_place(row, where)
     found = find_columns(list(row), given, where)
     kind = choose_kind(found, kinds, where, purpose)
-    collector = Collector(source, found, kind)
+    collector = Collector(source, found, kind, fields=fields)
     for where, row in chain([first], rows):
-        for each in one_positive_a_row(where, row, found):
+        for each in one_positive_a_row(where, row, found, join=not fields):
             collector.add(where, each)
     examples = _check(collector.examples())
     if kind == "scored" and "pairs" in kinds and "score" not in given:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from embedkit.data.beir import load_retrieval_set
+from embedkit.data.fields import document_fields
 from embedkit.data.reading import read_documents
 from embedkit.data.records import titled_text
 from embedkit.errors import RecordError
@@ -15,8 +16,12 @@ from embedkit.training.rows.columns import Columns, Kind, choose_kind
 from embedkit.training.rows.examples import Examples
 
 
-def read_retrieval_rows(folder: Path, split: str, kinds: Sequence[Kind], purpose: str) -> Examples:
+def read_retrieval_rows(
+    folder: Path, split: str, kinds: Sequence[Kind], purpose: str, *, fields: Sequence[str] = ()
+) -> Examples:
     """Make a row of each query and each document judged above 0; those judged 0 become negatives of the query.
+
+    A document is its title and text, or those of its `fields` that are there.
 
     Raises:
         RecordError: the set cannot be read, lacks a judged document, or has several splits and none was named.
@@ -24,7 +29,9 @@ def read_retrieval_rows(folder: Path, split: str, kinds: Sequence[Kind], purpose
     found = load_retrieval_set(folder, split=split or _only_split(folder))
     wanted = {doc_id for judgements in found.qrels.values() for doc_id in judgements}
     documents = {
-        document.doc_id: titled_text(document.title, document.text)
+        document.doc_id: document_fields(document, fields)
+        if fields
+        else titled_text(document.title, document.text)
         for document in read_documents([str(found.corpus)])
         if document.doc_id in wanted
     }
@@ -38,7 +45,8 @@ def read_retrieval_rows(folder: Path, split: str, kinds: Sequence[Kind], purpose
     has_negatives = any(level <= 0 for judged in found.qrels.values() for level in judged.values())
     if not has_negatives:
         columns = replace(columns, negatives=())
-    collector = Collector(str(folder), columns, choose_kind(columns, kinds, str(folder), purpose))
+    kind = choose_kind(columns, kinds, str(folder), purpose)
+    collector = Collector(str(folder), columns, kind, fields=fields)
     for query_id, text in found.queries.items():
         judged = found.qrels[query_id]
         negatives = [documents[doc_id] for doc_id, level in judged.items() if level <= 0]

@@ -44,15 +44,17 @@ def pairs_of_sets(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
             yield where, {"anchor": texts[0], "positive": text}
 
 
-def one_positive_a_row(where: str, row: Row, columns: Columns) -> Iterator[Row]:
+def one_positive_a_row(where: str, row: Row, columns: Columns, *, join: bool = True) -> Iterator[Row]:
     """Yield a row for each text that stands in the second column, with the titles of all texts put before them.
+
+    Without `join` texts that are objects stay so.
 
     Raises (while iterating):
         RecordError: the second column is an empty list.
     """
     second = columns.named.get("second", "")
     lists = {
-        name: [_text(entry) for entry in row[name]]
+        name: [_text(entry) for entry in row[name]] if join else row[name]
         for name in (second, *columns.negatives)
         if isinstance(row.get(name), list)
     }

@@ -203,3 +203,23 @@ def test_wrong_settings_are_told(
     assert isinstance(result.exception, error), result.exception
     assert message in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_fields_of_documents_get_experts(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [
+        {"query": f"the dog {n}", "title": f"a dog {n}" if n % 3 else "", "abstract": f"he runs {n}"}
+        for n in range(40)
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    output = tmp_path / "run"
+    command = ["train", "contrastive", str(path), "-m", str(tiny_model), "-o", str(output), *SMALL]
+    result = runner.invoke(app, [*command, "--fields", "title, abstract"])
+    assert result.exit_code == 0, result.exception
+    assert "'title + abstract', with 40 documents: title in 26, abstract in 40) -> info_nce" in result.stderr
+    shown = runner.invoke(app, ["model", "info", str(output), "--json"])
+    assert json.loads(shown.stdout)["fields"] == ["title", "abstract"]
+    command[command.index(str(output))] = str(tmp_path / "no")
+    wrong = runner.invoke(app, [*command, "--fields", "title,title"])
+    assert isinstance(wrong.exception, RecipeError)
+    assert "'title' stands there twice" in str(wrong.exception)
+    assert not (tmp_path / "no").exists()

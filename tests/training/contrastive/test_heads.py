@@ -17,6 +17,7 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.errors import TrainingError
 from embedkit.model.layers import EncoderLayer
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.similarity import LearnedSimilarity
 from embedkit.recipe import load_recipe
 from embedkit.training import losses
 from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
@@ -313,7 +314,7 @@ def test_evaluation_turns_queries_by_a_bilinear_similarity_and_refuses_an_additi
     recipe = make_recipe("loss.similarity=bilinear")
     journey = make_journey(tiny_model, rows, recipe, evaluation=[retrieval, scored])
     learned = journey._model.similarity
-    assert learned is not None
+    assert isinstance(learned, LearnedSimilarity)
     torch.nn.init.normal_(learned.weight)
     plain, search = (
         journey.embedder(journey.module, alone(precision="fp32"), search=flag) for flag in (False, True)
