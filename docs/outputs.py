@@ -49,6 +49,7 @@ def shown(command: str, folder: Path) -> str:
     if process.returncode:
         sys.exit(f"{command}: exit code {process.returncode}\n{b''.join(parts).decode()}")
     text = CONTROL.sub("", b"".join(parts).decode("utf-8")).replace(str(folder), "/home/you")
+    text = text.replace(f"{ROOT}/", "")  # where the links lead: readers are in the repository
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
 
 
