@@ -68,12 +68,12 @@ def test_more_documents_take_no_more(tmp_path: Path) -> None:
 
 
 def test_a_page_of_many_elements_takes_a_few_times_its_size() -> None:
-    page = "<p class=c><a href=/x>A</a> <b>dog</b> runs <i>by</i></p>\n" * 10_000
+    page = "<p class=c><a href=/x>A</a> <b>dog</b> runs <i>by</i></p>\n" * 3_000
     tracemalloc.start()
     try:
         text = extract_text(page).text
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert text.count("\n") == 9_999
+    assert text.count("\n") == 2_999
     assert peak < 4 * len(page)

@@ -49,7 +49,7 @@ def overlap(found: list[list[Hit]], truth: list[list[Hit]]) -> float:
     [
         ("hnsw", "cosine", "float32"),
         ("ivf-flat", "cosine", "int8"),
-        ("ivf-pq", "cosine", "float16"),
+        pytest.param("ivf-pq", "cosine", "float16", marks=pytest.mark.slow),
         ("hnsw", "l2", "int8"),
         ("ivf-flat", "l2", "float32"),
         ("ivf-pq", "dot", "float32"),

@@ -180,6 +180,7 @@ def without_dropout(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_ranks_with_gathered_negatives_equal_one(without_dropout: Path, tmp_path: Path) -> None:
     """Odd numbers of texts and of negatives, cached parts, a learned temperature."""
     rows = write_rows(tmp_path / "rows.jsonl", rows_of("triplets"))
@@ -191,6 +192,7 @@ def test_two_ranks_with_gathered_negatives_equal_one(without_dropout: Path, tmp_
     assert f'"step": 1, "loss": {losses[0]:.4f}'[:-1] in logged
 
 
+@pytest.mark.slow
 def test_a_run_that_crashed_or_was_killed_goes_on_to_the_same_bits(tiny_model: Path, tmp_path: Path) -> None:
     """Dropout is on; a crash after step 3 of 6 loses one step, a kill at some moment whatever it loses."""
     rows = write_rows(tmp_path / "rows.jsonl", rows_of("pairs"))

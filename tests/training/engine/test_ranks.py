@@ -80,7 +80,8 @@ def test_two_ranks_equal_one_with_the_same_whole_batch(folder: Path, strategy: s
     assert logs[0].count("\n") == logs[1].count("\n")  # rank 0 alone wrote
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_with_a_penalty_on_heads_and_relative_positions_equal_one(
     folder: Path, strategy: str
 ) -> None:
@@ -91,14 +92,10 @@ def test_two_ranks_with_a_penalty_on_heads_and_relative_positions_equal_one(
         torch.testing.assert_close(tensor, wanted[name], atol=ACROSS_RANKS, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("routed", "accumulate"),
-    [
-        ("experts", 1),
-        pytest.param("experts", 2, marks=pytest.mark.slow),
-        pytest.param("expert choice", 1, marks=pytest.mark.slow),
-        pytest.param("token choice", 2, marks=pytest.mark.slow),
-    ],
+    [("experts", 1), ("experts", 2), ("expert choice", 1), ("token choice", 2)],
 )
 def test_two_ranks_equal_one_where_tokens_are_routed(folder: Path, routed: str, accumulate: int) -> None:
     """The balance of experts is that of the whole batch, however it is cut; experts stay the same on both ranks.
