@@ -45,6 +45,7 @@ def test_every_public_name_is_there_when_it_is_asked_for(package: str) -> None:
         _ = module.no_such_name
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_three_packages_and_their_data_and_nothing_else(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy: building leaves files beside the sources
     source.mkdir()

@@ -71,7 +71,7 @@ def wait_for_commit(process: BaseProcess | subprocess.Popen[str], output: Path, 
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(3, id="three"), pytest.param(10, id="ten", marks=pytest.mark.slow)]
+    "kills", [pytest.param(1, id="one"), pytest.param(10, id="ten", marks=pytest.mark.slow)]
 )
 def test_killed_jobs_go_on_to_the_same_bits(
     corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path, kills: int

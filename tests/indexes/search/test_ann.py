@@ -48,9 +48,9 @@ def overlap(found: list[list[Hit]], truth: list[list[Hit]]) -> float:
     ("kind", "metric", "storage"),
     [
         ("hnsw", "cosine", "float32"),
-        ("ivf-flat", "cosine", "int8"),
+        pytest.param("ivf-flat", "cosine", "int8", marks=pytest.mark.slow),
         pytest.param("ivf-pq", "cosine", "float16", marks=pytest.mark.slow),
-        ("hnsw", "l2", "int8"),
+        pytest.param("hnsw", "l2", "int8", marks=pytest.mark.slow),
         ("ivf-flat", "l2", "float32"),
         ("ivf-pq", "dot", "float32"),
     ],

@@ -59,7 +59,7 @@ def work(folder: Path, *overrides: str, ranks: int = 1) -> int:
     return found.returncode
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_ranks_equal_one_with_the_same_whole_batch(folder: Path, strategy: str) -> None:
     """Each rank takes half of the batch; two parts a rank, so that gradients are exchanged after the second only."""
     settings = (
@@ -148,6 +148,7 @@ def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
     assert (folder / "run" / "config.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(folder: Path) -> None:
     killed_and_resumed(folder, kills=1, seed=0)
 

@@ -177,15 +177,9 @@ def work(kind: Kind, folder: Path, *settings: str, ranks: int = 1) -> int:
     return found.returncode
 
 
-@pytest.mark.parametrize(
-    ("kind", "strategy"),
-    [
-        ("pairs", "ddp"),
-        pytest.param("pairs", "fsdp", marks=pytest.mark.slow),
-        pytest.param("lm", "ddp", marks=pytest.mark.slow),
-        pytest.param("lm", "fsdp", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_equal_one_with_the_same_whole_batch(kind: Kind, strategy: str, folder: Path) -> None:
     """Each rank takes half of the batch; two parts a rank, so that gradients are exchanged after the second only."""
     settings = ("run.accumulate=2", "decoder.dropout=0.0")
