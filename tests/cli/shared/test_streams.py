@@ -111,6 +111,7 @@ def test_a_word_that_is_no_text_is_refused_unless_a_file_has_this_name(index: st
     assert f"error: {tmp_path}/caf\ufffd: " in done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_what_is_written_may_have_any_name_but_where_a_library_takes_utf8_alone(
     tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -242,6 +242,7 @@ def test_evaluation_sets_are_refused(tiny_model: Path, tmp_path: Path, pairs: Pa
         journey_of(tiny_model, pairs, FIELDS, evaluate=[str(scored)])
 
 
+@pytest.mark.slow
 def test_two_ranks_with_fields_equal_one(tmp_path: Path) -> None:
     """Cached parts; each rank holds other texts, and all of them the same experts."""
     still = tiny_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
