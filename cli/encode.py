@@ -29,7 +29,6 @@ Examples:
 
 
 SHOWN_NUMBERS = 4  # of a vector, on a terminal
-PATIENCE_SECONDS = 1.0  # with a pipe, whose reader may write to the terminal where the bar is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +176,7 @@ def _to_stdout(job: _Job, *, as_json: bool) -> None:
 
     report = EncodeProgress()
     shorten = sys.stdout.isatty() and not as_json  # hundreds of numbers a text tell nobody anything
-    delay = 0.0 if console.writes_to_file() else PATIENCE_SECONDS
-    with console.progress_bar("encode", quiet=sys.stdout.isatty(), delay_seconds=delay) as bar:
+    with console.stream_bar("encode") as bar:
         for documents, window in encode_stream(job.encoder, job.reader, job.settings):
             report = count_window(report, documents, window)
             for document, embedding in zip(documents, window.embeddings, strict=True):

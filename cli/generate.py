@@ -27,7 +27,6 @@ Examples:
 """
 # A text is shown by its beginning.
 SHOWN = 70
-PATIENCE_SECONDS = 1.0  # with a pipe, whose reader may write to the terminal where the bar is
 
 
 @grouped
@@ -138,8 +137,7 @@ def _to_stdout(
 
     report = GenerateProgress()
     for_people = form is None and not console.wants_json(printing.as_json)
-    delay = 0.0 if console.writes_to_file() else PATIENCE_SECONDS
-    with console.progress_bar("generate", quiet=sys.stdout.isatty(), delay_seconds=delay) as bar:
+    with console.stream_bar("generate") as bar:
         for window, counts in generate_stream(generator, reader, wanted):
             report = add(report, counts)
             for each in window:

@@ -72,7 +72,7 @@ class Adapting:
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="BeforeAfter another setting, such as lr=1e-5 or num_negatives=8; repeatable, wins over all.",
+            help="Change another setting, such as lr=1e-5 or num_negatives=8; repeatable, wins over all.",
             show_default=False,
         ),
     ] = None

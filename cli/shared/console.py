@@ -7,7 +7,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_PATIENCE_SECONDS = 1.0  # before a bar is shown while results go into a pipe
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 
 
@@ -231,6 +232,15 @@ def progress_bar(label: str, *, quiet: bool = False, delay_seconds: float = 0.0)
         yield _RichBar()
     finally:
         progress.stop()
+
+
+def stream_bar(label: str) -> AbstractContextManager[Bar]:
+    """Show a bar while results go to standard output, where that is no terminal.
+
+    With a pipe it waits a moment: the reader may write to the terminal where the bar would be.
+    """
+    delay = 0.0 if writes_to_file() else _PATIENCE_SECONDS
+    return progress_bar(label, quiet=sys.stdout.isatty(), delay_seconds=delay)
 
 
 class _NoBar:

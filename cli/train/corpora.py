@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from embedkit.training.engine.ranks import Ranks
     from embedkit.training.pretraining.corpus import Corpus
 
+FreshTokenizer = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", "-t", metavar="DIR", help="Tokenizer of a fresh model.", show_default=False),
+]
 CacheFolder = Annotated[
     Path | None,
     typer.Option(

@@ -11,7 +11,7 @@ import typer
 from ..shared import completing, console, options
 from ..shared.groups import grouped
 from . import view as train_view
-from .corpora import CacheFolder, Texts, open_texts
+from .corpora import CacheFolder, FreshTokenizer, Texts, open_texts
 
 if TYPE_CHECKING:
     from embedkit.training.engine.ranks import Ranks
@@ -31,12 +31,7 @@ Examples:
 class PretrainingStart:
     """What training starts from: a fresh model of a shape and a tokenizer, or a model."""
 
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            "--tokenizer", "-t", metavar="DIR", help="Tokenizer of a fresh model.", show_default=False
-        ),
-    ] = None
+    tokenizer: FreshTokenizer = None
     model: Annotated[
         Path | None,
         typer.Option(

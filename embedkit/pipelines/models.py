@@ -10,6 +10,7 @@ from embedkit.models import ENCODER, SHIPPED, shipped
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
+    from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.retrieval.reranker import Reranker
     from embedkit.types import Computing
     from indexes import Index
@@ -122,10 +123,19 @@ def load_reranker(
         if encoder is None:
             raise ValueError("maxsim needs the encoder of the search")
         return MaxSim(encoder)
+    return load_cross_encoder(name, computing, interactive=interactive)
+
+
+def load_cross_encoder(model: str | Path, computing: Computing, *, interactive: bool = False) -> CrossEncoder:
+    """Load a cross-encoder as `CrossEncoder.load` does, computed as the options say.
+
+    Raises:
+        As `CrossEncoder.load`.
+    """
     from embedkit.reranking.cross_encoder import CrossEncoder
 
     return CrossEncoder.load(
-        name,
+        model,
         device=computing.device,
         precision=computing.precision,
         backend=computing.backend,

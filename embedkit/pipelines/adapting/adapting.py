@@ -39,7 +39,7 @@ from embedkit.pipelines.adapting.training import (
     train_encoder,
 )
 from embedkit.pipelines.mining import MiningModels
-from embedkit.pipelines.models import load_encoder
+from embedkit.pipelines.models import load_cross_encoder, load_encoder
 from embedkit.recipe import as_table
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.training.engine.evaluation_sets import evaluation_hashes
@@ -149,16 +149,8 @@ class Adaptation:
 
     def cross_encoder(self) -> CrossEncoder | None:
         """Load the model that judges negatives, if there is to be one."""
-        name, computing = self.sources.reranker, self.sources.computing
-        if name is None:
-            return None
-        return CrossEncoder.load(
-            name,
-            device=computing.device,
-            precision=computing.precision,
-            backend=computing.backend,
-            force_precision=computing.force_precision,
-        )
+        name = self.sources.reranker
+        return None if name is None else load_cross_encoder(name, self.sources.computing)
 
     def _measure(self) -> Iterator[Progress]:
         folder, sources = self.folder, self.sources
