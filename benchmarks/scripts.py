@@ -24,6 +24,7 @@ from embedkit.data.reading import read_documents
 from embedkit.data.records import Document
 from indexes import Index, Settings
 from indexes.search.text import find_terms, match_expression
+from indexes.storage.schema import FORMAT_VERSION, TEXT_SCHEMA
 
 HERE = Path(__file__).parent
 OLD_TABLE = (
@@ -53,6 +54,10 @@ def fill(index: Index, version: int) -> tuple[float, float]:
             database.execute("INSERT INTO text_index (text_index) VALUES ('rebuild')")
             database.set_meta("format_version", 1)
         else:
+            database.execute("DROP TABLE text_index")
+            for statement in TEXT_SCHEMA:
+                database.execute(statement)
+            database.set_meta("format_version", FORMAT_VERSION)
             database.rebuild_text_index()
     seconds = time.process_time() - started
     database.execute("INSERT INTO text_index (text_index) VALUES ('optimize')")
@@ -89,13 +94,13 @@ def print_hits(folder: Path) -> None:
     )
     table = {}
     with indexed(folder, documents) as index:
-        for version in (1, 2):
+        for version in (1, FORMAT_VERSION):
             fill(index, version)
             table[version] = [hits(index, script, content["queries"]) for script, content in scripts.items()]
     print(
         "| script | to be found | found before | found now | wrong before | wrong now |\n|---|---:|---:|---:|---:|---:|"
     )
-    for script, before, now in zip(scripts, table[1], table[2], strict=True):
+    for script, before, now in zip(scripts, table[1], table[FORMAT_VERSION], strict=True):
         print(f"| {script} | {now[0]} | {before[1]} | {now[1]} | {before[2]} | {now[2]} |")
 
 
@@ -108,7 +113,7 @@ def print_costs(folder: Path, name: str, documents: Iterator[Document]) -> None:
             title
             for (title,) in index.database.execute("SELECT title FROM documents WHERE title != '' LIMIT 500")
         ]
-        for version in (1, 2):
+        for version in (1, FORMAT_VERSION):
             seconds, size = fill(index, version)
             started = time.process_time()
             for title in titles:
