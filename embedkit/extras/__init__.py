@@ -29,6 +29,7 @@ EXTRAS = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "mcp": "mcp",
+    "serve": "starlette",
 }
 
 

@@ -1,0 +1,70 @@
+"""What the routes answer with: models by name, indexes by name, and the engine that computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from embedkit.serving.engine.engine import Engine
+from embedkit.serving.http.messages import RefusedError
+from embedkit.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.reranking.cross_encoder import CrossEncoder
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What is served. The first model of each kind answers requests that name none.
+
+    `indexes` are those of `embedkit.serving.indexes`, by name; `aliases` are names under which clients may ask for a model that
+    is called otherwise here, such as "text-embedding-3-small".
+    """
+
+    engine: Engine
+    limits: Limits
+    encoders: Mapping[str, Encoder]
+    rerankers: Mapping[str, CrossEncoder] = field(default_factory=dict)
+    indexes: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # Any: replaced by the type of embedkit.serving.indexes
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    writable: bool = False
+    started: float = field(default_factory=time.time)
+
+    def encoder(self, name: str | None) -> tuple[str, Encoder]:
+        """Return an encoder with its name here.
+
+        Raises:
+            RefusedError: 404, there is none of this name.
+        """
+        return _named(self.encoders, name, self.aliases, "embedding model")
+
+    def reranker(self, name: str | None) -> tuple[str, CrossEncoder]:
+        """Return a cross-encoder with its name here.
+
+        Raises:
+            RefusedError: 404, there is none of this name.
+        """
+        return _named(self.rerankers, name, self.aliases, "reranker")
+
+
+def _named(
+    known: Mapping[str, Model], name: str | None, aliases: Mapping[str, str], what: str
+) -> tuple[str, Model]:
+    if not known:
+        raise RefusedError(404, f"no {what} is served here. Start the server with one")
+    if name is None:
+        return next(iter(known.items()))
+    found = aliases.get(name, name)
+    if found not in known:
+        there = ", ".join(known)
+        raise RefusedError(
+            404, f"no {what} {name!r} is served here; there is {there}. Name one of these, or none"
+        )
+    return found, known[found]
