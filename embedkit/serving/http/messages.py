@@ -22,7 +22,7 @@ class RefusedError(EmbedkitError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class HttpRequest:
     """One request. `headers` have lower-case names; `params` come from the path, `query` from behind the question mark.
 
     `content` is the body as the route's `takes` has it; None where the route takes none.
@@ -39,7 +39,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Response:
+class HttpResponse:
     """One answer. `content` becomes JSON, numpy arrays as lists; `body` is sent as it is, and excludes it."""
 
     status: int = 200
@@ -49,7 +49,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 @dataclass(frozen=True, kw_only=True)
