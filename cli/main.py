@@ -30,6 +30,7 @@ COMMANDS = {
     "search": "Search an index.",
     "grep": "Search a folder by meaning and by words, with nothing set up.",
     "mcp": "Serve a folder or an index to language models (Model Context Protocol).",
+    "serve": "Serve models and indexes over HTTP, with a page to search from.",
     "pairs": "Find the most similar pairs in a collection, near-duplicates, or clusters.",
     "rerank": "Reorder candidates by a model that reads query and text together.",
     "evaluate": "Measure models, pipelines and runs on judged data.",

@@ -37,6 +37,10 @@ class Services:
     writable: bool = False
     started: float = field(default_factory=time.time)
 
+    def close(self) -> None:
+        """End the engine; what still waits in it is refused."""
+        self.engine.close()
+
     def encoder(self, name: str | None) -> tuple[str, Encoder]:
         """Return an encoder with its name here.
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from embedkit.extras import load_extra
-from embedkit.serving.http.access import LOOPBACK, Access
+from embedkit.serving.http.access import Access
 from embedkit.serving.http.app import App
 from embedkit.serving.http.messages import HttpRequest, Route
 from embedkit.serving.limits import Limits
 
-OPEN = Access(hosts=LOOPBACK)
+OPEN = Access()
 
 
 @contextmanager

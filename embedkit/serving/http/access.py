@@ -5,24 +5,25 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from embedkit.serving.http.messages import HttpRequest, RefusedError, Route
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOCAL_NAMES = ("localhost",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
     """Who is let in.
 
-    `keys` empty: everybody who reaches the server. `hosts` None: whatever a client calls it, else the names and addresses that it
-    may be called by; a page that made its own name lead to this machine (DNS rebinding) calls it by that. `origins` are those of
-    other pages that may read answers (CORS); "*" is any.
+    `keys` empty: everybody who reaches the server. `hosts` are the names that it may be called by, besides any address; a page that
+    made its own name lead to this machine (DNS rebinding) calls it by that name. None: by any. `origins` are those of other pages
+    that may call it and read answers (CORS); "*" is any.
     """
 
     keys: tuple[str, ...] = ()
-    hosts: tuple[str, ...] | None = LOOPBACK
+    hosts: tuple[str, ...] | None = LOCAL_NAMES
     origins: tuple[str, ...] = ()
 
     def check(self, request: HttpRequest, route: Route | None) -> None:
@@ -33,10 +34,11 @@ class Access:
         """
         headers = request.headers
         host = host_name(headers.get("host", ""))
-        if self.hosts is not None and host not in self.hosts:
+        if self.hosts is not None and host not in self.hosts and not is_address(host):
             raise RefusedError(
                 421,
-                f"the Host header is {headers.get('host', '')[:100]!r}; this server answers to {', '.join(self.hosts)}. "
+                f"the Host header is {headers.get('host', '')[:100]!r}; this server answers to {', '.join(self.hosts)} and "
+                "addresses. "
                 "Allow it with: embedkit serve --allow-host NAME",
             )
         origin = headers.get("origin")
@@ -91,6 +93,20 @@ class Access:
     @staticmethod
     def _same(origin: str, host: str) -> bool:
         return urlsplit(origin).netloc == host
+
+
+def is_address(host: str) -> bool:
+    """Say whether a host is an IP address, which no name server can redirect."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a server that listens here is reached from this machine alone."""
+    return host in LOCAL_NAMES or (is_address(host) and ip_address(host).is_loopback)
 
 
 def host_name(host: str) -> str:
