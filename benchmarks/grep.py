@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 from timing import report
 
-from cli.main import limit_spinning
+from cli.shared.threads import limit_spinning
 from embedkit.encoding.embedder import Embedder
 from embedkit.encoding.encoder import Encoder
 from embedkit.pipelines.grep import refresh as refreshing

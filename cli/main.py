@@ -21,6 +21,7 @@ from embedkit.storage.files import is_utf8
 
 from .shared import console
 from .shared.streams import ReaderGoneError, drop_output, open_standard_streams
+from .shared.threads import limit_spinning
 from .shared.usage import Group, did_you_mean
 
 # The commands and what the overall help says of each: the module of a command is loaded when the command is called.
@@ -141,18 +142,6 @@ def embedkit(
     Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 an error that the
     message explains, 2 wrong usage, 130 interrupted.
     """
-
-
-# Waiting threads of torch's OpenMP (GNU) spin 300,000 times before they sleep. Beside other work that takes the processor from the
-# very thread they wait for: a training step took three times as long as with this many, and seven times as long as with none
-# (OMP_WAIT_POLICY=passive). None costs a fifth where there is no other work; for this many no cost could be told from noise.
-SPINS = "10000"
-
-
-def limit_spinning() -> None:
-    """Let OpenMP's threads sleep soon while they wait, unless the user says how; it is read when torch is loaded."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def run() -> NoReturn:

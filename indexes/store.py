@@ -279,18 +279,19 @@ class Index:
         group: bool = False,
         exact: bool = False,
         knobs: Mapping[str, int] | None = None,
+        bare: bool = False,
     ) -> list[list[Hit]]:
         """Return up to k hits for each of (Q, E) queries, best first, ties by id.
 
         `group` gives one hit a document, its best passage. `exact` looks at every vector even where there is an ANN
-        structure; `knobs` stand in for the ones it was tuned to.
+        structure; `knobs` stand in for the ones it was tuned to. `bare` hits have ids, passages and scores alone, until `fill`.
 
         Raises:
             IndexMismatchError: queries of another dimension, or such as have no score.
             IndexFileError: what the search met is damaged.
         """
         request = self._searcher.request(k=k, where=where, group=group, exact=exact, knobs=knobs)
-        return self._searcher.hits(self._prepared(queries), request)
+        return self._searcher.hits(self._prepared(queries), request, bare=bare)
 
     def search_ids(
         self,
@@ -320,16 +321,30 @@ class Index:
         return prepare_vectors(queries, self.settings, names)
 
     def search_text(
-        self, queries: Sequence[str], *, k: int = 10, where: str | None = None, group: bool = False
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        group: bool = False,
+        bare: bool = False,
     ) -> list[list[Hit]]:
-        """Return up to k hits for each query by BM25 over the words, best first, ties by id.
+        """Return up to k hits for each query by BM25 over the words, best first, ties by id; `bare` as in `search`.
 
         Raises:
             TypeError: `queries` is one string.
         """
         if isinstance(queries, str):
             raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
-        return self._searcher.text_hits(queries, k=k, where=where, group=group)
+        return self._searcher.text_hits(queries, k=k, where=where, group=group, bare=bare)
+
+    def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+        """Add to bare hits of this snapshot what their documents hold.
+
+        Raises:
+            IndexFileError: what a hit stands for is damaged.
+        """
+        return self._searcher.fill(hits)
 
     @property
     def score_limit(self) -> float | None:

@@ -11,6 +11,7 @@ from embedkit.errors import EmbedkitError
 from ..shared import console, options
 from ..shared.commands import RerankCommand
 from ..shared.groups import grouped
+from ..shared.threads import compute_single_queries
 from .asked import Managing, Narrowed, Refreshing, Rerank, ShowingHits, walk_options
 
 EXAMPLES = """\b
@@ -65,6 +66,7 @@ def grep(
     before they search. Each hit is named by file and lines. In a pipe, a hit is one line: path:line:text. Exit codes are
     grep's: 0 found, 1 nothing found, 2 an error.
     """
+    compute_single_queries()
     from .run import Asked, run
 
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..grep.asked import Keeping, Rerank, walk_options
 from ..shared import console, options
 from ..shared.completing import complete_index
 from ..shared.groups import grouped
+from ..shared.threads import compute_single_queries
 
 if TYPE_CHECKING:
     from embedkit.serving.mcp.served import Served
@@ -115,7 +115,7 @@ def mcp(
     from embedkit.extras import need_extra
 
     need_extra("mcp", purpose="embedkit mcp")
-    _leave_processors_to_others()
+    compute_single_queries()
     from embedkit.serving.mcp.server import serve
     from embedkit.serving.mcp.tools import Defaults
 
@@ -126,16 +126,6 @@ def mcp(
         serve(opened, Defaults(k=answering.k, mode=answering.mode, tokens=answering.tokens))
     finally:
         opened.close()
-
-
-# Threads of numpy's OpenBLAS wait for one another by spinning. A query is too short to be worth that, and beside other work, which
-# an agent's machine has, one took 10 to 21 ms at the median and up to 300 with two threads, 5 to 7 and up to 23 with one.
-_THREADS = "OPENBLAS_NUM_THREADS"
-
-
-def _leave_processors_to_others() -> None:
-    """Let numpy compute in one thread, unless the user says how; it is read when numpy is loaded."""
-    os.environ.setdefault(_THREADS, "1")
 
 
 def _opened(

@@ -15,6 +15,7 @@ from ..shared import console, models, options
 from ..shared.completing import complete_index, complete_reranker
 from ..shared.groups import grouped
 from ..shared.locating import split_words
+from ..shared.threads import compute_single_queries
 from .hits import answer, wants_json_hits
 from .many import search_many
 from .prompt import converse
@@ -95,8 +96,6 @@ def search(
     --queries are JSON lines, or a TREC run. A higher score is better: a cosine, BM25, of a hybrid search the mean of both
     scaled to 0 … 1, or the reranker's score. In a pipe, EMBEDKIT_PIPE=json stands for --json.
     """
-    from embedkit.pipelines.searching import open_search
-
     index, said = split_words(words or [])
     query = " ".join(said) if said else None
     if query is not None and queries is not None:
@@ -105,8 +104,12 @@ def search(
         raise typer.BadParameter("--run goes with --queries or a pipe: a query on the command line has no id")
     # A query alone, or typed by hand: what starts fastest answers fastest.
     interactive = query is not None or (queries is None and run is None and sys.stdin.isatty())
+    if interactive:
+        compute_single_queries()
     if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
         searching = replace(searching, group=True)
+    from embedkit.pipelines.searching import open_search
+
     with open_search(
         index, searching, computing, model=model, rerank=rerank, interactive=interactive
     ) as opened:

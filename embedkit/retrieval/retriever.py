@@ -30,8 +30,10 @@ TEXT_GAIN = 1.5
 class SearchIndex(Protocol):
     """What a retriever needs of an index."""
 
-    def search(self, queries: Embeddings, *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
-        """Return up to k hits for each of (Q, E) queries, best first."""
+    def search(
+        self, queries: Embeddings, *, k: int, where: str | None, group: bool, bare: bool
+    ) -> list[list[Hit]]:
+        """Return up to k hits for each of (Q, E) queries, best first; `bare` without what their documents hold."""
         ...
 
     def search_ids(
@@ -41,9 +43,13 @@ class SearchIndex(Protocol):
         ...
 
     def search_text(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool
+        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool
     ) -> list[list[Hit]]:
-        """Return up to k hits for each query by its words, best first."""
+        """Return up to k hits for each query by its words, best first; `bare` without what their documents hold."""
+        ...
+
+    def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+        """Add to bare hits what their documents hold."""
         ...
 
     def text_limits(self, queries: Sequence[str]) -> list[float]:
@@ -85,18 +91,21 @@ class Retriever:
         width = options.k if alone else max(options.k, options.candidates)
         # Fused passages are grouped after the fusion: the two sides may favour different passages of a document.
         group = options.group and options.mode != "hybrid"
+        # Of two times `width` candidates few are kept; the texts of the others are not worth reading.
+        bare = options.mode == "hybrid"
         dense: list[list[Hit]] = [[] for _ in queries]
         text: list[list[Hit]] = [[] for _ in queries]
         if options.mode != "text":
             dense = search_directed(
                 self._embed(queries, options.mode),
-                lambda some: self.index.search(some, k=width, where=options.where, group=group),
+                lambda some: self.index.search(some, k=width, where=options.where, group=group, bare=bare),
             )
         if options.mode != "dense":
-            text = self.index.search_text(queries, k=width, where=options.where, group=group)
+            text = self.index.search_text(queries, k=width, where=options.where, group=group, bare=bare)
         found = [by_meaning or by_words for by_meaning, by_words in zip(dense, text, strict=True)]
         if options.mode == "hybrid":
-            found = self._fused(queries, dense, text, options)
+            wanted = options.k if self.reranker is None else width
+            found = self.index.fill([hits[:wanted] for hits in self._fused(queries, dense, text, options)])
         results = []
         for query, hits in zip(queries, found, strict=True):
             if self.reranker is not None:

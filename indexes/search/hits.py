@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from embedkit.errors import IndexFileError
 from ..candidates import Candidates, Mask
 from ..storage.codes import RowArray
 from ..storage.database import Database
-from ..storage.documents import StoredPassage, doc_ids, read_passages
+from ..storage.documents import StoredPassage, doc_ids, passage_rows, read_passages
 from ..storage.faults import reading
 from ..storage.metadata import read_metadata
 from .filters import Filter
@@ -20,6 +22,7 @@ from .snapshot import Snapshot
 from .text import find_terms, search_words
 
 RowScore = tuple[int, float]
+T = TypeVar("T", int, tuple[str, int])
 Names = dict[int, str]  # doc_id by row: a row never changes its document, nor is its number used again
 MAX_NAMES = 2**20  # about 150 MB
 
@@ -43,39 +46,80 @@ def best_rows(
 
 
 def make_hits(
-    database: Database, snapshot: Snapshot, chosen: Sequence[Sequence[RowScore]], *, part: str
+    database: Database,
+    snapshot: Snapshot,
+    chosen: Sequence[Sequence[RowScore]],
+    *,
+    part: str,
+    bare: bool = False,
 ) -> list[list[Hit]]:
     """Make hits of each query's rows; `part` is what the score is called in `Hit.scores`.
+
+    With `bare` they have ids, passages and scores alone, and no document is read: `fill_hits` reads those that are wanted.
 
     Raises:
         IndexFileError: a row has no passage, or text and vector do not belong together.
     """
-    rows = np.fromiter((row for best in chosen for row, _ in best), np.int64)
     # np.unique would load numpy.ma, a twentieth of the time of a search from a cold shell.
-    passages = _read(database, snapshot, np.asarray(sorted(set(rows.tolist())), np.int64))
-    metadata = {row: read_metadata(stored.metadata) for row, stored in passages.items()}
+    distinct = np.asarray(sorted({row for best in chosen for row, _ in best}), np.int64)
+    if bare:
+        with reading(database.path):
+            names = doc_ids(database, distinct)
+        _check_there(database, distinct.tolist(), names)
+        return [
+            [Hit(names[row][0], score, passage=names[row][1], scores={part: score}) for row, score in best]
+            for best in chosen
+        ]
+    stored = {row: _stored_hit(passage) for row, passage in _read(database, snapshot, distinct).items()}
+    return [
+        [replace(stored[row], score=score, scores={part: score}) for row, score in best] for best in chosen
+    ]
 
-    def hit(row: int, score: float) -> Hit:
-        stored = passages[row]
-        return Hit(
-            stored.doc_id,
-            score,
-            stored.text,
-            title=stored.title,
-            metadata=metadata[row],
-            passage=stored.number,
-            scores={part: score},
-            source=stored.source,
-            start=stored.start,
-            stop=stored.stop,
-            place=stored.place,
-        )
 
-    return [[hit(row, score) for row, score in best] for best in chosen]
+def fill_hits(database: Database, snapshot: Snapshot, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+    """Add to bare hits what their documents hold.
+
+    Raises:
+        IndexFileError: a hit has no passage, or text and vector do not belong together.
+    """
+    places = {(hit.doc_id, hit.passage) for some in hits for hit in some}
+    with reading(database.path):
+        rows = passage_rows(database, list(places))
+    rows = {place: row for place, row in rows.items() if place in places}
+    _check_there(database, places, rows)
+    passages = _read(database, snapshot, np.asarray(sorted(rows.values()), np.int64))
+    stored = {place: _stored_hit(passages[row]) for place, row in rows.items()}
+    return [
+        [replace(stored[hit.doc_id, hit.passage], score=hit.score, scores=hit.scores) for hit in some]
+        for some in hits
+    ]
+
+
+def _stored_hit(stored: StoredPassage) -> Hit:
+    """Return what is stored of a passage as a hit that has no score yet."""
+    return Hit(
+        stored.doc_id,
+        0.0,
+        stored.text,
+        title=stored.title,
+        metadata=read_metadata(stored.metadata),
+        passage=stored.number,
+        source=stored.source,
+        start=stored.start,
+        stop=stored.stop,
+        place=stored.place,
+    )
 
 
 def text_hits(
-    database: Database, snapshot: Snapshot, query: str, condition: Filter | None, *, k: int, group: bool
+    database: Database,
+    snapshot: Snapshot,
+    query: str,
+    condition: Filter | None,
+    *,
+    k: int,
+    group: bool,
+    bare: bool = False,
 ) -> list[Hit]:
     """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do."""
     terms = find_terms(query, database.version)
@@ -85,7 +129,7 @@ def text_hits(
         found = search_words(database, terms, width, condition)
         (best,) = best_rows(database, found, names, k=k, width=width, group=group)
         if not group or len(best) == k or found.rows.shape[1] < width:
-            (hits,) = make_hits(database, snapshot, [best], part="text")
+            (hits,) = make_hits(database, snapshot, [best], part="text", bare=bare)
             return hits
         width *= 4
 
@@ -168,12 +212,16 @@ def _look_up(database: Database, rows: RowArray, names: Names) -> None:
     new = np.asarray(sorted(set(rows.tolist()) - names.keys()), np.int64)
     with reading(database.path):
         names.update((row, doc_id) for row, (doc_id, _) in doc_ids(database, new).items())
-    missing = set(new.tolist()) - names.keys()
+    _check_there(database, new.tolist(), names)
+
+
+def _check_there(database: Database, wanted: Collection[T], found: Container[T]) -> None:
+    missing = [each for each in wanted if each not in found]
     if missing:
         raise _damaged(database, min(missing), "has no passage")
 
 
-def _damaged(database: Database, row: int, what: str) -> IndexFileError:
+def _damaged(database: Database, row: object, what: str) -> IndexFileError:
     folder = database.path.parent
     return IndexFileError(f"{folder}: row {row} {what}. Run: embedkit index repair {folder}")
 

@@ -20,7 +20,7 @@ from ..storage.settings import Settings
 from .ann_file import AnnFile
 from .conditions import condition_of
 from .exact import MissedFaiss
-from .hits import Names, RowScore, best_rows, make_hits, name_hits, text_hits
+from .hits import Names, RowScore, best_rows, fill_hits, make_hits, name_hits, text_hits
 from .search import SearchRequest, search_made
 from .snapshot import Snapshot
 from .text import filtered_rows
@@ -110,15 +110,19 @@ class Searcher:
                 self._filters[where] = filtered_rows(self._database, condition)
         return self._filters[where]
 
-    def hits(self, queries: FloatArray, request: SearchRequest) -> list[list[Hit]]:
-        """Return up to k hits for each of the prepared queries (Q, E), best first, ties by id."""
+    def hits(self, queries: FloatArray, request: SearchRequest, *, bare: bool = False) -> list[list[Hit]]:
+        """Return up to k hits for each of the prepared queries (Q, E), best first, ties by id; `bare` as in `make_hits`."""
         names: Names = {}
 
         def make(found: Candidates, width: int) -> list[list[RowScore]]:
             return best_rows(self._database, found, names, k=request.k, width=width, group=request.group)
 
         chosen = search_made(self.snapshot, self.ann, queries, request, make)
-        return make_hits(self._database, self.snapshot, chosen, part="dense")
+        return make_hits(self._database, self.snapshot, chosen, part="dense", bare=bare)
+
+    def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+        """Add to bare hits what their documents hold."""
+        return fill_hits(self._database, self.snapshot, hits)
 
     def ids(self, queries: FloatArray, request: SearchRequest) -> list[list[tuple[str, float]]]:
         """Return (doc_id, score) of what `hits` finds; an id is read from the database, and proved, once."""
@@ -144,13 +148,15 @@ class Searcher:
         (hits,) = make_hits(self._database, self.snapshot, [[(int(row), 1.0) for row in rows]], part="dense")
         return hits, self.snapshot.gather(rows)
 
-    def text_hits(self, queries: Sequence[str], *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
-        """Return up to k hits for each query by BM25 over the words, best first, ties by id."""
+    def text_hits(
+        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool = False
+    ) -> list[list[Hit]]:
+        """Return up to k hits for each query by BM25 over the words, best first, ties by id; `bare` as in `make_hits`."""
         _check_k(k)
         with reading(self._database.path):
             condition = None if where is None else condition_of(self._database, where)
             return [
-                text_hits(self._database, self.snapshot, query, condition, k=k, group=group)
+                text_hits(self._database, self.snapshot, query, condition, k=k, group=group, bare=bare)
                 for query in queries
             ]
 

@@ -215,6 +215,17 @@ def doc_ids(database: Database, rows: RowArray) -> dict[int, tuple[str, int]]:
     return {row: (doc_id, number) for row, doc_id, number in found}
 
 
+def passage_rows(database: Database, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Return (doc_id, number of the passage) -> row; what is not there is left out, and other passages of the documents may be there."""
+    ids, numbers = ({place[part] for place in places} for part in (0, 1))
+    found = database.execute(
+        "SELECT doc_id, number, row FROM documents JOIN passages USING (doc_key) "
+        "WHERE doc_id IN (SELECT value FROM json_each(?)) AND number IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(ids)), json.dumps(list(numbers))),
+    )
+    return {(doc_id, number): row for doc_id, number, row in found}
+
+
 def passage_counts(database: Database, rows: RowArray) -> dict[int, int]:
     """Return row -> how many passages its document has."""
     found = database.execute(

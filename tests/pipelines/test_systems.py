@@ -39,7 +39,7 @@ class Words:
         raise AssertionError("nothing is searched by meaning here")
 
     def search_text(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool
+        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool
     ) -> list[list[Hit]]:
         self.asked += len(queries)
         return [[Hit("d1", 2.0, "one"), Hit("d4", 1.0, "four")][:k] for _ in queries]
@@ -52,9 +52,12 @@ class Words:
         raise AssertionError("nothing is fused here")
 
     def search(
-        self, queries: NDArray[np.float32], *, k: int, where: str | None, group: bool
+        self, queries: NDArray[np.float32], *, k: int, where: str | None, group: bool, bare: bool
     ) -> list[list[Hit]]:
         raise AssertionError("nothing is searched by meaning here")
+
+    def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+        raise AssertionError("nothing is fused here")
 
 
 class Backwards(Reranker):

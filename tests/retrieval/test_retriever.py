@@ -1,6 +1,7 @@
 """Retriever: what comes from which side, how it is fused, grouped, reranked and cut."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +21,34 @@ class ListedIndex:
     def __init__(self, dense: Sequence[Hit], text: Sequence[Hit], limit: float | None = 1.0) -> None:
         self.dense, self.text, self.limit = list(dense), list(text), limit
         self.asked: list[tuple[str, int, str | None, bool]] = []
+        self.filled: list[int] = []
 
-    def search(self, queries: Embeddings, *, k: int, where: str | None, group: bool) -> list[list[Hit]]:
+    def search(
+        self, queries: Embeddings, *, k: int, where: str | None, group: bool, bare: bool
+    ) -> list[list[Hit]]:
         self.asked.append(("dense", k, where, group))
-        return [self.dense[:k] for _ in queries]
+        return [self._shown(self.dense[:k], bare=bare) for _ in queries]
 
     def search_ids(
         self, queries: Embeddings, *, k: int, where: str | None, group: bool
     ) -> list[list[tuple[str, float]]]:
-        found = self.search(queries, k=k, where=where, group=group)
+        found = self.search(queries, k=k, where=where, group=group, bare=False)
         return [[(hit.doc_id, hit.score) for hit in hits] for hits in found]
 
     def search_text(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool
+        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool
     ) -> list[list[Hit]]:
         self.asked.append(("text", k, where, group))
-        return [self.text[:k] for _ in queries]
+        return [self._shown(self.text[:k], bare=bare) for _ in queries]
+
+    def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+        whole = {(hit.doc_id, hit.passage): hit for hit in [*self.dense, *self.text]}
+        self.filled = [len(some) for some in hits]
+        return [[replace(hit, text=whole[hit.doc_id, hit.passage].text) for hit in some] for some in hits]
+
+    @staticmethod
+    def _shown(hits: Sequence[Hit], *, bare: bool) -> list[Hit]:
+        return [replace(hit, text="") if bare else hit for hit in hits]
 
     def text_limits(self, queries: Sequence[str]) -> list[float]:
         return [10.0] * len(queries)
@@ -147,6 +160,18 @@ def test_hybrid_fuses_as_asked() -> None:
     index = ListedIndex(DENSE, TEXT)
     (by_ranks,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid", fusion="ranks"))
     assert by_ranks[0].score == pytest.approx(1 / 62 + 1 / 61)
+
+
+@pytest.mark.parametrize("reranked", [False, True])
+def test_of_fused_candidates_only_those_are_read_that_are_wanted(reranked: bool) -> None:
+    sides = [[replace(hit, text=hit.doc_id * 3) for hit in hits] for hits in (DENSE, TEXT)]
+    index, reranker = ListedIndex(sides[0], sides[1]), LengthReranker()
+    retriever = Retriever(index, embed=embed, reranker=reranker if reranked else None)
+    (hits,) = retriever.search(["q"], SearchOptions(mode="hybrid", k=1, candidates=3))
+    assert index.filled == [3 if reranked else 1]
+    assert len(hits) == 1
+    assert hits[0].text
+    assert all(reranker.seen)
 
 
 def fused(index: ListedIndex, **options: float) -> dict[str, float]:

@@ -239,20 +239,6 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def test_numpy_gets_one_thread_before_it_is_loaded() -> None:
-    program = (
-        "import os, sys, cli.mcp\n"
-        "assert not [name for name in sys.modules if name.startswith('numpy')]\n"
-        "cli.mcp._leave_processors_to_others()\n"
-        "print(os.environ['OPENBLAS_NUM_THREADS'])\n"
-    )
-    unset = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=unset, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "1\n"
-
-
 def test_a_path_that_is_not_there_is_an_error_before_anything_is_served(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["mcp", str(tmp_path / "none")])
     assert "there is no such file or folder" in str(result.exception)

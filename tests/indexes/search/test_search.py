@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedkit.data.records import Document, Hit
-from embedkit.errors import IndexMismatchError
+from embedkit.errors import IndexFileError, IndexMismatchError
 from embedkit.native.search import can_search
 from indexes import Index, Settings, compact
 from indexes.search.exact import FAISS_SAVES, MissedFaiss
 from indexes.search.hits import Names, name_hits
 from indexes.storage.codes import FloatArray, decode, encode
+from indexes.storage.documents import Passage
 from indexes.types import Metric, Storage
 from tests.indexes.fakes import DIMENSION, create, documents, embed
 
@@ -364,3 +365,36 @@ def test_queries_may_be_lists_and_a_lone_vector_is_told_what_it_lacks(tmp_path: 
             TypeError, match=r"queries is the string 'note'; it must be a sequence of strings"
         ):
             index.search_text("note")
+
+
+def test_bare_hits_are_those_that_a_search_finds_and_are_filled_with_what_it_reads(tmp_path: Path) -> None:
+    with create(tmp_path / "a.index") as index:
+        whole = [Document(f"d{n}", f"note {n} of words {n % 3}", f"title {n}", {"n": n}) for n in range(40)]
+        passages = [[Passage(0, 6), Passage(7, -1)] if n % 2 else [Passage(0, -1)] for n in range(40)]
+        count = sum(map(len, passages))
+        vectors = np.random.default_rng(0).standard_normal((count, DIMENSION)).astype(np.float32)
+        index.add(whole, vectors, passages=passages)
+        queries = np.random.default_rng(1).standard_normal((3, DIMENSION)).astype(np.float32)
+        for group in (False, True):
+            found = index.search(queries, k=12, group=group)
+            bare = index.search(queries, k=12, group=group, bare=True)
+            assert [[(hit.doc_id, hit.passage, hit.score, hit.scores) for hit in hits] for hits in bare] == [
+                [(hit.doc_id, hit.passage, hit.score, hit.scores) for hit in hits] for hits in found
+            ]
+            assert not any(hit.text or hit.title or hit.metadata for hits in bare for hit in hits)
+            assert index.fill(bare) == found
+            words = index.search_text(["words 2", "note"], k=7, group=group)
+            assert index.fill(index.search_text(["words 2", "note"], k=7, group=group, bare=True)) == words
+        assert index.fill([[], []]) == [[], []]
+
+
+def test_a_bare_hit_whose_document_is_damaged_is_not_filled(tmp_path: Path) -> None:
+    with create(tmp_path / "a.index") as index:
+        index.add(documents(3), embed([document.text for document in documents(3)]))
+        (bare,) = index.search(embed(["topic"]), k=1, bare=True)
+        with index.database.transaction():
+            index.database.execute("UPDATE documents SET text = 'other' WHERE doc_id = ?", (bare[0].doc_id,))
+        with pytest.raises(IndexFileError, match="its hash differs"):
+            index.fill([bare])
+        with pytest.raises(IndexFileError, match="has no passage"):
+            index.fill([[Hit("nobody", 1.0)]])
