@@ -208,6 +208,11 @@ def asgi_app(app: Application, make_request: Callable[..., Any]) -> Starlette:  
                 if answer is not None:
                     return _sent(answer, close=body.refusal is not None)
             return StarletteResponse(status_code=499)
+        except asyncio.CancelledError:  # the server ends, and this took longer than it may
+            reason = {"error": f"the server ended before this was done, after {app.limits.drain_seconds:g} s"}
+            return StarletteResponse(
+                json_bytes(reason), 503, {"connection": "close"}, media_type="application/json"
+            )
         finally:
             body.close()
 
