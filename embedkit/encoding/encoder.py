@@ -18,6 +18,7 @@ from embedkit.encoding.learned_comparison import LearnedComparison
 from embedkit.encoding.similarity import similarity
 from embedkit.encoding.windows import (
     EncodedWindow,
+    Prompt,
     TokenizedWindow,
     average_chunks,
     cut_windows,
@@ -299,15 +300,64 @@ class Encoder:
         Raises:
             CheckpointError: the prompt leaves no room for a text.
         """
+        return self._windows(iter(texts), self.read_prompt(prompt), on_truncate)
+
+    def read_prompt(self, prompt: str | None) -> Prompt:
+        """Make tokens of a prompt, which is the first of the steps that `encode_windows` takes; None is the model's default.
+
+        For each window follow `tokenize`, `pooled`, whose sequences may be computed in any company and order, and `finish`.
+
+        Raises:
+            CheckpointError: the prompt leaves no room for a text.
+        """
         prompt = self.prompt(None) if prompt is None else prompt
-        prompt_tokens = len(self.tokenizer.ids([prompt])[0]) if prompt else 0
+        num_tokens = len(self.tokenizer.ids([prompt])[0]) if prompt else 0
         room = self.tokenizer.max_length - self.tokenizer.single.num_special
-        if prompt_tokens >= room:
+        if num_tokens >= room:
             raise CheckpointError(
-                f"{self.folder.path}: the prompt {prompt[:60]!r} has {prompt_tokens} tokens; the model reads {room} "
+                f"{self.folder.path}: the prompt {prompt[:60]!r} has {num_tokens} tokens; the model reads {room} "
                 "besides the special ones. Shorten it"
             )
-        return self._windows(iter(texts), prompt, prompt_tokens, on_truncate)
+        skip = 0
+        if num_tokens and not self.folder.modules.sentence.pool_prompt:
+            skip = len(self.tokenizer.single.prefix) + num_tokens
+        return Prompt(prompt, num_tokens, skip)
+
+    def tokenize(
+        self, texts: Sequence[str], prompt: Prompt, *, on_truncate: OnTruncate = "warn"
+    ) -> TokenizedWindow:
+        """Make tokens of one window of texts; several threads may do so at a time.
+
+        Raises:
+            TextRefusedError: a text is too long and `on_truncate` is "error".
+        """
+        return tokenize_window(
+            texts,
+            self.tokenizer,
+            prompt=prompt.text,
+            prompt_tokens=prompt.num_tokens,
+            on_truncate=on_truncate,
+        )
+
+    def pooled(self, batch: TokenBatch, *, skip: int = 0) -> Float32:
+        """Compute sequences, in batches of at most `token_budget` tokens: -> (C, E) as the network gives them; see `finish`."""
+        with self._computing:
+            return self._forward(batch, skip)
+
+    def token_vectors(self, batch: TokenBatch) -> Float32:
+        """Compute the vectors of all tokens before pooling, in one pass: -> (N, D)."""
+        with self._computing:
+            return self.backend.hidden_states(batch)
+
+    def finish(self, embeddings: Float32, window: TokenizedWindow) -> EncodedWindow:
+        """Make the vectors of a window's texts from those of its sequences, (C, E): chunks averaged, cut to `dimension`."""
+        if len(window.owners) and len(window.owners) > window.owners[-1] + 1:  # more sequences than texts
+            embeddings = self._normalized(average_chunks(embeddings, window))
+        if self.dimension < self.folder.embedding_size:
+            embeddings = np.ascontiguousarray(embeddings[:, : self.dimension])
+            embeddings = normalize(embeddings) if self._renormalize else embeddings
+        tokens = int(window.batch.lengths.sum())
+        return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, window.unknown, tokens)
 
     def encode_field_windows(
         self, documents: Iterable[FieldTexts], *, on_truncate: OnTruncate = "warn"
@@ -318,31 +368,11 @@ class Encoder:
         return encode_fields(documents, encode, self._learned.as_documents, size=self.dimension)
 
     def _windows(
-        self, texts: Iterator[str], prompt: str, prompt_tokens: int, on_truncate: OnTruncate
+        self, texts: Iterator[str], prompt: Prompt, on_truncate: OnTruncate
     ) -> Iterator[EncodedWindow]:
-        skip = 0
-        if prompt_tokens and not self.folder.modules.sentence.pool_prompt:
-            skip = len(self.tokenizer.single.prefix) + prompt_tokens
-        tokenize = partial(
-            tokenize_window,
-            tokenizer=self.tokenizer,
-            prompt=prompt,
-            prompt_tokens=prompt_tokens,
-            on_truncate=on_truncate,
-        )
+        tokenize = partial(self.tokenize, prompt=prompt, on_truncate=on_truncate)
         for window in one_ahead(tokenize, cut_windows(texts)):
-            yield self._compute(window, skip)
-
-    def _compute(self, window: TokenizedWindow, skip: int) -> EncodedWindow:
-        with self._computing:
-            embeddings = self._forward(window.batch, skip)
-        if len(window.owners) > window.owners[-1] + 1:  # more sequences than texts
-            embeddings = self._normalized(average_chunks(embeddings, window))
-        if self.dimension < self.folder.embedding_size:
-            embeddings = np.ascontiguousarray(embeddings[:, : self.dimension])
-            embeddings = normalize(embeddings) if self._renormalize else embeddings
-        tokens = int(window.batch.lengths.sum())
-        return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, window.unknown, tokens)
+            yield self.finish(self.pooled(window.batch, skip=prompt.skip), window)
 
     def _forward(self, batch: TokenBatch, skip: int) -> Float32:
         """Run all sequences, longest first, in batches of at most `token_budget` tokens: -> (C, E); one without tokens is zeros."""

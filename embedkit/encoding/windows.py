@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,15 @@ class TextRefusedError(RecordError):
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What stands before each text, of how many tokens; pooling leaves out the first `skip` tokens of a sequence."""
+
+    text: str
+    num_tokens: int
+    skip: int
+
+
+@dataclass(frozen=True)
 class TokenizedWindow:
     """A window's distinct texts as tokens; `rows` (N,) leads from each text to its distinct one.
 
@@ -43,6 +52,19 @@ class TokenizedWindow:
     truncated: NDArray[np.bool_]
     empty: NDArray[np.bool_]
     unknown: NDArray[np.bool_]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """The first sequence of each distinct text: (B,)."""
+        return np.flatnonzero(np.diff(self.owners, prepend=-1))
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """How many tokens are read of each text, special ones and prompts included: (N,)."""
+        if not len(self.owners):
+            return np.zeros(0, dtype=np.int64)
+        counts: NDArray[np.int64] = np.add.reduceat(self.batch.lengths, self.starts)[self.rows]
+        return counts
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,7 @@ def cut_windows(texts: Iterator[str]) -> Iterator[list[str]]:
 
 
 def tokenize_window(
-    texts: list[str], tokenizer: Tokenizer, *, prompt: str, prompt_tokens: int, on_truncate: OnTruncate
+    texts: Sequence[str], tokenizer: Tokenizer, *, prompt: str, prompt_tokens: int, on_truncate: OnTruncate
 ) -> TokenizedWindow:
     """Put the prompt before each distinct text and make tokens of it; each chunk repeats the prompt.
 
@@ -146,8 +168,7 @@ def _has_tokens(tokenizer: Tokenizer, text: str) -> bool:
 def average_chunks(embeddings: Float32, window: TokenizedWindow) -> Float32:
     """Average the vectors of each text's chunks, weighted by their tokens: (C, E) -> (B, E)."""
     weights = window.batch.lengths.astype(np.float32)[:, None]
-    starts = np.flatnonzero(np.diff(window.owners, prepend=-1))
-    summed = np.add.reduceat(embeddings * weights, starts, axis=0)
-    totals = np.maximum(np.add.reduceat(weights, starts, axis=0), 1)
+    summed = np.add.reduceat(embeddings * weights, window.starts, axis=0)
+    totals = np.maximum(np.add.reduceat(weights, window.starts, axis=0), 1)
     averaged: Float32 = (summed / totals).astype(np.float32)
     return averaged

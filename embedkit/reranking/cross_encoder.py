@@ -153,7 +153,7 @@ class CrossEncoder(Reranker):
             ValueError: there are not as many queries as texts.
         """
         self.check_single()
-        return self._scores(self.logits(queries, texts))
+        return self.scores_of(self.logits(queries, texts))
 
     def strength(self, score: float) -> float:
         """As `Reranker.strength`: by the calibration beside the model, else by the probability that its own log-odds mean."""
@@ -178,7 +178,7 @@ class CrossEncoder(Reranker):
             CheckpointError: the model has several labels and none was chosen.
         """
         self.check_single()
-        return self._log_odds(self.logits(queries, texts))
+        return self.log_odds_of(self.logits(queries, texts))
 
     def logits(self, queries: Sequence[str], texts: Sequence[str]) -> Float32:
         """Return the network's raw output for query i with text i: -> (N, C) float32, a column a label."""
@@ -202,7 +202,7 @@ class CrossEncoder(Reranker):
 
     def _groups(self, groups: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Float32]:
         for window, logits in self._windows(windows_of_groups(groups)):
-            yield from np.split(self._scores(logits), np.cumsum(window.sizes)[:-1])
+            yield from np.split(self.scores_of(logits), np.cumsum(window.sizes)[:-1])
 
     def check_single(self) -> None:
         """Refuse a model whose output is not one score a pair.
@@ -220,34 +220,39 @@ class CrossEncoder(Reranker):
 
     def _windows(self, windows: Iterable[PairWindow]) -> Iterator[tuple[PairWindow, Float32]]:
         """Yield each window with its logits, (N, C), tokenizing one while the one before is computed."""
-        for window, batch, counts in one_ahead(self._tokenize, windows):
-            logits = self._compute(batch)
+
+        def tokenized(window: PairWindow) -> tuple[PairWindow, TokenBatch, PairCounts]:
+            return window, *self.tokenize(window.queries, window.texts)
+
+        for window, batch, counts in one_ahead(tokenized, windows):
+            logits = self.batch_logits(batch)
             self.counts += counts
             yield window, logits
 
-    def _tokenize(self, window: PairWindow) -> tuple[PairWindow, TokenBatch, PairCounts]:
-        batch = self.folder.encode_pairs(window.queries, window.texts, truncation=self.truncation)
-        cut = count_cut_queries(batch, window.queries, self.folder.tokenizer, self.truncation)
-        counts = PairCounts(len(batch), int(batch.lengths.sum()), int(batch.truncated.sum()), cut)
-        return window, batch, counts
+    def tokenize(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[TokenBatch, PairCounts]:
+        """Make tokens of one window of pairs, and count them: the first step of scoring; then `batch_logits`, `scores_of`."""
+        batch = self.folder.encode_pairs(queries, texts, truncation=self.truncation)
+        cut = count_cut_queries(batch, queries, self.folder.tokenizer, self.truncation)
+        return batch, PairCounts(len(batch), int(batch.lengths.sum()), int(batch.truncated.sum()), cut)
 
-    def _compute(self, batch: TokenBatch) -> Float32:
+    def batch_logits(self, batch: TokenBatch) -> Float32:
         """Run all pairs, longest first, in batches of about `token_budget` tokens: -> (N, C)."""
         out = np.empty((len(batch), len(self.folder.labels)), dtype=np.float32)
         for rows in micro_batches(batch.lengths, self.token_budget):
             out[rows] = self.backend.class_logits(batch.take(rows), layers=self.layers)
         return out
 
-    def _scores(self, logits: Float32) -> Float32:
+    def scores_of(self, logits: Float32) -> Float32:
         """Turn (N, C) logits into (N,) scores."""
-        odds = self._log_odds(logits)
+        odds = self.log_odds_of(logits)
         if self.calibration is not None:
             return self.calibration.probabilities(odds).astype(np.float32)
         if len(self.folder.labels) > 1:
             return odds
         return ACTIVATIONS[self.folder.activation](odds)
 
-    def _log_odds(self, logits: Float32) -> Float32:
+    def log_odds_of(self, logits: Float32) -> Float32:
+        """Turn (N, C) logits into (N,) log-odds of the one label, or of the chosen one."""
         if len(self.folder.labels) == 1:
             return np.ascontiguousarray(logits[:, 0])
         assert self.label is not None

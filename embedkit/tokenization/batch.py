@@ -56,6 +56,21 @@ class TokenBatch:
             None if self.untruncated_lengths is None else self.untruncated_lengths[order],
         )
 
+    @classmethod
+    def joined(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
+        """Return the sequences of one batch after those of another; all have token types or none has.
+
+        `untruncated_lengths` are left out.
+        """
+        if len(batches) == 1:
+            return batches[0]
+        types = [batch.token_type_ids for batch in batches if batch.token_type_ids is not None]
+        return cls(
+            np.concatenate([batch.input_ids for batch in batches]),
+            np.concatenate([batch.lengths for batch in batches]),
+            np.concatenate(types) if types else None,
+        )
+
     def padded(self, pad_token_id: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
         """Return input_ids, attention_mask and token_type_ids, each (B, T) with T the longest length."""
         width = int(self.lengths.max()) if len(self) else 0

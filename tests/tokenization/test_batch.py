@@ -58,3 +58,17 @@ def test_padding_loses_nothing(sequences: Sequences) -> None:
 def test_lengths_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths add up to 3; input_ids has 2 tokens"):
         TokenBatch(np.array([1, 2]), np.array([3]))
+
+
+@given(st.lists(SEQUENCES, min_size=1, max_size=4), st.booleans())
+def test_joining_batches_is_joining_lists(parts: list[Sequences], extra: bool) -> None:
+    joined = TokenBatch.joined([batch_of(part, extra=extra) for part in parts])
+    expected = batch_of([sequence for part in parts for sequence in part], extra=extra)
+    np.testing.assert_array_equal(joined.input_ids, expected.input_ids)
+    np.testing.assert_array_equal(joined.lengths, expected.lengths)
+    if extra:
+        assert joined.token_type_ids is not None
+        assert expected.token_type_ids is not None
+        np.testing.assert_array_equal(joined.token_type_ids, expected.token_type_ids)
+    else:
+        assert joined.token_type_ids is None
