@@ -1,0 +1,1 @@
+"""Loads for `embedkit serve`: many clients at once, on this machine alone."""
