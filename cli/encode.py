@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from embedkit.types import OnTruncate, TextRole
+from embedkit.types import Computing, OnTruncate, TextRole
 
 from .shared import console, models, options
 from .shared.groups import grouped
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
     from embedkit.data.reading import DocumentReader
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress
+    from embedkit.serving.client.encoding import ServedEncoder
 
 EXAMPLES = """\b
 Examples:
   embedkit encode notes.txt --output notes.npy
   embedkit encode 'corpus/*.jsonl.gz' --model FOLDER -o corpus.npy --precision bf16
   embedkit encode papers.jsonl --role document --model fields -o papers.npy   # with an expert for each field
+  embedkit encode notes.txt --server http://localhost:8080 -o notes.npy   # by `embedkit serve`
   cat queries.txt | embedkit encode - > queries.jsonl
 """
 
@@ -82,6 +86,16 @@ def encode(
     inputs: options.Inputs,
     *,
     model: options.SomeModel = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            help="Let `embedkit serve` there encode; --model then names one of its models.",
+            show_default=False,
+        ),
+    ] = None,
+    api_key: options.ApiKey = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -106,8 +120,9 @@ def encode(
     from embedkit.data.reading import DocumentReader
     from embedkit.encoding.draft import check_output
     from embedkit.encoding.job import EncodeOptions
-    from embedkit.pipelines.models import load_encoder, or_default
 
+    if server is not None:
+        _refuse_what_a_server_decides(encoding)
     if encoding.prompt is not None and encoding.prompt_name is not None:
         raise typer.BadParameter("--prompt and --prompt-name exclude each other")
     if encoding.role is not None and (encoding.prompt is not None or encoding.prompt_name is not None):
@@ -118,7 +133,46 @@ def encode(
         check_output(output)  # before the model is loaded, which takes longer
     reader = DocumentReader(inputs, reading)
     console.say_waiting(inputs)
-    encoder = load_encoder(
+    with _encoder(model, server, api_key, encoding, computing) as encoder:
+        models.say_choice(encoder.choice)
+        prompt = encoding.prompt if encoding.prompt_name is None else encoder.prompt(encoding.prompt_name)
+        settings = EncodeOptions(
+            prompt=prompt,
+            role=encoding.role,
+            on_truncate=encoding.on_truncate,
+            fail_on_empty=encoding.on_empty == "error",
+        )
+        job = _Job(encoder, reader, settings)
+        if output is None:
+            _to_stdout(job, as_json=printing.as_json)
+        else:
+            _to_file(job, output, printing)
+
+
+def _refuse_what_a_server_decides(encoding: Encoding) -> None:
+    for name in ("max_seq_length", "truncate_dim", "merge_tokens", "recursions"):
+        if getattr(encoding, name) is not None:
+            option = name.replace("_", "-")
+            raise typer.BadParameter(
+                f"--{option} and --server exclude each other: the server's model is as it was started"
+            )
+
+
+@contextmanager
+def _encoder(
+    model: str | None, server: str | None, api_key: str | None, encoding: Encoding, computing: Computing
+) -> Iterator[Encoder | ServedEncoder]:
+    """Load the model, or turn to a server."""
+    if server is not None:
+        from embedkit.serving.client.connection import Address, Client
+        from embedkit.serving.client.encoding import ServedEncoder
+
+        with Client(Address.of(server), key=api_key) as client:
+            yield ServedEncoder(client, model, role=encoding.role)
+        return
+    from embedkit.pipelines.models import load_encoder, or_default
+
+    yield load_encoder(
         or_default(model),
         computing,
         max_seq_length=encoding.max_seq_length,
@@ -126,26 +180,13 @@ def encode(
         merge_tokens=encoding.merge_tokens or 0.0,
         recursions=encoding.recursions,
     )
-    models.say_choice(encoder.choice)
-    prompt = encoding.prompt if encoding.prompt_name is None else encoder.prompt(encoding.prompt_name)
-    settings = EncodeOptions(
-        prompt=prompt,
-        role=encoding.role,
-        on_truncate=encoding.on_truncate,
-        fail_on_empty=encoding.on_empty == "error",
-    )
-    job = _Job(encoder, reader, settings)
-    if output is None:
-        _to_stdout(job, as_json=printing.as_json)
-    else:
-        _to_file(job, output, printing)
 
 
 @dataclass(frozen=True)
 class _Job:
     """What is encoded, by what, and how."""
 
-    encoder: Encoder
+    encoder: Encoder | ServedEncoder
     reader: DocumentReader
     settings: EncodeOptions
 
@@ -230,7 +271,7 @@ def _summarize(report: EncodeProgress, job: _Job, output: str, *, as_json: bool)
     )
     if report.truncated:
         console.warn(
-            f"{console.counted(report.truncated, 'text')} cut to the {encoder.tokenizer.max_length} tokens that the model "
+            f"{console.counted(report.truncated, 'text')} cut to the {encoder.max_length} tokens that the model "
             f"reads; the first is {report.first_truncated}. Average all pieces with --on-truncate chunk"
         )
     if report.empty:

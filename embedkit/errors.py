@@ -7,10 +7,12 @@ EmbedkitError
 ├── RecipeError           a training recipe has an unknown key or a value out of range
 ├── OutputError           a result cannot be written where it was asked for
 ├── IndexFileError        an index is missing, damaged, busy or of another format version
+│   └── IndexBusyError    another process writes to it
 ├── IndexMismatchError    vectors or a model do not fit the index
 ├── FilterError           a `--where` expression cannot be understood
 ├── EvaluationError       judgements and runs do not fit together
 ├── TrainingError         a run cannot start, go on or be resumed
+├── ServerError           a server cannot be reached, or refuses what it was asked
 ├── DeviceError           a device or a precision is not available here
 └── MissingExtraError     an optional package is not installed
 
@@ -54,6 +56,10 @@ class IndexFileError(EmbedkitError):
     """An index is missing, damaged, busy or of another format version."""
 
 
+class IndexBusyError(IndexFileError):
+    """Another process writes to an index."""
+
+
 class IndexMismatchError(EmbedkitError):
     """Vectors or a model do not fit the index."""
 
@@ -72,6 +78,10 @@ class TrainingError(EmbedkitError):
 
 class DeviceError(EmbedkitError):
     """A device or a precision is not available here."""
+
+
+class ServerError(EmbedkitError):
+    """A server cannot be reached, or refuses what it was asked."""
 
 
 class MissingExtraError(EmbedkitError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         export_records,
         living_texts,
     )
+    from .maintenance.field_values import FieldValues, field_values
     from .maintenance.identity import FileNames
     from .maintenance.pairs import Cluster, Pair, cluster, duplicates, similar_pairs
     from .maintenance.repair import Repair, repair
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "maintenance.build": ("BuildReport", "build", "delete_keys", "find_vanished"),
+    "maintenance.field_values": ("FieldValues", "field_values"),
     "maintenance.identity": ("FileNames",),
     "maintenance.compact": ("CompactReport", "compact"),
     "storage.documents": ("Passage",),
@@ -67,6 +69,7 @@ __all__ = [
     "CompactReport",
     "Deleted",
     "Exported",
+    "FieldValues",
     "FileNames",
     "Finding",
     "Index",
@@ -93,6 +96,7 @@ __all__ = [
     "export_npy",
     "export_parquet",
     "export_records",
+    "field_values",
     "find_vanished",
     "is_index",
     "living_texts",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +26,7 @@ from .storage.faults import reading
 from .storage.layout import DATABASE_NAME, database_path, empty_folder, is_index
 from .storage.lock import WriterLock
 from .storage.merging import merge_newest
+from .storage.metadata import read_metadata
 from .storage.schema import create_database
 from .storage.settings import Fingerprint, Settings
 
@@ -133,6 +134,14 @@ class Index:
         """See what has been committed since the index was opened."""
         self._searcher.refresh()
 
+    def follow(self) -> bool:
+        """As `refresh`, but nearly free where nothing was committed; say whether anything was."""
+        return self._searcher.follow()
+
+    def rest(self) -> None:
+        """Let go of the commit, so that writers can take their log into the database; `follow` comes before the next search."""
+        self.database.end_snapshot()
+
     def check_encoder(self, fingerprint: Fingerprint | None) -> None:
         """Refuse queries from an encoder that did not make the vectors here.
 
@@ -214,7 +223,8 @@ class Index:
             found = find_documents(self.database, [doc_id])
             if doc_id not in found:
                 return None
-            return read_documents(self.database, found[doc_id].doc_key - 1, 1)[0].document
+            stored = read_documents(self.database, found[doc_id].doc_key - 1, 1)[0]
+        return replace(stored.document, metadata=read_metadata(stored.metadata))
 
     def passages(self, doc_id: str) -> tuple[list[Hit], FloatArray]:
         """Return the passages of a document in order, as hits of score 1, with their vectors (N, E); none where it is not here."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,18 +13,19 @@ import typer
 
 from embedkit.models import RERANKER
 
-from ..shared import console, models, options
+from ..shared import options
 from ..shared.completing import complete_index, complete_reranker
 from ..shared.groups import grouped
-from ..shared.locating import split_words
+from ..shared.locating import is_address, split_words
 from ..shared.threads import compute_single_queries
 from .hits import answer, wants_json_hits
 from .many import search_many
 from .prompt import converse
+from .sources import LocalSource, Searched, ServerSource
 
 if TYPE_CHECKING:
-    from embedkit.pipelines.searching import Search
     from embedkit.retrieval.options import SearchOptions
+    from embedkit.types import Computing
 
 EXAMPLES = """\b
 Examples:
@@ -30,6 +33,7 @@ Examples:
   embedkit search my.index "wind energy" --mode hybrid --where "year > 2020" -k 5
   embedkit search my.index "wind energy" --rerank --candidates 100 --rerank-budget 200ms
   embedkit search my.index --queries queries.jsonl --run out.trec
+  embedkit search http://localhost:8080/docs "wind energy"   # the index docs of `embedkit serve`
   embedkit search my.index                      # asks for queries; Ctrl-D ends
 """
 
@@ -40,8 +44,8 @@ def search(
         list[str] | None,
         typer.Argument(
             metavar="[INDEX] [QUERY]...",
-            help="Index folder (default: this folder's, made by `embedkit index .`), and what to look for, with or without "
-            "quotes. Without a query: ask for queries, or read them from a pipe.",
+            help="Index folder (default: this folder's, made by `embedkit index .`) or the address of a server, and what to look "
+            "for, with or without quotes. Without a query: ask for queries, or read them from a pipe.",
             show_default=False,
             autocompletion=complete_index,
         ),
@@ -87,16 +91,18 @@ def search(
             help="Also list hits that are no nearer to the query than unrelated texts; with --json they are always listed.",
         ),
     ] = False,
+    api_key: options.ApiKey = None,
     computing: options.ComputingOptions,
     as_json: options.AsJson = False,
 ) -> None:
-    """Search an index.
+    """Search an index, or those of a server.
 
     The hits of one query are a list for people, with the matching words marked, or JSON lines with --json; those of
     --queries are JSON lines, or a TREC run. A higher score is better: a cosine, BM25, of a hybrid search the mean of both
     scaled to 0 … 1, or the reranker's score. In a pipe, EMBEDKIT_PIPE=json stands for --json.
     """
-    index, said = split_words(words or [])
+    address = words[0] if words and is_address(words[0]) else None
+    index, said = (None, (words or [])[1:]) if address is not None else split_words(words or [])
     query = " ".join(said) if said else None
     if query is not None and queries is not None:
         raise typer.BadParameter("QUERY and --queries exclude each other")
@@ -108,44 +114,44 @@ def search(
         compute_single_queries()
     if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
         searching = replace(searching, group=True)
-    from embedkit.pipelines.searching import open_search
-
-    with open_search(
-        index, searching, computing, model=model, rerank=rerank, interactive=interactive
-    ) as opened:
-        _say_models(opened, searching)
+    with _opened(address or index, searching, computing, model, rerank, interactive, api_key) as searched:
         if query is not None:
-            answer(opened, query, searching, show_all=show_all, as_json=as_json)
+            answer(searched, query, searching, show_all=show_all, as_json=as_json)
         elif interactive:
-            converse(opened, searching, show_all=show_all, as_json=as_json)
+            converse(searched, searching, show_all=show_all, as_json=as_json)
         else:
-            search_many(opened.retriever, searching, source="-" if queries is None else str(queries), run=run)
-        _say_truncated(opened)
-        _say_unknown(opened, searching)
+            search_many(searched, searching, source="-" if queries is None else str(queries), run=run)
+        searched.say_what_was_cut()
 
 
-def _say_models(opened: Search, wanted: SearchOptions) -> None:
-    encoder = None if opened.embedder is None else opened.embedder.encoder
-    models.say_names(
-        None if encoder is None or wanted.mode == "text" else encoder.folder.name,
-        None if opened.reranker is None else opened.reranker.name,
-    )
-    models.say_choice(None if encoder is None else encoder.choice)
+@contextmanager
+def _opened(
+    where: str | Path | None,
+    wanted: SearchOptions,
+    computing: Computing,
+    model: str | None,
+    rerank: str | None,
+    interactive: bool,
+    api_key: str | None,
+) -> Iterator[Searched]:
+    """Open an index, or turn to a server."""
+    if isinstance(where, Path):
+        from embedkit.pipelines.searching import open_search
 
-
-def _say_truncated(opened: Search) -> None:
-    if opened.embedder is not None and opened.embedder.truncated:
-        limit = opened.embedder.encoder.tokenizer.max_length
-        console.warn(
-            f"{console.counted(opened.embedder.truncated, 'query')} cut to the {limit} tokens that the model reads"
+        with open_search(
+            where, wanted, computing, model=model, rerank=rerank, interactive=interactive
+        ) as opened:
+            yield LocalSource(opened, wanted)
+        return
+    if model is not None:
+        raise typer.BadParameter(
+            "--model goes with an index that is here: a server has the models of its indexes"
         )
+    from embedkit.serving.client.connection import Address, Client
+    from embedkit.serving.client.searching import ServedIndexes
 
-
-def _say_unknown(opened: Search, wanted: SearchOptions) -> None:
-    """Say where queries could not be searched by meaning: the model has no token for any part of them."""
-    if opened.embedder is not None and opened.embedder.unknown:
-        how = "only their words were searched" if wanted.mode == "hybrid" else "nothing was found for them"
-        console.warn(
-            f"{console.counted(opened.embedder.unknown, 'query')} made of nothing that this model knows, as of another "
-            f"script: {how}. Build the index with a model of that language"
-        )
+    with Client(Address.of(str(where)), key=api_key) as client:
+        named = {None: False, RERANKER: True}.get(
+            rerank, rerank or False
+        )  # without a value: the server's first
+        yield ServerSource(ServedIndexes(client, rerank=named))

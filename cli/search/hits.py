@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from embedkit.data.records import Hit
     from embedkit.pipelines.judging import JudgedHit
-    from embedkit.pipelines.searching import Search
     from embedkit.retrieval.options import SearchOptions
+
+    from .sources import Searched
 
 DOTS = 5  # of how strong a hit is
 INDENT = 4
@@ -35,6 +36,7 @@ _FENCE = re.compile(r"(… )?\s*(```|~~~)")
 def hit_row(hit: Hit, rank: int) -> dict[str, object]:
     return {
         "rank": rank,
+        **({"index": name} if (name := _index_of(hit)) else {}),
         "id": hit.doc_id,
         "score": hit.score,
         "title": hit.title,
@@ -48,6 +50,11 @@ def hit_row(hit: Hit, rank: int) -> dict[str, object]:
         "metadata": dict(hit.metadata),
         "scores": dict(hit.scores),
     }
+
+
+def _index_of(hit: Hit) -> str:
+    """Return the index that a hit is of where several of a server were searched, else ""."""
+    return str(getattr(hit, "index", ""))
 
 
 def wants_json_hits(as_json: bool) -> bool:
@@ -81,7 +88,13 @@ def print_hits(query: str, hits: Sequence[JudgedHit]) -> None:
 
 
 def answer(
-    opened: Search, query: str, wanted: SearchOptions, *, show_all: bool, as_json: bool, how: str = "--all"
+    searched: Searched,
+    query: str,
+    wanted: SearchOptions,
+    *,
+    show_all: bool,
+    as_json: bool,
+    how: str = "--all",
 ) -> list[Hit]:
     """Search and print the hits, for people without the weak ones; say what was left out, and why where there is nothing.
 
@@ -90,16 +103,14 @@ def answer(
     if not query.strip():
         console.note("no hits: the query is empty")
         return []
-    hits = opened.retriever.search([query], wanted)[0]
+    hits = searched.search([query], wanted)[0]
     if not hits:
-        explain_nothing(wanted, len(opened.index))
+        explain_nothing(wanted, searched.count())
     if wants_json_hits(as_json):
         for rank, hit in enumerate(hits, 1):
             console.print_json(hit_row(hit, rank))
         return hits
-    from embedkit.pipelines.judging import judge
-
-    judged = judge(opened, query, hits, wanted)
+    judged = searched.judge(query, hits, wanted)
     shown = [each for each in judged if show_all or not each.weak]
     print_hits(query, shown)
     if len(shown) < len(judged):
@@ -146,6 +157,11 @@ def _title_line(hit: Hit, rank: int, strength: float) -> str:
 
 
 def _place(hit: Hit) -> str:
+    index = _index_of(hit)
+    return f"{plain(index)}: {_place_within(hit)}" if index else _place_within(hit)
+
+
+def _place_within(hit: Hit) -> str:
     if hit.place is None:
         return plain(hit.doc_id) + (f" #{hit.passage}" if hit.passage else "")
     where = hit.where

@@ -12,20 +12,21 @@ from .hits import hit_row
 if TYPE_CHECKING:
     from embedkit.data.records import Query
     from embedkit.retrieval.options import SearchOptions
-    from embedkit.retrieval.retriever import Retriever
+
+    from .sources import Searched
 
 # Queries searched together: one product against all vectors instead of one each. What is printed at once is waited for,
 # a reranked query longest.
 RUN_QUERIES, PRINTED_QUERIES, RERANKED_QUERIES = 1024, 256, 16
 
 
-def search_many(retriever: Retriever, wanted: SearchOptions, *, source: str, run: Path | None) -> None:
+def search_many(searched: Searched, wanted: SearchOptions, *, source: str, run: Path | None) -> None:
     from embedkit.data.queries import read_distinct_queries
 
     queries = read_distinct_queries([source])
     if run is None:
-        for batch in _batches(queries, PRINTED_QUERIES if retriever.reranker is None else RERANKED_QUERIES):
-            found = retriever.search([query.text for query in batch], wanted)
+        for batch in _batches(queries, RERANKED_QUERIES if searched.reranks else PRINTED_QUERIES):
+            found = searched.search([query.text for query in batch], wanted)
             for query, hits in zip(batch, found, strict=True):
                 for rank, hit in enumerate(hits, 1):
                     asked = {"query_id": query.query_id, "query": query.text}
@@ -37,7 +38,7 @@ def search_many(retriever: Retriever, wanted: SearchOptions, *, source: str, run
         refuse_white_space(query.query_id, "query id")
     scores: dict[str, dict[str, float]] = {}
     for batch in _batches(queries, RUN_QUERIES):
-        named = retriever.search_ids([query.text for query in batch], wanted)
+        named = searched.search_ids([query.text for query in batch], wanted)
         for query, best in zip(batch, named, strict=True):
             of_query = scores.setdefault(query.query_id, {})
             for doc_id, score in best:  # a run knows documents, not passages: the best passage counts

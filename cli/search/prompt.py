@@ -11,14 +11,15 @@ from .hits import answer, print_whole
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
-    from embedkit.pipelines.searching import Search
     from embedkit.retrieval.options import SearchOptions
+
+    from .sources import Searched
 
 HISTORY = "search_history"  # in the cache folder
 HELP = "a query searches; a number opens a hit; all adds those left out; help, quit"
 
 
-def converse(opened: Search, wanted: SearchOptions, *, show_all: bool, as_json: bool) -> None:
+def converse(searched: Searched, wanted: SearchOptions, *, show_all: bool, as_json: bool) -> None:
     """Answer queries until the input ends."""
     console.note(f"Type a query. ({HELP})")
     hits: list[Hit] = []
@@ -39,10 +40,10 @@ def converse(opened: Search, wanted: SearchOptions, *, show_all: bool, as_json: 
             elif line.isdigit():
                 console.tell("there are no hits yet: type a query first")
             elif line == "all" and query:
-                hits = answer(opened, query, wanted, show_all=True, as_json=as_json)
+                hits = answer(searched, query, wanted, show_all=True, as_json=as_json)
             elif line:
                 query = line
-                hits = answer(opened, query, wanted, show_all=show_all, as_json=as_json, how="all")
+                hits = answer(searched, query, wanted, show_all=show_all, as_json=as_json, how="all")
 
 
 def _open(hits: list[Hit], number: int) -> None:

@@ -18,6 +18,11 @@ HIDDEN_INDEX = Annotated[
 ]
 
 
+def is_address(word: str) -> bool:
+    """Say whether a word is the address of a server, and no path."""
+    return word.lower().startswith(("http://", "https://"))
+
+
 def existing(named: Path | None) -> Path:
     """Return the index that is named, or that of the folder that is named, else the default one.
 

@@ -220,6 +220,17 @@ class ComputingOptions(types.Computing):
     ] = False
 
 
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        envvar="EMBEDKIT_API_KEY",
+        help="Key of the server, where one is named.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
 Delimiter = Annotated[
     str | None,
     typer.Option(

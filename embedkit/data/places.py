@@ -13,9 +13,9 @@ The place of a passage is computed from the marks and the passage's bounds, with
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 MarkKind = Literal["lines", "line", "page", "slide", "sheet", "row", "cell", "heading"]
 Span = tuple[int, int]  # first and last, both included
@@ -64,6 +64,18 @@ class Place:
         if self.cells is not None:
             path += f" cell {_spelt(self.cells)}"
         return path
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:  # Any: JSON
+        """Make again what `as_dict` gave.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        parts: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        return cls(**parts)
 
     def as_dict(self) -> dict[str, Any]:  # Any: JSON
         """Return what is known, as JSON holds it."""

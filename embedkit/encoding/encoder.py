@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -131,6 +132,11 @@ class Encoder:
     def dimension(self) -> int:
         """E, the length of a vector."""
         return self.truncate_dim or self.folder.dimension
+
+    @property
+    def max_length(self) -> int:
+        """The tokens that are read of a text, special ones included."""
+        return self.tokenizer.max_length
 
     @property
     def precision(self) -> Precision:
@@ -358,6 +364,18 @@ class Encoder:
             embeddings = normalize(embeddings) if self._renormalize else embeddings
         tokens = int(window.batch.lengths.sum())
         return EncodedWindow(embeddings[window.rows], window.truncated, window.empty, window.unknown, tokens)
+
+    def encode_role_windows(
+        self, texts: Iterable[str], *, role: TextRole | None, prompt: str | None, on_truncate: OnTruncate
+    ) -> Iterator[EncodedWindow]:
+        """Encode a stream of texts as queries or documents, with the model's prompt for these and in the form that is compared; without a role
+        as `encode_windows`.
+        """
+        prompt = prompt if role is None else self.role_prompt(role)
+        for window in self.encode_windows(texts, prompt=prompt, on_truncate=on_truncate):
+            if role == "query":
+                window = replace(window, embeddings=self.as_queries(window.embeddings))
+            yield window
 
     def encode_field_windows(
         self, documents: Iterable[FieldTexts], *, on_truncate: OnTruncate = "warn"

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,36 @@ from numpy.typing import NDArray
 from embedkit.data.fields import FieldTexts, document_fields
 from embedkit.data.records import Document, titled_text
 from embedkit.encoding.draft import Draft, json_row
-from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.windows import EncodedWindow, TextRefusedError
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.storage.files import output_errors
 from embedkit.types import OnTruncate, TextRole
+
+
+class WindowEncoder(Protocol):
+    """What a job needs of what encodes its texts: an `Encoder`, or a server's."""
+
+    @property
+    def fields(self) -> tuple[str, ...]: ...
+
+    @property
+    def fingerprint(self) -> dict[str, Any]: ...  # Any: JSON
+
+    @property
+    def backend(self) -> object: ...
+
+    @property
+    def folder(self) -> Any: ...  # Any: with the path of the model
+
+    def width(self, role: TextRole | None) -> int: ...
+
+    def encode_role_windows(
+        self, texts: Iterable[str], *, role: TextRole | None, prompt: str | None, on_truncate: OnTruncate
+    ) -> Iterator[EncodedWindow]: ...
+
+    def encode_field_windows(
+        self, documents: Iterable[FieldTexts], *, on_truncate: OnTruncate
+    ) -> Iterator[EncodedWindow]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +106,7 @@ def document_text(document: Document, *, join_title: bool = True) -> str:
 
 
 def encode_stream(
-    encoder: Encoder, documents: Iterable[Document], options: EncodeOptions
+    encoder: WindowEncoder, documents: Iterable[Document], options: EncodeOptions
 ) -> Iterator[tuple[list[Document], EncodedWindow]]:
     """Encode documents window by window, each window with the documents it is of.
 
@@ -92,7 +118,7 @@ def encode_stream(
     return _encode_stream(encoder, documents, options)
 
 
-def _check_role(encoder: Encoder, options: EncodeOptions) -> None:
+def _check_role(encoder: WindowEncoder, options: EncodeOptions) -> None:
     if encoder.fields and options.role is None:
         raise CheckpointError(
             f"{encoder.folder.path}: it compares queries with documents that have the fields {', '.join(encoder.fields)}, whose vectors "
@@ -102,7 +128,7 @@ def _check_role(encoder: Encoder, options: EncodeOptions) -> None:
 
 
 def _encode_stream(
-    encoder: Encoder, documents: Iterable[Document], options: EncodeOptions
+    encoder: WindowEncoder, documents: Iterable[Document], options: EncodeOptions
 ) -> Iterator[tuple[list[Document], EncodedWindow]]:
     waiting: list[Document] = []
 
@@ -130,7 +156,7 @@ def _encode_stream(
         raise RecordError(f"{waiting[exc.row].where}: {exc}") from exc
 
 
-def _texts(encoder: Encoder, document: Document, options: EncodeOptions) -> FieldTexts:
+def _texts(encoder: WindowEncoder, document: Document, options: EncodeOptions) -> FieldTexts:
     """Return what is encoded of a document: its text, or those of the model's fields."""
     if encoder.fields and options.role == "document":
         return document_fields(document, encoder.fields, may_be_empty=True)
@@ -138,22 +164,24 @@ def _texts(encoder: Encoder, document: Document, options: EncodeOptions) -> Fiel
 
 
 def _windows(
-    encoder: Encoder, documents: Iterator[Document], options: EncodeOptions
+    encoder: WindowEncoder, documents: Iterator[Document], options: EncodeOptions
 ) -> Iterator[EncodedWindow]:
     of_documents = (_texts(encoder, document, options) for document in documents)
     if encoder.fields and options.role == "document":
         yield from encoder.encode_field_windows(of_documents, on_truncate=options.on_truncate)
         return
-    prompt = options.prompt if options.role is None else encoder.role_prompt(options.role)
     texts = (text or "" for (text,) in of_documents)
-    for window in encoder.encode_windows(texts, prompt=prompt, on_truncate=options.on_truncate):
-        if options.role == "query":
-            window = replace(window, embeddings=encoder.as_queries(window.embeddings))
-        yield window
+    prompt = options.prompt if options.role is None else None
+    yield from encoder.encode_role_windows(
+        texts, role=options.role, prompt=prompt, on_truncate=options.on_truncate
+    )
 
 
 def encode_to_file(
-    encoder: Encoder, documents: Iterable[Document], output: str | Path, options: EncodeOptions | None = None
+    encoder: WindowEncoder,
+    documents: Iterable[Document],
+    output: str | Path,
+    options: EncodeOptions | None = None,
 ) -> Iterator[EncodeProgress]:
     """Encode documents into `output` (.npy or .jsonl), with the ids beside it; yield a report after each window.
 
@@ -176,7 +204,7 @@ def encode_to_file(
 
 
 def _run(
-    encoder: Encoder, documents: Iterable[Document], draft: Draft, options: EncodeOptions
+    encoder: WindowEncoder, documents: Iterable[Document], draft: Draft, options: EncodeOptions
 ) -> Iterator[EncodeProgress]:
     def keys(some: Iterable[Document]) -> Iterator[tuple[str, str]]:
         for document in some:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, Protocol, TypeVar
+from functools import cache
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 import msgspec
 import orjson
@@ -19,8 +21,8 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
+from starlette.routing import Match, compile_path
 from starlette.routing import Route as StarletteRoute
-from starlette.routing import compile_path
 
 T = TypeVar("T")
 
@@ -50,16 +52,41 @@ def convert(value: Mapping[str, Any], wanted: type[T]) -> T:  # Any: JSON
     Raises:
         BodyError: it lacks a field, has one of a wrong type or one that is unknown.
     """
-    known = [each.name for each in fields(wanted)]  # type: ignore[arg-type] # a dataclass
-    unknown = [name for name in value if name not in known]
-    if unknown:
-        close = get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-        raise BodyError(f"there is no field {unknown[0]!r}; {hint}")
+    _refuse_unknown(value, wanted, "")
     try:
         return msgspec.convert(value, wanted)
     except (msgspec.ValidationError, ValueError) as exc:
         raise BodyError(str(exc)) from exc
+
+
+def _refuse_unknown(value: Mapping[str, Any], wanted: type, where: str) -> None:  # Any: JSON
+    """Refuse fields that a dataclass, or one within it, lacks; msgspec passes over them."""
+    known, within = _names(wanted)
+    unknown = [name for name in value if name not in known]
+    if unknown:
+        close = get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        raise BodyError(f"there is no field {where + unknown[0]!r}; {hint}")
+    for name, inner in within.items():
+        found = value.get(name)
+        for number, each in enumerate(found if isinstance(found, list) else [found]):
+            if isinstance(each, dict):
+                place = f"{name}[{number}]" if isinstance(found, list) else name
+                _refuse_unknown(each, inner, f"{where}{place}.")
+
+
+@cache
+def _names(wanted: type) -> tuple[Sequence[str], Mapping[str, type]]:
+    """Return the fields of a dataclass, and those that hold one, or a list of one."""
+    hints = get_type_hints(wanted)
+    known = [each.name for each in fields(wanted)]
+    within = {}
+    for name in known:
+        kinds = [each for kind in (hints[name], *get_args(hints[name])) for each in (kind, *get_args(kind))]
+        inner = [kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)]
+        if len(set(inner)) == 1:
+            within[name] = inner[0]
+    return known, within
 
 
 def json_bytes(value: Any) -> bytes:  # Any: JSON, with numpy arrays
@@ -103,13 +130,18 @@ class _Router:
     """Finds the route of a method and a path."""
 
     def __init__(self, routes: Sequence[Any]) -> None:  # Any: as above
-        self._routes = [(*compile_path(route.path)[::2], route) for route in routes]
+        compiled = [(*compile_path(route.path)[::2], route) for route in routes]
+        # A path may hold a line end, which an id may, too.
+        self._routes = [
+            (re.compile(pattern.pattern, re.DOTALL), converters, route)
+            for pattern, converters, route in compiled
+        ]
 
     def find(self, method: str, path: str) -> tuple[Any, Mapping[str, str], Sequence[str]]:
         """Return the route with the values in the path; None, and the methods that this path takes, where there is none."""
         known = []
         for pattern, converters, route in self._routes:
-            found = pattern.match(path)
+            found = pattern.fullmatch(path)
             if found is None:
                 continue
             if route.method == method or (method == "HEAD" and route.method == "GET"):
@@ -120,6 +152,13 @@ class _Router:
                 )
             known.append(route.method)
         return None, {}, known
+
+
+class _Everything(StarletteRoute):
+    """Takes every path, line ends and all, to the one endpoint; `_Router` looks for the route."""
+
+    def matches(self, scope: Any) -> tuple[Match, Any]:  # Any: ASGI's scope
+        return (Match.FULL, {"endpoint": self.endpoint}) if scope["type"] == "http" else (Match.NONE, {})
 
 
 class _Bodies:
@@ -189,7 +228,7 @@ def asgi_app(app: Application, make_request: Callable[..., Any]) -> Starlette:  
     bodies, router = _Bodies(app.limits.body_bytes), _Router(app.routes)
 
     async def respond(request: StarletteRequest) -> StarletteResponse:
-        path = request.url.path
+        path = request.scope["path"]  # not that of `url`, which ends at a question mark that was sent as %3F
         route, params, known = router.find(request.method, path)
         body = _Body(bodies)
         try:
@@ -200,6 +239,7 @@ def asgi_app(app: Application, make_request: Callable[..., Any]) -> Starlette:  
                     path=path,
                     params=params,
                     query=dict(request.query_params),
+                    query_pairs=tuple(request.query_params.multi_items()),
                     headers=dict(request.headers),
                     body=body.content,
                 )
@@ -217,7 +257,7 @@ def asgi_app(app: Application, make_request: Callable[..., Any]) -> Starlette:  
             body.close()
 
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    return Starlette(routes=[StarletteRoute("/{path:path}", respond, methods=methods)])
+    return Starlette(routes=[_Everything("/", respond, methods=methods)])
 
 
 async def _unless_gone(

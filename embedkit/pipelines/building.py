@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from embedkit.data.fields import FieldTexts, document_fields
 from embedkit.data.left_out import LeftOut
 from embedkit.data.reading import DocumentReader
-from embedkit.data.records import Document
 from embedkit.data.scope import scope_of
 from embedkit.errors import IndexMismatchError, RecordError
 from embedkit.pipelines.default_index import make_home, remove_home
+from embedkit.pipelines.filling import fill_index
 from embedkit.pipelines.models import load_encoder, of_index, or_default
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
@@ -26,7 +24,6 @@ from indexes import (
     FileNames,
     Index,
     Settings,
-    build,
     build_vectors,
     find_vanished,
     is_index,
@@ -158,22 +155,18 @@ class Documents:
 
     def fill(self, index: Index, options: BuildOptions) -> Iterator[BuildReport]:
         from embedkit.models import lasting_name
-        from embedkit.tokenization.passages import PassageSplitter
 
         embedder = self._load(index)
         encoder = embedder.encoder
         index.note_model_path(lasting_name(encoder.folder.path))
         self.reader.name_of = FileNames(index)
-        cutting = index.settings.cutting
-        split = PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None
-        return build(
+        return fill_index(
             index,
             self.reader,
-            embed=embedder,
-            split=_untitled(split) if split is not None and encoder.fields else split,
+            encoder,
+            embedder,
             commit_every=options.commit_every,
             fraction=self.reader.fraction,
-            content_of=partial(_fields_of, encoder.fields) if encoder.fields else None,
         )
 
     def _load(self, index: Index | None) -> Embedder:
@@ -187,19 +180,6 @@ class Documents:
             encoder = load_encoder(model, self.computing, merge_tokens=share)
             self.embedder = Embedder(encoder, "document", by_field=True)
         return self.embedder
-
-
-Spans = Sequence[tuple[int, int]]
-
-
-def _untitled(split: Callable[[str, str], Spans]) -> Callable[[str, str], Spans]:
-    """Cut texts that no title is put before."""
-    return lambda title, text: split("", text)
-
-
-def _fields_of(fields: Sequence[str], document: Document, text: str) -> FieldTexts:
-    """Return what of a passage is embedded by fields: its own text, and the other fields of its document as they are."""
-    return document_fields(replace(document, text=text), fields, may_be_empty=True)
 
 
 class ReadyVectors:

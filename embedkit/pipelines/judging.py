@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 
 from embedkit.data.records import titled_text
 from embedkit.retrieval.retriever import TEXT_GAIN
-from embedkit.retrieval.strength import CosineNoise, Scale, Yardstick
+from embedkit.retrieval.strength import Scale, Yardstick
 from indexes import mark_words
-
-# Vectors of an index that are compared with each other, and how few say nothing.
-SAMPLE, LEAST = 48, 10
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
@@ -42,7 +39,7 @@ def judge(opened: Search, query: str, hits: Sequence[Hit], wanted: SearchOptions
     if wanted.mode != "text" and opened.index.score_limit is None:
         best = hits[0].score
         return [JudgedHit(hit, max(0.0, hit.score / best) if best > 0 else 0.0) for hit in hits]
-    yardstick = _yardstick(opened, query, wanted)
+    yardstick = yardstick_of(opened, query, wanted)
     strengths = [_strength(opened.reranker, yardstick, hit) for hit in hits]
     if wanted.mode == "text" or wanted.min_score is not None:
         return [JudgedHit(hit, strength) for hit, strength in zip(hits, strengths, strict=True)]
@@ -70,7 +67,8 @@ def _strength(reranker: Reranker | None, yardstick: Yardstick, hit: Hit) -> floa
     return yardstick.strength(hit.scores)
 
 
-def _yardstick(opened: Search, query: str, wanted: SearchOptions) -> Yardstick:
+def yardstick_of(opened: Search, query: str, wanted: SearchOptions) -> Yardstick:
+    """Return what measures the hits of a query here; not where scores have no scale (`Index.score_limit`)."""
     return Yardstick(
         cosines=None if wanted.mode == "text" else _cosine_scale(opened, wanted),
         text_limit=0.0 if wanted.mode == "dense" else opened.index.text_limits([query])[0],
@@ -89,7 +87,6 @@ def _cosine_scale(opened: Search, wanted: SearchOptions) -> Scale:
     assert opened.embedder is not None  # whatever is not searched by words alone has one
     count = opened.index.count_rows(wanted.where)
     scales = [cosine_noise(opened.embedder.encoder).scale(count)]
-    vectors = opened.index.snapshot.sample(SAMPLE)
-    if len(vectors) >= LEAST:
-        scales.append(CosineNoise.of(opened.index.snapshot.scorer.tile(vectors, vectors)).scale(count))
+    if (noise := opened.index.snapshot.noise) is not None:
+        scales.append(noise.scale(count))
     return min(scales, key=lambda scale: scale.chance)

@@ -37,7 +37,11 @@ class Scale:
 
     def strength(self, score: float) -> float:
         """Say where a score lies: 0 at chance or below, 1 at what is typical or above."""
-        return min(1.0, max(0.0, (score - self.chance) / (self.typical - self.chance)))
+        return min(1.0, max(0.0, self.place(score)))
+
+    def place(self, score: float) -> float:
+        """Say where a score lies between chance, 0, and what is typical, 1; also below and beyond these."""
+        return (score - self.chance) / (self.typical - self.chance)
 
 
 # Of BM25 as a share of what the query could reach, and of probabilities that a text is relevant.
@@ -97,22 +101,27 @@ class Yardstick:
         Of both, it is the weighted mean on a scale from chance by meaning, without a word, to what is typical of both. Worked example, equal
         weights: a cosine of .3 on a scale from .2 to .6 and BM25 2 of 10: .25 on one from .1 to .45, so .43.
         """
-        cosine, share = scores.get("dense", 0.0), self._share(scores)
+        return min(1.0, max(0.0, self.place(scores)))
+
+    def place(self, scores: Mapping[str, float]) -> float:
+        """Say where such a hit lies as `strength` does, but also below chance and beyond what is typical: so hits of several models are put in one order."""
+        cosine, share = scores.get("dense", 0.0), self.share(scores)
         if self.cosines is None:
-            return TEXT_SHARES.strength(share)
+            return TEXT_SHARES.place(share)
         if not self.text_limit:
-            return self.cosines.strength(cosine)
+            return self.cosines.place(cosine)
         both = Scale(
             self._mean(self.cosines.chance, 0.0), self._mean(self.cosines.typical, TEXT_SHARES.typical)
         )
-        return both.strength(self._mean(cosine, share))
+        return both.place(self._mean(cosine, share))
 
     def is_chance(self, scores: Mapping[str, float]) -> bool:
         """Say whether neither the cosine nor the words of a hit are more than chance gives."""
         near = self.cosines is not None and scores.get("dense", 0.0) > self.cosines.chance
-        return not near and self._share(scores) <= TEXT_SHARES.chance
+        return not near and self.share(scores) <= TEXT_SHARES.chance
 
-    def _share(self, scores: Mapping[str, float]) -> float:
+    def share(self, scores: Mapping[str, float]) -> float:
+        """Return the part of what BM25 could reach that a hit has."""
         return scores.get("text", 0.0) / self.text_limit if self.text_limit else 0.0
 
     def _mean(self, by_meaning: float, by_words: float) -> float:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.errors import ConfigError
 from embedkit.pipelines.models import load_cross_encoder, load_encoder, or_default
 from embedkit.serving.engine.engine import Engine
+from embedkit.serving.http import search_api
+from embedkit.serving.indexes.live import open_indexes
+from embedkit.serving.indexes.models import IndexModels
+from embedkit.serving.indexes.names import index_names
 from embedkit.serving.options import ServeOptions
 from embedkit.serving.services import Services
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.reranking.cross_encoder import CrossEncoder
-    from embedkit.serving.http.app import App
     from embedkit.serving.http.messages import Route
 
 Model = TypeVar("Model", "Encoder", "CrossEncoder")
@@ -29,29 +32,40 @@ def open_services(wanted: ServeOptions) -> Services:
         CheckpointError, DeviceError: a model cannot be loaded, or is not computed here.
         ConfigError: two models have one name, or an alias names none.
     """
-    encoders = _named(
-        [load_encoder(each, wanted.computing) for each in (wanted.models or [str(or_default(None))])]
-    )
-    rerankers = _named([load_cross_encoder(each, wanted.computing) for each in wanted.rerankers])
-    for alias, model in wanted.aliases.items():
-        if model not in encoders and model not in rerankers:
-            there = ", ".join([*encoders, *rerankers])
-            raise ConfigError(
-                f"the alias {alias!r} is to name {model!r}, which is not served; there is {there}"
-            )
-    return Services(
-        engine=Engine(wanted.limits),
-        limits=wanted.limits,
-        encoders=encoders,
-        rerankers=rerankers,
-        aliases=wanted.aliases,
-        writable=wanted.writable,
-    )
+    named = [load_encoder(each, wanted.computing) for each in wanted.models]
+    indexes = open_indexes(index_names(wanted.indexes), IndexModels(named, wanted.computing))
+    try:
+        own = [index.encoder for index in indexes.values() if index.encoder is not None]
+        encoders = named or list({id(encoder): encoder for encoder in own}.values())
+        served = _named(encoders or [load_encoder(or_default(None), wanted.computing)])
+        rerankers = _named([load_cross_encoder(each, wanted.computing) for each in wanted.rerankers])
+        _check_aliases(wanted, [*served, *rerankers])
+        return Services(
+            engine=Engine(wanted.limits),
+            limits=wanted.limits,
+            encoders=served,
+            rerankers=rerankers,
+            indexes=indexes,
+            aliases=wanted.aliases,
+            writable=wanted.writable,
+        )
+    except BaseException:
+        for index in indexes.values():
+            index.close()
+        raise
 
 
-def all_routes(services: Services, app: App) -> Iterator[Route]:
+def all_routes(services: Services) -> Iterator[Route]:
     """Yield every route of a server."""
-    yield from ()
+    yield from search_api.routes(services)
+
+
+def _check_aliases(wanted: ServeOptions, there: Sequence[str]) -> None:
+    for alias, model in wanted.aliases.items():
+        if model not in there:
+            raise ConfigError(
+                f"the alias {alias!r} is to name {model!r}, which is not served; there is {', '.join(there)}"
+            )
 
 
 def _named(models: list[Model]) -> dict[str, Model]:

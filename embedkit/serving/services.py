@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.serving.engine.engine import Engine
 from embedkit.serving.http.messages import RefusedError
@@ -14,6 +14,7 @@ from embedkit.serving.limits import Limits
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.serving.indexes.live import LiveIndex
 
 Model = TypeVar("Model")
 
@@ -30,16 +31,16 @@ class Services:
     limits: Limits
     encoders: Mapping[str, Encoder]
     rerankers: Mapping[str, CrossEncoder] = field(default_factory=dict)
-    indexes: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # Any: replaced by the type of embedkit.serving.indexes
+    indexes: Mapping[str, LiveIndex] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     writable: bool = False
     started: float = field(default_factory=time.time)
 
     def close(self) -> None:
-        """End the engine; what still waits in it is refused."""
+        """End the engine, in which what still waits is refused, and close the indexes."""
         self.engine.close()
+        for index in self.indexes.values():
+            index.close()
 
     def encoder(self, name: str | None) -> tuple[str, Encoder]:
         """Return an encoder with its name here.

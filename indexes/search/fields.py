@@ -16,7 +16,7 @@ Literal = Value | bool
 Sql = tuple[str, tuple[Value, ...]]  # with the values of its question marks
 
 # SQLite refuses all of a query for one NaN, which earlier versions stored; `strict_json` reads it as null.
-_METADATA = "CASE WHEN json_valid(metadata) THEN metadata ELSE strict_json(metadata) END"
+METADATA = "CASE WHEN json_valid(metadata) THEN metadata ELSE strict_json(metadata) END"
 # JSON text escapes these signs, and before 3.44 a path of SQLite's finds no name with them.
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 # Documents among which lists are looked for before a comparison: some milliseconds.
@@ -46,9 +46,9 @@ class Field:
 
     def _get(self, function: str, column: str) -> Sql:
         if _ESCAPED.search("".join(self.path)):  # a quoted name, which is one step
-            return f"(SELECT {column} FROM json_each({_METADATA}) WHERE key = ?)", self.path
+            return f"(SELECT {column} FROM json_each({METADATA}) WHERE key = ?)", self.path
         steps = "".join(f'."{step}"' for step in self.path)
-        return f"{function}({_METADATA}, ?)", (f"${steps}",)
+        return f"{function}({METADATA}, ?)", (f"${steps}",)
 
     def call(self, function: str, pattern: str) -> Sql:
         """Test a text by an SQL function of it and a pattern."""

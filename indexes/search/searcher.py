@@ -43,6 +43,7 @@ class Searcher:
         self._filters: dict[str, RowArray] = {}
         self._names: Names = {}
         self._missed = MissedFaiss()
+        self._version = 0
         self.ann: AnnFile | None = None
         self.snapshot = self._take(())
         self._open_ann()
@@ -57,12 +58,25 @@ class Searcher:
         self._filters.clear()
         self._open_ann()
 
+    def follow(self) -> bool:
+        """Begin a new read transaction, and see what has been committed since; say whether anything was.
+
+        Where nothing was, what is mapped and known stays: it takes microseconds.
+        """
+        with reading(self._database.path):
+            self._database.begin_snapshot()
+            if self._database.data_version == self._version:
+                return False
+        self.refresh()
+        return True
+
     def _take(self, known: Sequence[Segment]) -> Snapshot:
         missing = ""
         while True:
             with reading(self._database.path):
                 if not self._writes:
                     self._database.begin_snapshot()
+                    self._version = self._database.data_version
                 try:
                     return Snapshot.take(
                         self._path, self._database, self._settings, missed=self._missed, known=known

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 from embedkit.native.search import can_search
+from embedkit.retrieval.strength import CosineNoise
 
 from ..candidates import Candidates, Mask, Scorer
 from ..storage.codes import FloatArray, RowArray
@@ -22,6 +23,8 @@ from .exact import BINARY_OVERSAMPLING, MissedFaiss, search_segments, stored_vec
 
 # As many more than k are fetched, so that ties at the border can be put in order by id.
 MARGIN = 8
+# Vectors that are compared with each other, and how few say nothing.
+NOISE_SAMPLE, NOISE_LEAST = 48, 10
 _CACHED_PAIRS = 1024  # scored again at a time: their vectors, 1.5 MB of 384 dimensions, stay in the cache
 
 
@@ -110,6 +113,12 @@ class Snapshot:
         rows = np.flatnonzero(self.present)
         # Each number but the last is at least 1 below the next: none comes twice.
         return self.gather(rows[np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=np.int64)])
+
+    @cached_property
+    def noise(self) -> CosineNoise | None:
+        """How alike the vectors here are, measured on some from all parts; None where they are too few to say."""
+        vectors = self.sample(NOISE_SAMPLE)
+        return CosineNoise.of(self.scorer.tile(vectors, vectors)) if len(vectors) >= NOISE_LEAST else None
 
     def keys(self, rows: RowArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         keys = np.empty(len(rows), np.uint64)

@@ -137,6 +137,15 @@ class Database:
         if self._connection.in_transaction:
             self.execute("COMMIT")
 
+    @property
+    def data_version(self) -> int:
+        """A number that differs from the one before where another connection has committed between the two transactions."""
+        return int(self.execute("PRAGMA data_version").fetchone()[0])
+
+    def limit_cache(self, num_bytes: int) -> None:
+        """Keep so much of the file in this connection's own memory."""
+        self.execute(f"PRAGMA cache_size = -{num_bytes // 1024}")
+
     # Values and tables of the whole index
 
     def meta(self, name: str) -> Any:  # Any: SQLite's values

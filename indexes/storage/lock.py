@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from embedkit.errors import IndexFileError
+from embedkit.errors import IndexBusyError, IndexFileError
 
 from .layout import LOCK_NAME
 
@@ -15,7 +15,8 @@ class WriterLock:
     """Held from construction until `release`.
 
     Raises:
-        IndexFileError: another writer holds it; the message names its process.
+        IndexBusyError: another writer holds it; the message names its process.
+        IndexFileError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +32,7 @@ class WriterLock:
         except BlockingIOError as exc:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
-            raise IndexFileError(
+            raise IndexBusyError(
                 f"{folder}: process {holder} is writing to this index; an index has one writer at a time. "
                 "Wait for it to end, or stop it; searching goes on meanwhile"
             ) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,12 @@ def test_lines_are_those_of_the_text_and_marks_survive_being_stored(text: str, s
     ends = "\n" if "\n" in text else "\r"
     shown = ends.join(text.split(ends)[found.lines[0] - 1 : found.lines[1]])
     assert text[start:stop].strip() in shown
+
+
+def test_a_place_is_made_again_of_what_json_holds_of_it() -> None:
+    for place in (
+        Place(),
+        Place(lines=(3, 9), headings=("A", "B")),
+        Place(pages=(1, 1), slides=(2, 3), sheet="S", rows=(4, 5), cells=(6, 6)),
+    ):
+        assert Place.from_dict(json.loads(json.dumps(place.as_dict()))) == place

@@ -58,16 +58,15 @@ def test_llama_index(start: dict[str, Any]) -> None:
 
 def test_haystack(start: dict[str, Any]) -> None:
     haystack = pytest.importorskip("haystack")
-    from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
-    from haystack.document_stores.in_memory import InMemoryDocumentStore
-
+    retrievers = pytest.importorskip("haystack.components.retrievers.in_memory")
+    stores = pytest.importorskip("haystack.document_stores.in_memory")
     names = run("Haystack", start)
-    store = InMemoryDocumentStore(embedding_similarity_function="cosine")
+    store = stores.InMemoryDocumentStore(embedding_similarity_function="cosine")
     documents = [haystack.Document(content=text) for text in TEXTS]
     store.write_documents(names["EmbedkitDocumentEmbedder"]().run(documents=documents)["documents"])
     pipeline = haystack.Pipeline()
     pipeline.add_component("embed", names["EmbedkitTextEmbedder"]())
-    pipeline.add_component("find", InMemoryEmbeddingRetriever(store, top_k=1))
+    pipeline.add_component("find", retrievers.InMemoryEmbeddingRetriever(store, top_k=1))
     pipeline.connect("embed.embedding", "find.query_embedding")
     assert pipeline.run({"embed": {"text": QUERY}})["find"]["documents"][0].content == TEXTS[1]
 

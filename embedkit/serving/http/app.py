@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from embedkit.errors import EmbedkitError, FilterError, IndexMismatchError, RecordError
 from embedkit.extras import load_extra
-from embedkit.serving.engine.engine import QueueFullError
+from embedkit.serving.engine.engine import EngineClosedError, QueueFullError
 from embedkit.serving.http.access import Access
 from embedkit.serving.http.messages import ErrorBody, HttpRequest, HttpResponse, RefusedError, Route
 from embedkit.serving.limits import Limits
@@ -120,6 +120,8 @@ class App:
             case QueueFullError():
                 wait = str(max(1, round(exc.retry_seconds)))
                 return RefusedError(429, exc.message, headers={"retry-after": wait})
+            case EngineClosedError():
+                return RefusedError(503, exc.message, headers={"retry-after": "5"})
             case RecordError() | FilterError() | IndexMismatchError():
                 return RefusedError(422 if isinstance(exc, RecordError) else 400, exc.message)
             case TimeoutError():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ class RefusedError(EmbedkitError):
 class HttpRequest:
     """One request. `headers` have lower-case names; `params` come from the path, `query` from behind the question mark.
 
+    A name may come several times behind the question mark: `query_pairs` has all of them, in order, and `query` the last.
+
     `content` is the body as the route's `takes` has it; None where the route takes none.
     """
 
@@ -32,6 +34,7 @@ class HttpRequest:
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    query_pairs: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     content: Any = None  # Any: an instance of the route's `takes`

@@ -1,0 +1,57 @@
+"""Documents going into an index: cut, embedded and committed alike, whoever reads them and whatever computes their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from embedkit.data.fields import FieldTexts, document_fields
+from embedkit.data.records import Document
+from indexes import BuildReport, Index, build
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.types import Float32
+
+Spans = Sequence[tuple[int, int]]
+
+
+def fill_index(
+    index: Index,
+    documents: Iterable[Document],
+    encoder: Encoder,
+    embed: Callable[[Sequence[Any]], Float32],  # Any: texts, or those of the model's fields
+    *,
+    commit_every: int = 4096,
+    fraction: Callable[[], float | None] = lambda: None,
+) -> Iterator[BuildReport]:
+    """Bring an index up to date with documents, cut as those that are in it, by `indexes.build`.
+
+    Raises:
+        As `indexes.build`.
+    """
+    from embedkit.tokenization.passages import PassageSplitter
+
+    cutting = index.settings.cutting
+    split = PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None
+    return build(
+        index,
+        documents,
+        embed=embed,
+        split=_untitled(split) if split is not None and encoder.fields else split,
+        commit_every=commit_every,
+        fraction=fraction,
+        content_of=partial(_fields_of, encoder.fields) if encoder.fields else None,
+    )
+
+
+def _untitled(split: Callable[[str, str], Spans]) -> Callable[[str, str], Spans]:
+    """Cut texts that no title is put before."""
+    return lambda title, text: split("", text)
+
+
+def _fields_of(fields: Sequence[str], document: Document, text: str) -> FieldTexts:
+    """Return what of a passage is embedded by fields: its own text, and the other fields of its document as they are."""
+    return document_fields(replace(document, text=text), fields, may_be_empty=True)

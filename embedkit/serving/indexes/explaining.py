@@ -1,0 +1,113 @@
+"""Why a text matches a query, in words: what each weighs, and which of the other text's is nearest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from embedkit.data.records import titled_text
+from embedkit.serving.indexes.live import LiveIndex
+from embedkit.serving.indexes.looking import NotHereError, missing
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.explaining.explain import ExplainedText, Explanation
+
+MOST_CHARS = 20_000  # of a text: each of its words costs one encoding of it
+
+
+class Explainer:
+    """Explains by copies of encoders that torch runs, one text at a time; a copy goes with its encoder."""
+
+    def __init__(self) -> None:
+        self._copies: WeakKeyDictionary[Encoder, Encoder] = WeakKeyDictionary()
+        self._turn = Lock()
+
+    def explain(self, encoder: Encoder, query: str, text: str) -> dict[str, Any]:  # Any: JSON
+        """Explain the cosine of a query and a text.
+
+        Raises:
+            RecordError: one of them has no word.
+            CheckpointError: the model's scores cannot be explained.
+        """
+        from embedkit.encoding.encoder import Encoder
+        from embedkit.explaining.explain import explain
+
+        with self._turn:
+            if encoder not in self._copies:
+                self._copies[encoder] = Encoder.load(
+                    encoder.folder.path, device="cpu", precision="fp32", backend="torch"
+                )
+            copy = self._copies[encoder]
+            found = explain(copy, query, text)
+            return {
+                "score": found.score,
+                "query": _words(found.query),
+                "document": _words(found.document),
+                "matches": _matches(copy, found),
+                "truncated": found.query.truncated or found.document.truncated,
+            }
+
+
+def passage_text(index: LiveIndex, doc_id: str, passage: int) -> tuple[str, int, Encoder | None]:
+    """Return a passage as it was embedded, its title before it; how many characters stand before the passage; the index's encoder.
+
+    Raises:
+        NotHereError: the document, or a passage of this number, is not here.
+    """
+    with index.opened() as opened:
+        hits, _ = opened.index.passages(doc_id)
+        if not hits:
+            raise missing(index, doc_id)
+        hit = next((hit for hit in hits if hit.passage == passage), None)
+        if hit is None:
+            raise NotHereError(f"{doc_id!r} has no passage {passage}; it has 0 to {hits[-1].passage}")
+        text = titled_text(hit.title, hit.text)
+        return text, max(0, text.find(hit.text.strip(), len(hit.title))), opened.encoder
+
+
+def _words(explained: ExplainedText) -> dict[str, Any]:  # Any: JSON
+    return {
+        "text": explained.text,
+        "words": [
+            {"start": part.start, "stop": part.stop, "weight": part.effect} for part in explained.parts
+        ],
+    }
+
+
+def _matches(encoder: Encoder, found: Explanation) -> list[dict[str, Any]]:  # Any: JSON
+    """Return for each word of the query its nearest word of the document, by the cosine of their nearest tokens."""
+    of_query = _word_of_token(encoder, found.query, encoder.role_prompt("query"))
+    of_document = _word_of_token(encoder, found.document, encoder.role_prompt("document"))
+    best: dict[int, tuple[float, int]] = {}
+    for token, nearest, cosine in found.best_matches():
+        word, other = of_query[token], of_document[nearest]
+        if word is not None and other is not None and cosine > best.get(word, (-2.0, 0))[0]:
+            best[word] = (cosine, other)
+    return [
+        {"query_word": word, "document_word": other, "cosine": cosine}
+        for word, (cosine, other) in sorted(best.items())
+    ]
+
+
+def _word_of_token(encoder: Encoder, explained: ExplainedText, prompt: str) -> Sequence[int | None]:
+    """Return for each token the number of the word that it stands in; None for special ones and those of the prompt."""
+    words: list[int | None] = [None] * len(explained.tokens)
+    first = len(encoder.tokenizer.single.prefix)
+    last = len(words) - len(encoder.tokenizer.single.suffix)
+    spans = encoder.tokenizer.offsets(prompt + explained.text)
+    read = min(len(spans), last - first)
+    spans = spans[:read] if encoder.tokenizer.truncation_side == "right" else spans[len(spans) - read :]
+    for token, (start, stop) in enumerate(spans, first):
+        at = start - len(prompt), stop - len(prompt)
+        words[token] = next(
+            (
+                number
+                for number, part in enumerate(explained.parts)
+                if part.start < at[1] and at[0] < part.stop
+            ),
+            None,
+        )
+    return words

@@ -1,0 +1,156 @@
+"""The open handles of one index file, which threads borrow: an open `Index` has one SQLite connection and one snapshot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Condition
+from typing import NamedTuple
+
+from embedkit.errors import IndexFileError
+from indexes import Index
+from indexes.storage.layout import database_path
+
+# Of SQLite's own cache; the system's holds the file, for all handles together.
+CACHE_BYTES = 8 * 2**20
+
+
+class FileIdentity(NamedTuple):
+    """What tells one index file from another that took its place.
+
+    A file that is open keeps its inode number to itself. Where the folder cannot be written and no writer is at work, SQLite takes
+    the file for one that never changes; what changes it shows in its time and in the log that a writer has.
+    """
+
+    device: int
+    inode: int
+    has_log: bool | None = None
+    changed: int | None = None
+
+
+def identity_of(folder: Path) -> FileIdentity | None:
+    """Return what the index in a folder is now; None where there is none."""
+    path = database_path(folder)
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if os.access(folder, os.W_OK):
+        return FileIdentity(found.st_dev, found.st_ino)
+    has_log = path.with_name(path.name + "-wal").exists()
+    return FileIdentity(found.st_dev, found.st_ino, has_log, None if has_log else found.st_mtime_ns)
+
+
+class ReplacedError(Exception):
+    """Another index has taken the place of this one."""
+
+
+class Handles:
+    """At most `most` handles of one index file, opened as they are needed; the first is always there.
+
+    A handle that is not in use holds no read transaction, which would keep a writer's log from being taken in.
+    """
+
+    def __init__(self, folder: Path, *, most: int) -> None:
+        """Open the first.
+
+        Raises:
+            ReplacedError: the index was replaced meanwhile.
+            IndexFileError: there is none, or it is damaged.
+        """
+        self.folder, self._most = folder, most
+        self._changed = Condition()
+        self._idle: list[Index] = []
+        self._open = 0
+        self._retired = False
+        self.identity = identity_of(folder)
+        self._idle.append(self._opened())  # where there is none, it says so
+        self._open = 1
+
+    def _opened(self) -> Index:
+        try:
+            index = Index.open(self.folder)
+        except (IndexFileError, OSError) as exc:
+            raise self._explained(exc) from exc
+        if identity_of(self.folder) != self.identity:
+            index.close()
+            raise ReplacedError
+        index.database.limit_cache(CACHE_BYTES)
+        index.rest()
+        return index
+
+    def _explained(self, exc: Exception) -> Exception:
+        return ReplacedError() if identity_of(self.folder) != self.identity else exc
+
+    def take(self, *, may_open: bool = True) -> Index:
+        """Borrow a handle at the newest commit, waiting while all are lent; without `may_open` one of those that are open.
+
+        Raises:
+            ReplacedError: the index was replaced meanwhile.
+            IndexFileError: it is damaged, or being removed.
+        """
+        index = self._lent(may_open=may_open)
+        if index is None:
+            index = self._one_more()
+        try:
+            index.follow()
+        except BaseException as exc:
+            self._lose(index)
+            if isinstance(exc, IndexFileError | OSError):
+                raise self._explained(exc) from exc
+            raise
+        return index
+
+    def _one_more(self) -> Index:
+        """Open a handle; where that fails, as while the folder is being removed, wait for one of the others."""
+        try:
+            return self._opened()
+        except BaseException as exc:
+            self._lose(None)
+            with self._changed:
+                alone = not self._open
+            if alone or not isinstance(exc, IndexFileError):
+                raise
+        index = self._lent(may_open=False)
+        if index is None:  # the others were lost, too
+            self._lose(None)
+            raise ReplacedError
+        return index
+
+    def _lent(self, *, may_open: bool) -> Index | None:
+        with self._changed:
+            while not self._idle:
+                if self._open < self._most and (may_open or not self._open):
+                    self._open += 1
+                    return None
+                self._changed.wait()
+            return self._idle.pop()
+
+    def _lose(self, index: Index | None) -> None:
+        if index is not None:
+            index.close()
+        with self._changed:
+            self._open -= 1
+            self._changed.notify()
+
+    def give(self, index: Index) -> None:
+        """Give a handle back."""
+        try:
+            index.rest()
+        except IndexFileError:
+            self._lose(index)
+            return
+        with self._changed:
+            if not self._retired:
+                self._idle.append(index)
+                self._changed.notify()
+                return
+        self._lose(index)
+
+    def retire(self) -> None:
+        """Close the handles, those that are lent once they come back."""
+        with self._changed:
+            self._retired = True
+            idle, self._idle = self._idle, []
+        for index in idle:
+            self._lose(index)

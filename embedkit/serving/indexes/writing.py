@@ -1,0 +1,57 @@
+"""Adding documents to an index that is served, and deleting them: as the commands `index build` and `index delete` do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from embedkit.data.records import Document
+from embedkit.errors import IndexMismatchError
+from embedkit.pipelines.filling import fill_index
+from embedkit.serving.engine.engine import EmbedWork, Engine
+from embedkit.serving.indexes.live import LiveIndex
+from indexes import BuildReport, Deleted, Index
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.types import Float32
+
+
+def add_documents(live: LiveIndex, documents: Sequence[Document], engine: Engine) -> BuildReport:
+    """Add documents, each in place of the one that has its id, in one commit or, of very many, several; the engine embeds them as bulk.
+
+    Raises:
+        IndexBusyError: somebody else writes to the index.
+        IndexMismatchError: the index has no encoder, or one of documents with fields; or another index has taken its place.
+        RecordError: an id occurs twice, or metadata hold what JSON cannot.
+        QueueFullError: the engine takes no more; what was committed stays.
+    """
+    encoder = live.encoder
+    if encoder is None:
+        raise IndexMismatchError(
+            f"the index {live.name!r} was built from ready vectors: which encoder made them is not known, so that nothing can be added"
+        )
+    if encoder.fields:
+        raise IndexMismatchError(
+            f"the model of the index {live.name!r} encodes documents by the fields {', '.join(encoder.fields)}. "
+            "Add them with: embedkit index build"
+        )
+    with live.writing, Index.open(live.path, writable=True) as index:
+        index.check_encoder(encoder.fingerprint)
+        *_, last = fill_index(index, documents, encoder, lambda texts: _embed(engine, encoder, texts))
+        return last
+
+
+def _embed(engine: Engine, encoder: Encoder, texts: Sequence[str]) -> Float32:
+    work = EmbedWork(encoder=encoder, texts=texts, role="document", priority="bulk")
+    return engine.embed(work).result().vectors
+
+
+def delete_documents(live: LiveIndex, doc_ids: Sequence[str]) -> Deleted:
+    """Delete documents by their ids.
+
+    Raises:
+        IndexBusyError: somebody else writes to the index.
+    """
+    with live.writing, Index.open(live.path, writable=True) as index:
+        return index.delete(doc_ids)
