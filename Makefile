@@ -12,7 +12,7 @@ OUT ?= gpu-results
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-parity bench gpu clean
+.PHONY: help demo test check format test-parity test-browser bench gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -52,6 +52,10 @@ test: $(INSTALLED)  ## run the default tests: no network, no GPU, no reference l
 
 test-parity: $(PARITY)  ## compare with reference libraries; real data and slow tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(parity or slow) and not gpu"
+
+test-browser: $(INSTALLED)  ## drive the search page in Chromium, which must be on this machine
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
+	$(BIN)/python -m pytest -m browser
 
 bench: $(PARITY)  ## run the benchmarks side by side with other libraries
 	for name in encode pairs rerank pretrain contrastive models; do $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -68,6 +68,7 @@ def test_the_wheel_holds_three_packages_and_their_data_and_nothing_else(tmp_path
     data |= {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "embedkit" / "models").glob("embedkit-*/**/*.*")
     }
+    data |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "embedkit/serving/page/static").iterdir()}
     assert data <= set(names)
     assert not [name for name in names if "__pycache__" in name]
     assert "embedkit/py.typed" in names

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -212,3 +212,10 @@ def test_a_request_whose_client_has_gone_is_cancelled() -> None:
         time.sleep(0.2)
         connection.close()
         assert ended.wait(10)
+
+
+@pytest.mark.parametrize("doc_id", ["a b", "what?#1", "100%25 off", "straße/光", "../up", "a//b"])
+def test_an_id_in_a_path_comes_as_it_is(doc_id: str) -> None:
+    with served(ROUTES) as address:
+        status, content, _ = ask(address, "GET", f"/echo/{quote(doc_id, safe='')}")
+    assert (status, content["id"]) == (200, doc_id)

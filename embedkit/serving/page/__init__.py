@@ -1,0 +1,5 @@
+"""The page at `/`: search from a browser."""
+
+from embedkit.serving.page.page import routes
+
+__all__ = ["routes"]
