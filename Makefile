@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := $(VENV)/.installed-model
 PARITY := $(VENV)/.installed-parity
+CLIENTS := $(VENV)/.installed-clients
 # Of `make gpu`, which installs nothing: the Python whose torch finds the GPU, and where the results go.
 GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 OUT ?= gpu-results
@@ -12,7 +13,7 @@ OUT ?= gpu-results
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-parity test-browser bench gpu clean
+.PHONY: help demo test check format test-parity test-clients test-browser bench gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -29,6 +30,10 @@ $(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt $(wildcard e
 
 $(PARITY): $(MODEL)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parity]'
+	@touch $@
+
+$(CLIENTS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clients]'
 	@touch $@
 
 $(MODEL): $(INSTALLED)
@@ -52,6 +57,9 @@ test: $(INSTALLED)  ## run the default tests: no network, no GPU, no reference l
 
 test-parity: $(PARITY)  ## compare with reference libraries; real data and slow tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(parity or slow) and not gpu"
+
+test-clients: $(CLIENTS)  ## ask our server by the clients of OpenAI, Cohere, Hugging Face, Ollama and others
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m clients tests/serving/clients
 
 test-browser: $(INSTALLED)  ## drive the search page in Chromium, which must be on this machine
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'

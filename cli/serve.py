@@ -231,7 +231,8 @@ def serve(
     _log_requests(as_json=log_format == "json")
     host, port = opened.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    app = App(tuple(all_routes(services)), access, limits, log_json=log_format == "json")
+    app = App((), access, limits, log_json=log_format == "json")
+    app.routes = tuple(all_routes(services, app))
     try:
         http_server.run(
             app, HttpRequest, opened, ready=lambda: _say_ready(services, address, access, as_json=as_json)

@@ -13,12 +13,6 @@ from embedkit.encoding.windows import EncodedWindow
 from embedkit.types import Float32, TextRole
 
 
-def query_vectors(encoder: Encoder, window: EncodedWindow) -> Float32:
-    """Return a window's queries as they are compared, (Q, E) or (Q, F·E): zeros for one that is empty or unknown."""
-    window.embeddings[window.empty | window.unknown] = 0
-    return encoder.as_queries(window.embeddings)
-
-
 class Embedder:
     """Embeds documents or queries with an encoder's prompt for them; keeps count of texts, tokens, cut, empty and unknown texts.
 
@@ -49,8 +43,11 @@ class Embedder:
         """Encode texts as they are compared: -> (N, E) float32, or with the model's fields (N, F·E)."""
         parts = []
         for window in self._windows(texts):
-            is_query = self.role == "query"
-            parts.append(query_vectors(self.encoder, window) if is_query else window.embeddings)
+            embeddings = window.embeddings
+            if self.role == "query":
+                embeddings[window.empty | window.unknown] = 0
+                embeddings = self.encoder.as_queries(embeddings)
+            parts.append(embeddings)
             with self._counting:
                 self.texts += len(window.embeddings)
                 self.tokens += window.num_tokens

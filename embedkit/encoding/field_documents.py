@@ -73,7 +73,7 @@ def _encoded(
     try:
         found = list(encode([documents[row][field] or "" for row, field in places]))
     except TextRefusedError as exc:
-        raise TextRefusedError(str(exc), places[exc.row][0]) from exc
+        raise TextRefusedError(exc.message, places[exc.row][0], exc.option) from exc
     shape = (len(documents), len(documents[0]))
     vectors = np.zeros((*shape, size), dtype=np.float32)
     truncated, there, known = (np.zeros(shape, dtype=np.bool_) for _ in range(3))

@@ -23,8 +23,8 @@ WINDOW_CHARS = 2**23
 class TextRefusedError(RecordError):
     """A text cannot be encoded as it was asked for; `row` is its number within its window."""
 
-    def __init__(self, message: str, row: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, row: int, option: str = "") -> None:
+        super().__init__(message, option)
         self.row = row
 
 
@@ -128,8 +128,9 @@ def tokenize_window(
         assert batch.untruncated_lengths is not None
         raise TextRefusedError(
             f"the text {texts[first][:60]!r} has {batch.untruncated_lengths[rows[first]]:,} tokens; the model "
-            f"reads {tokenizer.max_length:,}. Cut it, or pass --on-truncate chunk|warn|ok",
+            f"reads {tokenizer.max_length:,}. Cut it",
             first,
+            ", or pass --on-truncate chunk|warn|ok",
         )
     # No longer than the template and the prompt: perhaps there is nothing of the text itself.
     bare = batch.lengths[np.flatnonzero(np.diff(owners, prepend=-1))] <= (

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from embedkit.checkpoint.classification import ClassifierFolder, read_classifier_folder
 from embedkit.errors import CheckpointError
@@ -162,7 +163,14 @@ class CrossEncoder(Reranker):
         odds = score
         if len(self.folder.labels) == 1 and self.folder.activation == "sigmoid":
             odds = math.log(max(score, 1e-9) / max(1 - score, 1e-9))
-        return PROBABILITIES.strength(float(self._fitted.probabilities(odds)))
+        return PROBABILITIES.strength(float(self.probabilities(odds)))
+
+    def probabilities(self, log_odds: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return the probability that log-odds mean, of the same shape.
+
+        By the calibration that is used or stands beside the model; without one they are taken as they are.
+        """
+        return (self.calibration or self._fitted).probabilities(log_odds)
 
     @cached_property
     def _fitted(self) -> Calibration:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.errors import ConfigError
 from embedkit.pipelines.models import load_cross_encoder, load_encoder, or_default
+from embedkit.serving import page
 from embedkit.serving.engine.engine import Engine
-from embedkit.serving.http import search_api
+from embedkit.serving.http import cohere_api, metrics, ollama_api, openai_api, openapi, search_api, tei_api
 from embedkit.serving.indexes.live import open_indexes
 from embedkit.serving.indexes.models import IndexModels
 from embedkit.serving.indexes.names import index_names
@@ -19,6 +20,7 @@ from embedkit.serving.services import Services
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.serving.http.app import App
     from embedkit.serving.http.messages import Route
 
 Model = TypeVar("Model", "Encoder", "CrossEncoder")
@@ -55,9 +57,18 @@ def open_services(wanted: ServeOptions) -> Services:
         raise
 
 
-def all_routes(services: Services) -> Iterator[Route]:
-    """Yield every route of a server."""
+def all_routes(services: Services, app: App) -> Iterator[Route]:
+    """Yield every route of a server; the first says how errors look where no route is near."""
     yield from search_api.routes(services)
+    yield from openai_api.routes(
+        services
+    )  # before Cohere's: what is unknown below /v1 is refused as OpenAI does
+    yield from cohere_api.routes(services)
+    yield from tei_api.routes(services)
+    yield from ollama_api.routes(services)
+    yield from metrics.routes(services, app)
+    yield from openapi.routes(lambda: app.routes)
+    yield from page.routes()
 
 
 def _check_aliases(wanted: ServeOptions, there: Sequence[str]) -> None:

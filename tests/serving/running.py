@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from embedkit.extras import load_extra
@@ -17,11 +17,16 @@ OPEN = Access()
 
 
 @contextmanager
-def served(routes: Sequence[Route], access: Access = OPEN, limits: Limits | None = None) -> Iterator[str]:
-    """Serve routes at a free port; yields the address, without a slash at its end."""
+def served(
+    routes: Sequence[Route] | Callable[[App], Sequence[Route]],
+    access: Access = OPEN,
+    limits: Limits | None = None,
+) -> Iterator[str]:
+    """Serve routes, or what makes them for the application, at a free port; yields the address, without a slash at its end."""
     import uvicorn
 
-    app = App(routes, access, limits or Limits())
+    app = App((), access, limits or Limits())
+    app.routes = tuple(routes(app) if callable(routes) else routes)
     serve = load_extra("serve", purpose="the test")
     opened = serve.listen("127.0.0.1", 0)
     config = uvicorn.Config(

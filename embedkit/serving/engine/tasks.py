@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.encoding.embedder import query_vectors
 from embedkit.encoding.windows import TextRefusedError
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.serving.engine.spans import Span, estimated_tokens, text_bytes
@@ -110,7 +109,7 @@ class EmbedTask(Task[Embedded]):
         encoder, there = self.work.encoder, slice(span.start, span.stop)
         window = encoder.finish(outputs, tokens.of)
         is_query = self.work.role == "query"
-        self._vectors[there] = query_vectors(encoder, window) if is_query else window.embeddings
+        self._vectors[there] = encoder.as_queries(window.embeddings) if is_query else window.embeddings
         self._tokens[there] = tokens.of.tokens
         self._truncated[there], self._empty[there] = window.truncated, window.empty
         self._unknown[there] = window.unknown

@@ -35,7 +35,7 @@ class EngineClosedError(EmbedkitError):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedWork:
-    """Texts to be embedded as (N, E). `prompt` None is the model's for the role, or without one its default."""
+    """Texts to be embedded as (N, E), queries as they are compared. `prompt` None is the model's for the role, or without one its default."""
 
     encoder: Encoder
     texts: Sequence[str]

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit.checkpoint.folder import read_model_folder
-from embedkit.encoding.embedder import Embedder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.model.config import SentenceConfig
@@ -47,18 +46,10 @@ def test_vectors_are_those_of_the_encoder(
         found = engine.embed(work).result(PATIENCE_SECONDS)
     prompt = None if role is None else encoder.role_prompt(role)
     wanted = encoder.encode(TEXTS, prompt=prompt, on_truncate=on_truncate)
-    if role == "query":
-        wanted[[1, 2, 6]] = 0  # empty or unknown
     np.testing.assert_allclose(found.vectors, wanted, rtol=0, atol=ROUNDING)
     np.testing.assert_array_equal(np.flatnonzero(found.empty), [1, 6])
     np.testing.assert_array_equal(np.flatnonzero(found.unknown), [2])
     np.testing.assert_array_equal(np.flatnonzero(found.truncated), [] if on_truncate == "chunk" else [5])
-
-
-def test_queries_are_those_of_the_embedder(encoder: Encoder) -> None:
-    with Engine() as engine:
-        found = engine.embed(EmbedWork(encoder=encoder, texts=TEXTS, role="query")).result(PATIENCE_SECONDS)
-    np.testing.assert_allclose(found.vectors, Embedder(encoder, "query")(TEXTS), rtol=0, atol=ROUNDING)
 
 
 def test_tokens_are_those_of_each_text_with_its_prompt(encoder: Encoder) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from embedkit.serving.http.access import LOOPBACK, Access
+from embedkit.serving.http.access import Access
 from tests.serving.page.conftest import Page, until
 from tests.serving.page.fake import Fake
 
 pytestmark = pytest.mark.browser
 QUERY = "/?q=speed+of+light+measured"
 KEY = "a-secret-of-the-test"
-LOCKED = Access(hosts=LOOPBACK, keys=(KEY,))
+LOCKED = Access(keys=(KEY,))
 Visit = Callable[..., Page]
 
 

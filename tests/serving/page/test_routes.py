@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from embedkit.serving.http.access import LOOPBACK, Access
+from embedkit.serving.http.access import Access
 from embedkit.serving.page import routes
 from embedkit.serving.page.page import POLICY
 from tests.serving.running import served
 
 FILES = [route.path for route in routes()]
-LOCKED = Access(hosts=LOOPBACK, keys=("secret",))
+LOCKED = Access(keys=("secret",))
 
 
 def ask(address: str, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, Mapping[str, str]]:

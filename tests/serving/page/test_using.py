@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from embedkit.serving.http.access import LOOPBACK, Access
+from embedkit.serving.http.access import Access
 from tests.serving.page.conftest import Page, until
 from tests.serving.page.fake import Fake
 
@@ -216,7 +216,7 @@ def test_axe_finds_nothing_serious_in_dialogs_and_on_narrow_screens(
 def test_axe_finds_nothing_serious_where_a_key_or_an_index_is_missing(
     visit: Visit, fake: Fake, scheme: str
 ) -> None:
-    page = visit(QUERY, access=Access(hosts=LOOPBACK, keys=("k",)), color_scheme=scheme)
+    page = visit(QUERY, access=Access(keys=("k",)), color_scheme=scheme)
     page.locator("#key[open]").wait_for()
     assert serious(page) == []
     fake.has_index = False
