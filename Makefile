@@ -13,7 +13,7 @@ OUT ?= gpu-results
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-parity test-clients test-browser bench gpu clean
+.PHONY: help demo test check format test-parity test-clients test-frameworks test-browser bench gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -60,6 +60,10 @@ test-parity: $(PARITY)  ## compare with reference libraries; real data and slow 
 
 test-clients: $(CLIENTS)  ## ask our server by the clients of OpenAI, Cohere, Hugging Face, Ollama and others
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m clients tests/serving/clients
+
+test-frameworks: $(INSTALLED)  ## run docs/integrations.md with LangChain, LlamaIndex, Haystack, Chroma, txtai, BEIR and mteb
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,frameworks]'
+	$(BIN)/python -m pytest -m clients -W ignore tests/integrations
 
 test-browser: $(INSTALLED)  ## drive the search page in Chromium, which must be on this machine
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'

@@ -14,6 +14,7 @@ from embedkit.serving.http import cohere_api, metrics, ollama_api, openai_api, o
 from embedkit.serving.indexes.live import open_indexes
 from embedkit.serving.indexes.models import IndexModels
 from embedkit.serving.indexes.names import index_names
+from embedkit.serving.model_names import served_name
 from embedkit.serving.options import ServeOptions
 from embedkit.serving.services import Services
 
@@ -82,7 +83,7 @@ def _check_aliases(wanted: ServeOptions, there: Sequence[str]) -> None:
 def _named(models: list[Model]) -> dict[str, Model]:
     found: dict[str, Model] = {}
     for model in models:
-        name = model.folder.name
+        name = served_name(model.folder.name)
         if name in found:
             paths = " and ".join(str(Path(each.folder.path)) for each in (found[name], model))
             raise ConfigError(f"two models are called {name!r}: {paths}. Rename one of the folders")

@@ -32,6 +32,7 @@ from embedkit.serving.indexes.explaining import MOST_CHARS, Explainer, passage_t
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.looking import NotHereError, document, indexes_json, similar
 from embedkit.serving.indexes.searching import READY_VECTORS, FoundHits, NamedHit, search_indexes
+from embedkit.serving.model_names import served_name
 from embedkit.serving.services import Services
 from indexes import snippets
 
@@ -236,7 +237,7 @@ def _answer(
         "hits": _hits_json(body.query, shown),
         "left_out": len(found.hits) - len(shown),
         "models": dict(found.models),
-        "reranker": None if reranker is None else reranker.name,
+        "reranker": None if reranker is None else served_name(reranker.name),
         "notes": list(found.notes),
     }
 

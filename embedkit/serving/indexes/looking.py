@@ -9,6 +9,7 @@ from embedkit.errors import EmbedkitError
 from embedkit.pipelines.judging import JudgedHit
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.searching import NamedHit
+from embedkit.serving.model_names import served_name
 
 
 class NotHereError(EmbedkitError):
@@ -28,7 +29,7 @@ def _index_json(index: LiveIndex) -> dict[str, Any]:  # Any: JSON
             "name": index.name,
             "documents": opened.index.count_documents(),
             "passages": len(opened.index),
-            "model": None if encoder is None else encoder.folder.name,
+            "model": None if encoder is None else served_name(encoder.folder.name),
             "dimension": settings.dimension,
             "metric": settings.metric,
             "modes": ["text"] if encoder is None else ["dense", "text", "hybrid"],

@@ -18,6 +18,7 @@ from embedkit.retrieval.retriever import Retriever
 from embedkit.serving.indexes.computing import EngineReranker, QueryVectors
 from embedkit.serving.indexes.live import LiveIndex, OpenedIndex
 from embedkit.serving.indexes.merging import IndexHit, merge
+from embedkit.serving.model_names import served_name
 
 if TYPE_CHECKING:
     from embedkit.types import Float32
@@ -87,7 +88,7 @@ def search_indexes(
 
 def _model(opened: OpenedIndex) -> str:
     assert opened.encoder is not None  # else the search was refused
-    return opened.encoder.folder.name
+    return served_name(opened.encoder.folder.name)
 
 
 def _search(opened: OpenedIndex, vectors: QueryVectors, reranker: EngineReranker | None) -> Search:
@@ -158,14 +159,18 @@ def _notes(
     for encoder, embedded in vectors.known.items():
         if embedded.truncated.any():
             limit = encoder.tokenizer.max_length
-            notes.append(f"the query was cut to the {limit} tokens that {encoder.folder.name} reads")
+            notes.append(
+                f"the query was cut to the {limit} tokens that {served_name(encoder.folder.name)} reads"
+            )
         if embedded.unknown.any() and wanted.mode != "text":
             how = (
                 "only its words were searched" if wanted.mode == "hybrid" else "nothing was found by meaning"
             )
             notes.append(
-                f"the query is made of nothing that {encoder.folder.name} knows, as of another script: {how}"
+                f"the query is made of nothing that {served_name(encoder.folder.name)} knows, as of another script: {how}"
             )
     if reranker is not None and reranker.truncated:
-        notes.append(f"{reranker.name} read only the beginning of {reranker.truncated:,} candidates")
+        notes.append(
+            f"{served_name(reranker.name)} read only the beginning of {reranker.truncated:,} candidates"
+        )
     return notes

@@ -105,7 +105,7 @@ def test_a_search_over_http_is_the_local_search_hit_by_hit(
             shown = search(address, query=query, index="docs", **options)
             assert len(shown["hits"]) == sum(not one.weak for one in local)
             assert shown["left_out"] == sum(one.weak for one in local)
-            assert shown["reranker"] == (rerank if reranked else None)
+            assert shown["reranker"] == ("reranker" if reranked else None)  # not the path
 
 
 def test_many_at_once_get_their_own_answers(address: str) -> None:

@@ -140,7 +140,7 @@ def test_what_is_added_deleted_and_compacted_is_seen_whole(tmp_path: Path, tiny_
 
 def test_an_index_of_another_model_is_searched_with_that_model(tmp_path: Path, tiny_model: Path) -> None:
     here = build(tmp_path / "docs.index", numbered(40, tag="old"), tiny_model)
-    model = write_tiny_model(tmp_path / "model", seed=7, config=tiny_config(hidden_size=48))
+    model = write_tiny_model(tmp_path / "other", seed=7, config=tiny_config(hidden_size=48))
     other = build(tmp_path / "other.index", numbered(25, tag="new"), model)
     expected = {
         "old": [float(str(hit["score"])) for hit in local_hits(here, SEARCH["query"], "-k", 100, "--group")],
@@ -160,7 +160,7 @@ def test_an_index_of_another_model_is_searched_with_that_model(tmp_path: Path, t
             # The command line takes what starts fastest, which rounds otherwise.
             found = [hit["score"] for hit in answer["hits"]]
             np.testing.assert_allclose(sorted(found, reverse=True), expected[tag], atol=1e-6)
-            assert answer["models"] == {"docs": str(tiny_model if tag == "old" else model)}
+            assert answer["models"] == {"docs": tiny_model.name if tag == "old" else "other"}
 
 
 def test_what_cannot_be_opened_leaves_the_one_before_and_says_so(tmp_path: Path, tiny_model: Path) -> None:
