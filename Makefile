@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 MODEL := $(VENV)/.installed-model
 PARITY := $(VENV)/.installed-parity
 CLIENTS := $(VENV)/.installed-clients
+STORES := $(VENV)/.installed-stores
 # Of `make gpu`, which installs nothing: the Python whose torch finds the GPU, and where the results go.
 GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 OUT ?= gpu-results
@@ -13,7 +14,7 @@ OUT ?= gpu-results
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-parity test-clients test-frameworks test-browser bench gpu clean
+.PHONY: help demo test check format test-parity test-clients test-frameworks test-browser test-stores test-ray bench gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,6 +35,10 @@ $(PARITY): $(MODEL)
 
 $(CLIENTS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clients]'
+	@touch $@
+
+$(STORES): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,stores]'
 	@touch $@
 
 $(MODEL): $(INSTALLED)
@@ -68,6 +73,13 @@ test-frameworks: $(INSTALLED)  ## run docs/integrations.md with LangChain, Llama
 test-browser: $(INSTALLED)  ## drive the search page in Chromium, which must be on this machine
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
 	$(BIN)/python -m pytest -m browser
+
+test-stores: $(STORES)  ## push into real stores, which the tests start themselves
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m stores
+
+test-ray: $(INSTALLED)  ## run the tests of Ray workers: installs ray, starts clusters on this machine
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	$(BIN)/python -m pytest -m ray
 
 bench: $(PARITY)  ## run the benchmarks side by side with other libraries
 	for name in encode pairs rerank pretrain contrastive models; do $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 from encode import texts_by_kind
 from serving.load import Load, Target, drive, spread
-from timing import data_folder, report
+from timing import data_folder, minilm_folder, report
 
 from embedkit.data.records import Document
 from embedkit.encoding.encoder import Encoder
@@ -398,12 +398,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--inputs", type=int, default=1, help="texts of a request")
     parser.add_argument("--kinds", nargs="+", default=["short", "long"])
-    parser.add_argument("--model", default="embedkit-small")
+    parser.add_argument(
+        "--model", help="folder or name; default: all-MiniLM-L6-v2 for embed, else embedkit-small"
+    )
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--build", action="store_true", help="search: build an ANN structure first")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
+    if given.model is None:
+        given.model = str(minilm_folder()) if given.what == "embed" else "embedkit-small"
     if given.what == "embed":
         given.clients = given.clients or [1, 8, 64, 256]
         rows = measure_embed(given)

@@ -9,6 +9,7 @@ EmbedkitError
 ├── IndexFileError        an index is missing, damaged, busy or of another format version
 │   └── IndexBusyError    another process writes to it
 ├── IndexMismatchError    vectors or a model do not fit the index
+├── StoreError            a store cannot be reached, refuses, or holds what does not fit
 ├── FilterError           a `--where` expression cannot be understood
 ├── EvaluationError       judgements and runs do not fit together
 ├── TrainingError         a run cannot start, go on or be resumed
@@ -62,6 +63,10 @@ class IndexBusyError(IndexFileError):
 
 class IndexMismatchError(EmbedkitError):
     """Vectors or a model do not fit the index."""
+
+
+class StoreError(EmbedkitError):
+    """A store cannot be reached, refuses, or holds what does not fit."""
 
 
 class FilterError(EmbedkitError):

@@ -14,6 +14,8 @@ INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
 # The files through which Linux reaches NVIDIA's driver, AMD's, and either from within Windows.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
+THREADS = "EMBEDKIT_THREADS"  # the environment's limit on processors, as for one of several workers
+
 
 def gpu_may_be_there() -> bool:
     """Say whether it is worth a second to import torch and look for a GPU."""
@@ -24,8 +26,10 @@ def gpu_may_be_there() -> bool:
 
 
 def num_cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many processors this process may use: all that the system gives it, at most $EMBEDKIT_THREADS."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get(THREADS, "")
+    return min(here, int(asked)) if asked.isdecimal() and int(asked) else here
 
 
 def cpu_flags() -> frozenset[str]:

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from .maintenance.ann_build import AnnReport, build_ann, check_structure
     from .maintenance.build import BuildReport, build, delete_keys, find_vanished
     from .maintenance.compact import CompactReport, compact
+    from .maintenance.content import (
+        content_hash,
+        id_hashes,
+        ids_with_hashes,
+        scales_of,
+        sqlite_version,
+        take_scales,
+    )
     from .maintenance.export import (
         Exported,
         export_faiss,
@@ -40,6 +48,14 @@ _HOMES = {
     "maintenance.field_values": ("FieldValues", "field_values"),
     "maintenance.identity": ("FileNames",),
     "maintenance.compact": ("CompactReport", "compact"),
+    "maintenance.content": (
+        "content_hash",
+        "id_hashes",
+        "ids_with_hashes",
+        "scales_of",
+        "sqlite_version",
+        "take_scales",
+    ),
     "storage.documents": ("Passage",),
     "maintenance.export": (
         "Exported",
@@ -90,6 +106,7 @@ __all__ = [
     "check_structure",
     "cluster",
     "compact",
+    "content_hash",
     "delete_keys",
     "duplicates",
     "export_faiss",
@@ -98,14 +115,19 @@ __all__ = [
     "export_records",
     "field_values",
     "find_vanished",
+    "id_hashes",
+    "ids_with_hashes",
     "is_index",
     "living_texts",
     "mark_words",
     "merge_indexes",
     "repair",
+    "scales_of",
     "similar_pairs",
     "snippets",
+    "sqlite_version",
     "stats",
+    "take_scales",
     "tune",
     "verify",
 ]

@@ -15,13 +15,21 @@ from embedkit.errors import IndexFileError, IndexMismatchError
 
 from .search.ann_file import AnnFile
 from .search.conditions import condition_of
+from .search.fields import field_kinds
 from .search.searcher import Searcher
 from .search.snapshot import Snapshot
 from .search.text import filtered_documents, text_limits
 from .storage.codes import FloatArray
 from .storage.commit import WHOLE, Addition, Change, Writer, prepare_vectors
 from .storage.database import Database
-from .storage.documents import Passage, document_ids, duplicate_id, find_documents, read_documents
+from .storage.documents import (
+    Passage,
+    count_passages,
+    document_ids,
+    duplicate_id,
+    find_documents,
+    read_documents,
+)
 from .storage.faults import reading
 from .storage.layout import DATABASE_NAME, database_path, empty_folder, is_index
 from .storage.lock import WriterLock
@@ -265,6 +273,16 @@ class Index:
     def count_documents(self) -> int:
         with reading(self.database.path):
             return self.database.count("documents")
+
+    def field_kinds(self) -> dict[str, list[str]]:
+        """Return each field of the metadata with JSON's names for the kinds of value that it has."""
+        with reading(self.database.path):
+            return field_kinds(self.database)
+
+    def passage_counts(self, doc_ids: Sequence[str]) -> dict[str, int]:
+        """Return id -> how many passages the document has; documents that are not here, or have none, are left out."""
+        with reading(self.database.path):
+            return count_passages(self.database, doc_ids)
 
     def known_ids(self, doc_ids: Sequence[str]) -> set[str]:
         """Return which of the ids are here."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedkit.inference.torch_runtime.peak import matmul_gflops
-from embedkit.machine import cpu_flags, cpu_name
+from embedkit.machine import cpu_flags, cpu_name, num_cores
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux tells its flags in /proc/cpuinfo")
@@ -30,3 +30,11 @@ def test_where_nothing_is_told_there_are_no_flags_and_a_name(monkeypatch: pytest
 
 def test_the_rate_of_a_product_is_between_a_slow_and_an_impossible_one() -> None:
     assert 0.1 < matmul_gflops("fp32", rows=64, size=64, repeats=2) < 1e5
+
+
+def test_a_worker_may_be_held_to_fewer_processors_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMBEDKIT_THREADS", raising=False)
+    here = num_cores()
+    for asked, found in (("1", 1), ("100000", here), ("0", here), ("many", here), ("", here)):
+        monkeypatch.setenv("EMBEDKIT_THREADS", asked)
+        assert num_cores() == found

@@ -17,6 +17,7 @@ from ..shared.groups import grouped
 from ..shared.locating import HIDDEN_INDEX, Located, split_words
 from ..shared.usage import Group
 from . import build as index_build
+from . import stores as index_stores
 from .source import Yes
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ Examples:
   embedkit index build docs/ --index docs.index --model FOLDER
   embedkit index build 'corpus/*.jsonl.zst' --index my.index -m FOLDER --kind hnsw --target-recall 0.95
   embedkit index build --vectors x.npy --ids ids.txt --index my.index
+  embedkit index build corpus.jsonl --index big.index --shards 64 --workers 8
 """
 ADD_EXAMPLES = examples(
     "embedkit index add notes/2024 --index my.index",
@@ -64,6 +66,8 @@ app = typer.Typer(
 )
 subcommand(app, "build", epilog=BUILD_EXAMPLES)(index_build.build)
 subcommand(app, "add", epilog=ADD_EXAMPLES)(index_build.add)
+subcommand(app, "push", epilog=index_stores.PUSH_EXAMPLES)(index_stores.push)
+subcommand(app, "pull", epilog=index_stores.PULL_EXAMPLES)(index_stores.pull)
 
 
 ExportFormat = Literal["faiss", "npy", "parquet"]

@@ -14,6 +14,7 @@ from ..shared import console, models, options
 from ..shared.groups import grouped
 from ..shared.locating import existing
 from ..shared.plain import plain
+from .shards import Sharding, build_shards, make_request, refuse_sharded
 from .source import Adding, Building, KindOption, SomeInputs, TargetRecall, VectorSource, make_source
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def build(
     target_recall: TargetRecall = None,
     computing: options.ComputingOptions,
     merge_tokens: options.MergeTokens = None,
+    sharding: Sharding,
     reading: options.ReadingFiles,
     walking: options.Walking,
     printing: options.Printing,
@@ -46,11 +48,34 @@ def build(
     """Make an index of documents, or bring one up to date.
 
     The same command again resumes after a stop, and later embeds only what is new or has changed. Every commit is whole:
-    a kill at any moment loses at most the documents since the last one.
+    a kill at any moment loses at most the documents since the last one. With --shards a plan cuts the input into shards, which
+    any number of workers build; the same command again goes on with what is missing.
     """
     from embedkit.pipelines.default_index import default_index
     from indexes import check_structure
 
+    if sharding.shards is not None:
+        if kind is not None or target_recall is not None:
+            raise typer.BadParameter(
+                "--kind and --target-recall are of one index; leave them out with --shards"
+            )
+        if index is None:
+            raise typer.BadParameter("--shards needs a folder of its own: --index FOLDER")
+        request = make_request(
+            inputs,
+            given,
+            building,
+            sharding,
+            reading=reading,
+            walking=walking,
+            computing=computing,
+            merge_tokens=merge_tokens,
+        )
+        build_shards(index, request, sharding, printing)
+        return
+    sharding.refuse_alone()
+    if index is not None:
+        refuse_sharded(index)
     source = make_source(
         inputs,
         given,

@@ -13,7 +13,7 @@ import typer
 
 from embedkit.models import RERANKER
 
-from ..shared import options
+from ..shared import console, options
 from ..shared.completing import complete_index, complete_reranker
 from ..shared.groups import grouped
 from ..shared.locating import is_address, split_words
@@ -35,6 +35,7 @@ Examples:
   embedkit search my.index --queries queries.jsonl --run out.trec
   embedkit search http://localhost:8080/docs "wind energy"   # the index docs of `embedkit serve`
   embedkit search my.index                      # asks for queries; Ctrl-D ends
+  embedkit search 'postgresql://me@db.example/search?table=docs' "wind energy"
 """
 
 
@@ -44,8 +45,9 @@ def search(
         list[str] | None,
         typer.Argument(
             metavar="[INDEX] [QUERY]...",
-            help="Index folder (default: this folder's, made by `embedkit index .`) or the address of a server, and what to look "
-            "for, with or without quotes. Without a query: ask for queries, or read them from a pipe.",
+            help="Index folder (default: this folder's, made by `embedkit index .`), the address of a server, or the URL of a store "
+            "(see `embedkit index push`), and what to look for, with or without quotes. Without a query: ask for queries, or read them "
+            "from a pipe.",
             show_default=False,
             autocompletion=complete_index,
         ),
@@ -92,6 +94,17 @@ def search(
         ),
     ] = False,
     api_key: options.ApiKey = None,
+    ef: Annotated[
+        int | None,
+        typer.Option(
+            "--ef",
+            rich_help_panel=options.TUNING,
+            metavar="N",
+            min=1,
+            help="Candidates that a store's approximate search looks at. Default: the store's own.",
+            show_default=False,
+        ),
+    ] = None,
     computing: options.ComputingOptions,
     as_json: options.AsJson = False,
 ) -> None:
@@ -101,8 +114,9 @@ def search(
     --queries are JSON lines, or a TREC run. A higher score is better: a cosine, BM25, of a hybrid search the mean of both
     scaled to 0 … 1, or the reranker's score. In a pipe, EMBEDKIT_PIPE=json stands for --json.
     """
-    address = words[0] if words and is_address(words[0]) else None
-    index, said = (None, (words or [])[1:]) if address is not None else split_words(words or [])
+    place, said = _split(words or [])
+    if ef is not None and not _is_store(place):
+        raise typer.BadParameter("--ef goes with a store's URL; of an index see: embedkit index tune")
     query = " ".join(said) if said else None
     if query is not None and queries is not None:
         raise typer.BadParameter("QUERY and --queries exclude each other")
@@ -114,7 +128,7 @@ def search(
         compute_single_queries()
     if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
         searching = replace(searching, group=True)
-    with _opened(address or index, searching, computing, model, rerank, interactive, api_key) as searched:
+    with _opened(place, searching, computing, model, rerank, interactive, api_key, ef) as searched:
         if query is not None:
             answer(searched, query, searching, show_all=show_all, as_json=as_json)
         elif interactive:
@@ -124,24 +138,52 @@ def search(
         searched.say_what_was_cut()
 
 
+def _split(words: list[str]) -> tuple[Path | str, list[str]]:
+    """Tell the address of a server, the URL of a store, or the index from the words after it."""
+    if words and (is_address(words[0]) or _is_store(words[0])):
+        return words[0], words[1:]
+    return split_words(words)
+
+
+def _is_store(place: Path | str) -> bool:
+    if isinstance(place, Path) or "://" not in place or is_address(place):
+        return False
+    from embedkit.connectors.urls import is_store_url
+
+    return is_store_url(place)
+
+
 @contextmanager
 def _opened(
-    where: str | Path | None,
+    place: Path | str,
     wanted: SearchOptions,
     computing: Computing,
     model: str | None,
     rerank: str | None,
     interactive: bool,
     api_key: str | None,
+    ef: int | None,
 ) -> Iterator[Searched]:
-    """Open an index, or turn to a server."""
-    if isinstance(where, Path):
+    """Open an index or a store, or turn to a server."""
+    if isinstance(place, Path):
         from embedkit.pipelines.searching import open_search
 
         with open_search(
-            where, wanted, computing, model=model, rerank=rerank, interactive=interactive
+            place, wanted, computing, model=model, rerank=rerank, interactive=interactive
         ) as opened:
             yield LocalSource(opened, wanted)
+        return
+    if _is_store(place):
+        from embedkit.connectors.searching import open_store_search
+
+        with open_store_search(
+            place, wanted, computing, model=model, rerank=rerank, interactive=interactive, ef=ef
+        ) as store:
+            if not store.index.info.finished:
+                console.warn(
+                    f"{store.index.path}: a push is at work there or was stopped: not all of the index can be found yet"
+                )
+            yield LocalSource(store, wanted)
         return
     if model is not None:
         raise typer.BadParameter(
@@ -150,7 +192,7 @@ def _opened(
     from embedkit.serving.client.connection import Address, Client
     from embedkit.serving.client.searching import ServedIndexes
 
-    with Client(Address.of(str(where)), key=api_key) as client:
+    with Client(Address.of(place), key=api_key) as client:
         named = {None: False, RERANKER: True}.get(
             rerank, rerank or False
         )  # without a value: the server's first

@@ -1,4 +1,4 @@
-"""What is searched: an index that is here, or those of a server; the commands tell them apart no further."""
+"""What is searched: an index that is here, a store, or those of a server; the commands tell them apart no further."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from ..shared import console, models
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
-    from embedkit.pipelines.judging import JudgedHit
-    from embedkit.pipelines.searching import Search
+    from embedkit.pipelines.judging import JudgedHit, OpenSearch
     from embedkit.retrieval.options import SearchOptions
     from embedkit.serving.client.searching import ServedIndexes
 
@@ -37,9 +36,9 @@ class Searched(Protocol):
 
 
 class LocalSource:
-    """An open index."""
+    """An open index, or a store."""
 
-    def __init__(self, opened: Search, wanted: SearchOptions) -> None:
+    def __init__(self, opened: OpenSearch, wanted: SearchOptions) -> None:
         """Say which models search it."""
         self._opened, self._mode = opened, wanted.mode
         encoder = None if opened.embedder is None else opened.embedder.encoder

@@ -62,6 +62,12 @@ def text_stream(stream: BinaryIO) -> BinaryIO:
     return cast("BinaryIO", _Text(_Translated(peekable, encoding, cr=cr), _CHUNK_BYTES))
 
 
+def ends_lines_with_lf(stream: BinaryIO) -> bool:
+    """Say whether a file's lines can be told by its bytes alone: it is not UTF-16, and no CRs end them. Reads its start."""
+    head = stream.read(_HEAD_BYTES)
+    return not head.startswith(_UTF16) and not (b"\r" in head and b"\n" not in head)
+
+
 def unreadable(where: str, exc: Exception) -> RecordError:
     """Say what to do about one of UNREADABLE."""
     if isinstance(exc, UnicodeDecodeError):

@@ -101,9 +101,14 @@ class _Pushback:
         return first + self._rest.read(size - len(first))
 
 
-def read_lines(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text without its line end), refusing lines that are too long or no text."""
-    number = 0
+def read_lines(
+    stream: BinaryIO, source: str, max_line_bytes: int, *, before: int = 0
+) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text without its line end), refusing lines that are too long or no text.
+
+    `before` lines of the file came before the stream: its first one has the next number.
+    """
+    number = before
     while True:
         try:
             stream = stream if number else text_stream(stream)
@@ -198,9 +203,9 @@ def named_rows(
             return parquet_rows(stream, source)
 
 
-def json_rows(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Row]:
-    """Read JSON lines; blank ones are passed over."""
-    for number, line in read_lines(stream, source, max_line_bytes):
+def json_rows(stream: BinaryIO, source: str, max_line_bytes: int, *, before: int = 0) -> Iterator[Row]:
+    """Read JSON lines; blank ones are passed over. `before` as in `read_lines`."""
+    for number, line in read_lines(stream, source, max_line_bytes, before=before):
         if not line.strip():
             continue
         try:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from embedkit.data.column_types import typed
 from embedkit.data.formats import (
     Row,
     format_of,
+    json_rows,
     named_rows,
     open_compressed,
     read_lines,
@@ -25,6 +27,8 @@ from embedkit.data.records import ID_FIELDS, TITLE_FIELDS, Document, Query, Quer
 from embedkit.data.walking import WalkOptions
 from embedkit.data.whole_file import read_whole_file
 from embedkit.errors import RecordError
+
+LineFormat = Literal["txt", "jsonl"]  # of which every line is a record by itself
 
 
 class DocumentReader:
@@ -101,9 +105,10 @@ class DocumentReader:
         """Tell the share of the input's bytes that has been read, or None where the input is a pipe."""
         if not self.bytes_total:
             return None
-        here = 0
-        if self._stream is not None and not self._stream.closed:
-            here = self._stream.tell()
+        stream, here = self._stream, 0
+        if stream is not None:
+            with suppress(OSError, ValueError):  # another thread reads, and may close it at this moment
+                here = stream.tell()
         return min(1.0, (self._bytes_done + here) / self.bytes_total)
 
 
@@ -158,9 +163,19 @@ def read_stream(
             return typed(documents) if separated else documents
 
 
-def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int) -> Iterator[Document]:
+def read_line_records(
+    stream: BinaryIO, source: str, options: ReadOptions, form: LineFormat, *, before: int = 0
+) -> Iterator[Document]:
+    """Read the documents of a stream of lines of which each is one, wherever in a file it begins: after `before` lines."""
+    if form == "txt":
+        return _read_txt(stream, source, options.max_line_bytes, before=before)
+    rows = json_rows(stream, source, options.max_line_bytes, before=before)
+    return _from_rows(rows, source, options, "line", separated=False)
+
+
+def _read_txt(stream: BinaryIO, source: str, max_line_bytes: int, *, before: int = 0) -> Iterator[Document]:
     # A blank line stays: row i of the vectors is line i of the file.
-    for number, line in read_lines(stream, source, max_line_bytes):
+    for number, line in read_lines(stream, source, max_line_bytes, before=before):
         marks = (Mark(0, "line", number),)
         yield Document(f"{source}:{number}", line, "", {}, source, number, marks=marks)
 

@@ -93,6 +93,7 @@ class Encoder:
         interactive: bool = False,
         merge_tokens: float = 0.0,
         recursions: int | None = None,
+        measure: bool = True,
     ) -> Encoder:
         """Load a model folder.
 
@@ -101,7 +102,7 @@ class Encoder:
         model does; None keeps as many as the folder says. `interactive` says that somebody waits for a handful of short texts: what starts fastest computes them,
         in fp32 where the precision is open. `merge_tokens` is the share of a long text's tokens that each layer merges, a
         little quality for speed; see `embedkit.inference.token_merging`. `recursions` runs the layers of a model that recur fewer times
-        than it was trained with. What was chosen is in `choice`.
+        than it was trained with. Without `measure` no precision is measured here. What was chosen is in `choice`.
 
         Raises:
             CheckpointError: the folder is not a sentence encoder that we can compute.
@@ -118,6 +119,7 @@ class Encoder:
             backend=backend,
             interactive=interactive,
             merge=merge_tokens > 0,
+            measure=measure,
         )
         return cls(
             read,

@@ -30,6 +30,9 @@ EXTRAS = {
     "openvino": "openvino",
     "mcp": "mcp",
     "serve": "starlette",
+    "pgvector": "psycopg",
+    "lancedb": "lancedb",
+    "ray": "ray",
 }
 
 

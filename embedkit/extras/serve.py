@@ -25,6 +25,7 @@ from starlette.routing import Match, compile_path
 from starlette.routing import Route as StarletteRoute
 
 T = TypeVar("T")
+_MANY_BYTES = 2**14  # of a request: the answer to a larger one is written in a thread
 
 
 class BodyError(ValueError):
@@ -246,7 +247,9 @@ def asgi_app(app: Application, make_request: Callable[..., Any]) -> Starlette:  
                 answering = app.answer(asked, route, known=known, refusal=body.refusal)
                 answer = await _unless_gone(request, answering) if body.refusal is None else await answering
                 if answer is not None:
-                    return _sent(answer, close=body.refusal is not None)
+                    return await _sent(
+                        answer, request_bytes=len(body.content), close=body.refusal is not None
+                    )
             return StarletteResponse(status_code=499)
         except asyncio.CancelledError:  # the server ends, and this took longer than it may
             reason = {"error": f"the server ended before this was done, after {app.limits.drain_seconds:g} s"}
@@ -278,8 +281,14 @@ async def _unless_gone(
     return None
 
 
-def _sent(answer: Any, *, close: bool = False) -> StarletteResponse:  # Any: a response
-    body = answer.body if answer.body is not None else json_bytes(answer.content)
+async def _sent(answer: Any, *, request_bytes: int, close: bool) -> StarletteResponse:  # Any: a response
+    body = answer.body
+    if (
+        body is None and request_bytes > _MANY_BYTES
+    ):  # to many texts there are many vectors; others are not to wait for them
+        body = await asyncio.to_thread(json_bytes, answer.content)
+    elif body is None:
+        body = json_bytes(answer.content)
     headers = {**answer.headers, **({"connection": "close"} if close else {})}
     return StarletteResponse(body, answer.status, headers, media_type=answer.media_type)
 

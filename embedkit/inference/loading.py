@@ -27,12 +27,14 @@ def choose(
     backend: WantedRuntime = "auto",
     interactive: bool = False,
     merge: bool = False,
+    measure: bool = True,
 ) -> Choice:
     """Choose what computes a model; see `embedkit.inference.choice` and `embedkit.inference.precision`.
 
     `output` is what will be asked of the model; None: a cross-encoder's class logits, an encoder's pooled vectors.
     `interactive` says that somebody waits for the answer to one query. Nothing is measured then; an encoder, which has
-    only a handful of short texts to read, is computed by what starts fastest, in fp32 where the precision is open.
+    only a handful of short texts to read, is computed by what starts fastest, in fp32 where the precision is open. Without
+    `measure` nothing is measured either.
 
     Raises:
         DeviceError: the device, or the precision with this model, is not available here.
@@ -60,7 +62,7 @@ def choose(
     if precision == "auto" and (handful or config is None):
         return each("fp32")
     model = _measured_model(folder, output) if precision in ("auto", "int8") else {}
-    return settle(precision, each, partial(_load_sample, folder), model, measure=not interactive)
+    return settle(precision, each, partial(_load_sample, folder), model, measure=measure and not interactive)
 
 
 def load_backend(folder: AnyFolder, choice: Choice, *, merge_tokens: float = 0.0) -> Backend:

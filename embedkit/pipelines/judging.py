@@ -4,18 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from embedkit.data.records import titled_text
 from embedkit.retrieval.retriever import TEXT_GAIN
-from embedkit.retrieval.strength import Scale, Yardstick
+from embedkit.retrieval.strength import CosineNoise, Scale, Yardstick
 from indexes import mark_words
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
-    from embedkit.pipelines.searching import Search
+    from embedkit.encoding.embedder import Embedder
     from embedkit.retrieval.options import SearchOptions
     from embedkit.retrieval.reranker import Reranker
+    from embedkit.retrieval.retriever import Retriever
+
+
+class Sampled(Protocol):
+    """What knows how alike its vectors are by chance."""
+
+    @property
+    def noise(self) -> CosineNoise | None: ...
+
+
+class SearchedIndex(Protocol):
+    """What is searched, and tells what its scores mean: an index, or a store."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def score_limit(self) -> float | None: ...
+
+    @property
+    def snapshot(self) -> Sampled: ...
+
+    def count_rows(self, where: str | None = None) -> int: ...
+
+    def text_limits(self, queries: Sequence[str]) -> list[float]: ...
+
+
+class OpenSearch(Protocol):
+    """Something open with what searches it, such as `embedkit.pipelines.searching.Search`."""
+
+    @property
+    def index(self) -> SearchedIndex: ...
+
+    @property
+    def retriever(self) -> Retriever: ...
+
+    @property
+    def embedder(self) -> Embedder | None: ...
+
+    @property
+    def reranker(self) -> Reranker | None: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +67,7 @@ class JudgedHit:
     weak: bool = False
 
 
-def judge(opened: Search, query: str, hits: Sequence[Hit], wanted: SearchOptions) -> list[JudgedHit]:
+def judge(opened: OpenSearch, query: str, hits: Sequence[Hit], wanted: SearchOptions) -> list[JudgedHit]:
     """Judge the hits of a query, in their order.
 
     Weak are those of dense and hybrid search whose cosine, share of BM25 and reranker's score are what chance gives; in dense search,
@@ -56,7 +96,7 @@ def judge(opened: Search, query: str, hits: Sequence[Hit], wanted: SearchOptions
     ]
 
 
-def strong_hits(opened: Search, query: str, hits: Sequence[Hit], wanted: SearchOptions) -> list[Hit]:
+def strong_hits(opened: OpenSearch, query: str, hits: Sequence[Hit], wanted: SearchOptions) -> list[Hit]:
     """Return the hits of a query that are not weak, in their order."""
     return [judged.hit for judged in judge(opened, query, hits, wanted) if not judged.weak]
 
@@ -67,7 +107,7 @@ def _strength(reranker: Reranker | None, yardstick: Yardstick, hit: Hit) -> floa
     return yardstick.strength(hit.scores)
 
 
-def yardstick_of(opened: Search, query: str, wanted: SearchOptions) -> Yardstick:
+def yardstick_of(opened: OpenSearch, query: str, wanted: SearchOptions) -> Yardstick:
     """Return what measures the hits of a query here; not where scores have no scale (`Index.score_limit`)."""
     return Yardstick(
         cosines=None if wanted.mode == "text" else _cosine_scale(opened, wanted),
@@ -76,7 +116,7 @@ def yardstick_of(opened: Search, query: str, wanted: SearchOptions) -> Yardstick
     )
 
 
-def _cosine_scale(opened: Search, wanted: SearchOptions) -> Scale:
+def _cosine_scale(opened: OpenSearch, wanted: SearchOptions) -> Scale:
     """Return what cosines mean among the vectors that were searched.
 
     The sample texts may be nearer to each other than those of the index are, where their language is not the model's: so vectors of the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from embedkit.models import ENCODER, SHIPPED, shipped
 
@@ -13,11 +13,30 @@ if TYPE_CHECKING:
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.retrieval.reranker import Reranker
     from embedkit.types import Computing
-    from indexes import Index
+    from indexes.storage.settings import Fingerprint, Settings
 
 ENVIRONMENT = "EMBEDKIT_MODEL"
 _CONFIGURED: dict[str, str] = {}  # "model" -> what configuration files name where the environment names none
 MAXSIM = "maxsim"  # in place of a reranker: token by token, by the search's own encoder
+
+
+class Built(Protocol):
+    """What a model made: an index, or what a store holds of one."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def model_path(self) -> str | None:
+        """Where the encoder's folder lay when it was last used."""
+        ...
+
+    @property
+    def path(self) -> object:
+        """What it is called in messages."""
+        ...
+
+    def check_encoder(self, fingerprint: Fingerprint | None) -> None: ...
 
 
 def set_default_model(named: str | None) -> None:
@@ -36,7 +55,7 @@ def or_default(named: str | None) -> str | Path:
     return named or _default_model() or shipped(ENCODER)
 
 
-def of_index(index: Index, named: str | None) -> str | Path:
+def of_index(index: Built, named: str | None) -> str | Path:
     """Return the model that was named, else the one that the index was built with.
 
     Where that has gone from its place, the one in the environment or a configuration file and the shipped one are tried by
@@ -64,7 +83,7 @@ def of_index(index: Index, named: str | None) -> str | Path:
     )
 
 
-def _is_of(index: Index, model: str) -> bool:
+def _is_of(index: Built, model: str) -> bool:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.errors import CheckpointError, IndexMismatchError
     from embedkit.inference.token_merging import merging_of, merging_part
@@ -86,6 +105,7 @@ def load_encoder(
     truncate_dim: int | None = None,
     merge_tokens: float = 0.0,
     recursions: int | None = None,
+    measure: bool = True,
 ) -> Encoder:
     """Load an encoder as `Encoder.load` does, computed as the options say.
 
@@ -105,6 +125,7 @@ def load_encoder(
         interactive=interactive,
         merge_tokens=merge_tokens,
         recursions=recursions,
+        measure=measure,
     )
 
 

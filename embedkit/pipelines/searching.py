@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedkit.errors import IndexMismatchError
-from embedkit.pipelines.models import MAXSIM, load_encoder, load_reranker, of_index
+from embedkit.pipelines.models import MAXSIM, Built, load_encoder, load_reranker, of_index
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.retriever import Retriever
 from embedkit.types import Computing
@@ -52,23 +52,45 @@ def open_search(
         IndexMismatchError: the index was made of ready vectors, or by another model.
         CheckpointError, DeviceError: a model cannot be loaded or computed here.
     """
+    with Index.open(path, device=computing.index_device) as index:
+        loaded = load_models(
+            index, options, computing, model=model, rerank=rerank, interactive=interactive, encoder=encoder
+        )
+        yield Search(index, Retriever(index, embed=loaded[0], reranker=loaded[1]), *loaded)
+
+
+def load_models(
+    index: Built,
+    options: SearchOptions,
+    computing: Computing,
+    *,
+    model: str | None = None,
+    rerank: str | None = None,
+    interactive: bool = False,
+    encoder: Encoder | None = None,
+) -> tuple[Embedder | None, Reranker | None]:
+    """Load what embeds the queries, unless words alone are asked for, and what reranks, if anything; as `open_search`."""
     if rerank == MAXSIM and interactive:  # it reads many texts, but one query is not worth measuring for
         interactive = False
         computing = replace(computing, precision="fp32") if computing.precision == "auto" else computing
-    with Index.open(path, device=computing.index_device) as index:
-        embedder = None
-        if options.mode != "text" or rerank == MAXSIM:
-            embedder = _load_embedder(index, model, computing, interactive=interactive, encoder=encoder)
-        reranker = None
-        if rerank is not None:
-            own = None if embedder is None else embedder.encoder
-            reranker = load_reranker(rerank, computing, encoder=own, interactive=interactive)
-        yield Search(index, Retriever(index, embed=embedder, reranker=reranker), embedder, reranker)
+    embedder = reranker = None
+    if options.mode != "text" or rerank == MAXSIM:
+        embedder = load_query_embedder(index, model, computing, interactive=interactive, encoder=encoder)
+    if rerank is not None:
+        own = None if embedder is None else embedder.encoder
+        reranker = load_reranker(rerank, computing, encoder=own, interactive=interactive)
+    return embedder, reranker
 
 
-def _load_embedder(
-    index: Index, model: str | None, computing: Computing, *, interactive: bool, encoder: Encoder | None
+def load_query_embedder(
+    index: Built, model: str | None, computing: Computing, *, interactive: bool, encoder: Encoder | None
 ) -> Embedder:
+    """Load what embeds queries for what a model made.
+
+    Raises:
+        IndexMismatchError: it was made of ready vectors, or by another model.
+        CheckpointError, DeviceError: the model cannot be loaded or computed here.
+    """
     from embedkit.encoding.embedder import Embedder
     from embedkit.inference.token_merging import merging_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..storage.database import Database
 from ..storage.layout import database_path
-from .filters import COLUMNS, TOKEN, WORDS
+from .syntax import COLUMNS, TOKEN, WORDS
 
 _BEFORE_A_FIELD = ("and", "or", "(")
 _NAMES, _LITERALS = ("name", "quoted"), ("string", "number")

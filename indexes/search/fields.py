@@ -101,28 +101,47 @@ def check_uses(database: Database, uses: Sequence[FieldUse], where: str) -> None
         FilterError: a field is used as what it is not; the message names what is.
     """
     for use in uses:
-        name = use.field.name
         kind, values = use.field.kind()
         if use.taken_for == "list":
-            lists = f"SELECT 1 FROM documents WHERE {kind} = 'array' LIMIT 1"
-            if database.execute(lists, values).fetchone() is None:
-                raise FilterError(
-                    f"--where {where!r}: {name!r} is no list in any document, and contains looks into lists. "
-                    f"Write it like: {name} = 'value' or {name} like '%word%'"
-                )
-            continue
-        sample = f"(SELECT metadata FROM documents LIMIT {_SAMPLE})"
-        nested = f"SELECT {kind} FROM {sample} WHERE {kind} IN ('array', 'object') LIMIT 1"
-        found = database.execute(nested, (*values, *values)).fetchone()
-        if found == ("array",):
+            sql = f"SELECT {kind} FROM documents WHERE {kind} = 'array' LIMIT 1"
+        else:
+            sample = f"(SELECT metadata FROM documents LIMIT {_SAMPLE})"
+            sql = f"SELECT {kind} FROM {sample} WHERE {kind} IN ('array', 'object') LIMIT 1"
+        found = database.execute(sql, (*values, *values)).fetchone()
+        refuse_use(use, () if found is None else found, where)
+
+
+def refuse_use(use: FieldUse, kinds: Sequence[str], where: str) -> None:
+    """Refuse to compare a list or an object as if it were a value, and to look into what is a list nowhere; `kinds` are JSON's.
+
+    Raises:
+        FilterError: the field is used as what it is not.
+    """
+    name = use.field.name
+    if use.taken_for == "list":
+        if "array" not in kinds:
             raise FilterError(
-                f"--where {where!r}: {name!r} is a list, which equals no single value. Write it like: {name} contains 'value'"
+                f"--where {where!r}: {name!r} is no list in any document, and contains looks into lists. "
+                f"Write it like: {name} = 'value' or {name} like '%word%'"
             )
-        if found == ("object",):
-            raise FilterError(
-                f"--where {where!r}: {name!r} is an object, which equals no single value. "
-                f"Name a field in it, like: {name}.field = 'value'"
-            )
+    elif "array" in kinds:
+        raise FilterError(
+            f"--where {where!r}: {name!r} is a list, which equals no single value. Write it like: {name} contains 'value'"
+        )
+    elif "object" in kinds:
+        raise FilterError(
+            f"--where {where!r}: {name!r} is an object, which equals no single value. "
+            f"Name a field in it, like: {name}.field = 'value'"
+        )
+
+
+def field_kinds(database: Database) -> dict[str, list[str]]:
+    """Return each field of the metadata with JSON's names for the kinds of value that it has: "text", "integer", "array" …"""
+    kinds: dict[str, list[str]] = {}
+    found = f"SELECT DISTINCT each.key, each.type FROM documents, json_each({METADATA}) AS each ORDER BY 1, 2"
+    for name, kind in database.execute(found):
+        kinds.setdefault(name, []).append(kind)
+    return kinds
 
 
 def _kinds(literal: Literal) -> str:

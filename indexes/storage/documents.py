@@ -236,6 +236,16 @@ def passage_counts(database: Database, rows: RowArray) -> dict[int, int]:
     return dict(found)
 
 
+def count_passages(database: Database, doc_ids: Sequence[str]) -> dict[str, int]:
+    """Return id -> how many passages the document has; documents that are not there, or have none, are left out."""
+    found = database.execute(
+        "SELECT doc_id, count(*) FROM documents JOIN passages USING (doc_key) "
+        "WHERE doc_id IN (SELECT value FROM json_each(?)) GROUP BY doc_id",
+        (json.dumps(list(doc_ids)),),
+    )
+    return dict(found)
+
+
 def read_documents(database: Database, after_key: int, count: int) -> list[StoredDocument]:
     """Return up to `count` documents with keys above one, in order, with (row, start, stop) of their passages."""
     found = database.execute(

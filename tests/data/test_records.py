@@ -291,6 +291,16 @@ def test_folders_and_globs_give_their_files_once_and_by_name(tmp_path: Path) -> 
     assert reader.fraction() == 1.0
 
 
+def test_the_fraction_may_be_asked_for_while_another_thread_closes_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    reader = DocumentReader([str(tmp_path / "a.txt")])
+    documents = iter(reader)
+    next(documents)
+    assert reader._stream is not None
+    reader._stream.close()
+    assert reader.fraction() == 0.0
+
+
 def test_inputs_that_lead_nowhere_say_what_to_type(tmp_path: Path) -> None:
     write(tmp_path / "corpus.jsonl", "")
     write(tmp_path / "picture.png", "")

@@ -1,0 +1,1 @@
+"""Stores that teams run: an index pushed into one, pulled out of it again, and searched there."""

@@ -1,0 +1,86 @@
+"""`shards.json`: what a search opens, written last: where the shards lie, and how vectors are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embedkit.distributed.layout import SHARDS
+from embedkit.errors import IndexFileError
+from embedkit.storage.files import write_text
+from embedkit.storage.hashing import json_digest
+from indexes import Settings
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard: its place is a path within the folder, or the address of a server that holds it."""
+
+    name: str
+    location: str
+    documents: int
+    passages: int
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class ShardsFile:
+    """All shards of an index, in the order of its input."""
+
+    plan: str
+    settings: Settings
+    model_path: str
+    shards: Sequence[Shard]
+
+    def write(self, folder: Path) -> None:
+        """Write it in one step.
+
+        Raises:
+            OutputError: the disk is full or cannot be written.
+        """
+        content = {
+            "format": FORMAT,
+            "plan": self.plan,
+            "settings": json.loads(self.settings.to_json()),
+            "model_path": self.model_path,
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+        text = json.dumps({**content, "digest": json_digest(content)}, indent=1, ensure_ascii=False)
+        write_text(folder / SHARDS, text + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> ShardsFile:
+        """Read it.
+
+        Raises:
+            IndexFileError: there is none, it is damaged, or of a newer format.
+        """
+        path = folder / SHARDS
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            digest = content.pop("digest")
+            if content["format"] != FORMAT:
+                raise IndexFileError(
+                    f"{path}: format {content['format']}; this embedkit reads {FORMAT}. Update embedkit, or build the index again"
+                )
+            if digest != json_digest(content):
+                raise IndexFileError(f"{path}: not what was written: its hash differs. {_AGAIN}")
+            settings = Settings.from_json(json.dumps(content["settings"]))
+            shards = [Shard(**shard) for shard in content["shards"]]
+            return cls(content["plan"], settings, content["model_path"], shards)
+        except OSError as exc:
+            raise IndexFileError(f"{path}: cannot be read ({exc.strerror or exc}). {_AGAIN}") from exc
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise IndexFileError(f"{path}: damaged ({exc}). {_AGAIN}") from exc
+
+
+_AGAIN = "The command that built the index writes it again"
+
+
+def is_sharded(folder: Path) -> bool:
+    """Say whether a folder is a finished index in shards."""
+    return (folder / SHARDS).is_file()

@@ -1,0 +1,194 @@
+"""Kills at every step: the same command ends with the same bytes, and does nothing again that has a receipt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from embedkit.distributed.layout import receipt_path, shard_path
+from embedkit.distributed.plan import ShardPlan
+from embedkit.distributed.planning import planned
+from embedkit.distributed.receipts import verified
+from embedkit.distributed.shard import ShardBuilder
+from embedkit.errors import EmbedkitError
+from tests.conftest import REPOSITORY
+from tests.distributed import hashes, request, written_at
+from tests.full_disk import files_limited_to
+
+# Ends the process, as a kill does, at the moment when a file or folder is to take its name.
+WORKER = """
+import os, sys
+from pathlib import Path
+from embedkit.distributed.shard import ShardBuilder
+
+def hook(event, values):
+    if event == "os.rename" and str(values[1]).endswith(sys.argv[2]):
+        os._exit(137)
+
+sys.addaudithook(hook)
+builder = ShardBuilder(Path(sys.argv[1]))
+builder.prepare()
+for shard in range(len(builder.plan.shards)):
+    builder.build(shard, lambda progress: None)
+"""
+
+
+def build_all(folder: Path) -> list[str]:
+    builder = ShardBuilder(folder)
+    builder.prepare()
+    for shard in range(len(builder.plan.shards)):
+        builder.build(shard, lambda progress: None)
+    return hashes(folder)
+
+
+def make_plan(folder: Path, corpus: list[Path], model: Path) -> ShardPlan:
+    with planned(folder, request(corpus, model)) as plan:
+        return plan
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("00001.index", id="before the rename"),
+        pytest.param("00001.ids", id="between index and receipt"),
+        pytest.param("receipts/00001.json", id="before the receipt's own rename"),
+    ],
+)
+def test_a_worker_that_is_killed_leaves_nothing_that_counts_as_done(
+    tmp_path: Path, corpus: list[Path], static_model: Path, moment: str
+) -> None:
+    plan = make_plan(tmp_path / "big", corpus, static_model)
+    make_plan(tmp_path / "other", corpus, static_model)
+    killed = subprocess.run(
+        [sys.executable, "-c", WORKER, str(tmp_path / "big"), moment], cwd=REPOSITORY, check=False
+    )
+    assert killed.returncode == 137
+    verified(tmp_path / "big", 0, plan.digest)
+    with pytest.raises(ValueError, match="there is no receipt"):
+        verified(tmp_path / "big", 1, plan.digest)
+    before = written_at(tmp_path / "big", 0)
+    make_plan(tmp_path / "big", corpus, static_model)  # takes away what was left half done
+    assert build_all(tmp_path / "big") == build_all(tmp_path / "other")
+    assert written_at(tmp_path / "big", 0) == before
+    assert sorted(path.name for path in (tmp_path / "big" / "shards").iterdir()) == [
+        f"{number:05d}.index" for number in range(4)
+    ]
+
+
+def test_a_worker_that_stops_within_a_shard_begins_it_anew(
+    tmp_path: Path, corpus: list[Path], static_model: Path
+) -> None:
+    make_plan(tmp_path / "big", corpus, static_model)
+    builder = ShardBuilder(tmp_path / "big")
+
+    def stop(progress: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        builder.build(2, stop)
+    assert list((tmp_path / "big" / "shards").iterdir()) == []
+    make_plan(tmp_path / "other", corpus, static_model)
+    assert build_all(tmp_path / "big") == build_all(tmp_path / "other")
+
+
+@pytest.mark.parametrize("room", [100, 30_000, 70_000])
+def test_a_full_disk_is_told_and_the_rerun_ends_with_the_same_bytes(
+    tmp_path: Path, corpus: list[Path], static_model: Path, room: int
+) -> None:
+    make_plan(tmp_path / "big", corpus, static_model)
+    make_plan(tmp_path / "other", corpus, static_model)
+    builder = ShardBuilder(tmp_path / "big")
+    with files_limited_to(room), pytest.raises(EmbedkitError, match=r"[Mm]ake room|disk I/O error|the disk"):
+        builder.build(0, lambda progress: None)
+    assert not receipt_path(tmp_path / "big", 0).exists()
+    assert not shard_path(tmp_path / "big", 0).exists()
+    assert build_all(tmp_path / "big") == build_all(tmp_path / "other")
+
+
+def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_goes_on(
+    tmp_path: Path, corpus: list[Path], static_model: Path
+) -> None:
+    words = [
+        "index",
+        "build",
+        *map(str, corpus),
+        "--index",
+        str(tmp_path / "big"),
+        "--model",
+        str(static_model),
+    ]
+    words += ["--shards", "8", "--workers", "2", "--json"]
+    command = [sys.executable, "-m", "cli", *words]
+    driver = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    ends = time.monotonic() + 60
+    while not list((tmp_path / "big").glob("receipts/*.json")) and driver.poll() is None:
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    driver.kill()
+    driver.wait()
+    while _alive(driver.pid):
+        assert time.monotonic() < ends, "workers go on without their driver"
+        time.sleep(0.05)
+    done = len(list((tmp_path / "big").glob("receipts/*.json")))
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    summary = json.loads(again.stdout)
+    assert summary["done"] == 8
+    assert summary["done_before"] == done >= 1
+    with planned(tmp_path / "other", request(corpus, static_model, shards=8)):
+        pass
+    assert hashes(tmp_path / "big") == build_all(tmp_path / "other")
+
+
+def _alive(session: int) -> list[int]:
+    """Return the processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.name))
+    return found
+
+
+def test_ctrl_c_stops_the_workers_and_prints_the_line_that_resumes(
+    tmp_path: Path, corpus: list[Path], static_model: Path
+) -> None:
+    words = [
+        "index",
+        "build",
+        *map(str, corpus),
+        "--index",
+        str(tmp_path / "big"),
+        "--model",
+        str(static_model),
+    ]
+    words += ["--shards", "8", "--workers", "2"]
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "cli", *words],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    ends = time.monotonic() + 60
+    while not list((tmp_path / "big").glob("receipts/*.json")) and driver.poll() is None:
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert "of 8 shards done in" in said
+    assert "--shards 8 --workers 2" in said
+    assert "Traceback" not in said
+    assert _alive(driver.pid) == []
