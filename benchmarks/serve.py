@@ -47,6 +47,8 @@ from indexes import Index, Settings
 EMBEDKIT = [sys.executable, "-c", "from cli.main import run; run()"]
 ENCODE = """
 import sys, json, time
+from cli.shared.threads import limit_spinning
+limit_spinning()  # as the command does
 from embedkit.encoding.encoder import Encoder
 texts = json.load(open(sys.argv[2]))
 encoder = Encoder.load(sys.argv[1], precision="auto")
