@@ -28,7 +28,7 @@ from .shared.usage import Group, did_you_mean
 COMMANDS = {
     "encode": "Turn texts into sentence vectors.",
     "index": "Build, change, check and measure an index.",
-    "search": "Search an index.",
+    "search": "Search an index, or those of a server.",
     "grep": "Search a folder by meaning and by words, with nothing set up.",
     "mcp": "Serve a folder or an index to language models (Model Context Protocol).",
     "serve": "Serve models and indexes over HTTP, with a page to search from.",

@@ -175,6 +175,7 @@ def serve(
     ] = False,
     reach: Reach,
     bounds: Bounds,
+    gathering: options.Gathering,
     computing: options.ComputingOptions,
     log_format: Annotated[
         Literal["text", "json"],
@@ -219,6 +220,7 @@ def serve(
         rerankers=[] if reranker == ["none"] else reranker or [RERANKER],
         aliases=dict(map(_alias, alias or [])),
         writable=writable,
+        gathering=gathering.options(os.environ.get(KEY_VARIABLE)),
         computing=computing,
         limits=limits,
     )

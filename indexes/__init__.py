@@ -16,9 +16,7 @@ if TYPE_CHECKING:
         content_hash,
         id_hashes,
         ids_with_hashes,
-        scales_of,
         sqlite_version,
-        take_scales,
     )
     from .maintenance.export import (
         Exported,
@@ -33,10 +31,19 @@ if TYPE_CHECKING:
     from .maintenance.pairs import Cluster, Pair, cluster, duplicates, similar_pairs
     from .maintenance.repair import Repair, repair
     from .maintenance.stats import Stats, stats
-    from .maintenance.take_in import build_vectors, merge_indexes
+    from .maintenance.take_in import build_vectors, merge_indexes, take_steps
+    from .maintenance.take_shards import merge_shards
     from .maintenance.tune import TunePoint, TuneReport, tune
     from .maintenance.verify import Finding, verify
+    from .search.conditions import Misuse
+    from .search.shared_text import TextStatistics
     from .search.snippets import Snippet, mark_words, snippets
+    from .search.text import find_terms
+    from .searchable import Searchable, is_searchable, open_index
+    from .sharded.coverage import Coverage
+    from .sharded.index import ShardedIndex
+    from .sharded.options import GatherOptions
+    from .sharded.shards_file import SHARDS, ShardPlace, ShardsFile, is_sharded
     from .storage.documents import Passage
     from .storage.layout import is_index
     from .storage.settings import Settings
@@ -52,9 +59,7 @@ _HOMES = {
         "content_hash",
         "id_hashes",
         "ids_with_hashes",
-        "scales_of",
         "sqlite_version",
-        "take_scales",
     ),
     "storage.documents": ("Passage",),
     "maintenance.export": (
@@ -70,34 +75,52 @@ _HOMES = {
     "storage.settings": ("Settings",),
     "types": ("Kind", "Metric", "Storage"),
     "maintenance.stats": ("Stats", "stats"),
-    "maintenance.take_in": ("build_vectors", "merge_indexes"),
+    "maintenance.take_in": ("build_vectors", "merge_indexes", "take_steps"),
+    "maintenance.take_shards": ("merge_shards",),
     "storage.layout": ("is_index",),
     "store": ("Deleted", "Index"),
     "maintenance.ann_build": ("AnnReport", "build_ann", "check_structure"),
+    "search.conditions": ("Misuse",),
+    "search.shared_text": ("TextStatistics",),
+    "search.text": ("find_terms",),
     "search.snippets": ("Snippet", "mark_words", "snippets"),
+    "searchable": ("Searchable", "is_searchable", "open_index"),
+    "sharded.coverage": ("Coverage",),
+    "sharded.index": ("ShardedIndex",),
+    "sharded.options": ("GatherOptions",),
+    "sharded.shards_file": ("SHARDS", "ShardPlace", "ShardsFile", "is_sharded"),
     "maintenance.tune": ("TunePoint", "TuneReport", "tune"),
     "maintenance.verify": ("Finding", "verify"),
 }
 __all__ = [
+    "SHARDS",
     "AnnReport",
     "BuildReport",
     "Cluster",
     "CompactReport",
+    "Coverage",
     "Deleted",
     "Exported",
     "FieldValues",
     "FileNames",
     "Finding",
+    "GatherOptions",
     "Index",
     "Kind",
     "Metric",
+    "Misuse",
     "Pair",
     "Passage",
     "Repair",
+    "Searchable",
     "Settings",
+    "ShardPlace",
+    "ShardedIndex",
+    "ShardsFile",
     "Snippet",
     "Stats",
     "Storage",
+    "TextStatistics",
     "TunePoint",
     "TuneReport",
     "build",
@@ -114,20 +137,24 @@ __all__ = [
     "export_parquet",
     "export_records",
     "field_values",
+    "find_terms",
     "find_vanished",
     "id_hashes",
     "ids_with_hashes",
     "is_index",
+    "is_searchable",
+    "is_sharded",
     "living_texts",
     "mark_words",
     "merge_indexes",
+    "merge_shards",
+    "open_index",
     "repair",
-    "scales_of",
     "similar_pairs",
     "snippets",
     "sqlite_version",
     "stats",
-    "take_scales",
+    "take_steps",
     "tune",
     "verify",
 ]

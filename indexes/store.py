@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError, IndexMismatchError
+from embedkit.retrieval.strength import CosineNoise
 
 from .search.ann_file import AnnFile
-from .search.conditions import condition_of
+from .search.conditions import Misuse, condition_of, misuses
 from .search.fields import field_kinds
 from .search.searcher import Searcher
+from .search.shared_text import TextStatistics, text_statistics
 from .search.snapshot import Snapshot
-from .search.text import filtered_documents, text_limits
-from .storage.codes import FloatArray
+from .search.text import filtered_documents, find_terms, text_limits
+from .sharded.shards_file import is_sharded
+from .storage.codes import FloatArray, RowArray
 from .storage.commit import WHOLE, Addition, Change, Writer, prepare_vectors
 from .storage.database import Database
 from .storage.documents import (
@@ -37,6 +40,9 @@ from .storage.merging import merge_newest
 from .storage.metadata import read_metadata
 from .storage.schema import create_database
 from .storage.settings import Fingerprint, Settings
+
+if TYPE_CHECKING:
+    from .maintenance.field_values import FieldValues
 
 # Small commits make small segments; beyond this many the newest are merged.
 MAX_SEGMENTS = 16
@@ -89,6 +95,11 @@ class Index:
             IndexFileError: there is none, it is damaged, of a newer version, or another process writes to it.
         """
         folder = Path(path)
+        if is_sharded(folder):
+            raise IndexFileError(
+                f"{folder}: this index lies in shards, which are searched, but not changed or looked into as one. "
+                f"Make one index of them with: embedkit index merge NEW.index {folder}"
+            )
         if not is_index(folder):
             there = (
                 "there is no such folder" if not folder.is_dir() else f"the folder holds no {DATABASE_NAME!r}"
@@ -134,6 +145,15 @@ class Index:
     def ann(self) -> AnnFile | None:
         return self._searcher.ann
 
+    @property
+    def noise(self) -> CosineNoise | None:
+        """How alike the vectors here are; None where they are too few to say."""
+        return self.snapshot.noise
+
+    def vectors_at(self, places: RowArray) -> FloatArray:
+        """Return the vectors at places among those that can be found, in the order of their rows, (N, E) float32."""
+        return self.snapshot.vectors_at(places)
+
     def __len__(self) -> int:
         """Count the vectors that can be found."""
         return self.snapshot.num_rows
@@ -145,6 +165,18 @@ class Index:
     def follow(self) -> bool:
         """As `refresh`, but nearly free where nothing was committed; say whether anything was."""
         return self._searcher.follow()
+
+    def take_coverage(self) -> None:
+        """There are no shards that a search may lack."""
+
+    @property
+    def state(self) -> object:
+        """What differs after a commit from what it was before; of this handle alone."""
+        return self.database.data_version
+
+    def limit_cache(self, num_bytes: int) -> None:
+        """Keep so much of the database in this handle's own memory."""
+        self.database.limit_cache(num_bytes)
 
     def rest(self) -> None:
         """Let go of the commit, so that writers can take their log into the database; `follow` comes before the next search."""
@@ -270,6 +302,33 @@ class Index:
         """
         return len(self) if where is None else len(self._searcher.rows_of(where))
 
+    def field_names(self) -> list[str]:
+        """Return the names of the metadata fields."""
+        with reading(self.database.path):
+            return self.database.field_names()
+
+    def field_values(self) -> list[FieldValues]:
+        """Return what the metadata hold (`indexes.field_values`)."""
+        from .maintenance.field_values import field_values
+
+        return field_values(self)
+
+    def share_fields(self, names: Sequence[str] | None) -> None:
+        """Be a shard of an index that knows these fields: a filter may name them, and `misuses` says what it would be refused for.
+
+        With None it is an index of its own again.
+        """
+        self._searcher.share_fields(names)
+
+    def misuses(self, where: str) -> list[Misuse]:
+        """Say of each use of a field in a filter what a shard has against it, after `share_fields`.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+        """
+        with reading(self.database.path):
+            return misuses(self.database, where, self._searcher.shared_fields or ())
+
     def count_documents(self) -> int:
         with reading(self.database.path):
             return self.database.count("documents")
@@ -356,15 +415,21 @@ class Index:
         where: str | None = None,
         group: bool = False,
         bare: bool = False,
+        statistics: TextStatistics | None = None,
     ) -> list[list[Hit]]:
         """Return up to k hits for each query by BM25 over the words, best first, ties by id; `bare` as in `search`.
+
+        `statistics` are those of the collection that this is a shard of (`TextStatistics.total`), with every term of the queries: then
+        the scores are those of one index of all.
 
         Raises:
             TypeError: `queries` is one string.
         """
         if isinstance(queries, str):
             raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
-        return self._searcher.text_hits(queries, k=k, where=where, group=group, bare=bare)
+        return self._searcher.text_hits(
+            queries, k=k, where=where, group=group, bare=bare, statistics=statistics
+        )
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
         """Add to bare hits of this snapshot what their documents hold.
@@ -383,3 +448,12 @@ class Index:
         """Return for each query what the scores of `search_text` cannot exceed here; 0 where it has no words."""
         with reading(self.database.path):
             return text_limits(self.database, queries, len(self))
+
+    def text_statistics(self, terms: Sequence[str]) -> TextStatistics:
+        """Return what BM25 needs to know of this index to score terms (`text_terms`) as in a collection that it is a shard of."""
+        with reading(self.database.path):
+            return text_statistics(self.database, terms)
+
+    def text_terms(self, query: str) -> list[str]:
+        """Return what `search_text` looks for: the words of a query, in order."""
+        return find_terms(query, self.database.version)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +23,7 @@ from . import stores as index_stores
 from .source import Yes
 
 if TYPE_CHECKING:
-    from indexes import Index
+    from indexes import BuildReport, Index
 
 # What names a command, or a file or folder beside us: no path, no pattern, no file with an ending.
 _A_WORD = re.compile(r"[\w-]+")
@@ -349,7 +351,14 @@ def export(
         console.note(f"{output}: {console.counted(len(opened), 'vector')} written")
 
 
-@subcommand(app, "merge", epilog=examples("embedkit index merge my.index other.index"))
+@subcommand(
+    app,
+    "merge",
+    epilog=examples(
+        "embedkit index merge my.index other.index",
+        "embedkit index merge one.index big.index    # big.index lies in shards; one.index is made",
+    ),
+)
 def merge(
     words: Annotated[
         list[Path],
@@ -366,22 +375,36 @@ def merge(
         bool, typer.Option("--replace", help="Where both have a document differently, take that of SOURCE.")
     ] = False,
 ) -> None:
-    """Take over all documents of another index that the same encoder made."""
-    from indexes import merge_indexes
+    """Take over all documents of another index that the same encoder made, or of all shards of one.
 
+    Nothing is embedded again. Of an index in shards INDEX is made where it is not there: then it is what a build in one piece makes.
+    """
     both = [*([] if named is None else [named]), *words]
     if len(both) != 2:
         raise typer.BadParameter("name two indexes: INDEX, which takes documents over, and SOURCE")
     index, source = both
-    with (
-        _open(index, writable=True) as target,
-        _open(source) as taken,
-        console.progress_bar("merge") as bar,
-    ):
-        report = None
-        for report in merge_indexes(target, taken, replace=replace):
+    report = None
+    with _merging(index, source, replace) as reports, console.progress_bar("merge") as bar:
+        for report in reports:
             bar.update(report.fraction, f"{report.read:,} documents")
     if report is not None:
         console.note(
             f"{index}: {console.counted(report.added, 'document')} added, {report.updated:,} replaced, {report.unchanged:,} unchanged"
         )
+
+
+@contextmanager
+def _merging(index: Path, source: Path, replace: bool) -> Iterator[Iterator[BuildReport]]:
+    """Open both indexes; yields the reports of the merge."""
+    from indexes import Index, ShardsFile, is_index, is_sharded, merge_indexes, merge_shards
+
+    if not is_sharded(source):
+        with _open(index, writable=True) as target, _open(source) as taken:
+            yield merge_indexes(target, taken, replace=replace)
+        return
+    shards = ShardsFile.read(source)
+    made = not is_index(index)
+    with Index.create(index, shards.settings) if made else _open(index, writable=True) as target:
+        if made and shards.model_path:
+            target.note_model_path(shards.model_path)
+        yield merge_shards(target, source, replace=replace)

@@ -138,9 +138,9 @@ def _opened(
 ) -> Served:
     from embedkit.serving.mcp.folder import FolderOptions, ServedFolder
     from embedkit.serving.mcp.index import IndexOptions, ServedIndex
-    from indexes import is_index
+    from indexes import is_searchable
 
-    if is_index(served):
+    if is_searchable(served):
         return ServedIndex(served, IndexOptions(computing=computing, model=model, rerank=rerank))
     wanted = FolderOptions(
         walking=walk_options(walking, keeping.max_filesize),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,6 +105,7 @@ def search(
             show_default=False,
         ),
     ] = None,
+    gathering: options.Gathering,
     computing: options.ComputingOptions,
     as_json: options.AsJson = False,
 ) -> None:
@@ -128,7 +129,8 @@ def search(
         compute_single_queries()
     if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
         searching = replace(searching, group=True)
-    with _opened(place, searching, computing, model, rerank, interactive, api_key, ef) as searched:
+    loading = _Models(model=model, rerank=rerank, interactive=interactive, computing=computing)
+    with _opened(place, searching, loading, gathering, api_key, ef) as searched:
         if query is not None:
             answer(searched, query, searching, show_all=show_all, as_json=as_json)
         elif interactive:
@@ -153,14 +155,22 @@ def _is_store(place: Path | str) -> bool:
     return is_store_url(place)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Models:
+    """Which models search, and how they are run."""
+
+    model: str | None
+    rerank: str | None
+    interactive: bool
+    computing: Computing
+
+
 @contextmanager
 def _opened(
     place: Path | str,
     wanted: SearchOptions,
-    computing: Computing,
-    model: str | None,
-    rerank: str | None,
-    interactive: bool,
+    models: _Models,
+    gathering: options.Gathering,
     api_key: str | None,
     ef: int | None,
 ) -> Iterator[Searched]:
@@ -169,7 +179,13 @@ def _opened(
         from embedkit.pipelines.searching import open_search
 
         with open_search(
-            place, wanted, computing, model=model, rerank=rerank, interactive=interactive
+            place,
+            wanted,
+            models.computing,
+            model=models.model,
+            rerank=models.rerank,
+            interactive=models.interactive,
+            gathering=gathering.options(api_key),
         ) as opened:
             yield LocalSource(opened, wanted)
         return
@@ -177,7 +193,13 @@ def _opened(
         from embedkit.connectors.searching import open_store_search
 
         with open_store_search(
-            place, wanted, computing, model=model, rerank=rerank, interactive=interactive, ef=ef
+            place,
+            wanted,
+            models.computing,
+            model=models.model,
+            rerank=models.rerank,
+            interactive=models.interactive,
+            ef=ef,
         ) as store:
             if not store.index.info.finished:
                 console.warn(
@@ -185,7 +207,7 @@ def _opened(
                 )
             yield LocalSource(store, wanted)
         return
-    if model is not None:
+    if models.model is not None:
         raise typer.BadParameter(
             "--model goes with an index that is here: a server has the models of its indexes"
         )
@@ -193,7 +215,6 @@ def _opened(
     from embedkit.serving.client.searching import ServedIndexes
 
     with Client(Address.of(place), key=api_key) as client:
-        named = {None: False, RERANKER: True}.get(
-            rerank, rerank or False
-        )  # without a value: the server's first
+        # Without a value: the server's first.
+        named = {None: False, RERANKER: True}.get(models.rerank, models.rerank or False)
         yield ServerSource(ServedIndexes(client, rerank=named))

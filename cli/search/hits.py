@@ -33,7 +33,8 @@ _HEADING = re.compile(r"#{1,6} +(.*?)( +#+)?$")
 _FENCE = re.compile(r"(… )?\s*(```|~~~)")
 
 
-def hit_row(hit: Hit, rank: int) -> dict[str, object]:
+def hit_row(hit: Hit, rank: int, coverage: str | None = None) -> dict[str, object]:
+    """Return a hit as JSON has it; `coverage` says how many shards of an index the answer is of."""
     return {
         "rank": rank,
         **({"index": name} if (name := _index_of(hit)) else {}),
@@ -49,6 +50,7 @@ def hit_row(hit: Hit, rank: int) -> dict[str, object]:
         "place": None if hit.place is None else hit.place.as_dict(),
         "metadata": dict(hit.metadata),
         "scores": dict(hit.scores),
+        **({} if coverage is None else {"coverage": coverage}),
     }
 
 
@@ -107,12 +109,14 @@ def answer(
     if not hits:
         explain_nothing(wanted, searched.count())
     if wants_json_hits(as_json):
+        coverage = searched.coverage()
         for rank, hit in enumerate(hits, 1):
-            console.print_json(hit_row(hit, rank))
+            console.print_json(hit_row(hit, rank, coverage))
         return hits
     judged = searched.judge(query, hits, wanted)
     shown = [each for each in judged if show_all or not each.weak]
     print_hits(query, shown)
+    searched.coverage()
     if len(shown) < len(judged):
         say_left_out(len(shown), len(judged), how)
     return [each.hit for each in shown]

@@ -27,10 +27,11 @@ def search_many(searched: Searched, wanted: SearchOptions, *, source: str, run: 
     if run is None:
         for batch in _batches(queries, RERANKED_QUERIES if searched.reranks else PRINTED_QUERIES):
             found = searched.search([query.text for query in batch], wanted)
+            coverage = searched.coverage()
             for query, hits in zip(batch, found, strict=True):
                 for rank, hit in enumerate(hits, 1):
                     asked = {"query_id": query.query_id, "query": query.text}
-                    console.print_json(asked | hit_row(hit, rank))
+                    console.print_json(asked | hit_row(hit, rank, coverage))
         return
     from embedkit.data.trec import refuse_white_space, write_run
 
@@ -39,6 +40,7 @@ def search_many(searched: Searched, wanted: SearchOptions, *, source: str, run: 
     scores: dict[str, dict[str, float]] = {}
     for batch in _batches(queries, RUN_QUERIES):
         named = searched.search_ids([query.text for query in batch], wanted)
+        searched.coverage()
         for query, best in zip(batch, named, strict=True):
             of_query = scores.setdefault(query.query_id, {})
             for doc_id, score in best:  # a run knows documents, not passages: the best passage counts

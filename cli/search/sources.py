@@ -30,6 +30,10 @@ class Searched(Protocol):
         """Count the passages that are searched."""
         ...
 
+    def coverage(self) -> str | None:
+        """Return how many shards gave the last answer, as "63/64", and say which are missing; None where there are none."""
+        ...
+
     def say_what_was_cut(self) -> None:
         """Say what of the queries the model did not read."""
         ...
@@ -41,6 +45,7 @@ class LocalSource:
     def __init__(self, opened: OpenSearch, wanted: SearchOptions) -> None:
         """Say which models search it."""
         self._opened, self._mode = opened, wanted.mode
+        self._told = ""
         encoder = None if opened.embedder is None else opened.embedder.encoder
         models.say_names(
             None if encoder is None or wanted.mode == "text" else encoder.folder.name,
@@ -65,6 +70,15 @@ class LocalSource:
 
     def count(self) -> int:
         return len(self._opened.index)
+
+    def coverage(self) -> str | None:
+        coverage = self._opened.index.take_coverage()
+        if coverage is None:
+            return None
+        if not coverage.complete and (told := coverage.explained()) != self._told:
+            self._told = told
+            console.warn(told)
+        return str(coverage)
 
     def say_what_was_cut(self) -> None:
         embedder = self._opened.embedder
@@ -112,6 +126,9 @@ class ServerSource:
 
     def count(self) -> int:
         return self._served.count()
+
+    def coverage(self) -> None:
+        """A note of the server says what is missing."""
 
     def say_what_was_cut(self) -> None:
         for note, times in self._served.said.notes.items():

@@ -46,10 +46,10 @@ def _is_model(path: Path) -> bool:
 @_silent
 def complete_index(ctx: Any, incomplete: str) -> list[str]:  # Any: as above
     """Offer indexes; once a command has one, its other words are something else."""
-    from indexes import is_index
+    from indexes import is_searchable
 
-    named = ctx.info_name not in ("merge",) and any(is_index(Path(word)) for word in _words(ctx))
-    return [] if named else _beside(incomplete, is_index)
+    named = ctx.info_name not in ("merge",) and any(is_searchable(Path(word)) for word in _words(ctx))
+    return [] if named else _beside(incomplete, is_searchable)
 
 
 @_silent
@@ -81,11 +81,14 @@ def complete_system(ctx: Any, incomplete: str) -> list[str]:  # Any: as above
 def complete_filter(ctx: Any, incomplete: str) -> list[str]:  # Any: as above
     """Offer the fields of the index that the command names, else of the default one."""
     from embedkit.pipelines.default_index import find_default_index
-    from indexes import is_index
+    from indexes import ShardsFile, is_searchable, is_sharded
     from indexes.search.completions import complete_filter as completed
 
-    named = next((Path(word) for word in _words(ctx) if is_index(Path(word))), None)
+    named = next((Path(word) for word in _words(ctx) if is_searchable(Path(word))), None)
     index = named or find_default_index()
+    if index is not None and is_sharded(index):  # its first shard that is here knows most of them
+        here = (each for each in ShardsFile.read(index).shards if not each.is_served)
+        index = next((index / each.location for each in here), None)
     return [] if index is None else completed(index, incomplete)
 
 

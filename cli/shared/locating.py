@@ -80,12 +80,12 @@ def split_words(
     """
     from embedkit.errors import IndexFileError
     from embedkit.pipelines.default_index import find_default_index, index_of_folder
-    from indexes import is_index
+    from indexes import is_searchable
 
     if named is not None:
         return existing(named), words
     first = Path(words[0]) if words else None
-    if first is not None and is_index(first):
+    if first is not None and is_searchable(first):
         return first, words[1:]
     if first is not None and _is_path(words[0]):
         own = index_of_folder(first)
@@ -121,6 +121,6 @@ def _near_miss(path: Path) -> str:
 
 
 def _indexes_in(folder: Path) -> list[Path]:
-    from indexes import is_index
+    from indexes import is_searchable
 
-    return [each for each in folder.iterdir() if is_index(each)] if folder.is_dir() else []
+    return [each for each in folder.iterdir() if is_searchable(each)] if folder.is_dir() else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -14,8 +14,13 @@ from embedkit.data.records import ReadOptions
 from embedkit.models import ENCODER
 from embedkit.retrieval.options import Fusion, Mode, SearchOptions
 from embedkit.types import Device, WantedPrecision, WantedRuntime
+from indexes import GatherOptions
+from indexes.sharded.options import SECONDS
 
 from . import completing
+
+if TYPE_CHECKING:
+    from indexes.sharded.shard import Shard
 
 TUNING = "Tuning"  # the panel of options that few need
 
@@ -392,3 +397,31 @@ class Searching(SearchOptions):
             show_default=False,
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathering:
+    """How an index in shards is searched."""
+
+    PANEL: ClassVar[str] = "Indexes in shards"
+
+    require_all: Annotated[
+        bool,
+        typer.Option("--require-all", help="Refuse an answer that lacks a shard, instead of saying which."),
+    ] = False
+    shard_timeout: Annotated[
+        float,
+        typer.Option(
+            "--shard-timeout", metavar="SECONDS", min=0.001, help="Leave out shards that take longer."
+        ),
+    ] = SECONDS
+
+    def options(self, api_key: str | None = None) -> GatherOptions:
+        """Return the options; `api_key` is what servers of shards want to see."""
+
+        def connect(address: str) -> Shard:
+            from embedkit.serving.client.shard import ServedShard
+
+            return ServedShard(address, key=api_key)
+
+        return GatherOptions(require_all=self.require_all, seconds=self.shard_timeout, connect=connect)

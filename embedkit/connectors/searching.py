@@ -21,7 +21,7 @@ from embedkit.retrieval.strength import CosineNoise
 from embedkit.types import Computing
 from indexes import Settings
 from indexes.candidates import Scorer
-from indexes.search.fields import refuse_use
+from indexes.search.fields import misuse_of_kinds
 from indexes.search.snapshot import NOISE_LEAST, NOISE_SAMPLE
 from indexes.search.syntax import Node, leaves, parse_filter, uses_of
 from indexes.storage.commit import prepare_vectors
@@ -32,22 +32,6 @@ if TYPE_CHECKING:
     from indexes.storage.settings import Fingerprint
 
 Found = list[tuple[Key, float]]
-
-
-@dataclass(frozen=True)
-class StoreSample:
-    """What tells what scores mean in a store: how alike a few of its vectors are."""
-
-    store: Store
-    scorer: Scorer
-
-    @cached_property
-    def noise(self) -> CosineNoise | None:
-        """As `Snapshot.noise`, measured on the rows that come first."""
-        for _, vectors in self.store.scan():
-            some = vectors[:NOISE_SAMPLE]
-            return CosineNoise.of(self.scorer.tile(some, some)) if len(some) >= NOISE_LEAST else None
-        return None
 
 
 class StoreIndex:
@@ -67,8 +51,13 @@ class StoreIndex:
         return self.store.count()
 
     @cached_property
-    def snapshot(self) -> StoreSample:
-        return StoreSample(self.store, Scorer(self.settings.metric))
+    def noise(self) -> CosineNoise | None:
+        """As `Index.noise`, measured on the rows that come first."""
+        scorer = Scorer(self.settings.metric)
+        for _, vectors in self.store.scan():
+            some = vectors[:NOISE_SAMPLE]
+            return CosineNoise.of(scorer.tile(some, some)) if len(some) >= NOISE_LEAST else None
+        return None
 
     @property
     def score_limit(self) -> float | None:
@@ -77,6 +66,9 @@ class StoreIndex:
     def check_encoder(self, fingerprint: Fingerprint | None) -> None:
         """Refuse queries from an encoder that did not make the vectors here; as `Index.check_encoder`."""
         self.settings.check_encoder(fingerprint, self.path)
+
+    def take_coverage(self) -> None:
+        """Return nothing: a store is not in shards."""
 
     def count_rows(self, where: str | None = None) -> int:
         """Count the rows, or those that a filter lets pass."""
@@ -183,8 +175,9 @@ class StoreIndex:
         if where not in self._trees:
             tree = parse_filter(where, sorted(self.info.fields))
             for use in uses_of(tree):
-                if len(use.field.path) == 1:
-                    refuse_use(use, self.info.fields.get(use.field.path[0], ()), where)
+                kinds = self.info.fields.get(use.field.path[0], ()) if len(use.field.path) == 1 else None
+                if kinds is not None and (problem := misuse_of_kinds(use, kinds, where)):
+                    raise FilterError(problem)
             if self.settings.cutting and any(leaf.field.column == "text" for leaf in leaves(tree)):
                 raise FilterError(
                     f"--where {where!r}: a store holds passages, not whole texts, and 'text' is the text of a document. "

@@ -9,9 +9,9 @@ from pathlib import Path
 from embedkit.distributed.driver import Status, drive
 from embedkit.distributed.executor import Executor, WorkerOptions
 from embedkit.distributed.finishing import finish, write_quarantine
-from embedkit.distributed.layout import SHARDS
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.receipts import Receipt, verified
+from indexes import SHARDS
 
 MakeExecutor = Callable[[Path, WorkerOptions], Executor]
 

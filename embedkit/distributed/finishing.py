@@ -19,10 +19,9 @@ from embedkit.distributed.layout import QUARANTINE, SHARD_FOLDER, shard_name, sh
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.receipts import Receipt, make_receipt, read_ids
 from embedkit.distributed.shard import duplicate
-from embedkit.distributed.shards_file import Shard, ShardsFile
 from embedkit.errors import RecordError
 from embedkit.storage.files import write_text
-from indexes import Index, ids_with_hashes
+from indexes import Index, ShardPlace, ShardsFile, ids_with_hashes
 
 _AT_A_TIME = 2**25  # hashes of ids in memory: 256 MB, and as much again to sort them
 
@@ -52,7 +51,7 @@ def finish(folder: Path, plan: ShardPlan, receipts: Mapping[int, Receipt]) -> di
         )
     write_quarantine(folder, plan, found)
     shards = [
-        Shard(
+        ShardPlace(
             shard_name(number),
             f"{SHARD_FOLDER}/{shard_name(number)}.index",
             receipt.documents,

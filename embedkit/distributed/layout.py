@@ -5,14 +5,14 @@ big.index/
   shards/00000.index     an ordinary index each; `.00000.….tmp` while it is made
   receipts/00000.json    what is done (`embedkit.distributed.receipts`); 00000.ids beside it: the hashes of its ids, sorted
   quarantine.jsonl       what could not be read, with its place and the reason
-  shards.json            what a search opens, written last (`embedkit.distributed.shards_file`)
+  shards.json            what a search opens, written last (`indexes.ShardsFile`)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PLAN, SHARDS, QUARANTINE = "plan.json", "shards.json", "quarantine.jsonl"
+PLAN, QUARANTINE = "plan.json", "quarantine.jsonl"
 SHARD_FOLDER, RECEIPT_FOLDER = "shards", "receipts"
 
 

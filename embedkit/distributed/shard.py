@@ -31,7 +31,7 @@ from embedkit.pipelines.filling import fill_index
 from embedkit.pipelines.models import load_encoder
 from embedkit.storage.files import output_errors, put_in_place, sync
 from embedkit.types import Computing
-from indexes import Index, is_index, scales_of, sqlite_version, take_scales
+from indexes import Index, is_index, sqlite_version, take_steps
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -172,10 +172,8 @@ class ShardBuilder:
                     f"{path}: is not there; {index.settings.storage} vectors take their steps from it"
                 )
             with Index.open(path) as other:
-                scales = scales_of(other)
-            if scales is not None:
-                take_scales(index, scales)
-                return
+                if take_steps(index, other):
+                    return
 
 
 class _Texts:

@@ -12,7 +12,7 @@ from embedkit.data.reading import DocumentReader
 from embedkit.data.records import Document
 from embedkit.models import lasting_name
 from embedkit.pipelines.collection_cache import CachedCollection
-from indexes import BuildReport, Index, Settings, build, is_index
+from indexes import BuildReport, GatherOptions, Index, Searchable, Settings, build, is_index, open_index
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def cached_collection(
 
 def open_collection(
     place: CollectionPlace, cached: CachedCollection | None, embedder: Embedder | None
-) -> Index:
+) -> Searchable:
     """Open the index that was named, or a collection that is whole in the cache; without `embedder` for words alone.
 
     Raises:
@@ -63,7 +63,9 @@ def open_collection(
     if cached is not None:
         return Index.open(cached.path, device=place.device)
     assert place.index is not None
-    opened = Index.open(place.index, device=place.device)
+    # What is measured is all of a collection.
+    gathering = GatherOptions(require_all=True, seconds=None)
+    opened = open_index(place.index, device=place.device, gathering=gathering)
     try:
         if embedder is not None:
             opened.check_encoder(embedder.encoder.fingerprint)
@@ -119,13 +121,13 @@ def _one_number(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return np.ones((len(texts), 1), np.float32)
 
 
-def own_documents(index: Index, test: RetrievalSet) -> dict[str, Document]:
+def own_documents(index: Searchable, test: RetrievalSet) -> dict[str, Document]:
     """Return the documents of the collection that have the id of a query."""
     found = {query_id: index.document(query_id) for query_id in index.known_ids(list(test.queries))}
     return {query_id: document for query_id, document in found.items() if document is not None}
 
 
-def known_documents(index: Index, test: RetrievalSet) -> set[str]:
+def known_documents(index: Searchable, test: RetrievalSet) -> set[str]:
     """Return which of the judged documents the collection holds."""
     judged = {doc_id for judgements in test.qrels.values() for doc_id in judgements}
     return index.known_ids(sorted(judged))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedkit.data.walking import INDEX_HOME
-from indexes import is_index
+from indexes import is_searchable
 
 NAME = "index"
 
@@ -15,7 +15,7 @@ def find_default_index(start: Path | None = None) -> Path | None:
     start = Path.cwd() if start is None else start.absolute()
     for folder in (start, *start.parents):
         path = folder / INDEX_HOME / NAME
-        if is_index(path):
+        if is_searchable(path):
             return path
     return None
 
@@ -39,7 +39,7 @@ def remove_home(index: Path) -> None:
 def index_of_folder(folder: Path) -> Path | None:
     """Return the default index that a folder itself has, also where the folder is `.embedkit`; None where it has none."""
     for path in (folder / INDEX_HOME / NAME, folder / NAME):
-        if is_index(path) and path.parent.name == INDEX_HOME:
+        if is_searchable(path) and path.parent.name == INDEX_HOME:
             return path
     return None
 

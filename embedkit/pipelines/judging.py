@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from embedkit.retrieval.options import SearchOptions
     from embedkit.retrieval.reranker import Reranker
     from embedkit.retrieval.retriever import Retriever
-
-
-class Sampled(Protocol):
-    """What knows how alike its vectors are by chance."""
-
-    @property
-    def noise(self) -> CosineNoise | None: ...
+    from indexes import Coverage
 
 
 class SearchedIndex(Protocol):
@@ -35,9 +29,13 @@ class SearchedIndex(Protocol):
     def score_limit(self) -> float | None: ...
 
     @property
-    def snapshot(self) -> Sampled: ...
+    def noise(self) -> CosineNoise | None:
+        """How alike the vectors there are by chance; None where they are too few to say."""
+        ...
 
     def count_rows(self, where: str | None = None) -> int: ...
+
+    def take_coverage(self) -> Coverage | None: ...
 
     def text_limits(self, queries: Sequence[str]) -> list[float]: ...
 
@@ -127,6 +125,6 @@ def _cosine_scale(opened: OpenSearch, wanted: SearchOptions) -> Scale:
     assert opened.embedder is not None  # whatever is not searched by words alone has one
     count = opened.index.count_rows(wanted.where)
     scales = [cosine_noise(opened.embedder.encoder).scale(count)]
-    if (noise := opened.index.snapshot.noise) is not None:
+    if (noise := opened.index.noise) is not None:
         scales.append(noise.scale(count))
     return min(scales, key=lambda scale: scale.chance)

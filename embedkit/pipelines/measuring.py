@@ -40,7 +40,7 @@ from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
 from embedkit.storage.hashing import file_hash
 from embedkit.types import Computing
-from indexes import Index
+from indexes import Searchable, open_index
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
@@ -124,7 +124,7 @@ class _System:
 
     name: str
     mode: Mode
-    index: Index
+    index: Searchable
     embedder: Embedder | None
     notes: tuple[str, ...]
     ignore_identical_ids: bool
@@ -267,7 +267,7 @@ def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -
 def _embedder_of_index(path: Path, job: Job) -> Embedder:
     from embedkit.inference.token_merging import merging_of
 
-    with Index.open(path) as index:
+    with open_index(path) as index:
         share = merging_of(index.settings.fingerprint)
         return _load_embedder(of_index(index, None), job, merge_tokens=share)
 

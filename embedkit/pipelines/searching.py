@@ -13,7 +13,7 @@ from embedkit.pipelines.models import MAXSIM, Built, load_encoder, load_reranker
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.retriever import Retriever
 from embedkit.types import Computing
-from indexes import Index
+from indexes import GatherOptions, Searchable, open_index
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Search:
     """An open index with what searches it; `embedder` is None where words alone are asked for."""
 
-    index: Index
+    index: Searchable
     retriever: Retriever
     embedder: Embedder | None
     reranker: Reranker | None
@@ -41,18 +41,19 @@ def open_search(
     rerank: str | None = None,
     interactive: bool = False,
     encoder: Encoder | None = None,
+    gathering: GatherOptions | None = None,
 ) -> Iterator[Search]:
-    """Open an index and load what its queries need.
+    """Open an index, in one piece or in shards, and load what its queries need.
 
     `model` stands in for the index's own, and so does an `encoder` that is loaded already; `rerank` names a cross-encoder, or "maxsim". `interactive` says that a query or two
-    will come: what starts fastest is taken.
+    will come: what starts fastest is taken. `gathering` says how shards are searched.
 
     Raises:
         IndexFileError: there is no index, or it is damaged.
         IndexMismatchError: the index was made of ready vectors, or by another model.
         CheckpointError, DeviceError: a model cannot be loaded or computed here.
     """
-    with Index.open(path, device=computing.index_device) as index:
+    with open_index(path, device=computing.index_device, gathering=gathering) as index:
         loaded = load_models(
             index, options, computing, model=model, rerank=rerank, interactive=interactive, encoder=encoder
         )

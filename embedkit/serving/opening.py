@@ -36,7 +36,9 @@ def open_services(wanted: ServeOptions) -> Services:
         ConfigError: two models have one name, or an alias names none.
     """
     named = [load_encoder(each, wanted.computing) for each in wanted.models]
-    indexes = open_indexes(index_names(wanted.indexes), IndexModels(named, wanted.computing))
+    indexes = open_indexes(
+        index_names(wanted.indexes), IndexModels(named, wanted.computing), wanted.gathering
+    )
     try:
         own = [index.encoder for index in indexes.values() if index.encoder is not None]
         encoders = named or list({id(encoder): encoder for encoder in own}.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embedkit.serving.limits import Limits
 from embedkit.types import Computing
+from indexes import GatherOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,8 @@ class ServeOptions:
     """What a server serves.
 
     `models` and `rerankers` are folders or names of shipped models; the first of each answers requests that name none. Without
-    models those of the indexes are served, and without indexes the default one. `aliases` are further names of models.
+    models those of the indexes are served, and without indexes the default one. `aliases` are further names of models;
+    `gathering` says how indexes in shards are searched.
     """
 
     indexes: Sequence[Path] = ()
@@ -23,5 +25,6 @@ class ServeOptions:
     rerankers: Sequence[str] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     writable: bool = False
+    gathering: GatherOptions = field(default_factory=GatherOptions)
     computing: Computing = field(default_factory=Computing)
     limits: Limits = field(default_factory=Limits)

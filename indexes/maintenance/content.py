@@ -92,19 +92,6 @@ def ids_with_hashes(index: Index, hashes: NDArray[np.uint64]) -> dict[str, str]:
         }
 
 
-def scales_of(index: Index) -> bytes | None:
-    """Return the steps that an index keeps int8 vectors in; None where it has no vector yet, or keeps floats."""
-    found = index.database.meta("scales")
-    return None if found is None else bytes(found)
-
-
-def take_scales(index: Index, scales: bytes) -> None:
-    """Have an index without vectors keep them in the steps of another, so that equal vectors become equal bytes."""
-    index.need_writer()
-    with index.database.transaction():
-        index.database.set_meta("scales", scales)
-
-
 def sqlite_version() -> str:
     """Return the version of SQLite, which keeps an index's documents and words."""
     return sqlite3.sqlite_version

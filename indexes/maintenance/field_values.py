@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from ..search.fields import METADATA
+from ..storage.database import Database
 from ..storage.faults import reading
-
-if TYPE_CHECKING:
-    from ..store import Index
 
 FieldKind = Literal["number", "text", "flag", "list"]
 MOST_VALUES = 20
@@ -43,7 +41,13 @@ class FieldValues:
     largest: str | int | float | None = None
 
 
-def field_values(index: Index) -> list[FieldValues]:
+class HasDatabase(Protocol):
+    """An `Index`, which has a method for this and so is not named here."""
+
+    database: Database
+
+
+def field_values(index: HasDatabase) -> list[FieldValues]:
     """Look through the metadata of an index, one pass for each thing asked; fields of objects are left out.
 
     Raises:
@@ -64,7 +68,7 @@ def field_values(index: Index) -> list[FieldValues]:
             if known is not None:  # integers and reals
                 count, least, largest = count + known[0], min(least, known[1]), max(largest, known[2])
             extremes[name][kind] = (count, least, largest)
-        common = _common(index)
+        common = _common(database)
     found = []
     for name, kinds in sorted(extremes.items()):
         kind = max(kinds, key=lambda each: kinds[each][0])
@@ -82,8 +86,8 @@ def field_values(index: Index) -> list[FieldValues]:
     return found
 
 
-def _common(index: Index) -> dict[tuple[str, FieldKind], Counter[Any]]:  # Any: values of metadata
-    step = max(1, index.database.count("documents") // COUNTED)
+def _common(database: Database) -> dict[tuple[str, FieldKind], Counter[Any]]:  # Any: values of metadata
+    step = max(1, database.count("documents") // COUNTED)
     sampled = "SELECT metadata FROM documents WHERE doc_key % ? = 0"
     of_fields = f"SELECT field.key, field.type, field.type, field.atom FROM ({sampled}), json_each({METADATA}) AS field"
     of_lists = (
@@ -93,7 +97,7 @@ def _common(index: Index) -> dict[tuple[str, FieldKind], Counter[Any]]:  # Any: 
     )
     counts: dict[tuple[str, FieldKind], Counter[Any]] = {}
     for statement in (of_fields, of_lists):
-        for name, outer, inner, value in index.database.execute(statement, (step,)):
+        for name, outer, inner, value in database.execute(statement, (step,)):
             if outer not in _KINDS or inner not in _KINDS or inner == "array":
                 continue
             if isinstance(value, str) and len(value) > MOST_CHARS:
@@ -101,3 +105,28 @@ def _common(index: Index) -> dict[tuple[str, FieldKind], Counter[Any]]:  # Any: 
             value = bool(value) if inner in ("true", "false") else value
             counts.setdefault((name, _KINDS[outer]), Counter())[value] += 1
     return counts
+
+
+def merge_fields(parts: Sequence[Sequence[FieldValues]]) -> list[FieldValues]:
+    """Return what shards hold together: the kind that most of them have, and the values that stand first in most."""
+    names = sorted({each.name for part in parts for each in part})
+    return [_merged([each for part in parts for each in part if each.name == name]) for name in names]
+
+
+def _merged(found: Sequence[FieldValues]) -> FieldValues:
+    kind = Counter(each.kind for each in found).most_common(1)[0][0]
+    alike = [each for each in found if each.kind == kind]
+    # A value counts by its rank: how often each occurs is not told.
+    points: Counter[Any] = Counter()
+    for each in alike:
+        for rank, value in enumerate(each.values):
+            points[value] += MOST_VALUES - rank
+    least = [each.least for each in alike if each.least is not None]
+    largest = [each.largest for each in alike if each.largest is not None]
+    return FieldValues(
+        name=found[0].name,
+        kind=kind,
+        values=[value for value, _ in points.most_common(MOST_VALUES)],
+        least=min(least) if least else None,
+        largest=max(largest) if largest else None,
+    )

@@ -143,7 +143,19 @@ def merge_indexes(target: Index, source: Index, *, replace: bool = False) -> Ite
             f"{source.path}: the metadata of {len(loose):,} documents hold what JSON cannot, such as {fields} in {doc_id!r}. "
             f"Store null in its place with: embedkit index repair {source.path}"
         )
+    take_steps(target, source)
     return _merge_indexes(target, source, replace)
+
+
+def take_steps(target: Index, source: Index) -> bool:
+    """Have an index that has no vectors yet keep its codes in the steps of another, so that these stay as they are; say whether that has any."""
+    database, steps = target.database, source.database.meta("scales")
+    if steps is None or target.settings.storage != source.settings.storage:
+        return False
+    if database.meta("scales") is None:
+        with database.transaction():
+            database.set_meta("scales", steps)
+    return True
 
 
 def _check_whole(stored: StoredDocument, source: Index) -> None:
@@ -187,10 +199,11 @@ def _merge_indexes(target: Index, source: Index, replace: bool) -> Iterator[Buil
             if key:
                 replaced.append(key)
         if additions:
+            # What both store alike is stored as it is: to norm it again would change its last bit.
             names = [repr(addition.document.doc_id) for addition in additions for _ in addition.passages]
-            vectors = prepare_vectors(
-                source.snapshot.gather(np.asarray(rows, np.int64)), target.settings, names
-            )
+            vectors = source.snapshot.gather(np.asarray(rows, np.int64))
+            if target.settings.storage != source.settings.storage:
+                vectors = prepare_vectors(vectors, target.settings, names)
             fields = frozenset(name for a in additions for name in json.loads(a.metadata))
             target.need_writer().commit(Change(additions, (), replaced, fields), vectors)
             target.settle()

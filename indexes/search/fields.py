@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal as Choice
 
-from embedkit.errors import FilterError
-
 from ..storage.database import Database
 
 Value = str | int | float
@@ -94,45 +92,39 @@ class FieldUse:
     taken_for: Choice["value", "list"]
 
 
-def check_uses(database: Database, uses: Sequence[FieldUse], where: str) -> None:
-    """Refuse what would find nothing for a reason that is not the data's: a list compared as a value, a value searched as a list.
+def misuse(database: Database, use: FieldUse, where: str) -> str:
+    """Say what is wrong with a use that finds nothing for a reason that is not the data's, and what is right; "" where nothing is.
 
-    Raises:
-        FilterError: a field is used as what it is not; the message names what is.
+    Such are a list compared as a value, and a value searched as a list.
     """
-    for use in uses:
-        kind, values = use.field.kind()
-        if use.taken_for == "list":
-            sql = f"SELECT {kind} FROM documents WHERE {kind} = 'array' LIMIT 1"
-        else:
-            sample = f"(SELECT metadata FROM documents LIMIT {_SAMPLE})"
-            sql = f"SELECT {kind} FROM {sample} WHERE {kind} IN ('array', 'object') LIMIT 1"
-        found = database.execute(sql, (*values, *values)).fetchone()
-        refuse_use(use, () if found is None else found, where)
+    kind, values = use.field.kind()
+    if use.taken_for == "list":
+        sql = f"SELECT {kind} FROM documents WHERE {kind} = 'array' LIMIT 1"
+    else:
+        sample = f"(SELECT metadata FROM documents LIMIT {_SAMPLE})"
+        sql = f"SELECT {kind} FROM {sample} WHERE {kind} IN ('array', 'object') LIMIT 1"
+    found = database.execute(sql, (*values, *values)).fetchone()
+    return misuse_of_kinds(use, () if found is None else found, where)
 
 
-def refuse_use(use: FieldUse, kinds: Sequence[str], where: str) -> None:
-    """Refuse to compare a list or an object as if it were a value, and to look into what is a list nowhere; `kinds` are JSON's.
-
-    Raises:
-        FilterError: the field is used as what it is not.
-    """
+def misuse_of_kinds(use: FieldUse, kinds: Sequence[str], where: str) -> str:
+    """As `misuse`, of a field whose values are of these kinds, by JSON's names for them."""
     name = use.field.name
     if use.taken_for == "list":
-        if "array" not in kinds:
-            raise FilterError(
-                f"--where {where!r}: {name!r} is no list in any document, and contains looks into lists. "
-                f"Write it like: {name} = 'value' or {name} like '%word%'"
-            )
-    elif "array" in kinds:
-        raise FilterError(
-            f"--where {where!r}: {name!r} is a list, which equals no single value. Write it like: {name} contains 'value'"
+        if "array" in kinds:
+            return ""
+        return (
+            f"--where {where!r}: {name!r} is no list in any document, and contains looks into lists. "
+            f"Write it like: {name} = 'value' or {name} like '%word%'"
         )
-    elif "object" in kinds:
-        raise FilterError(
+    if "array" in kinds:
+        return f"--where {where!r}: {name!r} is a list, which equals no single value. Write it like: {name} contains 'value'"
+    if "object" in kinds:
+        return (
             f"--where {where!r}: {name!r} is an object, which equals no single value. "
             f"Name a field in it, like: {name}.field = 'value'"
         )
+    return ""
 
 
 def field_kinds(database: Database) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,9 +17,7 @@ from ..storage.database import Database
 from ..storage.documents import StoredPassage, doc_ids, passage_rows, read_passages
 from ..storage.faults import reading
 from ..storage.metadata import read_metadata
-from .filters import Filter
 from .snapshot import Snapshot
-from .text import find_terms, search_words
 
 RowScore = tuple[int, float]
 T = TypeVar("T", int, tuple[str, int])
@@ -114,19 +112,17 @@ def _stored_hit(stored: StoredPassage) -> Hit:
 def text_hits(
     database: Database,
     snapshot: Snapshot,
-    query: str,
-    condition: Filter | None,
+    search: Callable[[int], Candidates],
     *,
     k: int,
     group: bool,
     bare: bool = False,
 ) -> list[Hit]:
-    """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do."""
-    terms = find_terms(query, database.version)
+    """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do; `search` finds the best so many rows."""
     names: Names = {}
     width = 4 * k if group else k
     while True:
-        found = search_words(database, terms, width, condition)
+        found = search(width)
         (best,) = best_rows(database, found, names, k=k, width=width, group=group)
         if not group or len(best) == k or found.rows.shape[1] < width:
             (hits,) = make_hits(database, snapshot, [best], part="text", bare=bare)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ from .conditions import condition_of
 from .exact import MissedFaiss
 from .hits import Names, RowScore, best_rows, fill_hits, make_hits, name_hits, text_hits
 from .search import SearchRequest, search_made
+from .shared_text import RowLengths, SharedText, TextStatistics
 from .snapshot import Snapshot
-from .text import filtered_rows
+from .text import filtered_rows, find_terms, search_words
 
+WordSearch = Callable[[str], Callable[[int], Candidates]]  # of a query, the best so many rows
 MAX_FILTERS = 8  # remembered
 
 
@@ -42,7 +45,9 @@ class Searcher:
         self._device, self._writes = device, writes
         self._filters: dict[str, RowArray] = {}
         self._names: Names = {}
+        self._lengths: RowLengths | None = None
         self._missed = MissedFaiss()
+        self.shared_fields: Sequence[str] | None = None  # of a shard: the fields of all
         self._version = 0
         self.ann: AnnFile | None = None
         self.snapshot = self._take(())
@@ -56,6 +61,7 @@ class Searcher:
         """See what has been committed since."""
         self.snapshot = self._take(self.snapshot.segments)
         self._filters.clear()
+        self._lengths = None
         self._open_ann()
 
     def follow(self) -> bool:
@@ -114,13 +120,19 @@ class Searcher:
         rows = None if where is None else self.rows_of(where)
         return SearchRequest(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
 
+    def share_fields(self, names: Sequence[str] | None) -> None:
+        """Take other fields than those of this index for the ones that a filter may name."""
+        if names != self.shared_fields:
+            self.shared_fields = names
+            self._filters.clear()  # a name with a dot may mean something else now
+
     def rows_of(self, where: str) -> RowArray:
         """Return the rows that a filter lets pass, remembered for this snapshot."""
         if where not in self._filters:
             if len(self._filters) >= MAX_FILTERS:
                 self._filters.clear()
             with reading(self._database.path):
-                condition = condition_of(self._database, where)
+                condition = condition_of(self._database, where, self.shared_fields)
                 self._filters[where] = filtered_rows(self._database, condition)
         return self._filters[where]
 
@@ -163,16 +175,44 @@ class Searcher:
         return hits, self.snapshot.gather(rows)
 
     def text_hits(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool = False
+        self,
+        queries: Sequence[str],
+        *,
+        k: int,
+        where: str | None,
+        group: bool,
+        bare: bool = False,
+        statistics: TextStatistics | None = None,
     ) -> list[list[Hit]]:
-        """Return up to k hits for each query by BM25 over the words, best first, ties by id; `bare` as in `make_hits`."""
+        """Return up to k hits for each query by BM25 over the words, best first, ties by id; `bare` as in `make_hits`.
+
+        With `statistics` of the whole collection that this is a shard of, the scores are by these.
+        """
         _check_k(k)
         with reading(self._database.path):
-            condition = None if where is None else condition_of(self._database, where)
+            search = self._by_words(where) if statistics is None else self._by_shared_words(where, statistics)
             return [
-                text_hits(self._database, self.snapshot, query, condition, k=k, group=group, bare=bare)
+                text_hits(self._database, self.snapshot, search(query), k=k, group=group, bare=bare)
                 for query in queries
             ]
+
+    def _by_words(self, where: str | None) -> WordSearch:
+        database = self._database
+        condition = None if where is None else condition_of(database, where, self.shared_fields)
+
+        def search(query: str) -> Callable[[int], Candidates]:
+            terms = find_terms(query, database.version)
+            return lambda width: search_words(database, terms, width, condition)
+
+        return search
+
+    def _by_shared_words(self, where: str | None, statistics: TextStatistics) -> WordSearch:
+        database = self._database
+        rows = None if where is None else self.rows_of(where)
+        if self._lengths is None:
+            self._lengths = RowLengths(database, self.snapshot.next_row)
+        shared = SharedText(database, self._lengths, statistics, rows)
+        return lambda query: partial(shared.search, find_terms(query, database.version))
 
 
 def _check_k(k: int) -> None:

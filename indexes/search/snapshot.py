@@ -110,15 +110,16 @@ class Snapshot:
 
     def sample(self, count: int) -> FloatArray:
         """Return the vectors of up to `count` living rows from all parts of the index, (N, E) float32."""
-        rows = np.flatnonzero(self.present)
-        # Each number but the last is at least 1 below the next: none comes twice.
-        return self.gather(rows[np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=np.int64)])
+        return self.vectors_at(spread(count, len(np.flatnonzero(self.present))))
+
+    def vectors_at(self, places: RowArray) -> FloatArray:
+        """Return the vectors at places among the living rows, (N, E) float32."""
+        return self.gather(np.flatnonzero(self.present)[places])
 
     @cached_property
     def noise(self) -> CosineNoise | None:
         """How alike the vectors here are, measured on some from all parts; None where they are too few to say."""
-        vectors = self.sample(NOISE_SAMPLE)
-        return CosineNoise.of(self.scorer.tile(vectors, vectors)) if len(vectors) >= NOISE_LEAST else None
+        return noise_of(self.sample(NOISE_SAMPLE), self.scorer)
 
     def keys(self, rows: RowArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         keys = np.empty(len(rows), np.uint64)
@@ -245,3 +246,14 @@ class Snapshot:
         # More rows than were fetched may tie at the border: take four times as many for those queries.
         more = min(matching, 4 * fetch)
         return found.replace(tied, self._with_ties(search, queries[tied], k, fetch=more, matching=matching))
+
+
+def spread(count: int, total: int) -> RowArray:
+    """Return up to `count` places from all parts of `total`, each once."""
+    # Each number but the last is at least 1 below the next: none comes twice.
+    return np.linspace(0, total - 1, min(count, total), dtype=np.int64)
+
+
+def noise_of(vectors: FloatArray, scorer: Scorer) -> CosineNoise | None:
+    """Measure how alike vectors (N, E) of an index are; None where they are too few to say."""
+    return CosineNoise.of(scorer.tile(vectors, vectors)) if len(vectors) >= NOISE_LEAST else None

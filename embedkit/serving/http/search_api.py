@@ -14,7 +14,7 @@ from embedkit.errors import CheckpointError, IndexFileError
 from embedkit.extras import load_extra
 from embedkit.machine import num_cores
 from embedkit.serving.engine.engine import Embedded
-from embedkit.serving.http import encode_api, write_api
+from embedkit.serving.http import encode_api, shard_api, write_api
 from embedkit.serving.http.choosing import named_indexes, one_index
 from embedkit.serving.http.messages import HttpRequest, HttpResponse, RefusedError, Route
 from embedkit.serving.http.search_bodies import (
@@ -63,6 +63,7 @@ def routes(services: Services) -> list[Route]:
         ),
         route("POST", "/explain", api.explain, "Explain a score, word by word.", takes=ExplainBody),
         *encode_api.routes(services),
+        *shard_api.routes(services),
         *(write_api.routes(services) if services.writable else ()),
     ]
 

@@ -8,7 +8,8 @@ from threading import Condition
 from typing import NamedTuple
 
 from embedkit.errors import IndexFileError
-from indexes import Index
+from indexes import GatherOptions, Searchable, is_sharded, open_index
+from indexes.sharded.shards_file import SHARDS
 from indexes.storage.layout import database_path
 
 # Of SQLite's own cache; the system's holds the file, for all handles together.
@@ -29,8 +30,8 @@ class FileIdentity(NamedTuple):
 
 
 def identity_of(folder: Path) -> FileIdentity | None:
-    """Return what the index in a folder is now; None where there is none."""
-    path = database_path(folder)
+    """Return what the index in a folder is now; None where there is none. One in shards is what names them."""
+    path = folder / SHARDS if is_sharded(folder) else database_path(folder)
     try:
         found = path.stat()
     except OSError:
@@ -51,38 +52,38 @@ class Handles:
     A handle that is not in use holds no read transaction, which would keep a writer's log from being taken in.
     """
 
-    def __init__(self, folder: Path, *, most: int) -> None:
-        """Open the first.
+    def __init__(self, folder: Path, *, most: int, gathering: GatherOptions | None = None) -> None:
+        """Open the first; `gathering` says how shards are searched.
 
         Raises:
             ReplacedError: the index was replaced meanwhile.
             IndexFileError: there is none, or it is damaged.
         """
-        self.folder, self._most = folder, most
+        self.folder, self._most, self._gathering = folder, most, gathering
         self._changed = Condition()
-        self._idle: list[Index] = []
+        self._idle: list[Searchable] = []
         self._open = 0
         self._retired = False
         self.identity = identity_of(folder)
         self._idle.append(self._opened())  # where there is none, it says so
         self._open = 1
 
-    def _opened(self) -> Index:
+    def _opened(self) -> Searchable:
         try:
-            index = Index.open(self.folder)
+            index = open_index(self.folder, gathering=self._gathering)
         except (IndexFileError, OSError) as exc:
             raise self._explained(exc) from exc
         if identity_of(self.folder) != self.identity:
             index.close()
             raise ReplacedError
-        index.database.limit_cache(CACHE_BYTES)
+        index.limit_cache(CACHE_BYTES)
         index.rest()
         return index
 
     def _explained(self, exc: Exception) -> Exception:
         return ReplacedError() if identity_of(self.folder) != self.identity else exc
 
-    def take(self, *, may_open: bool = True) -> Index:
+    def take(self, *, may_open: bool = True) -> Searchable:
         """Borrow a handle at the newest commit, waiting while all are lent; without `may_open` one of those that are open.
 
         Raises:
@@ -101,7 +102,7 @@ class Handles:
             raise
         return index
 
-    def _one_more(self) -> Index:
+    def _one_more(self) -> Searchable:
         """Open a handle; where that fails, as while the folder is being removed, wait for one of the others."""
         try:
             return self._opened()
@@ -117,7 +118,7 @@ class Handles:
             raise ReplacedError
         return index
 
-    def _lent(self, *, may_open: bool) -> Index | None:
+    def _lent(self, *, may_open: bool) -> Searchable | None:
         with self._changed:
             while not self._idle:
                 if self._open < self._most and (may_open or not self._open):
@@ -126,14 +127,14 @@ class Handles:
                 self._changed.wait()
             return self._idle.pop()
 
-    def _lose(self, index: Index | None) -> None:
+    def _lose(self, index: Searchable | None) -> None:
         if index is not None:
             index.close()
         with self._changed:
             self._open -= 1
             self._changed.notify()
 
-    def give(self, index: Index) -> None:
+    def give(self, index: Searchable) -> None:
         """Give a handle back."""
         try:
             index.rest()

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from embedkit.errors import EmbedkitError, IndexFileError
 from embedkit.serving.indexes.handles import FileIdentity, Handles, ReplacedError, identity_of
 from embedkit.serving.indexes.models import IndexModels
-from indexes import FieldValues, Index, field_values
+from indexes import FieldValues, GatherOptions, Searchable
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
@@ -34,7 +34,7 @@ class OpenedIndex:
     """An index within one request: one commit of it, with its encoder. `note` is what is to be said with the answer."""
 
     name: str
-    index: Index
+    index: Searchable
     embedder: Embedder | None
     note: str = ""
 
@@ -58,22 +58,30 @@ class LiveIndex:
     """
 
     def __init__(
-        self, name: str, path: Path, models: IndexModels, *, most_handles: int = MOST_HANDLES
+        self,
+        name: str,
+        path: Path,
+        models: IndexModels,
+        *,
+        most_handles: int = MOST_HANDLES,
+        gathering: GatherOptions | None = None,
     ) -> None:
-        """Open it.
+        """Open it; `gathering` says how shards are searched.
 
         Raises:
             IndexFileError: there is none, or it is damaged.
             CheckpointError, DeviceError, IndexMismatchError: its model cannot be loaded.
         """
         self.name, self.path = name, path
-        self._models, self._most = models, most_handles
+        self._models, self._most, self._gathering = models, most_handles, gathering
         self.writing = (
             Lock()
         )  # who writes here waits for whoever does; another process is refused by the index's own lock
         self._replacing = Lock()
         self._failed: tuple[FileIdentity | None, float, str] | None = None
-        self._fields: WeakKeyDictionary[Index, tuple[int, Sequence[FieldValues]]] = WeakKeyDictionary()
+        self._fields: WeakKeyDictionary[Searchable, tuple[object, Sequence[FieldValues]]] = (
+            WeakKeyDictionary()
+        )
         self._version = self._load()
 
     def close(self) -> None:
@@ -100,13 +108,13 @@ class LiveIndex:
 
     def fields(self, opened: OpenedIndex) -> Sequence[FieldValues]:
         """Return what the metadata hold; a handle looks it up once for each commit that it is asked for."""
-        number = opened.index.database.data_version  # of this connection alone
+        state = opened.index.state  # of this handle alone
         known = self._fields.get(opened.index)
-        if known is None or known[0] != number:
-            known = self._fields[opened.index] = number, field_values(opened.index)
+        if known is None or known[0] != state:
+            known = self._fields[opened.index] = state, opened.index.field_values()
         return known[1]
 
-    def _taken(self) -> tuple[_Version, Index, str]:
+    def _taken(self) -> tuple[_Version, Searchable, str]:
         """Take a handle; while the index is being replaced, and nothing of the one before is left, wait for what comes."""
         ends = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -155,7 +163,7 @@ class LiveIndex:
     def _load(self) -> _Version:
         for _ in range(_ATTEMPTS):
             try:
-                handles = Handles(self.path, most=self._most)
+                handles = Handles(self.path, most=self._most, gathering=self._gathering)
             except ReplacedError:
                 continue
             try:
@@ -182,7 +190,9 @@ class LiveIndex:
         return Embedder(encoder, "query")
 
 
-def open_indexes(paths: dict[str, Path], models: IndexModels) -> dict[str, LiveIndex]:
+def open_indexes(
+    paths: dict[str, Path], models: IndexModels, gathering: GatherOptions | None = None
+) -> dict[str, LiveIndex]:
     """Open indexes by their names (`index_names`).
 
     Raises:
@@ -191,7 +201,7 @@ def open_indexes(paths: dict[str, Path], models: IndexModels) -> dict[str, LiveI
     opened: dict[str, LiveIndex] = {}
     try:
         for name, path in paths.items():
-            opened[name] = LiveIndex(name, path, models)
+            opened[name] = LiveIndex(name, path, models, gathering=gathering)
     except BaseException:
         for index in opened.values():
             index.close()

@@ -13,7 +13,7 @@ from embedkit.types import Computing
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-    from indexes import Index
+    from indexes import Searchable
     from indexes.storage.settings import Fingerprint
 
 
@@ -29,7 +29,7 @@ class IndexModels:
         self._computing = computing or Computing()
         self._loading = Lock()
 
-    def of(self, index: Index) -> Encoder | None:
+    def of(self, index: Searchable) -> Encoder | None:
         """Return the encoder of an index; None where its vectors were made elsewhere.
 
         Raises:

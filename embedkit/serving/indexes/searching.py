@@ -154,6 +154,10 @@ def _notes(
     reranker: EngineReranker | None,
 ) -> list[str]:
     notes = [each.note for each in opened if each.note]
+    for each in opened:
+        coverage = each.index.take_coverage()
+        if coverage is not None and not coverage.complete:
+            notes.append(f"{each.name}: {coverage.explained()}")
     if not query.strip():
         return [*notes, "the query is empty"]
     for encoder, embedded in vectors.known.items():

@@ -13,7 +13,7 @@ from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.searching import open_search
 from embedkit.serving.mcp.served import Call, ServedText, Turns, near_vectors, unknown_name
 from embedkit.types import Computing, Float32
-from indexes import Index
+from indexes import open_index
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -43,7 +43,7 @@ class ServedIndex:
             IndexFileError: there is no index, or it is damaged.
         """
         self.path, self.options = path, options
-        Index.open(path).close()
+        open_index(path).close()
         self._turns = Turns()
         self._encoder: Encoder | None = None
 
@@ -103,7 +103,7 @@ class ServedIndex:
         return name
 
     def text(self, name: str) -> ServedText:
-        with Index.open(self.path) as index:
+        with open_index(self.path) as index:
             document = index.document(name)
         if document is None:
             raise unknown_name(name, "document")
@@ -112,7 +112,7 @@ class ServedIndex:
         return ServedText(name, document.text, int(first.value) if first is not None and counted else 1)
 
     def status(self) -> list[str]:
-        with Index.open(self.path) as index:
+        with open_index(self.path) as index:
             settings = index.settings
             return [
                 f"index: {self.path}",

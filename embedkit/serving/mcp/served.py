@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from embedkit.pipelines.grep.filtering import Narrowing
     from embedkit.pipelines.searching import Search
     from embedkit.retrieval.options import SearchOptions
-    from indexes import Index
+    from indexes import Searchable
 
 _LOOK_SECONDS = 0.05  # how soon a call that waits for another sees that it was cancelled
 
@@ -128,7 +128,9 @@ class Turns:
         self._lock.release()
 
 
-def near_vectors(index: Index, vectors: Float32, options: SearchOptions, narrowing: Narrowing) -> list[Hit]:
+def near_vectors(
+    index: Searchable, vectors: Float32, options: SearchOptions, narrowing: Narrowing
+) -> list[Hit]:
     """Return up to k hits near (1, E) vectors, best first, of the files that are asked for."""
     return index.search(vectors, k=options.k, where=narrowing.where(options.where))[0]
 

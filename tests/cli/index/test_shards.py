@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 from cli.index.shards import described, parse_bytes
 from cli.main import app
 from embedkit.distributed.driver import Status
-from embedkit.distributed.shards_file import ShardsFile
 from embedkit.errors import IndexFileError
-from indexes import Index
+from indexes import Index, ShardsFile
 from tests.distributed import hashes, write_texts
 from tests.tiny import write_static_model
 

@@ -18,6 +18,7 @@ from embedkit.data.records import Document
 from embedkit.recipe import preset_names
 from indexes.storage.layout import DATABASE_NAME
 from tests.indexes.fakes import create, embed
+from tests.indexes.sharded.joined import join
 
 
 def environment(*words: str) -> dict[str, str]:
@@ -42,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, field in (("my.index", "year"), ("other.index", "pages"), (".embedkit/index", "lang")):
         with create(tmp_path / name) as index:
             index.add([Document("d", "word", "", {field: 1, "a b": 2})], embed(["word"]))
+    join(tmp_path / "big.index", [tmp_path / "my.index", tmp_path / "other.index"])
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "empty").mkdir()
@@ -59,6 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("index delete other.index --where p", ["pages"]),
         ("index delete --index=other.index --where p", ["pages"]),
         ("search my.index cat --where year>2", []),
+        ("search big.index cat --where y", ["year"]),
     ],
 )
 def test_where_offers_the_fields_of_the_index_at_hand(words: str, found: list[str]) -> None:
@@ -77,7 +80,7 @@ def test_a_filter_goes_on_with_a_field() -> None:
     ("words", "found"),
     [
         ("search m", ["my.index"]),
-        ("search ./", ["./my.index", "./other.index"]),
+        ("search ./", ["./big.index", "./my.index", "./other.index"]),
         ("search my.index o", []),  # a query
         ("index verify o", ["other.index"]),
         ("index merge my.index o", ["other.index"]),

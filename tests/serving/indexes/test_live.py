@@ -209,8 +209,10 @@ def test_handles_are_few_and_leave_the_log_to_the_writer(tmp_path: Path, tiny_mo
         held = opened.index
     with live.opened() as opened:
         assert opened.index is held  # no opening for each request
+        assert isinstance(opened.index, Index)
         snapshot = opened.index.snapshot
     with live.opened() as opened:
+        assert isinstance(opened.index, Index)
         assert opened.index.snapshot is snapshot
     build(here, [*numbered(40), {"id": "one more", "text": "a girl", "tag": "old"}], tiny_model)
     with closing(sqlite3.connect(here / "index.sqlite")) as connection:

@@ -1,4 +1,4 @@
-"""`shards.json`: what a search opens, written last: where the shards lie, and how vectors are compared."""
+"""`shards.json`: what a search opens: where the shards lie, and how vectors are compared."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from embedkit.distributed.layout import SHARDS
 from embedkit.errors import IndexFileError
 from embedkit.storage.files import write_text
 from embedkit.storage.hashing import json_digest
-from indexes import Settings
+
+from ..storage.settings import Settings
 
 FORMAT = 1
+SHARDS = "shards.json"
+_AGAIN = "The command that built the index writes it again"
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One shard: its place is a path within the folder, or the address of a server that holds it."""
+class ShardPlace:
+    """One shard: its location is a path within the folder, or the address of a server that holds it."""
 
     name: str
     location: str
     documents: int
     passages: int
     content_hash: str
+
+    @property
+    def is_served(self) -> bool:
+        return self.location.lower().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class ShardsFile:
     plan: str
     settings: Settings
     model_path: str
-    shards: Sequence[Shard]
+    shards: Sequence[ShardPlace]
 
     def write(self, folder: Path) -> None:
         """Write it in one step.
@@ -70,7 +76,7 @@ class ShardsFile:
             if digest != json_digest(content):
                 raise IndexFileError(f"{path}: not what was written: its hash differs. {_AGAIN}")
             settings = Settings.from_json(json.dumps(content["settings"]))
-            shards = [Shard(**shard) for shard in content["shards"]]
+            shards = [ShardPlace(**shard) for shard in content["shards"]]
             return cls(content["plan"], settings, content["model_path"], shards)
         except OSError as exc:
             raise IndexFileError(f"{path}: cannot be read ({exc.strerror or exc}). {_AGAIN}") from exc
@@ -78,9 +84,6 @@ class ShardsFile:
             raise IndexFileError(f"{path}: damaged ({exc}). {_AGAIN}") from exc
 
 
-_AGAIN = "The command that built the index writes it again"
-
-
-def is_sharded(folder: Path) -> bool:
+def is_sharded(folder: str | Path) -> bool:
     """Say whether a folder is a finished index in shards."""
-    return (folder / SHARDS).is_file()
+    return (Path(folder) / SHARDS).is_file()

@@ -1,0 +1,1 @@
+"""An index in shards: searched as one, wherever they lie."""

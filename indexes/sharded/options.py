@@ -1,0 +1,30 @@
+"""How shards are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .shard import Shard
+
+# Longer than any search of a shard should take, its first from a cold disk too.
+SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatherOptions:
+    """How shards are searched.
+
+    `require_all` refuses an answer that lacks a shard. What has not answered after `seconds` (None: however long it takes) is left out.
+    `connect` opens a shard that a server holds, by its address.
+    """
+
+    require_all: bool = False
+    seconds: float | None = SECONDS
+    connect: Callable[[str], Shard] | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and self.seconds <= 0:
+            raise ValueError(f"seconds is {self.seconds}; a shard needs more than none")
