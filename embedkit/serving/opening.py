@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,13 +29,21 @@ Model = TypeVar("Model", "Encoder", "CrossEncoder")
 
 
 def open_services(wanted: ServeOptions) -> Services:
-    """Load the models and open the indexes.
+    """Load the models and open the indexes, in a thread that ends then.
+
+    What computes in this thread would leave it a team of OpenMP's threads (GNU). With that and the engine's own there are more than
+    processors, and those that wait go to sleep at once: one short text took 21 ms in place of 15, eight 33 in place of 28.
 
     Raises:
         IndexFileError, IndexMismatchError: an index cannot be opened, or was made by another model than is there.
         CheckpointError, DeviceError: a model cannot be loaded, or is not computed here.
         ConfigError: two models have one name, or an alias names none.
     """
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
+        return thread.submit(_open_services, wanted).result()
+
+
+def _open_services(wanted: ServeOptions) -> Services:
     named = [load_encoder(each, wanted.computing) for each in wanted.models]
     indexes = open_indexes(
         index_names(wanted.indexes), IndexModels(named, wanted.computing), wanted.gathering
