@@ -14,6 +14,7 @@ from indexes.storage.layout import database_path
 
 # Of SQLite's own cache; the system's holds the file, for all handles together.
 CACHE_BYTES = 8 * 2**20
+_OPENINGS = 10  # beside a folder in which names change all the time
 
 
 class FileIdentity(NamedTuple):
@@ -40,6 +41,14 @@ def identity_of(folder: Path) -> FileIdentity | None:
         return FileIdentity(found.st_dev, found.st_ino)
     has_log = path.with_name(path.name + "-wal").exists()
     return FileIdentity(found.st_dev, found.st_ino, has_log, None if has_log else found.st_mtime_ns)
+
+
+def _names_changed(folder: Path) -> int | None:
+    """Return when a name in the folder above was last made, renamed or removed; None where it cannot be told."""
+    try:
+        return folder.absolute().parent.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 class ReplacedError(Exception):
@@ -69,12 +78,20 @@ class Handles:
         self._open = 1
 
     def _opened(self) -> Searchable:
-        try:
-            index = open_index(self.folder, gathering=self._gathering)
-        except (IndexFileError, OSError) as exc:
-            raise self._explained(exc) from exc
-        if identity_of(self.folder) != self.identity:
+        for _ in range(_OPENINGS):
+            names = _names_changed(self.folder)
+            try:
+                index = open_index(self.folder, gathering=self._gathering)
+            except (IndexFileError, OSError) as exc:
+                raise self._explained(exc) from exc
+            if identity_of(self.folder) != self.identity:
+                index.close()
+                raise ReplacedError
+            # Another index may have stood here for just that moment; then folders beside this one were renamed.
+            if _names_changed(self.folder) == names:
+                break
             index.close()
+        else:
             raise ReplacedError
         index.limit_cache(CACHE_BYTES)
         index.rest()
