@@ -60,6 +60,7 @@ def test_hits_appear_as_one_types_with_few_requests_and_one_entry_of_history(
 
 def test_a_hit_has_its_place_strength_scores_and_matching_words(visit: Visit) -> None:
     hit = visit(AT_HITS).locator("li.hit").first
+    hit.locator(".place", has_text="optics/fizeau.md:3").wait_for()
     assert hit.locator(".place").inner_text() == "optics/fizeau.md:3"
     assert hit.locator(".hit-index").inner_text() == "papers"
     assert re.fullmatch(r"strength [1-5] of 5", hit.get_by_role("img").get_attribute("aria-label"))
