@@ -191,4 +191,7 @@ def test_ctrl_c_stops_the_workers_and_prints_the_line_that_resumes(
     assert "of 8 shards done in" in said
     assert "--shards 8 --workers 2" in said
     assert "Traceback" not in said
+    ends = time.monotonic() + 20
+    while _alive(driver.pid) and time.monotonic() < ends:  # those that were told to end need a moment
+        time.sleep(0.05)
     assert _alive(driver.pid) == []
