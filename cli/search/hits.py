@@ -38,18 +38,7 @@ def hit_row(hit: Hit, rank: int, coverage: str | None = None) -> dict[str, objec
     return {
         "rank": rank,
         **({"index": name} if (name := _index_of(hit)) else {}),
-        "id": hit.doc_id,
-        "score": hit.score,
-        "title": hit.title,
-        "text": hit.text,
-        "passage": hit.passage,
-        "start": hit.start,
-        "stop": hit.stop,
-        "source": hit.source,
-        "where": hit.where,
-        "place": None if hit.place is None else hit.place.as_dict(),
-        "metadata": dict(hit.metadata),
-        "scores": dict(hit.scores),
+        **hit.as_dict(),
         **({} if coverage is None else {"coverage": coverage}),
     }
 

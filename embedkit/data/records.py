@@ -85,6 +85,23 @@ class Hit:
             name = name.removesuffix(f":{self.place.lines[0]}")
         return self.place.named(name if name.rpartition("/")[2] == file else self.source)
 
+    def as_dict(self) -> dict[str, Any]:  # Any: JSON
+        """Return all of it as JSON has it: what the command line prints and a server answers."""
+        return {
+            "id": self.doc_id,
+            "score": self.score,
+            "title": self.title,
+            "text": self.text,
+            "passage": self.passage,
+            "start": self.start,
+            "stop": self.stop,
+            "source": self.source,
+            "where": self.where,
+            "place": None if self.place is None else self.place.as_dict(),
+            "metadata": dict(self.metadata),
+            "scores": dict(self.scores),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from embedkit.serving.engine.engine import EngineStats
 from embedkit.serving.engine.stats import BATCH_SIZES
 from embedkit.serving.http.app import SECONDS, App, RequestCounts
 from embedkit.serving.http.messages import HttpRequest, HttpResponse, Route
+from embedkit.serving.http.search_bodies import error_body
 from embedkit.serving.services import Services
 
 TAG = "Running"
@@ -26,11 +27,6 @@ class Readiness:
     """Whether to send requests here."""
 
     status: Literal["ready", "draining"]
-
-
-def error_body(status: int, message: str) -> Mapping[str, Any]:  # Any: JSON
-    """Return an error as our own routes have it."""
-    return {"error": {"message": message, "status": status}}
 
 
 def routes(services: Services, app: App) -> list[Route]:

@@ -10,7 +10,7 @@ from typing import Any
 from embedkit.extras import load_extra
 from embedkit.serving.http.docs_page import POLICY, docs_page
 from embedkit.serving.http.messages import JSON, HttpRequest, HttpResponse, Route
-from embedkit.serving.http.metrics import error_body
+from embedkit.serving.http.search_bodies import error_body
 
 TAG = "Running"
 Document = Mapping[str, Any]  # Any: JSON

@@ -16,6 +16,7 @@ TAG = "search"
 
 
 def error_body(status: int, message: str) -> Mapping[str, Any]:  # Any: JSON
+    """Return an error as our own routes have it."""
     return {"error": {"message": message, "status": status}}
 
 
@@ -177,19 +178,8 @@ def hit_json(found: NamedHit, rank: int, snippet: Mapping[str, Any]) -> dict[str
     return {
         "rank": rank,
         "index": found.index,
-        "id": hit.doc_id,
-        "score": hit.score,
+        **hit.as_dict(),
         "strength": found.judged.strength,
         "weak": found.judged.weak,
-        "title": hit.title,
-        "text": hit.text,
-        "passage": hit.passage,
-        "start": hit.start,
-        "stop": hit.stop,
-        "source": hit.source,
-        "where": hit.where,
-        "place": None if hit.place is None else hit.place.as_dict(),
-        "metadata": dict(hit.metadata),
-        "scores": dict(hit.scores),
         "snippet": snippet,
     }
