@@ -12,6 +12,7 @@ from embedkit.checkpoint.hf_config import family_of
 from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.weights import save_sentence_encoder
+from embedkit.model.attention_config import DisentangledConfig
 from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
@@ -25,6 +26,35 @@ WORDS = (  # noqa: SIM905 (a list of these would fill a page)
     "girl boy man woman dog cat horse guitar piano song hair ball beach water red green blue small large old new "
     "plays plays ##s ##ing ##ed runs sleeps eats sings walks reads writes searches index vector encoder sentence word"
 ).split()
+
+_LLAMA: dict[str, object] = {
+    "position": "rope",
+    "type_vocab_size": 0,
+    "gated_mlp": True,
+    "hidden_act": "silu",
+    "norm": "rms",
+    "norm_first": True,
+    "embedding_norm": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "layer_norm_eps": 1e-6,
+}
+_T5: dict[str, object] = {
+    "position": "none",
+    "type_vocab_size": 0,
+    "norm": "rms",
+    "norm_first": True,
+    "embedding_norm": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "layer_norm_eps": 1e-6,
+    "query_pre_attn_scalar": 1.0,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "max_position_embeddings": 2**15,
+}
 
 # What tells each family's encoder from BERT's; ModernBERT's window is short, so that short texts reach beyond it.
 FAMILY_SHAPES: dict[str, dict[str, object]] = {
@@ -56,6 +86,57 @@ FAMILY_SHAPES: dict[str, dict[str, object]] = {
         "local_attention": 6,
         "global_attn_every_n_layers": 3,
         "num_hidden_layers": 4,
+        "layer_norm_eps": 1e-5,
+    },
+    "electra": {"embedding_size": 16},
+    "deberta-v2": {
+        "type_vocab_size": 0,
+        "position": "none",
+        "layer_norm_eps": 1e-7,
+        "disentangled": DisentangledConfig(position_buckets=8, max_relative_positions=32),
+    },
+    "nomic_bert": {
+        "position": "rope",
+        "global_rope_theta": 1000.0,
+        "gated_mlp": True,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+    },
+    "gte": {
+        "position": "rope",
+        "type_vocab_size": 1,
+        "gated_mlp": True,
+        "gate_second": True,
+        "mlp_bias": False,
+        "mlp_out_bias": True,
+        "rope_factor": 1.5,
+    },
+    "eurobert": {**_LLAMA, "num_key_value_heads": 2},
+    "t5": {**_T5, "hidden_act": "relu"},
+    "mt5": {**_T5, "hidden_act": "gelu_tanh", "gated_mlp": True},
+    "qwen3": {**_LLAMA, "num_key_value_heads": 2, "head_dim": 12, "qk_norm": True, "causal": True},
+    "gemma3_text": {
+        **_LLAMA,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 12,
+        "qk_norm": True,
+        "hidden_act": "gelu_tanh",
+        "norm": "rms_offset",
+        "post_norm": True,
+        "scale_embeddings": True,
+        "query_pre_attn_scalar": 24.0,
+        "local_attention": 6,
+        "global_attn_every_n_layers": 3,
+        "global_attn_offset": 2,
+    },
+    "gpt2": {
+        "type_vocab_size": 0,
+        "norm_first": True,
+        "embedding_norm": False,
+        "causal": True,
+        "hidden_act": "gelu_tanh",
         "layer_norm_eps": 1e-5,
     },
     # What all runtimes compute of it; what torch alone does is below.

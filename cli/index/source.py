@@ -136,8 +136,14 @@ class Building(BuildOptions):
         Storage, typer.Option("--storage", rich_help_panel=MADE, help="How vectors are kept on disk.")
     ] = "float32"
     metric: Annotated[
-        Metric, typer.Option("--metric", rich_help_panel=MADE, help="How vectors are compared.")
-    ] = "cosine"
+        Metric | None,
+        typer.Option(
+            "--metric",
+            rich_help_panel=MADE,
+            help="How vectors are compared. Default: as the model's folder says, else cosine.",
+            show_default=False,
+        ),
+    ] = None
     sync: Sync = False
     yes: Yes = False
     strict: Strict = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,19 +13,20 @@ from ..shared.commands import examples, subcommand
 from ..shared.completing import complete_model
 from ..shared.usage import Group
 from . import export as model_export
+from . import info as model_info
+from . import listing
 from .export import AnyModel, NewFolder
-
-if TYPE_CHECKING:
-    from embedkit.model.config import EncoderConfig, HeadLayer
 
 app = typer.Typer(
     name="model",
     cls=Group,
-    help="Look at model folders, check, convert, export and fetch them.",
-    epilog=examples("embedkit model info", "embedkit model check FOLDER"),
+    help="List models, look at their folders, check, convert, export and fetch them.",
+    epilog=examples("embedkit model list", "embedkit model info", "embedkit model check FOLDER"),
     no_args_is_help=True,
 )
 subcommand(app, "export", epilog=model_export.EXAMPLES)(model_export.export)
+subcommand(app, "list", epilog=listing.EXAMPLES)(listing.list_models)
+subcommand(app, "info", epilog=model_info.EXAMPLES)(model_info.info)
 
 
 class StoredName(StrEnum):
@@ -38,167 +39,6 @@ class StoredName(StrEnum):
 Folder = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="Model folder.", autocompletion=complete_model)
 ]
-
-
-@subcommand(app, "info", epilog=examples("embedkit model info", "embedkit model info FOLDER --json"))
-def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
-    """Say what a folder holds: family, sizes, pooling, labels or decoder, prompts, limits, fingerprint."""
-    from embedkit.checkpoint.classification import is_classifier
-    from embedkit.checkpoint.generation import is_generator
-    from embedkit.models import find_model
-    from embedkit.pipelines.models import or_default
-
-    folder = find_model(or_default(model))
-    if is_generator(folder):
-        content = _generator(folder)
-    else:
-        content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
-    if console.wants_json(as_json):
-        console.print_json(content)
-    else:
-        console.print_table(("field", "value"), [(key, _cell(value)) for key, value in content.items()])
-
-
-def _encoder(folder: Path) -> dict[str, object]:
-    from embedkit.checkpoint.folder import all_weight_files, fingerprint, read_model_folder
-
-    read = read_model_folder(folder)
-    modules = read.modules
-    learned = modules.sentence.similarity
-    content = _shape(read.name, folder, read.family, read.config) | {
-        "max_seq_length": read.tokenizer.max_length,
-        "pooling": modules.sentence.described_pooling,
-        "truncation_side": read.tokenizer.truncation_side,
-        "dense": [_layer(layer) for layer in modules.sentence.dense],
-        "normalize": modules.sentence.normalize,
-        "dimension": read.dimension,
-        "truncate_dim": modules.truncate_dim,
-        "similarity": modules.similarity if learned is None else learned.kind,
-        **({} if learned is None or not learned.fields else {"fields": list(learned.fields)}),
-        "prompts": dict(modules.prompts),
-        "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
-        "weights": fingerprint(read)["weights"],
-    }
-    if read.static:  # a table of token vectors has none of these
-        none = (
-            *("position", "attention", "layers", "attention_heads", "intermediate_size", "positions"),
-            *("max_seq_length", "parameters", "active_parameters", "flops_per_token", "flops_text_tokens"),
-        )
-        content = {key: value for key, value in content.items() if key not in none} | {"family": "static"}
-    return content
-
-
-def _layer(layer: HeadLayer) -> str:
-    activation = getattr(layer, "activation", "layer norm")
-    return f"{layer.in_features} -> {layer.out_features} {activation}"
-
-
-def _classifier(folder: Path) -> dict[str, object]:
-    from embedkit.checkpoint.classification import read_classifier_folder
-    from embedkit.checkpoint.folder import weight_files
-
-    read = read_classifier_folder(folder)
-    return _shape(read.name, folder, f"{read.family} cross-encoder", read.config) | {
-        "max_seq_length": read.tokenizer.max_length,
-        "truncation_side": read.tokenizer.truncation_side,
-        "labels": list(read.labels),
-        "activation": read.activation,
-        "token_types": read.token_types,
-        "weights_bytes": sum(file.stat().st_size for file in weight_files(folder)),
-        "weights": read.fingerprint["weights"],
-    }
-
-
-FLOPS_TOKENS = 128  # the length of the text that the work of a token is told for
-
-
-def _generator(folder: Path) -> dict[str, object]:
-    from embedkit.checkpoint.folder import weight_files
-    from embedkit.checkpoint.generation import read_generator_folder
-
-    read = read_generator_folder(folder)
-    if read.encoder is None:
-        content = _shape(read.name, folder, "language model", read.decoder.pieces())
-    else:
-        content = _shape(read.name, folder, f"{read.family} encoder–decoder", read.encoder) | {
-            "max_source_tokens": read.tokenizer.max_length,
-            "decoder_layers": read.decoder.num_hidden_layers,
-            "decoder_hidden_size": read.decoder.hidden_size,
-            "decoder_attention_heads": read.decoder.num_attention_heads,
-            "decoder_intermediate_size": read.decoder.intermediate_size,
-            "decoder_positions": read.decoder.max_position_embeddings,
-            "shared_embeddings": read.decoder.share_embeddings,
-        }
-    return content | {
-        "generation": dict(read.generation),
-        "weights_bytes": sum(file.stat().st_size for file in weight_files(folder)),
-        "weights": read.fingerprint["weights"],
-    }
-
-
-def _shape(name: str, folder: Path, family: str, config: EncoderConfig) -> dict[str, object]:
-    from embedkit.model.costs import encoder_flops, num_active_parameters, num_parameters
-
-    tokens = min(FLOPS_TOKENS, config.max_tokens)
-    return {
-        "model": name,
-        "folder": str(folder),
-        "family": family,
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-        "vocabulary": config.vocab_size,
-        "positions": config.max_tokens,
-        "position": config.position,
-        "attention": _attention(config),
-        **_routing(config),
-        "parameters": num_parameters(config),
-        "active_parameters": num_active_parameters(config),
-        "flops_per_token": round(encoder_flops(config, [tokens]) / tokens),
-        "flops_text_tokens": tokens,
-    }
-
-
-def _routing(config: EncoderConfig) -> dict[str, object]:
-    """Describe experts and recursion, where the model has them."""
-    found: dict[str, object] = {}
-    if config.experts is not None:
-        experts = config.experts
-        found["experts"] = experts.num_experts
-        found["experts_per_token"] = experts.num_experts_per_tok
-        found["expert_layers"] = [
-            module for module in range(config.num_distinct_layers) if config.has_experts(module)
-        ]
-        found["shared_expert"] = experts.shared_intermediate_size
-    if config.recursion is not None:
-        recursion = config.recursion
-        found["distinct_layers"] = config.num_distinct_layers
-        found["recursions"] = recursion.num_recursions
-        found["recursion_layers"] = [
-            recursion.num_first_layers + number for number in range(recursion.num_block_layers)
-        ]
-        found["recursion_routing"] = recursion.routing
-    return found
-
-
-def _attention(config: EncoderConfig) -> str:
-    """Say how tokens attend to others: the form, and within which window."""
-    form: str = config.attention
-    if config.local_attention:
-        every = config.global_attn_every_n_layers
-        form += f", within {config.local_attention} tokens"
-        ordinal = {1: "", 2: "2nd ", 3: "3rd "}.get(every, f"{every}th ")
-        form += f" but in every {ordinal}layer"
-    return form
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return str(value) if value not in ({}, None) else "-"
 
 
 @subcommand(app, "check", epilog=examples("embedkit model check FOLDER"))

@@ -5,65 +5,25 @@
 
 from __future__ import annotations
 
-import json
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
+from embedkit.checkpoint.adapters import merged_arrays
 from embedkit.checkpoint.folder import ModelFolder, weight_files
 from embedkit.checkpoint.names import dense_names, encoder_names, head_names, own_names, stripped_names
-from embedkit.checkpoint.quantized import Scales, take_scales
-from embedkit.checkpoint.static import MODEL2VEC_TABLE, TABLE
-from embedkit.checkpoint.weight_checks import (
-    FLOATS,
-    check_dense_empty,
-    check_nothing_left,
-    damaged,
-    strip_base_prefix,
-    take,
-)
-from embedkit.model.shapes import dense_shapes, encoder_shapes, head_shapes, sentence_shapes
+from embedkit.checkpoint.static import MODEL2VEC_TABLE, TABLE, WORD_TABLE
+from embedkit.checkpoint.stored_arrays import StoredArray, read_arrays
+from embedkit.checkpoint.weight_checks import check_dense_empty, check_nothing_left, strip_base_prefix, take
+from embedkit.model.shapes import dense_shapes, encoder_shapes, encoder_splits, head_shapes, sentence_shapes
 
 if TYPE_CHECKING:
     from embedkit.checkpoint.classification import ClassifierFolder
 
 Float32 = NDArray[np.float32]
-_DTYPES = {  # as safetensors names them -> as torch and numpy do
-    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
-    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"},
-}
-_INTEGERS = ("int64", "int32", "int8")
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """One weight in a mapped safetensors file; bfloat16 stands in `raw` as the uint16 of its bits.
-
-    A matrix of integers with `scales` counts as fp32, which it stands for (`embedkit.checkpoint.quantized`).
-    """
-
-    raw: NDArray[Any]  # Any: whatever number format it is stored in
-    dtype: str
-    scales: Scales | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.raw.shape
-
-    def fp32(self, rows: NDArray[np.int64] | None = None) -> Float32:
-        """Return the weight, or some of its rows, as fp32: the whole is a view of the file where it is stored so."""
-        if self.scales is not None:
-            return self.scales.apply(self.raw, rows)
-        raw = self.raw if rows is None else self.raw[rows]
-        if self.dtype == "bfloat16":  # the upper half of a float32
-            return (raw.astype(np.uint32) << 16).view(np.float32)
-        return np.require(raw, np.float32, "A")
 
 
 class Weights(Mapping[str, Float32]):
@@ -115,16 +75,16 @@ def load_sentence_weights(folder: ModelFolder) -> SentenceWeights:
         CheckpointError: weights are missing, unexpected, mis-shaped, or a file is damaged.
     """
     where = folder.encoder_path
-    stored = read_arrays(weight_files(where, model=folder.path))
+    stored = read_arrays(weight_files(folder.weights_path, model=folder.path))
     if folder.static:
         shape = (folder.config.vocab_size, folder.config.hidden_size)
         table = {TABLE: _static_table(stored)}
         return SentenceWeights(
             Weights(take({"tokens.weight": (TABLE,)}, {"tokens.weight": shape}, table, where))
         )
-    stored = strip_base_prefix(stored, folder.family)
+    stored = strip_base_prefix(merged_arrays(stored, folder.adapter), folder.family)
     names, shapes = encoder_names(folder.family, folder.config), encoder_shapes(folder.config)
-    encoder = Weights(take(names, shapes, stored, where))
+    encoder = Weights(take(names, shapes, stored, where, splits=encoder_splits(folder.config)))
     check_nothing_left(stored, folder.family, where)
     dense = []
     for name, config in zip(folder.modules.dense_folders, folder.modules.sentence.dense, strict=True):
@@ -151,7 +111,7 @@ def load_parts(folder: ModelFolder) -> dict[str, Weights]:
 
 def _static_table(stored: Mapping[str, StoredArray]) -> StoredArray:
     """Return a static model's table with a row for each token, which model2vec may store by rows, weights, and small integers."""
-    table = stored[TABLE] if TABLE in stored else stored[MODEL2VEC_TABLE]
+    table = next(stored[name] for name in (TABLE, MODEL2VEC_TABLE, WORD_TABLE) if name in stored)
     mapping, weights = stored.get("mapping"), stored.get("weights")
     if mapping is None and weights is None and table.dtype != "int8":
         return table
@@ -166,49 +126,11 @@ def load_classifier_weights(folder: ClassifierFolder) -> ClassifierWeights:
         CheckpointError: weights are missing, unexpected, mis-shaped, or a file is damaged.
     """
     family, config, where = folder.family, folder.config, folder.path
-    stored = strip_base_prefix(read_arrays(weight_files(where)), family)
-    encoder = take(encoder_names(family, config), encoder_shapes(config), stored, where)
+    stored = merged_arrays(read_arrays(weight_files(folder.weights_path, model=where)), folder.adapter)
+    stored = strip_base_prefix(stored, family)
+    names, shapes = encoder_names(family, config), encoder_shapes(config)
+    encoder = take(names, shapes, stored, where, splits=encoder_splits(config))
     names = stripped_names(head_names(family, config, folder.head), family)
     head = take(names, head_shapes(config, folder.head), stored, where)
     check_nothing_left(stored, family, where, what="cross-encoder")
     return ClassifierWeights(Weights(encoder), Weights(head))
-
-
-def read_arrays(files: Sequence[Path]) -> dict[str, StoredArray]:
-    """Map all tensors of some safetensors files into memory.
-
-    Raises:
-        CheckpointError: a file is cut short or is not safetensors, or integers lack their scales.
-    """
-    arrays: dict[str, StoredArray] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="np"):  # holds the header against the file's size
-                pass
-            with path.open("rb") as stream:
-                # Copy on write: writable for who asks for that, and the file stays as it is.
-                content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (SafetensorError, OSError) as exc:
-            raise damaged(path, exc) from exc
-        size = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + size])
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            arrays[name] = _view(content, 8 + size, entry)
-    for name, (row, column) in take_scales(arrays, files[0].parent if files else Path()).items():
-        arrays[name] = StoredArray(arrays[name].raw, "float32", Scales(row.fp32(), column.fp32()))
-    return arrays
-
-
-def _view(content: mmap.mmap, data: int, entry: Mapping[str, Any]) -> StoredArray:  # Any: JSON of the header
-    dtype, shape = _DTYPES.get(entry["dtype"], entry["dtype"]), tuple(entry["shape"])
-    if dtype not in (*FLOATS, *_INTEGERS):  # what `take` refuses: nobody reads the values
-        return StoredArray(np.broadcast_to(np.uint8(0), shape), dtype)
-    form = np.dtype("<u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
-    start, stop = entry["data_offsets"]
-    flat = (
-        np.frombuffer(content, form, (stop - start) // form.itemsize, data + start)
-        if stop > start
-        else np.empty(0, form)
-    )
-    return StoredArray(flat.reshape(shape), dtype)

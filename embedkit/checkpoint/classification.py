@@ -10,31 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedkit.checkpoint.adapters import CONFIG as ADAPTER_CONFIG
+from embedkit.checkpoint.adapters import Adapter, read_adapter
+from embedkit.checkpoint.classification_heads import head_content, read_head
 from embedkit.checkpoint.digests import weights_digest
-from embedkit.checkpoint.folder import check_no_adapter, fit_tokenizer, read_tokenizer, weight_files
+from embedkit.checkpoint.folder import fit_tokenizer, read_tokenizer, tokenizer_path, weight_files
 from embedkit.checkpoint.hf_config import check_no_generator, read_config, write_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_parts import ACTIVATION_CLASSES
 from embedkit.checkpoint.st_settings import check_arguments
 from embedkit.checkpoint.static import is_static
+from embedkit.checkpoint.yes_no import YesNo, answers_by_words, is_yes_no, read_yes_no
 from embedkit.errors import CheckpointError
-from embedkit.model.config import DenseActivation, EncoderConfig, HeadActivation, HeadConfig
+from embedkit.model.config import DenseActivation, EncoderConfig, HeadConfig
 from embedkit.models import find_model, missing_model, model_name
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.tokenizer import Tokenizer, Truncation
 
 OWN_KEY = "embedkit"  # what of config.json is ours alone; others pass over it
-_DROPOUT_KEYS: dict[str, str] = {"distilbert": "seq_classif_dropout", "albert": "classifier_dropout_prob"}
-_MODERN_ACTIVATIONS: dict[str, HeadActivation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "tanh": "tanh",
-}
-_WRITTEN_MODERN: dict[HeadActivation, str] = {"gelu_tanh": "gelu_pytorch_tanh"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +36,8 @@ class ClassifierFolder:
     """A cross-encoder on disk, read but for its weights.
 
     `activation` turns logits into scores. `token_types` says whether the model is told the two texts apart. `rerank_weight` is what
-    part the model's score has in the order of reranked hits, beside the first stage's: from 0 to 1, the default.
+    part the model's score has in the order of reranked hits, beside the first stage's: from 0 to 1, the default. `answers` are of a
+    language model that is asked whether a text fits: see `embedkit.checkpoint.yes_no`.
     """
 
     path: Path
@@ -54,6 +49,18 @@ class ClassifierFolder:
     token_types: bool
     tokenizer: Tokenizer
     rerank_weight: float = 1.0
+    answers: YesNo | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the weights lie: of an adapter, those of the model that it changes."""
+        return self.path if self.adapter is None else self.adapter.base
+
+    @property
+    def all_weight_files(self) -> list[Path]:
+        files = weight_files(self.weights_path)
+        return files if self.adapter is None else [*files, self.adapter.file]
 
     @property
     def name(self) -> str:
@@ -64,24 +71,31 @@ class ClassifierFolder:
     def fingerprint(self) -> dict[str, Any]:  # Any: whatever JSON holds
         """What decides the score of a pair, as plain JSON values."""
         return {
-            "weights": weights_digest(weight_files(self.path)),
+            "weights": weights_digest(self.all_weight_files),
             "tokenizer": self.tokenizer.fingerprint,
             "activation": self.activation,
             "max_seq_length": self.tokenizer.max_length,
+            **({} if self.answers is None else {"instruction": self.answers.instruction}),
         }
 
     def encode_pairs(
         self, first: Sequence[str], second: Sequence[str], *, truncation: Truncation = "second"
     ) -> TokenBatch:
         """Make tokens of pairs of texts as the model reads them."""
+        if self.answers is not None:
+            return self.answers.encode_pairs(self.tokenizer, first, second)
         batch = self.tokenizer.encode_pairs(first, second, truncation=truncation)
         return batch if self.token_types else replace(batch, token_type_ids=None)
 
 
 def is_classifier(folder: Path) -> bool:
     """Say whether a folder's config.json names a cross-encoder's class."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        adapter = read_adapter(folder)
+        assert adapter is not None
+        return adapter.task == "SEQ_CLS" or (adapter.base != folder and is_classifier(adapter.base))
     names = read_json(folder / "config.json", {}).get("architectures") or []
-    return any(str(name).endswith("ForSequenceClassification") for name in names)
+    return any(str(name).endswith("ForSequenceClassification") for name in names) or is_yes_no(folder)
 
 
 def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ClassifierFolder:
@@ -100,36 +114,41 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
             f"{path}: this is a static model, a table of token vectors, which cannot read two texts together. "
             "Rerank with a cross-encoder"
         )
-    content = read_json(path / "config.json", None)
-    where = str(path / "config.json")
+    adapter = read_adapter(path)
+    own = (path / "config.json").is_file() or adapter is None
+    config_path = (path if own or adapter is None else adapter.base) / "config.json"
+    content, where = read_json(config_path, None), str(config_path)
     check_no_generator(content, where)
-    _check_is_classifier(path, content)
     family, config = read_config(content, where)
+    yes_no = answers_by_words(path, content)
+    if not yes_no and not (adapter is not None and adapter.task == "SEQ_CLS"):
+        _check_is_classifier(path, content)
     settings = read_json(path / "sentence_bert_config.json", {})
     texts = read_json(path / "config_sentence_transformers.json", {})
-    if texts.get("default_prompt_name"):
+    if texts.get("default_prompt_name") and not yes_no:
         raise CheckpointError(
             f"{path / 'config_sentence_transformers.json'}: default_prompt_name is {texts['default_prompt_name']!r}; "
             "cross-encoders with prompts are not computed. Choose a model without"
         )
-    check_no_adapter(path)
     check_arguments(settings, path / "sentence_bert_config.json")
     lowercase = json_field(settings, "do_lower_case", False, str(path / "sentence_bert_config.json"))
-    tokenizer = read_tokenizer(path, family, config, content, lowercase=lowercase)
+    tokenizer = read_tokenizer(tokenizer_path(path, adapter), family, config, content, lowercase=lowercase)
     tokenizer = fit_tokenizer(
         tokenizer, config, path, own_limit=settings.get("max_seq_length"), max_seq_length=max_seq_length
     )
-    labels = _labels(content, where)
+    labels = ("yes",) if yes_no else _labels(content, where)
     return ClassifierFolder(
         path=path,
         family=family,
         config=config,
-        head=_read_head(family, config, content, len(labels), where),
+        head=read_head(family, config, content, len(labels), where),
         labels=labels,
         activation=_read_activation(path, content, texts, len(labels)),
-        token_types=has_token_types(path, config),
+        token_types=has_token_types(tokenizer_path(path, adapter), config),
         tokenizer=tokenizer,
         rerank_weight=_rerank_weight(content, where),
+        adapter=adapter,
+        answers=read_yes_no(path, tokenizer, texts) if yes_no else None,
     )
 
 
@@ -184,44 +203,6 @@ def _labels(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return tuple(str(named[str(i)]) for i in range(len(named)))
 
 
-def _read_head(
-    family: Family, config: EncoderConfig, content: Mapping[str, Any], num_labels: int, where: str
-) -> HeadConfig:
-    head = default_head(family, config, num_labels)
-    dropout = content.get(_DROPOUT_KEYS.get(family, "classifier_dropout"))
-    pooling, activation, bias = head.pooling, head.activation, head.bias
-    if family == "modernbert":
-        pooling = content.get("classifier_pooling", "cls")
-        bias = bool(content.get("classifier_bias", False))
-        name = content.get("classifier_activation", "gelu")
-        if name not in _MODERN_ACTIVATIONS:
-            raise CheckpointError(
-                f"{where}: classifier_activation is {name!r}; known are {', '.join(_MODERN_ACTIVATIONS)}"
-            )
-        activation = _MODERN_ACTIVATIONS[name]
-    try:
-        return HeadConfig(
-            num_labels=num_labels,
-            pooling=pooling,
-            activation=activation,
-            bias=bias,
-            norm=head.norm,
-            dropout=head.dropout if dropout is None else float(dropout),
-        )
-    except ValueError as exc:
-        raise CheckpointError(f"{where}: {exc}. Take the model's own config.json") from exc
-
-
-def default_head(family: Family, config: EncoderConfig, num_labels: int) -> HeadConfig:
-    """Return the shape of the head that transformers puts on an encoder of this family."""
-    if family == "modernbert":
-        return HeadConfig(num_labels=num_labels, activation="gelu", bias=False, norm=True, dropout=0.0)
-    if family == "distilbert":
-        return HeadConfig(num_labels=num_labels, activation="relu", dropout=0.2)
-    dropout = 0.1 if family == "albert" else config.hidden_dropout_prob
-    return HeadConfig(num_labels=num_labels, dropout=dropout)
-
-
 def _read_activation(
     path: Path, content: Mapping[str, Any], texts: Mapping[str, Any], num_labels: int
 ) -> DenseActivation:
@@ -267,17 +248,10 @@ def classifier_config(
     content = write_config(config, family, head="ForSequenceClassification") | {
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
-        _DROPOUT_KEYS.get(family, "classifier_dropout"): head.dropout,
         # Releases of sentence-transformers before 4.0 read the one, later ones the other.
         "sbert_ce_default_activation_function": name,
         "sentence_transformers": {"activation_fn": name},
     }
     if rerank_weight != 1:
         content[OWN_KEY] = {"rerank_weight": rerank_weight}
-    if family == "modernbert":
-        content |= {
-            "classifier_pooling": head.pooling,
-            "classifier_bias": head.bias,
-            "classifier_activation": _WRITTEN_MODERN.get(head.activation, head.activation),
-        }
-    return content
+    return content | head_content(family, head)

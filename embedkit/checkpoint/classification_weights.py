@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from embedkit.checkpoint.classification import ClassifierFolder, classifier_config, default_head
-from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
+from embedkit.checkpoint.classification import ClassifierFolder, classifier_config
+from embedkit.checkpoint.classification_heads import default_head
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, check_one_model
 from embedkit.checkpoint.json_files import write_json
-from embedkit.checkpoint.names import BASE_PREFIX, Family, encoder_names, head_names, stripped_names
-from embedkit.checkpoint.weight_checks import check_nothing_left, strip_base_prefix
-from embedkit.checkpoint.weights import assign, export_tensors, read_tensors, save_tensors
+from embedkit.checkpoint.names import BASE_PREFIX, Family, head_names, stripped_names
+from embedkit.checkpoint.weight_checks import check_nothing_left
+from embedkit.checkpoint.weights import (
+    assign,
+    assign_encoder,
+    export_encoder,
+    export_tensors,
+    read_model_tensors,
+    save_tensors,
+)
+from embedkit.checkpoint.yes_no import YesNo
 from embedkit.model.classification import SequenceClassifier
 from embedkit.model.config import DenseActivation
 from embedkit.model.encoder import TransformerEncoder
@@ -27,12 +37,26 @@ def load_classifier(folder: ClassifierFolder) -> SequenceClassifier:
     """
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         model = SequenceClassifier(TransformerEncoder(folder.config), folder.head)
-    tensors = strip_base_prefix(read_tensors(weight_files(folder.path)), folder.family)
-    assign(model.encoder, encoder_names(folder.family, folder.config), tensors, folder.path)
+    tensors = read_model_tensors(folder.weights_path, folder.adapter, folder.family, model=folder.path)
+    rows = tensors.get("lm_head.weight")
+    assign_encoder(model.encoder, folder.family, tensors, folder.path)
+    if folder.answers is not None:
+        table = model.encoder.embeddings.tokens.weight if rows is None else rows.float()
+        model.head.out.weight = torch.nn.Parameter(_answer_weight(table, folder.answers))
+        check_nothing_left(tensors, folder.family, folder.path, what="reranker")
+        return model.eval()
     names = stripped_names(head_names(folder.family, folder.config, folder.head), folder.family)
     assign(model.head, names, tensors, folder.path)
     check_nothing_left(tensors, folder.family, folder.path, what="cross-encoder")
     return model.eval()
+
+
+def _answer_weight(rows: Tensor, answers: YesNo) -> Tensor:
+    """Return what "yes" has of the output layer more than "no", (1, D)."""
+    weight = rows[answers.true_token]
+    if answers.false_token is not None:
+        weight = weight - rows[answers.false_token]
+    return weight.detach()[None].clone()
 
 
 def classifier_from_encoder(folder: ModelFolder, *, num_labels: int, seed: int) -> SequenceClassifier:
@@ -41,12 +65,13 @@ def classifier_from_encoder(folder: ModelFolder, *, num_labels: int, seed: int) 
     Raises:
         CheckpointError: the encoder's weights are missing, mis-shaped, or the file is damaged.
     """
+    check_one_model(folder, "training a reranker")
     head = default_head(folder.family, folder.config, num_labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SequenceClassifier(TransformerEncoder(folder.config), head)
-    tensors = strip_base_prefix(read_tensors(weight_files(folder.encoder_path)), folder.family)
-    assign(model.encoder, encoder_names(folder.family, folder.config), tensors, folder.encoder_path)
+    tensors = read_model_tensors(folder.weights_path, folder.adapter, folder.family)
+    assign_encoder(model.encoder, folder.family, tensors, folder.encoder_path)
     return model
 
 
@@ -97,7 +122,7 @@ def write_classifier(
         config, head, family=family, labels=labels, activation=activation, rerank_weight=rerank_weight
     )
     write_json(folder / "config.json", content)
-    tensors = export_tensors(model.encoder, encoder_names(family, config), prefix=BASE_PREFIX[family])
+    tensors = export_encoder(model.encoder, family, prefix=BASE_PREFIX[family])
     tensors |= export_tensors(model.head, head_names(family, config, head))
     save_tensors(tensors, folder / WEIGHTS)
     tokenizer.save(folder, token_types=config.type_vocab_size > 1)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedkit.checkpoint.adapter_merging import has_adapter, merge_adapter
+from embedkit.checkpoint.adapters import FILE
 from embedkit.checkpoint.folder import PICKLED, RUN_FOLDER, WEIGHTS
 from embedkit.checkpoint.json_files import read_json, write_json
 from embedkit.checkpoint.quantized import COLUMN_SCALE, FEWEST, QUANTIZATION, ROW_SCALE, quantize
@@ -44,7 +46,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 def convert_folder(
     source: str | Path, target: str | Path, *, dtype: torch.dtype | None = None
 ) -> Sequence[str]:
-    """Copy a model folder with its weights in safetensors, and all of them as `dtype` where one is given.
+    """Copy a model folder with its weights in safetensors, and all of them as `dtype` where one is given; an adapter is merged.
 
     Weights that are stored in fp16 take half the room of fp32, in int8 a quarter (`embedkit.checkpoint.quantized`); both are computed
     with as fp32 again: loading rounds nothing. What a training run left beside the model stays behind.
@@ -57,6 +59,13 @@ def convert_folder(
     source = Path(source)
     if not source.is_dir():
         raise CheckpointError(missing_model(str(source)))
+    if has_adapter(source):
+        if dtype not in (None, torch.float32):
+            raise CheckpointError(
+                f"{source}: an adapter is merged in fp32. Convert it without a number format first, and then what it became"
+            )
+        merge_adapter(source, target)
+        return [FILE]
     files = [path for path in sorted(source.rglob("*")) if path.relative_to(source).parts[0] != RUN_FOLDER]
     pickled = [path for path in files if path.match(PICKLED) and not path.with_name(WEIGHTS).exists()]
     cast = [] if dtype is None else [path for path in files if path.suffix == ".safetensors"]

@@ -6,32 +6,38 @@ The tensors themselves are read and written by `embedkit.checkpoint.weights`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from embedkit.checkpoint.adapters import Adapter, read_adapter
 from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.hf_config import TOKENIZER_CLASSES, read_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import SentenceModules, read_modules
+from embedkit.checkpoint.st_router import default_role, has_router
 from embedkit.checkpoint.static import is_static, read_static
 from embedkit.errors import CheckpointError
 from embedkit.model.config import EncoderConfig
 from embedkit.models import find_model, missing_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.types import TextRole
 
 WEIGHTS = "model.safetensors"
 RUN_FOLDER = "training"  # the states and log of a training run, beside the model that it made
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PICKLED = "pytorch_model*.bin"  # one file, or shards
+# What is read of a text where neither the tokenizer nor the folder sets a limit, of families that have none themselves.
+USUAL_TOKENS: dict[Family, int] = {"t5": 512, "mt5": 512}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
     """A sentence encoder on disk, read but for its weights.
 
-    Of a `static` model's config only `vocab_size` and `hidden_size` mean something: it has no layers.
+    Of a `static` model's config only `vocab_size` and `hidden_size` mean something: it has no layers. Where queries and documents have
+    modules of their own, `routes` are both, and the folder itself is that of texts of no role.
     """
 
     path: Path
@@ -40,6 +46,8 @@ class ModelFolder:
     modules: SentenceModules
     tokenizer: Tokenizer
     static: bool = False
+    adapter: Adapter | None = None
+    routes: Mapping[TextRole, ModelFolder] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -49,6 +57,11 @@ class ModelFolder:
     @property
     def encoder_path(self) -> Path:
         return self.path / self.modules.encoder_folder
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the encoder's weights lie: of an adapter, those of the model that it changes."""
+        return self.encoder_path if self.adapter is None else self.adapter.base
 
     @property
     def embedding_size(self) -> int:
@@ -82,23 +95,43 @@ def read_model_folder(
     path = find_model(folder)
     if not path.is_dir():
         raise CheckpointError(missing_model(str(folder)))
-    if is_static(path):
+    if not has_router(path):
+        return _read_folder(path, max_seq_length, recursions)
+    roles: tuple[TextRole, ...] = get_args(TextRole)
+    routes = {role: _read_folder(path, max_seq_length, recursions, role) for role in roles}
+    sizes = {route.dimension for route in routes.values()}
+    if len(sizes) > 1:
+        raise CheckpointError(
+            f"{path}: the vectors of queries have {routes['query'].dimension} dimensions, those of documents "
+            f"{routes['document'].dimension}. Take all modules from the same model"
+        )
+    return replace(routes[default_role(path)], routes=routes)
+
+
+def _read_folder(
+    path: Path, max_seq_length: int | None, recursions: int | None, role: TextRole | None = None
+) -> ModelFolder:
+    if is_static(path, role):
         if recursions is not None:
             raise CheckpointError(
                 f"{path}: recursions {recursions} was asked for; a static model has no layers. Leave it out"
             )
-        return _static_folder(path, max_seq_length)
-    modules = read_modules(path)
+        return _static_folder(path, max_seq_length, role)
+    modules = read_modules(path, role)
     encoder_path = path / modules.encoder_folder
-    content = read_json(encoder_path / "config.json", None)
-    family, config = read_config(content, str(encoder_path / "config.json"))
+    adapter = read_adapter(encoder_path)
+    config_path = (encoder_path if adapter is None else adapter.base) / "config.json"
+    content = read_json(config_path, None)
+    family, config = read_config(content, str(config_path))
     if recursions is not None:
         config = _with_recursions(config, recursions, path, modules)
+    if adapter is not None and adapter.task == "SEQ_CLS":
+        content = {**content, "architectures": ["ForSequenceClassification"]}
     _check_is_encoder(path, content)
-    check_no_adapter(encoder_path)
     _check_widths(path, config, modules)
     _check_layers(path, config, content, modules)
-    tokenizer = read_tokenizer(encoder_path, family, config, content, lowercase=modules.lowercase)
+    where = tokenizer_path(encoder_path, adapter)
+    tokenizer = read_tokenizer(where, family, config, content, lowercase=modules.lowercase)
     tokenizer = fit_tokenizer(
         tokenizer, config, path, own_limit=modules.max_seq_length, max_seq_length=max_seq_length
     )
@@ -108,6 +141,7 @@ def read_model_folder(
         config=config,
         modules=modules,
         tokenizer=tokenizer,
+        adapter=adapter,
     )
 
 
@@ -126,8 +160,8 @@ def _with_recursions(
     return fewer
 
 
-def _static_folder(path: Path, max_seq_length: int | None) -> ModelFolder:
-    found = read_static(path)
+def _static_folder(path: Path, max_seq_length: int | None, role: TextRole | None) -> ModelFolder:
+    found = read_static(path, role)
     config = EncoderConfig(
         vocab_size=found.num_tokens,
         hidden_size=found.embedding_size,
@@ -152,7 +186,7 @@ def read_tokenizer(
     tokenizer = Tokenizer.load(
         folder,
         lowercase=lowercase,
-        default_max_length=config.max_tokens,
+        default_max_length=min(config.max_tokens, USUAL_TOKENS.get(family, config.max_tokens)),
         model_class=json_field(content, "tokenizer_class", TOKENIZER_CLASSES[family], where),
         as_is=family == "modernbert",  # whatever class is named
     )
@@ -164,17 +198,12 @@ def read_tokenizer(
     return tokenizer
 
 
-def check_no_adapter(encoder_path: Path) -> None:
-    """Refuse an adapter, which transformers would put on the weights beside it.
-
-    Raises:
-        CheckpointError: there is one.
-    """
-    if (encoder_path / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{encoder_path / 'adapter_config.json'}: the folder holds an adapter (PEFT), which is not computed. "
-            "Merge it into the model with peft's merge_and_unload, and save that"
-        )
+def tokenizer_path(folder: Path, adapter: Adapter | None) -> Path:
+    """Return where the tokenizer lies: an adapter's folder may have one of its own, or leave it to its model's."""
+    own = any(
+        (folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model")
+    )
+    return folder if adapter is None or own else adapter.base
 
 
 def _check_widths(path: Path, config: EncoderConfig, modules: SentenceModules) -> None:
@@ -253,6 +282,11 @@ def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{path}: this is a language model ({names[0]}), of which nothing says how to make a vector. "
             "Take a sentence-transformers folder, which has a modules.json"
+            + (
+                ". If it answers yes or no, rerank with it: embedkit rerank, or search --rerank"
+                if content.get("model_type") == "qwen3"
+                else ""
+            )
         )
 
 
@@ -291,12 +325,26 @@ def weight_files(folder: Path, *, model: Path | None = None) -> list[Path]:
     raise CheckpointError(f"{folder}: no {WEIGHTS}. Copy it from where the model came from")
 
 
+def check_one_model(folder: ModelFolder, what: str) -> None:
+    """Refuse a folder whose queries and documents have modules of their own; `what` is done with one model alone.
+
+    Raises:
+        CheckpointError: they have.
+    """
+    if folder.routes:
+        raise CheckpointError(
+            f"{folder.path}: its queries and documents have modules of their own (Router), and {what} takes one model. "
+            "With such a folder embedkit encodes, builds indexes and searches"
+        )
+
+
 def all_weight_files(folder: ModelFolder) -> list[Path]:
     """List the files with the weights of the encoder and of what stands on it."""
     modules = folder.modules
-    parts = [folder.encoder_path]
+    parts = [folder.weights_path]
     parts += [folder.path / name for name in (*modules.dense_folders, *modules.parts.values())]
-    return [file for part in parts for file in weight_files(part, model=folder.path)]
+    files = [file for part in parts for file in weight_files(part, model=folder.path)]
+    return files if folder.adapter is None else [*files, folder.adapter.file]
 
 
 def fingerprint(folder: ModelFolder) -> dict[str, Any]:
@@ -319,4 +367,9 @@ def fingerprint(folder: ModelFolder) -> dict[str, Any]:
         "max_seq_length": folder.tokenizer.max_length,
         "dimension": folder.dimension,
         **({} if folder.recursions is None else {"recursions": folder.recursions}),
+        **(
+            {"routes": {role: fingerprint(route) for role, route in folder.routes.items()}}
+            if folder.routes
+            else {}
+        ),
     } | similarity

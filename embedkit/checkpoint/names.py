@@ -7,18 +7,18 @@ value). Everything here is text; no tensor is touched.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
+from embedkit.checkpoint.families.bert_names import BertKind, bert_names
+from embedkit.checkpoint.families.row import Names, add
+from embedkit.checkpoint.families.table import ALSO, ROWS, NewerFamily
 from embedkit.model.config import EncoderConfig, HeadConfig, HeadLayer, LayerNormConfig
 from embedkit.model.shapes import encoder_shapes
 
-HubFamily = Literal[
-    "bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "albert", "modernbert"
-]
+HubFamily = Literal[BertKind, NewerFamily]
 FAMILIES: tuple[HubFamily, ...] = get_args(HubFamily)
 # Besides them, ours: shapes that none of these families can say. No other library knows it, so none computes such a model wrongly.
 Family = Literal[HubFamily, "embedkit"]
-Names = dict[str, tuple[str, ...]]  # ours -> theirs, to be stacked
 
 # What stands before every name of the encoder once a head was saved with it.
 BASE_PREFIX: dict[Family, str] = {
@@ -29,7 +29,9 @@ BASE_PREFIX: dict[Family, str] = {
     "distilbert": "distilbert.",
     "mpnet": "mpnet.",
     "albert": "albert.",
+    "electra": "electra.",
     "modernbert": "model.",
+    **{family: row.base_prefix for family, row in ROWS.items()},
     "embedkit": "encoder.",
 }
 # Weights of pretraining heads and buffers: an encoder does well without them. A `classifier` is not among them, since
@@ -42,66 +44,13 @@ IGNORED_PREFIXES: dict[Family, tuple[str, ...]] = {
     "distilbert": ("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     "mpnet": ("pooler.", "lm_head."),
     "albert": ("pooler.", "predictions.", "sop_classifier."),
+    "electra": ("discriminator_predictions.", "generator_predictions.", "generator_lm_head."),
     "modernbert": ("head.", "decoder."),
+    **{family: row.ignored for family, row in ROWS.items()},
     "embedkit": ("mlm.", "next_sentence."),
 }
 IGNORED_SUFFIXES = ("position_ids", "token_type_ids")  # buffers that older releases saved
 
-# sublayer of ours -> sublayers of theirs, within one layer
-_BERT_LAYER = {
-    "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "attention.out": ("attention.output.dense",),
-    "attention_norm": ("attention.output.LayerNorm",),
-    "mlp.up": ("intermediate.dense",),
-    "mlp.down": ("output.dense",),
-    "mlp_norm": ("output.LayerNorm",),
-}
-_LAYER: dict[HubFamily, dict[str, tuple[str, ...]]] = {
-    "bert": _BERT_LAYER,
-    "roberta": _BERT_LAYER,
-    "xlm-roberta": _BERT_LAYER,
-    "camembert": _BERT_LAYER,
-    "distilbert": {
-        "attention.qkv": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-        "attention.out": ("attention.out_lin",),
-        "attention_norm": ("sa_layer_norm",),
-        "mlp.up": ("ffn.lin1",),
-        "mlp.down": ("ffn.lin2",),
-        "mlp_norm": ("output_layer_norm",),
-    },
-    "mpnet": _BERT_LAYER
-    | {
-        "attention.qkv": ("attention.attn.q", "attention.attn.k", "attention.attn.v"),
-        "attention.out": ("attention.attn.o",),
-        "attention_norm": ("attention.LayerNorm",),
-    },
-    "albert": {
-        "attention.qkv": ("attention.query", "attention.key", "attention.value"),
-        "attention.out": ("attention.dense",),
-        "attention_norm": ("attention.LayerNorm",),
-        "mlp.up": ("ffn",),
-        "mlp.down": ("ffn_output",),
-        "mlp_norm": ("full_layer_layer_norm",),
-    },
-    "modernbert": {
-        "attention.qkv": ("attn.Wqkv",),
-        "attention.out": ("attn.Wo",),
-        "attention_norm": ("attn_norm",),
-        "mlp.up": ("mlp.Wi",),
-        "mlp.down": ("mlp.Wo",),
-        "mlp_norm": ("mlp_norm",),
-    },
-}
-_LAYER_PREFIX: dict[HubFamily, str] = {
-    "bert": "encoder.layer.{}.",
-    "roberta": "encoder.layer.{}.",
-    "xlm-roberta": "encoder.layer.{}.",
-    "camembert": "encoder.layer.{}.",
-    "distilbert": "transformer.layer.{}.",
-    "mpnet": "encoder.layer.{}.",
-    "albert": "encoder.albert_layer_groups.{}.albert_layers.0.",
-    "modernbert": "layers.{}.",
-}
 # The masked-language-model head, outside of the base prefix.
 _MLM: dict[Family, tuple[str, str, str, tuple[str, ...]]] = {  # dense, norm, bias, copies of tied weights
     "bert": (
@@ -128,6 +77,12 @@ _MLM: dict[Family, tuple[str, str, str, tuple[str, ...]]] = {  # dense, norm, bi
         "predictions.bias",
         ("predictions.decoder.weight", "predictions.decoder.bias"),
     ),
+    "electra": (
+        "generator_predictions.dense",
+        "generator_predictions.LayerNorm",
+        "generator_lm_head.bias",
+        ("generator_lm_head.weight",),
+    ),
     "modernbert": ("head.dense", "head.norm", "decoder.bias", ("decoder.weight",)),
     "embedkit": ("mlm.dense", "mlm.norm", "mlm.bias", ()),
 }
@@ -148,7 +103,9 @@ _HEADS: dict[Family, dict[str, str]] = {
     "mpnet": {"dense": "classifier.dense", "out": "classifier.out_proj"},
     "distilbert": {"dense": "pre_classifier", "out": "classifier"},
     "albert": {"dense": "albert.pooler", "out": "classifier"},
+    "electra": {"dense": "classifier.dense", "out": "classifier.out_proj"},
     "modernbert": {"dense": "head.dense", "norm": "head.norm", "out": "classifier"},
+    **{family: dict(row.head) for family, row in ROWS.items() if row.head},
     "embedkit": {"dense": "head.dense", "out": "head.out"},
 }
 
@@ -157,38 +114,27 @@ def encoder_names(family: Family, config: EncoderConfig) -> Names:
     """Map every parameter of a `TransformerEncoder` to the family's names, without the base prefix."""
     if family == "embedkit":
         return own_names(encoder_shapes(config))
-    modern = family == "modernbert"
-    names: Names = {
-        "embeddings.tokens.weight": (
-            "embeddings.tok_embeddings.weight" if modern else "embeddings.word_embeddings.weight",
-        )
-    }
-    if config.has_position_table:
-        names["embeddings.positions.weight"] = ("embeddings.position_embeddings.weight",)
-    if config.type_vocab_size:
-        names["embeddings.token_types.weight"] = ("embeddings.token_type_embeddings.weight",)
-    norm = "embeddings.norm" if modern else "embeddings.LayerNorm"
-    _add(names, "embeddings.norm", (norm,), bias=config.norm_bias)
-    if config.embedding_size is not None:
-        _add(names, "embeddings.projection", ("encoder.embedding_hidden_mapping_in",), bias=True)
-    for number in range(config.num_distinct_layers):
-        prefix = _LAYER_PREFIX[family].format(number)
-        for ours, theirs in _LAYER[family].items():
-            if ours == "attention_norm" and config.norm_first and number == 0:
-                continue
-            bias = (
-                config.norm_bias
-                if "norm" in ours
-                else config.mlp_bias
-                if "mlp" in ours
-                else config.attention_bias
-            )
-            _add(names, f"layers.{number}.{ours}", tuple(prefix + name for name in theirs), bias=bias)
-    if config.norm_first:
-        _add(names, "final_norm", ("final_norm",), bias=config.norm_bias)
-    if config.relative_attention_num_buckets:
-        names["relative_bias.weight"] = ("encoder.relative_attention_bias.weight",)
-    return names
+    if family in ROWS:
+        return ROWS[family].names(config)
+    return bert_names(cast("BertKind", family), config)
+
+
+def family_named(model_type: object) -> HubFamily | None:
+    """Return the family that a config's model_type means; None: one that we do not know."""
+    found = ALSO.get(str(model_type), model_type)
+    return next((family for family in FAMILIES if family == found), None)
+
+
+def transposed(family: Family) -> tuple[str, ...]:
+    """Return how the names of matrices end that a family stores with rows and columns exchanged."""
+    row = ROWS.get(cast("NewerFamily", family))
+    return () if row is None else row.transposed
+
+
+def base_prefixes(family: Family) -> tuple[str, ...]:
+    """Return what may stand before every name of a family's encoder."""
+    row = ROWS.get(cast("NewerFamily", family))
+    return (BASE_PREFIX[family], *(() if row is None else row.other_prefixes))
 
 
 def own_names(names: Iterable[str]) -> Names:
@@ -200,18 +146,18 @@ def dense_names(layer: HeadLayer) -> Names:
     """Map the parameters of a layer after pooling to sentence-transformers' names."""
     names: Names = {}
     if isinstance(layer, LayerNormConfig):
-        _add(names, "0", ("norm",), bias=True)
+        add(names, "0", ("norm",), bias=True)
     else:
-        _add(names, "0", ("linear",), bias=layer.bias)
+        add(names, "0", ("linear",), bias=layer.bias)
     return names
 
 
 def head_names(family: Family, config: EncoderConfig, head: HeadConfig) -> Names:
     """Map every parameter of a `ClassificationHead` to the family's names, as they stand beside an encoder's."""
-    biases = {"dense": head.bias, "norm": config.norm_bias, "out": True}
+    biases = {"dense": head.bias, "norm": config.norm_bias, "out": head.out_bias}
     names: Names = {}
     for ours, theirs in _HEADS[family].items():
-        _add(names, ours, (theirs,), bias=biases[ours])
+        add(names, ours, (theirs,), bias=biases[ours])
     return names
 
 
@@ -225,9 +171,19 @@ def mlm_head_names(family: Family, config: EncoderConfig) -> Names:
     """Map every parameter of a `MaskedLMHead` to the family's names."""
     dense, norm, bias, _ = _MLM[family]
     names: Names = {"bias": (bias,)}
-    _add(names, "dense", (dense,), bias=config.mlp_bias)
-    _add(names, "norm", (norm,), bias=config.norm_bias)
+    add(names, "dense", (dense,), bias=config.mlp_bias)
+    add(names, "norm", (norm,), bias=config.norm_bias)
     return names
+
+
+def has_mlm_head(family: Family) -> bool:
+    """Say whether we know how the family names a masked-language-model head."""
+    return family in _MLM
+
+
+def has_head(family: Family) -> bool:
+    """Say whether we know how the family names a classification head."""
+    return family in _HEADS
 
 
 def tied_names(family: Family) -> tuple[str, ...]:
@@ -247,11 +203,6 @@ def next_sentence_names(family: Family) -> Names:
         )
     pooler, classifier = NEXT_SENTENCE[family]
     names: Names = {}
-    _add(names, "pooler", (pooler,), bias=True)
-    _add(names, "classifier", (classifier,), bias=True)
+    add(names, "pooler", (pooler,), bias=True)
+    add(names, "classifier", (classifier,), bias=True)
     return names
-
-
-def _add(names: Names, ours: str, theirs: tuple[str, ...], *, bias: bool) -> None:
-    for kind in ("weight", "bias") if bias else ("weight",):
-        names[f"{ours}.{kind}"] = tuple(f"{name}.{kind}" for name in theirs)

@@ -47,6 +47,16 @@ def read_own_config(content: Mapping[str, Any], where: str, *, required: Sequenc
         raise CheckpointError(f"{exc}. Take the model's own config.json") from exc
 
 
+# Fields that older releases do not know, and refuse: left out where they say the usual.
+_NAMES = [each.name for each in fields(EncoderConfig)]
+_LATER = frozenset(_NAMES[_NAMES.index("norm") :])
+
+
 def own_fields(config: EncoderConfig) -> dict[str, Any]:
-    """Return the fields to write; one that is None is left out, and read as that."""
-    return {name: value for name, value in asdict(config).items() if value is not None}
+    """Return the fields to write; one that is None is left out, and read as that, as is a newer one that says the usual."""
+    usual = asdict(EncoderConfig())
+    return {
+        name: value
+        for name, value in asdict(config).items()
+        if value is not None and not (name in _LATER and value == usual[name])
+    }

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, check_one_model
 from embedkit.checkpoint.hf_config import write_config
 from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import (
     BASE_PREFIX,
     NEXT_SENTENCE,
     Family,
-    encoder_names,
+    has_mlm_head,
     mlm_head_names,
     next_sentence_names,
     stripped_names,
 )
 from embedkit.checkpoint.st_modules import SentenceModules, write_modules
-from embedkit.checkpoint.weight_checks import strip_base_prefix
-from embedkit.checkpoint.weights import assign, export_tensors, read_tensors, save_tensors
+from embedkit.checkpoint.weights import (
+    assign,
+    assign_encoder,
+    export_encoder,
+    export_tensors,
+    read_model_tensors,
+    save_tensors,
+)
 from embedkit.errors import CheckpointError
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.heads import MaskedLMHead, NextSentenceHead
@@ -36,13 +42,17 @@ def load_pretraining(
 
     Raises:
         CheckpointError: weights are missing or mis-shaped, a head is missing and `fresh_heads` is False, or the family
-            has no next-sentence head.
+            has no such head.
     """
     family, config, where = folder.family, folder.config, folder.encoder_path
-    tensors = read_tensors(weight_files(where))
-    stripped = strip_base_prefix(tensors, family)
+    check_one_model(folder, "pretraining")
+    if not has_mlm_head(family):
+        raise CheckpointError(
+            f"{folder.path}: a masked-language-model head on a {family} model is not computed. Take a model of another family"
+        )
+    stripped = read_model_tensors(folder.weights_path, folder.adapter, family)
     encoder = TransformerEncoder(config)
-    assign(encoder, encoder_names(family, config), stripped, where)
+    assign_encoder(encoder, family, stripped, where)
     model = PretrainingModel(encoder, MaskedLMHead(config))
     fresh = []
     # The heads' names may start with the base prefix themselves (bert.pooler), so they are looked up stripped as well.
@@ -77,7 +87,7 @@ def write_pretraining(folder: Path, model: PretrainingModel, tokenizer: Tokenize
     content = write_config(config, family, head=head) | {"tie_word_embeddings": True}
     write_json(folder / "config.json", content)
     prefix = BASE_PREFIX[family]
-    tensors = export_tensors(model.encoder, encoder_names(family, config), prefix=prefix)
+    tensors = export_encoder(model.encoder, family, prefix=prefix)
     tensors |= export_tensors(model.mlm, mlm_head_names(family, config))
     if model.next_sentence is not None:
         tensors |= export_tensors(model.next_sentence, next_sentence_names(family))

@@ -16,13 +16,31 @@ from embedkit.checkpoint.st_parts import (
     read_layer,
     read_pooling,
 )
+from embedkit.checkpoint.st_router import read_module_list
 from embedkit.checkpoint.st_settings import Similarity, read_limits, read_texts
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseConfig, EncoderConfig, HeadLayer, SentenceConfig
+from embedkit.types import TextRole
 
 _MODULES = ("Transformer", "WeightedLayerPooling", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
 # Written in the older spelling, the only one that every consumer reads.
 _CLASS_PREFIX = "sentence_transformers.models."
+# Modules of sentence-transformers' that are refused by their names, and what they are.
+_NOT_COMPUTED = {
+    "LSTM": "a recurrent network over token vectors",
+    "CNN": "convolutions over token vectors",
+    "BoW": "a bag of words, one number for each of the vocabulary",
+    "WordWeights": "weights of words, such as inverse document frequencies",
+    "CLIPModel": "texts and images",
+    "MLMTransformer": "a learned sparse model",
+    "SpladePooling": "a learned sparse model",
+    "SparseAutoEncoder": "a learned sparse model",
+    "SparseStaticEmbedding": "a learned sparse model",
+    "MultiVectorMask": "a multi-vector model",
+    "TokenPooling": "a multi-vector model",
+    "LogitScore": "a reranker that answers yes or no: embedkit rerank",
+    "Router": "within another, or not the first",
+}
 _POOLINGS = ("Pooling", "AttentionPooling")
 _AFTER = ("Dense", "LayerNorm", "Dropout", "Normalize", "Similarity")
 # What only we compute: sentence-transformers finds no such class and stops.
@@ -56,16 +74,16 @@ class SentenceModules:
     truncate_dim: int | None = None
 
 
-def read_modules(folder: Path) -> SentenceModules:
+def read_modules(folder: Path, role: TextRole | None = None) -> SentenceModules:
     """Read a sentence-transformers folder; a plain encoder folder gets mean pooling, as sentence-transformers does.
 
-    Dropout modules do nothing to vectors and are passed over.
+    Dropout modules do nothing to vectors and are passed over. `role` says whose modules of a router's folder are read.
 
     Raises:
         CheckpointError: a file is missing or unreadable, or names a module or a setting that we do not compute.
     """
     where = folder / "modules.json"
-    modules = read_json(where, [])
+    modules = read_module_list(folder, role)
     if not modules:
         return SentenceModules()
     encoder_folder, layers, dense_folders = "", list[HeadLayer](), list[str]()
@@ -211,6 +229,11 @@ def module_kind(module: Any, folder: Path) -> str:  # Any: whatever JSON holds
     kind = name.rpartition(".")[2] if isinstance(name, str) else ""
     theirs = isinstance(name, str) and name.startswith("sentence_transformers.") and kind in _MODULES
     ours = kind in _OWN_MODULES and name == _class_of(kind)
+    if kind in _NOT_COMPUTED and isinstance(name, str) and name.startswith("sentence_transformers."):
+        raise CheckpointError(
+            f"{folder / 'modules.json'}: module type {name!r} is not one that embedkit computes here: {_NOT_COMPUTED[kind]}. "
+            "Choose a model without"
+        )
     if not theirs and not ours:
         raise CheckpointError(
             f"{folder / 'modules.json'}: module type {name!r} is not one that embedkit computes "

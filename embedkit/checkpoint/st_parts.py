@@ -38,6 +38,15 @@ ACTIVATION_CLASSES: dict[DenseActivation, str] = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
     "elu": "torch.nn.modules.activation.ELU",
     "leaky_relu": "torch.nn.modules.activation.LeakyReLU",
+    "mish": "torch.nn.modules.activation.Mish",
+    "softplus": "torch.nn.modules.activation.Softplus",
+    "selu": "torch.nn.modules.activation.SELU",
+    "relu6": "torch.nn.modules.activation.ReLU6",
+    "softsign": "torch.nn.modules.activation.Softsign",
+    "log_sigmoid": "torch.nn.modules.activation.LogSigmoid",
+    "hardtanh": "torch.nn.modules.activation.Hardtanh",
+    "hardsigmoid": "torch.nn.modules.activation.Hardsigmoid",
+    "hardswish": "torch.nn.modules.activation.Hardswish",
 }
 _SENTENCE = "sentence_embedding"  # what a module reads and writes unless its config says otherwise
 

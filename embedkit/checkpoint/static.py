@@ -18,15 +18,19 @@ from safetensors import SafetensorError, safe_open
 
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.st_modules import SentenceModules, module_path, write_module_list, write_texts
-from embedkit.checkpoint.st_parts import check_names
+from embedkit.checkpoint.st_parts import check_names, read_pooling
+from embedkit.checkpoint.st_router import read_module_list
 from embedkit.checkpoint.st_settings import read_texts
 from embedkit.errors import CheckpointError
 from embedkit.model.config import SentenceConfig
 from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.tokenization.words import read_words
+from embedkit.types import TextRole
 
 TABLE = "embedding.weight"  # its name in model.safetensors
 MODEL2VEC_TABLE = "embeddings"  # in model2vec's files, where `mapping` may give tokens their rows, and `weights` their weights
-MODULE = "StaticEmbedding"
+WORD_TABLE = "emb_layer.weight"  # in sentence-transformers' older tables, of whole words
+MODULE, WORD_MODULE = "StaticEmbedding", "WordEmbeddings"
 # A mean has no longest text; this keeps one text from filling the memory.
 MAX_TOKENS = 2**16
 MODEL2VEC_MAX_TOKENS = 512  # what model2vec reads of a text where its config says nothing
@@ -42,10 +46,13 @@ class StaticFolder:
     tokenizer: Tokenizer
 
 
-def is_static(folder: Path) -> bool:
-    """Say whether the first module of a folder is a table of token vectors, or the folder is model2vec's."""
-    modules = read_json(folder / "modules.json", [])
-    return _kind(modules[0]) == MODULE if modules else _is_model2vec(folder)
+def is_static(folder: Path, role: TextRole | None = None) -> bool:
+    """Say whether the first module of a folder is a table of token vectors, or the folder is model2vec's.
+
+    `role` says whose modules of a router's folder are meant.
+    """
+    modules = read_module_list(folder, role)
+    return _kind(modules[0]) in (MODULE, WORD_MODULE) if modules else _is_model2vec(folder)
 
 
 def _is_model2vec(folder: Path) -> bool:
@@ -55,13 +62,13 @@ def _is_model2vec(folder: Path) -> bool:
     return kind == "model2vec" or (kind is None and table.is_file() and MODEL2VEC_TABLE in _shapes(table))
 
 
-def read_static(folder: Path) -> StaticFolder:
+def read_static(folder: Path, role: TextRole | None = None) -> StaticFolder:
     """Read everything of a static model's folder but the table.
 
     Raises:
         CheckpointError: a file is missing or damaged, or further modules than a norm follow.
     """
-    modules = read_json(folder / "modules.json", [])
+    modules = read_module_list(folder, role)
     parts, tokenizer = _with_modules(folder, modules) if modules else _model2vec(folder)
     num_tokens, width = _table_shape(folder / parts.encoder_folder / "model.safetensors")
     if tokenizer.vocab_size > num_tokens:
@@ -76,6 +83,8 @@ def _with_modules(folder: Path, modules: list[Any]) -> tuple[SentenceModules, To
     where = folder / "modules.json"
     kinds = [_kind(module) for module in modules]
     kept = [kind for kind in kinds if kind != "Dropout"]  # which does nothing to vectors
+    if kept[:1] == [WORD_MODULE]:
+        return _word_vectors(folder, modules, kinds, kept)
     if kept not in ([MODULE], [MODULE, "Normalize"]):
         raise CheckpointError(
             f"{where}: the modules are {', '.join(kinds)}; a static model has {MODULE}, then Normalize at most"
@@ -92,6 +101,34 @@ def _with_modules(folder: Path, modules: list[Any]) -> tuple[SentenceModules, To
     )
     tokenizer = Tokenizer.load_file(folder / name / "tokenizer.json", default_max_length=MAX_TOKENS)
     return parts, without_template(tokenizer, max_length=tokenizer.max_length)
+
+
+def _word_vectors(
+    folder: Path, modules: list[Any], kinds: list[str], kept: list[str]
+) -> tuple[SentenceModules, Tokenizer]:
+    """Read a table of word vectors and the mean that follows on it."""
+    where = folder / "modules.json"
+    if kept not in ([WORD_MODULE, "Pooling"], [WORD_MODULE, "Pooling", "Normalize"]):
+        raise CheckpointError(
+            f"{where}: the modules are {', '.join(kinds)}; on {WORD_MODULE} Pooling follows, then Normalize at most"
+        )
+    paths = dict(zip(kinds, (folder / module_path(module, folder) for module in modules), strict=True))
+    pooling, _ = read_pooling(paths["Pooling"] / "config.json")
+    if pooling != ("mean",):
+        raise CheckpointError(
+            f"{paths['Pooling'] / 'config.json'}: pooling is {', '.join(pooling)}; of word vectors the mean is computed"
+        )
+    name = module_path(modules[0], folder)
+    path = folder / name / "wordembedding_config.json"
+    limit = json_field(read_json(path, {}), "max_seq_length", MAX_TOKENS, str(path))
+    rules, backend = read_words(folder / name)
+    tokenizer = Tokenizer(backend, {}, max(1, min(limit, MAX_TOKENS)), words=rules)
+    parts = SentenceModules(
+        sentence=SentenceConfig(normalize="Normalize" in kinds),
+        encoder_folder=name,
+        **read_texts(folder / "config_sentence_transformers.json"),
+    )
+    return parts, tokenizer
 
 
 def _model2vec(folder: Path) -> tuple[SentenceModules, Tokenizer]:
@@ -131,6 +168,10 @@ def write_static_files(
     Raises:
         ValueError: the tokenizer does to a text what only model2vec's own layout can say.
     """
+    if tokenizer.words is not None:
+        raise ValueError(
+            "a table of word vectors cannot be written as a StaticEmbedding, which splits texts otherwise"
+        )
     if tokenizer.drop_unknown:
         raise ValueError(
             "a tokenizer that drops unknown tokens cannot be written into sentence-transformers' layout"
@@ -162,8 +203,8 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 def _table_shape(path: Path) -> tuple[int, int]:
     """Return how many tokens have a vector, and how long these are."""
     shapes = _shapes(path)
-    table = shapes.get(TABLE, shapes.get(MODEL2VEC_TABLE, []))
-    others = shapes.keys() - {TABLE, MODEL2VEC_TABLE, "mapping", "weights"}
+    table = shapes.get(TABLE, shapes.get(MODEL2VEC_TABLE, shapes.get(WORD_TABLE, [])))
+    others = shapes.keys() - {TABLE, MODEL2VEC_TABLE, WORD_TABLE, "mapping", "weights"}
     rows = shapes.get("mapping", table)[:1]
     if len(table) != 2 or others or shapes.get("weights", rows) != rows:
         raise CheckpointError(

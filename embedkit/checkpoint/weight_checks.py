@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-from embedkit.checkpoint.names import BASE_PREFIX, IGNORED_PREFIXES, IGNORED_SUFFIXES, Family, Names
+from embedkit.checkpoint.families.row import Names
+from embedkit.checkpoint.names import IGNORED_PREFIXES, IGNORED_SUFFIXES, Family, base_prefixes, transposed
 from embedkit.errors import CheckpointError
 from embedkit.model.shapes import Shapes
 
@@ -18,6 +19,11 @@ class Stored(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def T(self) -> Stored:  # noqa: N802 (as torch and numpy name it)
+        """The same matrix with rows and columns exchanged."""
+        ...
 
     @property
     def dtype(self) -> object:
@@ -35,20 +41,32 @@ def damaged(path: Path, exc: Exception) -> CheckpointError:
 
 
 def strip_base_prefix(stored: Mapping[str, _Stored], family: Family) -> dict[str, _Stored]:
-    """Name the encoder's weights as if it had been saved alone, and old norm weights as they are named today."""
-    prefix = BASE_PREFIX[family]
+    """Name the encoder's weights as if it had been saved alone, and old norm weights as they are named today.
+
+    What the family stores with rows and columns exchanged is turned.
+    """
+    prefixes, turned = base_prefixes(family), transposed(family)
     renamed: dict[str, _Stored] = {}
     for name, weight in stored.items():
-        new = name.removeprefix(prefix)
+        new = name
+        for prefix in prefixes:
+            new = new.removeprefix(prefix)
         new = new.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        renamed[new] = weight
+        renamed[new] = cast("_Stored", weight.T) if turned and new.endswith(turned) else weight
     return renamed
 
 
 def take(
-    names: Names, shapes: Shapes, stored: dict[str, _Stored], where: Path
+    names: Names,
+    shapes: Shapes,
+    stored: dict[str, _Stored],
+    where: Path,
+    *,
+    splits: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, tuple[_Stored, ...]]:
     """Take a module's weights out of `stored`, under our names: several where they are to be stacked.
+
+    `splits` says how many rows each of them has where that is not the same number.
 
     Raises:
         CheckpointError: a weight is missing, or has another shape than the config asks for, or is no floating point.
@@ -62,8 +80,11 @@ def take(
     taken: dict[str, tuple[_Stored, ...]] = {}
     for ours, shape in shapes.items():
         parts = tuple(stored.pop(theirs) for theirs in names[ours])
-        wanted = (shape[0] // len(parts), *shape[1:])
-        for theirs, part in zip(names[ours], parts, strict=True):
+        rows = (splits or {}).get(ours) or (shape[0] // len(parts),) * len(parts)
+        if len(rows) != len(parts):
+            rows = shape[:1]
+        for theirs, part, size in zip(names[ours], parts, rows, strict=True):
+            wanted = (size, *shape[1:])
             if tuple(part.shape) != wanted:
                 raise CheckpointError(
                     f"{where}: weight {theirs!r} has shape {tuple(part.shape)}; config.json asks for {wanted}. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,10 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, weight_files
+from embedkit.checkpoint.adapters import Adapter, changes
+from embedkit.checkpoint.families.row import Names
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, check_one_model, weight_files
 from embedkit.checkpoint.hf_config import write_config
 from embedkit.checkpoint.json_files import write_json
-from embedkit.checkpoint.names import Family, Names, dense_names, encoder_names, own_names
+from embedkit.checkpoint.names import Family, dense_names, encoder_names, own_names, transposed
 from embedkit.checkpoint.quantized import Scales, take_scales
 from embedkit.checkpoint.st_modules import (
     SentenceModules,
@@ -31,6 +33,7 @@ from embedkit.checkpoint.weight_checks import (
 from embedkit.errors import CheckpointError
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.shapes import encoder_splits
 from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -45,11 +48,12 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
         raise CheckpointError(
             f"{folder.path}: this is a static model, a table of token vectors without layers. Take a transformer here"
         )
+    check_one_model(folder, "training or converting")
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         model = SentenceEncoder(TransformerEncoder(folder.config), folder.modules.sentence)
     where = folder.encoder_path
-    tensors = strip_base_prefix(read_tensors(weight_files(where, model=folder.path)), folder.family)
-    assign(model.encoder, encoder_names(folder.family, folder.config), tensors, where)
+    tensors = read_model_tensors(folder.weights_path, folder.adapter, folder.family, model=folder.path)
+    assign_encoder(model.encoder, folder.family, tensors, where)
     check_nothing_left(tensors, folder.family, where)
     for number, name in enumerate(folder.modules.dense_folders):
         part = read_tensors(weight_files(folder.path / name, model=folder.path))
@@ -62,6 +66,23 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
         assign(module, own_names(module.state_dict()), stored, folder.path / name)
         check_dense_empty(stored, folder.path / name)
     return model.eval()
+
+
+def read_model_tensors(
+    folder: Path, adapter: Adapter | None, family: Family, *, model: Path | None = None
+) -> dict[str, Tensor]:
+    """Read the weights of an encoder's folder, with what an adapter adds to them, named as if the encoder had been saved alone.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the adapter is of another model.
+    """
+    tensors = read_tensors(weight_files(folder, model=model))
+    if adapter is not None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for name, (array, whole) in changes(adapter, shapes).items():
+            change = torch.from_numpy(array)
+            tensors[name] = change if whole else tensors[name].float() + change
+    return strip_base_prefix(tensors, family)
 
 
 def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
@@ -84,7 +105,26 @@ def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
     return tensors
 
 
-def assign(module: nn.Module, names: Names, tensors: dict[str, Tensor], where: Path) -> None:
+def assign_encoder(
+    encoder: TransformerEncoder, family: Family, tensors: dict[str, Tensor], where: Path
+) -> None:
+    """Give an encoder its weights, taking them out of `tensors`.
+
+    Raises:
+        CheckpointError: as `assign`.
+    """
+    config = encoder.config
+    assign(encoder, encoder_names(family, config), tensors, where, splits=encoder_splits(config))
+
+
+def assign(
+    module: nn.Module,
+    names: Names,
+    tensors: dict[str, Tensor],
+    where: Path,
+    *,
+    splits: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
     """Give a module its weights, taking them out of `tensors`; what is stored in half precision becomes fp32.
 
     Raises:
@@ -92,8 +132,9 @@ def assign(module: nn.Module, names: Names, tensors: dict[str, Tensor], where: P
     """
     shapes = {ours: tuple(own.shape) for ours, own in module.state_dict().items()}
     state = {
-        ours: (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
-        for ours, parts in take(names, shapes, tensors, where).items()
+        # Contiguous: what was stored turned is a view, which no checkpoint of a training run takes.
+        ours: (parts[0] if len(parts) == 1 else torch.cat(parts)).float().contiguous()
+        for ours, parts in take(names, shapes, tensors, where, splits=splits).items()
     }
     trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     module.load_state_dict(state, strict=True, assign=True)
@@ -101,13 +142,31 @@ def assign(module: nn.Module, names: Names, tensors: dict[str, Tensor], where: P
         parameter.requires_grad_(trained[name])
 
 
-def export_tensors(module: nn.Module, names: Names, *, prefix: str = "") -> dict[str, Tensor]:
+def export_encoder(encoder: TransformerEncoder, family: Family, *, prefix: str = "") -> dict[str, Tensor]:
+    """Return an encoder's weights as its family stores them: `prefix` before every name, as a head beside it asks for."""
+    names, turned = encoder_names(family, encoder.config), transposed(family)
+    tensors = export_tensors(encoder, names, prefix=prefix, splits=encoder_splits(encoder.config))
+    return {
+        name: tensor.T.contiguous() if turned and name.endswith(turned) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def export_tensors(
+    module: nn.Module,
+    names: Names,
+    *,
+    prefix: str = "",
+    splits: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, Tensor]:
     """Return a module's weights under the family's names, fp32, on the CPU, contiguous."""
     tensors: dict[str, Tensor] = {}
     for ours, tensor in module.state_dict().items():
-        parts = tensor.detach().float().cpu().chunk(len(names[ours]))
-        for theirs, part in zip(names[ours], parts, strict=True):
-            tensors[prefix + theirs] = part.contiguous().clone()
+        whole, theirs = tensor.detach().float().cpu(), names[ours]
+        rows = (splits or {}).get(ours) or (len(whole) // len(theirs),) * len(theirs)
+        parts = whole.split(list(rows)) if len(theirs) > 1 else (whole,)
+        for name, part in zip(theirs, parts, strict=True):
+            tensors[prefix + name] = part.contiguous().clone()
     return tensors
 
 
@@ -147,7 +206,7 @@ def save_sentence_encoder(
         if model.layer_mean is not None:  # sentence-transformers passes the module over without it
             content["output_hidden_states"] = True
         write_json(folder / "config.json", content)
-        save_tensors(export_tensors(model.encoder, encoder_names(family, config)), folder / WEIGHTS)
+        save_tensors(export_encoder(model.encoder, family), folder / WEIGHTS)
         write_modules(folder, modules, config)
         folders = layer_folders(model.config)
         for name, layer, shape in zip(folders, model.dense, model.config.dense, strict=True):

@@ -59,4 +59,4 @@ class Embedder:
     def _windows(self, texts: Sequence[Any]) -> Iterator[EncodedWindow]:  # Any: as above
         if self._by_field:
             return self.encoder.encode_field_windows(texts, on_truncate="ok")
-        return self.encoder.encode_windows(texts, prompt=self.prompt, on_truncate="ok")
+        return self.encoder.of_role(self.role).encode_windows(texts, prompt=self.prompt, on_truncate="ok")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
+from embedkit.checkpoint.st_router import default_role
 from embedkit.data.fields import FieldTexts
 from embedkit.encoding.field_documents import encode_fields, fields_of_mappings
 from embedkit.encoding.learned_comparison import LearnedComparison
@@ -77,6 +78,7 @@ class Encoder:
         self.token_budget = token_budget
         self.choice = choice
         self.merge_tokens = merge_tokens
+        self.sides: Mapping[TextRole, Encoder] = {}  # where queries and documents have modules of their own
         self._computing = Lock()  # calls from several threads share the processor's cores one after another
 
     @classmethod
@@ -111,24 +113,37 @@ class Encoder:
         """
         check_share(merge_tokens)
         read = read_model_folder(folder, max_seq_length=max_seq_length, recursions=recursions)
-        choice = choose(
-            read,
-            device=device,
-            precision=precision,
-            force=force_precision,
-            backend=backend,
-            interactive=interactive,
-            merge=merge_tokens > 0,
-            measure=measure,
-        )
-        return cls(
-            read,
-            load_backend(read, choice, merge_tokens=merge_tokens),
-            truncate_dim=truncate_dim,
-            token_budget=token_budget(choice),
-            choice=choice,
-            merge_tokens=merge_tokens,
-        )
+
+        def load_one(part: ModelFolder) -> Encoder:
+            choice = choose(
+                part,
+                device=device,
+                precision=precision,
+                force=force_precision,
+                backend=backend,
+                interactive=interactive,
+                merge=merge_tokens > 0,
+                measure=measure,
+            )
+            return cls(
+                part,
+                load_backend(part, choice, merge_tokens=merge_tokens),
+                truncate_dim=truncate_dim,
+                token_budget=token_budget(choice),
+                choice=choice,
+                merge_tokens=merge_tokens,
+            )
+
+        if not read.routes:
+            return load_one(read)
+        sides = {role: load_one(part) for role, part in read.routes.items()}
+        encoder = sides[default_role(read.path)]
+        encoder.folder, encoder.sides = read, sides
+        return encoder
+
+    def of_role(self, role: TextRole | None) -> Encoder:
+        """Return what encodes the texts of a role: the encoder itself, unless queries and documents have modules of their own."""
+        return self if role is None else self.sides.get(role, self)
 
     @property
     def dimension(self) -> int:
@@ -232,7 +247,7 @@ class Encoder:
 
     def encode_queries(self, queries: Sequence[str]) -> Float32:
         """Encode queries with the model's prompt for them: -> (Q, E) float32."""
-        return self.as_queries(self.encode(queries, prompt=self.role_prompt("query")))
+        return self.as_queries(self.of_role("query").encode(queries, prompt=self.role_prompt("query")))
 
     def encode_documents(self, documents: Sequence[str] | Sequence[Mapping[str, str | None]]) -> Float32:
         """Encode documents with the model's prompt for them: -> (N, E) float32.
@@ -244,17 +259,18 @@ class Encoder:
             TypeError: a document is no text; or, with `fields`, no mapping.
         """
         if not self.fields:
-            return self.encode(documents, prompt=self.role_prompt("document"))  # type: ignore[arg-type] # or a TypeError
+            encoder = self.of_role("document")
+            return encoder.encode(documents, prompt=self.role_prompt("document"))  # type: ignore[arg-type] # or a TypeError
         windows = self.encode_field_windows(fields_of_mappings(documents, self.fields))
         return self._joined(list(windows), self.width("document"), warn=True)
 
     def encode_query(self, query: str | Sequence[str]) -> Float32:
         """Encode a query, (E,), or several, (Q, E), with the model's prompt for queries."""
-        return self.as_queries(self.encode(query, prompt=self.role_prompt("query")))
+        return self.as_queries(self.of_role("query").encode(query, prompt=self.role_prompt("query")))
 
     def encode_document(self, document: str | Sequence[str]) -> Float32:
         """Encode a document, (E,), or several, (N, E), with the model's prompt for documents."""
-        return self.encode(document, prompt=self.role_prompt("document"))
+        return self.of_role("document").encode(document, prompt=self.role_prompt("document"))
 
     def similarity(self, first: Float32, second: Float32) -> Float32:
         """Compare vectors as the model's folder says: (N, E), (M, E) -> (N, M).
@@ -374,7 +390,8 @@ class Encoder:
         as `encode_windows`.
         """
         prompt = prompt if role is None else self.role_prompt(role)
-        for window in self.encode_windows(texts, prompt=prompt, on_truncate=on_truncate):
+        encoder = self.of_role(role)
+        for window in encoder.encode_windows(texts, prompt=prompt, on_truncate=on_truncate):
             if role == "query":
                 window = replace(window, embeddings=self.as_queries(window.embeddings))
             yield window

@@ -42,9 +42,9 @@ def _measure(encoder: Encoder, texts: list[str]) -> CosineNoise:
             encoder.similarity(encoder.encode_queries(texts), encoder.encode_documents(filled))
         )
     query, document = encoder.role_prompt("query"), encoder.role_prompt("document")
-    queries = documents = normalize(encoder.encode(texts, prompt=query, on_truncate="ok"))
-    if query != document:
-        documents = normalize(encoder.encode(texts, prompt=document, on_truncate="ok"))
+    queries = documents = normalize(encoder.of_role("query").encode(texts, prompt=query, on_truncate="ok"))
+    if query != document or encoder.sides:
+        documents = normalize(encoder.of_role("document").encode(texts, prompt=document, on_truncate="ok"))
     return CosineNoise.between(queries, documents)
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from embedkit.checkpoint.folder import check_one_model
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.inference.numpy_runtime.sentence_head import normalize
@@ -95,6 +96,7 @@ def explain(encoder: Encoder, query: str, document: str) -> Explanation:
         CheckpointError: the encoder is no transformer, another backend than torch runs it, it has no cosines or weights to show, or its
             attention is not among all tokens.
     """
+    check_one_model(encoder.folder, "explaining")
     learned = encoder.folder.modules.sentence.similarity
     if learned is not None:
         raise CheckpointError(

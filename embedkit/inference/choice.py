@@ -22,6 +22,7 @@ from embedkit.inference.backend import OUTPUT_NAMES, Output
 from embedkit.inference.numpy_runtime import encoder as numpy_encoder
 from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, gpu_may_be_there
 from embedkit.model.config import EncoderConfig, SentenceConfig
+from embedkit.model.sentence_config import RareActivation
 from embedkit.types import Device, DeviceType, Precision, Runtime, WantedRuntime
 
 
@@ -173,6 +174,11 @@ def why_not_parts(
         return f"{config.attention_variant} is not written as a graph"
     if sentence is not None and sentence.attention is not None:
         return "pooling by attention is not written as a graph"
+    activations = (
+        [getattr(layer, "activation", "") for layer in sentence.dense] if sentence is not None else []
+    )
+    if rare := [name for name in activations if name in get_args(RareActivation)]:
+        return f"the activation {rare[0]!r} is not written as a graph"
     return None
 
 

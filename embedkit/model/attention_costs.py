@@ -11,7 +11,7 @@ def attention_flops(config: EncoderConfig, tokens: float, pairs: float) -> float
     `tokens` are those of all sequences, `pairs` the sum of their lengths' squares. Local attention counts in full: all scores are
     computed, and those beyond the window left out.
     """
-    size = config.hidden_size
+    size = config.query_size
     match config.attention:
         case "low_rank":  # keys and values become mixtures; each token has the score of each mixture, and takes their values
             return 8 * size * config.attention_rank * tokens

@@ -39,7 +39,7 @@ class AttentionForm(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.kind, self.head_size = config.attention, config.head_size
+        self.kind, self.head_size, self.scale = config.attention, config.head_size, config.attention_scale
         self.relative = config.position == "relative"
         for name, shape in attention_shapes(config).items():
             trained = name != "features"  # those are drawn once
@@ -138,7 +138,7 @@ class AttentionForm(nn.Module):
             scores = query @ key.mT
             if self.relative:
                 scores = scores + relative_scores(query, self.relative_keys)
-            scores = scores / math.sqrt(self.head_size)
+            scores = scores * self.scale
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
         return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))

@@ -11,15 +11,9 @@ from torch import Tensor, nn
 
 from embedkit.model.config import EncoderConfig, HeadConfig
 from embedkit.model.encoder import TransformerEncoder, init_weights
-from embedkit.model.layers import (
-    AttentionBias,
-    EncoderLayer,
-    Run,
-    activate,
-    layer_norm,
-    runs_of,
-    split_runs,
-)
+from embedkit.model.feed_forward import activate
+from embedkit.model.layers import AttentionBias, EncoderLayer, Run, runs_of, split_runs
+from embedkit.model.norms import layer_norm
 from embedkit.model.positions import rotate
 
 
@@ -32,16 +26,18 @@ class ClassificationHead(nn.Module):
     def __init__(self, encoder: EncoderConfig, config: HeadConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.dense = nn.Linear(encoder.hidden_size, encoder.hidden_size, bias=config.bias)
+        size = encoder.hidden_size
+        self.dense = nn.Linear(size, size, bias=config.bias) if config.dense else None
         self.norm = layer_norm(encoder, encoder.hidden_size) if config.norm else None
         self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(encoder.hidden_size, config.num_labels)
-        for linear in (self.dense, self.out):
-            init_weights(linear, encoder.initializer_range)
+        self.out = nn.Linear(size, config.num_labels, bias=config.out_bias)
+        self.apply(lambda module: init_weights(module, encoder.initializer_range))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        inner = self.dense(pooled.to(self.dense.weight.dtype))
-        inner = torch.tanh(inner) if self.activation == "tanh" else activate(inner, self.activation)
+        inner = pooled.to(self.out.weight.dtype)
+        if self.dense is not None:
+            inner = self.dense(inner)
+            inner = torch.tanh(inner) if self.activation == "tanh" else activate(inner, self.activation)
         if self.norm is not None:
             inner = self.norm(inner)
         logits: Tensor = self.out(self.dropout(inner))
@@ -126,6 +122,8 @@ class SequenceClassifier(nn.Module):
         sizes = torch.tensor(lengths, device=hidden.device)
         if self.config.pooling == "cls":
             return hidden[sizes.cumsum(0) - sizes]
+        if self.config.pooling == "last":
+            return hidden[sizes.cumsum(0) - 1]
         runs = runs_of(lengths)
         return torch.cat(
             [

@@ -5,16 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from embedkit.model.learned_parts import AttentionPoolingConfig, SimilarityConfig
+from embedkit.model.attention_config import DisentangledConfig, check_form, check_heads
 from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
+from embedkit.model.sentence_config import (
+    DenseActivation,
+    DenseConfig,
+    HeadActivation,
+    HeadConfig,
+    HeadLayer,
+    HeadPooling,
+    LayerNormConfig,
+    PoolingMode,
+    SentenceConfig,
+)
+
+__all__ = [
+    "Activation",
+    "Attention",
+    "DenseActivation",
+    "DenseConfig",
+    "EncoderConfig",
+    "HeadActivation",
+    "HeadConfig",
+    "HeadLayer",
+    "HeadPooling",
+    "LayerNormConfig",
+    "Norm",
+    "PoolingMode",
+    "Position",
+    "SentenceConfig",
+]
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-Position = Literal["learned", "sinusoidal", "rope", "relative"]
+Norm = Literal["layer", "rms", "rms_offset"]
+Position = Literal["learned", "sinusoidal", "rope", "relative", "none"]
 Attention = Literal["dot", "additive", "bilinear", "low_rank", "random_features"]
-PoolingMode = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_len"]
-DenseActivation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid", "elu", "leaky_relu"]
-HeadPooling = Literal["cls", "mean"]
-HeadActivation = Literal["tanh", "gelu", "gelu_tanh", "relu", "silu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +56,24 @@ class EncoderConfig:
     | DistilBERT | the same without token types |
     | MPNet | position offset and `relative_attention_num_buckets` (Song et al. 2020) |
     | ALBERT | `embedding_size` < `hidden_size`, `num_hidden_groups` < `num_hidden_layers` (Lan et al. 2020) |
+    | ELECTRA | BERT's, with ALBERT's narrow `embedding_size` where that is another than `hidden_size` (Clark et al. 2020) |
+    | DeBERTa v2, v3 | `disentangled` attention, `position` none, no token types (He et al. 2021) |
     | ModernBERT | `position` rope, `gated_mlp`, `norm_first`, `local_attention` in all but every n-th layer (Warner et al. 2024) |
+    | NomicBERT | BERT's with `position` rope and `gated_mlp` (Nussbaum et al. 2024) |
+    | GTE | the same, with a bias behind the gate alone (`mlp_out_bias`), and the gate in the second half (Zhang et al. 2024) |
+    | EuroBERT | `position` rope, `gated_mlp`, `norm_first`, `norm` rms, `num_key_value_heads`, no `embedding_norm` (Boizard et al. 2025) |
+    | T5, mT5 | `relative_attention_num_buckets`, `position` none, `norm_first`, `norm` rms, scores that are not scaled (Raffel et al. 2020) |
+    | Qwen3 | EuroBERT's, `causal`, with norms of queries and keys, `qk_norm` (Zhang et al. 2025) |
+    | Gemma 3 | Qwen3's, `norm` rms_offset, `post_norm`, `scale_embeddings`, `local_attention` (Gemma Team 2025) |
+    | GPT-2 | learned positions, `norm_first`, `causal`, no `embedding_norm` (Radford et al. 2019) |
     | embedkit's own | any of these; `experts`, a mixture of experts; `recursion`, layers that are run several times |
 
-    `num_hidden_layers` counts layers as often as they are run.
+    `num_hidden_layers` counts layers as often as they are run. `norm` is a layer norm (Ba et al. 2016), or divides by the root mean square
+    alone (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4), where rms_offset multiplies by 1 + weight. `post_norm`
+    has a norm behind each sublayer besides the one before it. Queries share keys and values where there are fewer
+    `num_key_value_heads` than heads (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Scores are divided by the root of
+    `query_pre_attn_scalar`, else of the head size. Layer i is global where i mod `global_attn_every_n_layers` is `global_attn_offset`. Positions
+    are divided by `rope_factor` in global layers. With `gate_second` the activation is of the second half of what `mlp.up` gives.
 
     And those that no family has, which are computed by torch alone (docs/variants.md):
 
@@ -83,6 +122,21 @@ class EncoderConfig:
     attention_features: int = 64
     experts: ExpertsConfig | None = None
     recursion: RecursionConfig | None = None
+    norm: Norm = "layer"
+    embedding_norm: bool = True
+    post_norm: bool = False
+    scale_embeddings: bool = False
+    head_dim: int | None = None
+    num_key_value_heads: int | None = None
+    qk_norm: bool = False
+    causal: bool = False
+    query_pre_attn_scalar: float | None = None
+    disentangled: DisentangledConfig | None = None
+    relative_attention_max_distance: int = 128
+    global_attn_offset: int = 0
+    rope_factor: float = 1.0
+    mlp_out_bias: bool | None = None
+    gate_second: bool = False
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -94,10 +148,7 @@ class EncoderConfig:
             raise ValueError(
                 f"local_attention is {self.local_attention}; it must be at least 0, which is none"
             )
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
+        check_heads(self.hidden_size, self.num_attention_heads, self.head_dim, self.num_key_value_heads)
         if self.position == "rope" and self.head_size % 2:
             raise ValueError(f"rotary positions need an even head size; it is {self.head_size}")
         if self.hidden_act not in get_args(Activation):
@@ -108,6 +159,16 @@ class EncoderConfig:
             raise ValueError(
                 f"position is {self.position!r}; it must be one of {', '.join(get_args(Position))}"
             )
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"norm is {self.norm!r}; it must be one of {', '.join(get_args(Norm))}")
+        if not 0 <= self.global_attn_offset < self.global_attn_every_n_layers:
+            raise ValueError(
+                f"global_attn_offset is {self.global_attn_offset}; it must be below global_attn_every_n_layers, "
+                f"{self.global_attn_every_n_layers}"
+            )
+        for name in ("rope_factor", "relative_attention_max_distance", "query_pre_attn_scalar"):
+            if (getattr(self, name) or 1) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.num_hidden_layers % (self.num_hidden_groups or self.num_hidden_layers):
             raise ValueError(
                 f"num_hidden_layers {self.num_hidden_layers} is not a multiple of num_hidden_groups {self.num_hidden_groups}"
@@ -125,23 +186,23 @@ class EncoderConfig:
             raise ValueError(
                 f"attention is {self.attention!r}; it must be one of {', '.join(get_args(Attention))}"
             )
-        products = self.attention in ("dot", "bilinear")
-        if self.position in ("rope", "relative") and self.attention == "additive":
-            raise ValueError(
-                f"position {self.position!r} changes the product of query and key, and additive attention has none; "
-                "use learned or sinusoidal positions"
-            )
         needs_scores = {
             "position 'relative'": self.position == "relative",
             "local_attention": self.local_attention > 0,
             "relative_attention_num_buckets": self.relative_attention_num_buckets > 0,
+            "causal attention": self.causal,
         }
-        named = [name for name, there in needs_scores.items() if there]
-        if named and not products and self.attention != "additive":
-            raise ValueError(
-                f"{named[0]} changes the scores of single keys, and attention {self.attention!r} has none; "
-                "use attention 'dot' or 'bilinear'"
-            )
+        needs_dot = {
+            "disentangled attention": self.disentangled is not None,
+            "num_key_value_heads": self.num_key_value_heads not in (None, self.num_attention_heads),
+            "query_pre_attn_scalar": self.query_pre_attn_scalar is not None,
+        }
+        check_form(
+            self.attention,
+            self.position,
+            needs_scores=[name for name, there in needs_scores.items() if there],
+            needs_dot=[name for name, there in needs_dot.items() if there],
+        )
         if self.attention == "low_rank" and self.attention_rank > self.max_position_embeddings:
             raise ValueError(
                 f"attention_rank is {self.attention_rank}; it must be at most max_position_embeddings, "
@@ -155,44 +216,44 @@ class EncoderConfig:
 
     @property
     def attention_variant(self) -> str:
-        """Name the attention that none but torch computes here; empty where it is the usual one."""
+        """Name a piece, of attention or around it, that none but torch computes here; empty where there is none."""
         if self.attention != "dot":
             return f"{self.attention.replace('_', '-')} attention"
-        return "relative positions in attention" if self.position == "relative" else ""
+        pieces = {
+            "relative positions in attention": self.position == "relative",
+            "disentangled attention": self.disentangled is not None,
+            "causal attention": self.causal,
+            "fewer key than query heads": self.key_value_heads != self.num_attention_heads,
+            "norms of queries and keys": self.qk_norm,
+            "an RMS norm": self.norm != "layer",
+            "embeddings without a norm, or scaled": self.scale_embeddings or not self.embedding_norm,
+            "norms before and after a sublayer": self.post_norm,
+            "heads of another size": self.query_size != self.hidden_size,
+            "scores of another scale": self.query_pre_attn_scalar is not None,
+            "scaled rotary positions": self.rope_factor != 1,
+            "no positions": self.position == "none",
+            "a gate of its own kind": self.gate_second or self.mlp_out_bias not in (None, self.mlp_bias),
+            "global layers that are not the first": self.global_attn_offset > 0,
+            "another largest distance": self.relative_attention_max_distance != 128,
+        }
+        return next((name for name, there in pieces.items() if there), "")
 
     def _check_recursion(self) -> None:
-        recursion = self.recursion
-        if recursion is None:
+        if self.recursion is None:
             return
         if self.num_hidden_groups is not None:
             raise ValueError("num_hidden_groups and recursion both share layers; set one of them")
-        if recursion.end > self.num_hidden_layers:
-            raise ValueError(
-                f"recursion.num_recursions is {recursion.num_recursions}: {recursion.num_first_layers} layers and "
-                f"{recursion.num_recursions} × {recursion.num_block_layers} are {recursion.end}; num_hidden_layers is "
-                f"{self.num_hidden_layers}, which counts layers as often as they are run. Raise it, or recur less"
-            )
-        if recursion.num_recursions > self.max_tokens:
-            raise ValueError(
-                f"recursion.num_recursions is {recursion.num_recursions}; a sequence has at most {self.max_tokens} tokens, "
-                "and each recursion takes fewer. Recur less, or raise max_position_embeddings"
-            )
-        if self.norm_first and not recursion.num_first_layers:
-            raise ValueError(
-                "recursion.num_first_layers is 0; with norm_first the first layer has one norm less, so it cannot recur. Set 1"
-            )
         apart = (
             not self.has_position_table
-            or self.relative_attention_num_buckets
-            or self.local_attention
+            or bool(self.relative_attention_num_buckets or self.local_attention or self.causal)
             or self.attention == "low_rank"
         )
-        if recursion.routed and apart:
-            raise ValueError(
-                f"recursion.routing is {recursion.routing!r}: attention is among some tokens of a text, whose places and distances are "
-                "not known to it. It goes with learned and sinusoidal positions and global attention that is not low-rank; else set "
-                "routing to fixed"
-            )
+        self.recursion.check(
+            num_hidden_layers=self.num_hidden_layers,
+            max_tokens=self.max_tokens,
+            norm_first=self.norm_first,
+            apart=apart,
+        )
 
     @property
     def routed(self) -> str | None:
@@ -229,20 +290,36 @@ class EncoderConfig:
         """
         if self.recursion is None:
             raise ValueError(f"recursions is {count}; the model has no layers that recur. Leave it out")
-        trained = self.recursion.num_depths
-        if not 1 <= count <= trained:
-            raise ValueError(
-                f"recursions is {count}; the model was trained with {trained}. Choose from 1 to {trained}"
-            )
-        if count == self.recursion.num_recursions:
+        recursion = self.recursion.fewer(count)
+        if recursion is self.recursion:
             return self
-        fewer = (self.recursion.num_recursions - count) * self.recursion.num_block_layers
-        recursion = replace(self.recursion, num_recursions=count, trained_recursions=trained)
-        return replace(self, num_hidden_layers=self.num_hidden_layers - fewer, recursion=recursion)
+        layers = self.num_hidden_layers - self.recursion.num_repeated_layers + recursion.num_repeated_layers
+        return replace(self, num_hidden_layers=layers, recursion=recursion)
 
     @property
     def head_size(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def key_value_heads(self) -> int:
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def query_size(self) -> int:
+        """How many numbers the queries of all heads of a token are."""
+        return self.num_attention_heads * self.head_size
+
+    @property
+    def qkv_size(self) -> int:
+        """How many numbers a token's queries, keys and values are."""
+        return self.query_size + 2 * self.key_value_heads * self.head_size
+
+    @property
+    def attention_scale(self) -> float:
+        """What the product of a query and a key is multiplied by."""
+        scalar = self.query_pre_attn_scalar or self.head_size
+        parts = 1 if self.disentangled is None else self.disentangled.num_parts
+        return float((scalar * parts) ** -0.5)
 
     @property
     def max_tokens(self) -> int:
@@ -251,115 +328,5 @@ class EncoderConfig:
 
     def layer_is_local(self, layer: int) -> bool:
         """Say whether the layer attends only within the window of `local_attention` tokens."""
-        return self.local_attention > 0 and layer % self.global_attn_every_n_layers != 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenseConfig:
-    """One linear layer after pooling."""
-
-    in_features: int
-    out_features: int
-    bias: bool = True
-    activation: DenseActivation = "tanh"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerNormConfig:
-    """A layer norm after pooling."""
-
-    size: int
-    eps: float = 1e-5  # as torch.nn.LayerNorm has it
-
-    @property
-    def in_features(self) -> int:
-        return self.size
-
-    @property
-    def out_features(self) -> int:
-        return self.size
-
-
-HeadLayer = DenseConfig | LayerNormConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class SentenceConfig:
-    """How token vectors become a sentence vector; several pooling modes are concatenated in their order.
-
-    `attention` is pooling by attention, which stands in place of all modes: `pooling` is then empty. `dense` are the layers that
-    follow, dense ones and layer norms. `pool_prompt` False leaves the first special token and the prompt's tokens out of the pooling.
-    With `layer_start` token vectors are the weighted mean of what the layers from that one on give, counted from 0, the embeddings;
-    None takes the last layer's. `similarity` compares vectors by more than a product.
-    """
-
-    pooling: tuple[PoolingMode, ...] = ("mean",)
-    pool_prompt: bool = True
-    dense: tuple[HeadLayer, ...] = ()
-    normalize: bool = False
-    attention: AttentionPoolingConfig | None = None
-    layer_start: int | None = None
-    similarity: SimilarityConfig | None = None
-
-    def __post_init__(self) -> None:
-        if any(mode not in get_args(PoolingMode) for mode in self.pooling) or (
-            not self.pooling and self.attention is None
-        ):
-            raise ValueError(
-                f"pooling is {self.pooling}; it must name some of {', '.join(get_args(PoolingMode))}"
-            )
-        if self.pooling and self.attention is not None:
-            raise ValueError(
-                f"pooling is {self.pooling} beside attention; pooling by attention stands alone, with pooling ()"
-            )
-        if self.layer_start is not None and self.layer_start < 0:
-            raise ValueError(f"layer_start is {self.layer_start}; it must be at least 0")
-        if self.similarity is not None and not self.normalize:
-            raise ValueError(f"a {self.similarity.kind} similarity compares unit vectors; set normalize")
-
-    @property
-    def described_pooling(self) -> str:
-        """Name the pooling in a word or two."""
-        parts = "+".join(self.pooling)
-        if self.attention is not None:
-            each = self.attention
-            parts = f"attention ({each.aspects} aspects of {each.size}, {each.combine})"
-        return parts if self.layer_start is None else f"{parts} of layers {self.layer_start} to last"
-
-    def pooled_size(self, hidden_size: int) -> int:
-        """Return P, the length of a pooled vector, before the layers that follow."""
-        if self.attention is not None:
-            return self.attention.pooled_size(hidden_size)
-        return hidden_size * len(self.pooling)
-
-    def embedding_size(self, hidden_size: int) -> int:
-        """Return E, the length of a sentence vector, for an encoder of `hidden_size`."""
-        return self.dense[-1].out_features if self.dense else self.pooled_size(hidden_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """The shape of a classification head: pool, dense, activation, norm, then one number a label.
-
-    | family | pieces |
-    |---|---|
-    | BERT, RoBERTa, XLM-R, CamemBERT, MPNet, ALBERT | first token, tanh |
-    | DistilBERT | first token, relu |
-    | ModernBERT | first token or mean, gelu, no bias, norm |
-
-    Raises:
-        ValueError: a field is out of range.
-    """
-
-    num_labels: int = 1
-    pooling: HeadPooling = "cls"
-    activation: HeadActivation = "tanh"
-    bias: bool = True
-    norm: bool = False
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.num_labels < 1:
-            raise ValueError(f"num_labels is {self.num_labels}; it must be at least 1")
-        if self.pooling not in get_args(HeadPooling):
-            raise ValueError(f"classifier_pooling is {self.pooling!r}; it must be one of cls, mean")
+        every = self.global_attn_every_n_layers
+        return self.local_attention > 0 and layer % every != self.global_attn_offset

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from embedkit.model.decoder_config import DecoderConfig
 from embedkit.model.dropout import dropout
-from embedkit.model.layers import FeedForward, layer_norm
+from embedkit.model.feed_forward import FeedForward
+from embedkit.model.norms import layer_norm
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class DecoderLayer(nn.Module):
         self.attention = CausalSelfAttention(config)
         self.attention_norm = layer_norm(pieces, config.hidden_size)
         self.cross_attention: CrossAttention | None = None
-        self.cross_attention_norm: nn.LayerNorm | None = None
+        self.cross_attention_norm: nn.Module | None = None
         if config.encoder_size is not None:
             self.cross_attention = CrossAttention(config, config.encoder_size)
             self.cross_attention_norm = layer_norm(pieces, config.hidden_size)
@@ -223,9 +224,10 @@ class DecoderLayer(nn.Module):
         read = self.mlp_norm(hidden) if self.norm_first else hidden
         return self._add(hidden, self.mlp(read), self.mlp_norm)
 
-    def _add(self, hidden: Tensor, change: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def _add(self, hidden: Tensor, change: Tensor, norm: nn.Module) -> Tensor:
         added = dropout(change, self.dropout if self.training else 0.0, residual=hidden)
-        return added if self.norm_first else norm(added)
+        normed: Tensor = added if self.norm_first else norm(added)
+        return normed
 
     @staticmethod
     def _keys_values(

@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from embedkit.model.attention_form import AttentionForm
 from embedkit.model.config import EncoderConfig
-from embedkit.model.dropout import dropout
+from embedkit.model.disentangled import DistanceTable, FirstConvolution, has_convolution
+from embedkit.model.embeddings import Embeddings, sinusoidal_table
 from embedkit.model.experts import ExpertFeedForward
-from embedkit.model.layers import AttentionBias, EncoderLayer, Run, layer_norm, runs_of
+from embedkit.model.layers import AttentionBias, EncoderLayer, Run, runs_of
+from embedkit.model.norms import layer_norm
 from embedkit.model.positions import relative_position_buckets, rotary_table
 from embedkit.model.recursion import RecursionRouter
-
-
-def sinusoidal_table(num_positions: int, size: int) -> Tensor:
-    """Return sines and cosines of the positions, (P, D), divided by sqrt(D).
-
-    The paper multiplies the token embeddings by sqrt(D) and adds this table undivided; the layer norm that follows
-    makes the two equal, and this way the table can be stored as an ordinary position table.
-    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, sections 3.4 and 3.5.
-    """
-    frequency = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000.0) / size))
-    angle = torch.arange(num_positions)[:, None] * frequency
-    table = torch.empty(num_positions, size)
-    table[:, 0::2] = angle.sin()
-    table[:, 1::2] = angle.cos()[:, : size // 2]
-    return table / math.sqrt(size)
-
-
-class Embeddings(nn.Module):
-    """Sum token, position and token-type embeddings, then norm; ALBERT's narrow table is widened after the norm."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        size = config.embedding_size or config.hidden_size
-        self.position_offset = config.position_offset
-        self.tokens = nn.Embedding(config.vocab_size, size)
-        self.positions = (
-            nn.Embedding(config.max_position_embeddings, size) if config.has_position_table else None
-        )
-        if self.positions is not None and config.position == "sinusoidal":
-            self.positions.weight.requires_grad_(False)
-        self.token_types = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
-        self.norm = layer_norm(config, size)
-        self.dropout = config.hidden_dropout_prob
-        self.projection = None if config.embedding_size is None else nn.Linear(size, config.hidden_size)
-
-    def forward(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        embedded: Tensor = self.tokens(input_ids)
-        if self.token_types is not None:
-            # Most input is of type 0 throughout: one row to add instead of one to look up for every token.
-            embedded = embedded + (
-                self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids)
-            )
-        if self.positions is not None:
-            embedded = embedded + self.positions(position_ids + self.position_offset)
-        embedded = dropout(self.norm(embedded), self.dropout if self.training else 0.0)
-        return embedded if self.projection is None else self.projection(embedded)
 
 
 class TransformerEncoder(nn.Module):
@@ -80,6 +37,8 @@ class TransformerEncoder(nn.Module):
         self.final_norm = layer_norm(config, config.hidden_size) if config.norm_first else None
         buckets = config.relative_attention_num_buckets
         self.relative_bias = nn.Embedding(buckets, config.num_attention_heads) if buckets else None
+        self.distances = DistanceTable(config) if config.disentangled is not None else None
+        self.convolution = FirstConvolution(config) if has_convolution(config) else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -109,7 +68,7 @@ class TransformerEncoder(nn.Module):
             ValueError: a sequence is longer than the position table, or the mask is not bool.
         """
         run = padded_run(input_ids, attention_mask)
-        if attention_mask is not None and self.config.routed:
+        if attention_mask is not None and (self.config.routed or self.convolution is not None):
             return self._forward_real(input_ids, attention_mask, token_type_ids)
         types = None if token_type_ids is None else token_type_ids.flatten()
         return self._encode(input_ids.flatten(), [run], types).view(run.count, run.length, -1)
@@ -155,7 +114,10 @@ class TransformerEncoder(nn.Module):
                     yield hidden
                 number = recursion.end
             else:
+                before = hidden
                 hidden = self.layer(number)(hidden, runs, biases[self.config.layer_is_local(number)])
+                if self.convolution is not None and number == 0:
+                    hidden = self.convolution(before, hidden, [(run.count, run.length) for run in runs])
                 yield hidden
                 number += 1
 
@@ -193,25 +155,25 @@ class TransformerEncoder(nn.Module):
         position_ids = torch.cat([ramp[: run.length].repeat(run.count) for run in runs])
         hidden = self.embeddings(input_ids, position_ids, token_type_ids)
         kinds = {self.config.layer_is_local(number) for number in range(self.config.num_hidden_layers)}
-        return hidden, {local: [self._bias(run, local, hidden) for run in runs] for local in kinds}
+        biases = {local: [self._bias(run, local, hidden) for run in runs] for local in kinds}
+        if self.distances is not None:
+            found = self.distances([run.length for run in runs], device)
+            biases = {
+                local: [replace(bias, distances=own) for bias, own in zip(those, found, strict=True)]
+                for local, those in biases.items()
+            }
+        return hidden, biases
 
     def _bias(self, run: Run, local: bool, hidden: Tensor) -> AttentionBias:
         config, length, device = self.config, run.length, hidden.device
-        mask = (
-            None if run.attention_mask is None else run.attention_mask[:, None, None, :]
-        )  # (count, 1, 1, T)
-        reach = config.local_attention // 2
-        if local and length > reach + 1:
-            position = torch.arange(length, device=device)
-            near = (position[:, None] - position[None, :]).abs() <= reach  # (T, T)
-            if mask is None:
-                mask = near
-            else:
-                # Padding far from real tokens attends to itself: without any key some kernels give NaN, which spreads.
-                mask = (mask & near) | torch.eye(length, dtype=torch.bool, device=device)
+        seen = self._seen(run, local, device)
+        mask = seen
         if self.relative_bias is not None:
             buckets = relative_position_buckets(
-                length, num_buckets=config.relative_attention_num_buckets, device=device
+                length,
+                num_buckets=config.relative_attention_num_buckets,
+                max_distance=config.relative_attention_max_distance,
+                device=device,
             )
             added = self.relative_bias(buckets).permute(2, 0, 1)[None]  # (1, H, T, T)
             mask = added if mask is None else added.masked_fill(~mask, -math.inf)
@@ -219,8 +181,33 @@ class TransformerEncoder(nn.Module):
         rotary = None
         if config.position == "rope":
             theta = config.local_rope_theta if local else config.global_rope_theta
-            rotary = rotary_table(length, head_size=config.head_size, theta=theta, device=device)
-        return AttentionBias(mask, rotary)
+            factor = 1.0 if local else config.rope_factor
+            rotary = rotary_table(
+                length, head_size=config.head_size, theta=theta, factor=factor, device=device
+            )
+        return AttentionBias(mask, rotary, causal=config.causal and mask is None)
+
+    def _seen(self, run: Run, local: bool, device: torch.device) -> Tensor | None:
+        """Say which keys each query of a run may attend to, as a mask; None: all, or, of causal attention, all before it."""
+        config, length = self.config, run.length
+        mask = (
+            None if run.attention_mask is None else run.attention_mask[:, None, None, :]
+        )  # (count, 1, 1, T)
+        reach = config.local_attention // 2
+        narrow = local and length > reach + 1
+        if not narrow and not (config.causal and (mask is not None or self.relative_bias is not None)):
+            return mask
+        position = torch.arange(length, device=device)
+        behind = position[:, None] - position[None, :]  # (T, T)
+        near = torch.ones_like(behind, dtype=torch.bool)
+        if narrow:
+            near &= behind.abs() <= reach
+        if config.causal:
+            near &= behind >= 0
+        if mask is None:
+            return near
+        # Padding far from real tokens attends to itself: without any key some kernels give NaN, which spreads.
+        return (mask & near) | torch.eye(length, dtype=torch.bool, device=device)
 
 
 def padded_run(input_ids: Tensor, attention_mask: Tensor | None) -> Run:
@@ -242,9 +229,9 @@ def _layer(config: EncoderConfig, module: int) -> EncoderLayer:
 
 def init_weights(module: nn.Module, std: float) -> None:
     """Draw one module's weights as BERT does; layer norms start as the identity."""
-    if isinstance(module, nn.Linear | nn.Embedding):
+    if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
         nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-    if isinstance(module, nn.Linear) and module.bias is not None:
+    if isinstance(module, nn.Linear | nn.Conv1d) and module.bias is not None:
         nn.init.zeros_(module.bias)
     if isinstance(module, AttentionForm):
         module.reset_parameters(std)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedkit.model.config import EncoderConfig
-from embedkit.model.layers import FeedForward, Run, split_runs
+from embedkit.model.feed_forward import FeedForward
+from embedkit.model.layers import Run, split_runs
 from embedkit.model.routing import current_log
 
 

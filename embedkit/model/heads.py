@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import init_weights
-from embedkit.model.layers import activate, layer_norm
+from embedkit.model.feed_forward import activate
+from embedkit.model.norms import layer_norm
 
 
 class MaskedLMHead(nn.Module):

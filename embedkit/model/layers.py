@@ -18,8 +18,11 @@ from torch import Tensor, nn
 
 from embedkit.model.attention import attend_packed
 from embedkit.model.attention_form import AttentionForm
-from embedkit.model.config import Activation, EncoderConfig
+from embedkit.model.config import EncoderConfig
+from embedkit.model.disentangled import Distances, disentangled_scores
 from embedkit.model.dropout import dropout
+from embedkit.model.feed_forward import FeedForward
+from embedkit.model.norms import layer_norm
 from embedkit.model.positions import rotate
 
 
@@ -58,27 +61,24 @@ def split_runs(packed: Tensor, runs: Sequence[Run]) -> Sequence[Tensor]:
     return torch.split(packed, [run.stop - run.start for run in runs])
 
 
-def activate(x: Tensor, activation: Activation) -> Tensor:
-    match activation:
-        case "gelu":
-            return F.gelu(x)
-        case "gelu_tanh":
-            return F.gelu(x, approximate="tanh")
-        case "relu":
-            return F.relu(x)
-        case "silu":
-            return F.silu(x)
-
-
 @dataclass(frozen=True)
 class AttentionBias:
     """What attention adds to its scores in one run: a mask and position information, shared by layers of a kind.
 
-    `mask` broadcasts to (count, H, T, T): bool (True: may attend) or a float that is added; None: all may attend.
+    `mask` broadcasts to (count, H, T, T): bool (True: may attend) or a float that is added; None: all may attend, or, where it is
+    `causal`, all that stand before. `distances` are those of disentangled attention.
     """
 
     mask: Tensor | None
     rotary: tuple[Tensor, Tensor] | None
+    causal: bool = False
+    distances: Distances | None = None
+
+    def full_mask(self, length: int, device: torch.device) -> Tensor | None:
+        """Return the mask with what `causal` says."""
+        if not self.causal:
+            return self.mask
+        return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
 class SelfAttention(nn.Module):
@@ -90,22 +90,62 @@ class SelfAttention(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         hidden = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.head_size = config.head_size
+        self.num_heads, self.key_value_heads = config.num_attention_heads, config.key_value_heads
+        self.head_size, self.scale = config.head_size, config.attention_scale
         self.dropout = config.attention_probs_dropout_prob
-        self.qkv = nn.Linear(hidden, 3 * hidden, bias=config.attention_bias)
-        self.out = nn.Linear(hidden, hidden, bias=config.attention_bias)
+        self.qkv = nn.Linear(hidden, config.qkv_size, bias=config.attention_bias)
+        self.out = nn.Linear(config.query_size, hidden, bias=config.attention_bias)
         self.form = AttentionForm(config)
+        self.query_norm = layer_norm(config, config.head_size) if config.qk_norm else None
+        self.key_norm = layer_norm(config, config.head_size) if config.qk_norm else None
+        apart = config.disentangled is not None and not config.disentangled.share_att_key
+        self.position_qk = nn.Linear(hidden, 2 * config.query_size, bias=True) if apart else None
+        # What a gradient written by hand computes: plain dot products, each head with keys and values of its own.
+        self.plain = (
+            self.key_value_heads == self.num_heads
+            and not config.qk_norm
+            and config.query_pre_attn_scalar is None
+            and config.disentangled is None
+        )
 
     def project(
-        self, hidden: Tensor, run: Run, rotary: tuple[Tensor, Tensor] | None
+        self, projected: Tensor, run: Run, rotary: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Split one run's projections (count·T, 3D) into query, key and value, each (count, H, T, d)."""
-        split = hidden.view(run.count, run.length, 3, self.num_heads, self.head_size)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
+        """Split one run's projections (count·T, W) into query, key and value, each (count, H, T, d)."""
+        groups = self.num_heads // self.key_value_heads
+        heads = projected.view(run.count, run.length, -1, self.head_size).transpose(1, 2)
+        query, key, value = torch.split(
+            heads, [self.num_heads, self.key_value_heads, self.key_value_heads], dim=1
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
+        if groups > 1:
+            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return query, key, value
+
+    def mask(self, query: Tensor, key: Tensor, bias: AttentionBias) -> Tensor | None:
+        """Return a run's mask with what disentangled attention adds to the scores."""
+        if bias.distances is None:
+            return bias.mask
+        added = (
+            disentangled_scores(query, key, self._distance_heads(bias.distances), bias.distances) * self.scale
+        )
+        if bias.mask is None:
+            return added
+        return added.masked_fill(~bias.mask, -torch.inf)
+
+    def _distance_heads(self, distances: Distances) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of the distances' vectors, (H, 2·span, d) each."""
+        size = self.num_heads * self.head_size
+        if self.position_qk is not None:
+            both = self.position_qk(distances.vectors)
+        else:
+            bias = None if self.qkv.bias is None else self.qkv.bias[: 2 * size]
+            both = F.linear(distances.vectors, self.qkv.weight[: 2 * size], bias)
+        query, key = both.view(len(both), 2, self.num_heads, self.head_size).permute(1, 2, 0, 3)
+        return query, key
 
     def rotate_packed(
         self, projected: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]
@@ -125,7 +165,9 @@ class SelfAttention(nn.Module):
         projected = self._projected(hidden)
         probability = self.dropout if self.training else 0.0
         # torch's fused attention is the faster one but for its gradient on a CPU, and for dropout there.
-        by_hand = self.form.fused and all(bias.mask is None for bias in biases)
+        by_hand = (
+            self.plain and self.form.fused and all(bias.mask is None and not bias.causal for bias in biases)
+        )
         if by_hand and hidden.device.type == "cpu" and (projected.requires_grad or probability):
             if any(bias.rotary is not None for bias in biases):
                 projected = self.rotate_packed(projected, runs, biases)
@@ -139,12 +181,18 @@ class SelfAttention(nn.Module):
             query, key, value = self.project(piece, run, bias.rotary)
             if self.form.fused:
                 context = F.scaled_dot_product_attention(
-                    query, key, value, attn_mask=bias.mask, dropout_p=probability
+                    query,
+                    key,
+                    value,
+                    attn_mask=self.mask(query, key, bias),
+                    dropout_p=probability,
+                    is_causal=bias.causal,
+                    scale=self.scale,
                 )
             else:
                 context = self.form(
                     (query, key, value),
-                    mask=bias.mask,
+                    mask=bias.full_mask(run.length, query.device),
                     attention_mask=run.attention_mask,
                     probability=probability,
                 )
@@ -160,41 +208,19 @@ class SelfAttention(nn.Module):
             ValueError: of this form of attention there are none.
         """
         query, key, _ = self.project(self._projected(hidden), run, bias.rotary)
-        return self.form.weights(query, key, mask=bias.mask, attention_mask=run.attention_mask)
+        if bias.distances is None:
+            mask = bias.full_mask(run.length, query.device)
+        else:
+            mask = self.mask(query, key, bias)
+        return self.form.weights(query, key, mask=mask, attention_mask=run.attention_mask)
 
     def _projected(self, hidden: Tensor) -> Tensor:
         projected: Tensor = self.qkv(hidden)  # (N, 3D)
         return self.form.turned(projected) if self.form.kind == "bilinear" else projected
 
 
-class FeedForward(nn.Module):
-    """Two linear layers with an activation between them; gated where the config says so.
-
-    Source: Vaswani et al. 2017, eq. 2; the gate as in Shazeer 2020, https://arxiv.org/abs/2002.05202, eq. 6 (GEGLU).
-    """
-
-    def __init__(self, config: EncoderConfig, *, width: int | None = None) -> None:
-        """`width` is that of the inner layer; None: the config's."""
-        super().__init__()
-        self.activation: Activation = config.hidden_act
-        self.gated = config.gated_mlp
-        width = config.intermediate_size if width is None else width
-        self.up = nn.Linear(config.hidden_size, width * (2 if config.gated_mlp else 1), bias=config.mlp_bias)
-        self.down = nn.Linear(width, config.hidden_size, bias=config.mlp_bias)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        inner = self.up(hidden)
-        if self.gated:
-            value, gate = inner.chunk(2, dim=-1)
-            inner = activate(value, self.activation) * gate
-        else:
-            inner = activate(inner, self.activation)
-        out: Tensor = self.down(inner)
-        return out
-
-
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward, each with a residual and a layer norm: after it (BERT) or before (ModernBERT)."""
+    """Attention and feed-forward, each with a residual and a norm: after it (BERT), before (ModernBERT), or both (Gemma)."""
 
     def __init__(
         self, config: EncoderConfig, *, first: bool = False, experts: nn.Module | None = None
@@ -205,17 +231,23 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(config)
         self.mlp = FeedForward(config) if experts is None else experts
         # ModernBERT's first layer has no norm before its attention: the embeddings were just normed.
-        skip = config.norm_first and first
+        skip = config.norm_first and first and config.embedding_norm
         self.attention_norm = nn.Identity() if skip else layer_norm(config, config.hidden_size)
         self.mlp_norm = layer_norm(config, config.hidden_size)
+        self.attention_post_norm = layer_norm(config, config.hidden_size) if config.post_norm else None
+        self.mlp_post_norm = layer_norm(config, config.hidden_size) if config.post_norm else None
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, hidden: Tensor, runs: Sequence[Run], biases: Sequence[AttentionBias]) -> Tensor:
         probability = self.dropout if self.training else 0.0
         if self.norm_first:
             attended = self.attention(self.attention_norm(hidden), runs, biases)
+            if self.attention_post_norm is not None:
+                attended = self.attention_post_norm(attended)
             hidden = dropout(attended, probability, residual=hidden)
             fed = self.feed_forward(self.mlp_norm(hidden), runs)
+            if self.mlp_post_norm is not None:
+                fed = self.mlp_post_norm(fed)
             out: Tensor = dropout(fed, probability, residual=hidden)
         else:
             attended = self.attention(hidden, runs, biases)
@@ -227,7 +259,3 @@ class EncoderLayer(nn.Module):
         """Compute each token by itself, or by its experts: (N, D) -> (N, D)."""
         out: Tensor = self.mlp(hidden) if isinstance(self.mlp, FeedForward) else self.mlp(hidden, runs)
         return out
-
-
-def layer_norm(config: EncoderConfig, size: int) -> nn.LayerNorm:
-    return nn.LayerNorm(size, eps=config.layer_norm_eps, bias=config.norm_bias)

@@ -31,12 +31,16 @@ def relative_position_buckets(
     return buckets.to(device)[position[None, :] - position[:, None] + length - 1]
 
 
-def rotary_table(length: int, *, head_size: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cos and sin of the rotation angles, each (T, d) float32.
+def rotary_table(
+    length: int, *, head_size: int, theta: float, device: torch.device, factor: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of the rotation angles, each (T, d) float32; positions are divided by `factor`.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34, in the form with halves instead of pairs.
     """
     frequency = theta ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
+    if factor != 1:
+        frequency = frequency / factor
     angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency  # (T, d/2)
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 RecursionRouting = Literal["fixed", "expert_choice", "token_choice"]
@@ -117,6 +117,48 @@ class RecursionConfig:
             raise ValueError(
                 f"num_recursions is {self.num_recursions}; the model was trained with {self.trained_recursions}. Choose no more"
             )
+
+    def check(self, *, num_hidden_layers: int, max_tokens: int, norm_first: bool, apart: bool) -> None:
+        """Refuse an encoder that the block does not fit into; `apart` says that attention asks where tokens stand.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.end > num_hidden_layers:
+            raise ValueError(
+                f"recursion.num_recursions is {self.num_recursions}: {self.num_first_layers} layers and "
+                f"{self.num_recursions} × {self.num_block_layers} are {self.end}; num_hidden_layers is "
+                f"{num_hidden_layers}, which counts layers as often as they are run. Raise it, or recur less"
+            )
+        if self.num_recursions > max_tokens:
+            raise ValueError(
+                f"recursion.num_recursions is {self.num_recursions}; a sequence has at most {max_tokens} tokens, "
+                "and each recursion takes fewer. Recur less, or raise max_position_embeddings"
+            )
+        if norm_first and not self.num_first_layers:
+            raise ValueError(
+                "recursion.num_first_layers is 0; with norm_first the first layer has one norm less, so it cannot recur. Set 1"
+            )
+        if self.routed and apart:
+            raise ValueError(
+                f"recursion.routing is {self.routing!r}: attention is among some tokens of a text, whose places and distances are "
+                "not known to it. It goes with learned and sinusoidal positions and global attention that is not low-rank; else set "
+                "routing to fixed"
+            )
+
+    def fewer(self, count: int) -> RecursionConfig:
+        """Return the same block run fewer times.
+
+        Raises:
+            ValueError: it was trained with fewer.
+        """
+        if not 1 <= count <= self.num_depths:
+            raise ValueError(
+                f"recursions is {count}; the model was trained with {self.num_depths}. Choose from 1 to {self.num_depths}"
+            )
+        if count == self.num_recursions:
+            return self
+        return replace(self, num_recursions=count, trained_recursions=self.num_depths)
 
     @property
     def routed(self) -> bool:

@@ -26,6 +26,15 @@ DENSE_ACTIVATIONS: dict[DenseActivation, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "elu": nn.ELU,
     "leaky_relu": nn.LeakyReLU,
+    "mish": nn.Mish,
+    "softplus": nn.Softplus,
+    "selu": nn.SELU,
+    "relu6": nn.ReLU6,
+    "softsign": nn.Softsign,
+    "log_sigmoid": nn.LogSigmoid,
+    "hardtanh": nn.Hardtanh,
+    "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
 }
 
 

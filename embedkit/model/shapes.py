@@ -22,7 +22,8 @@ def encoder_shapes(config: EncoderConfig) -> Shapes:
         shapes["embeddings.positions.weight"] = (config.max_position_embeddings, width)
     if config.type_vocab_size:
         shapes["embeddings.token_types.weight"] = (config.type_vocab_size, width)
-    shapes |= _norm("embeddings.norm", width, bias=config.norm_bias)
+    if config.embedding_norm:
+        shapes |= config_norm(config, "embeddings.norm", width)
     if config.embedding_size is not None:
         shapes |= _linear("embeddings.projection", width, config.hidden_size, bias=True)
     for number in range(config.num_distinct_layers):
@@ -30,25 +31,61 @@ def encoder_shapes(config: EncoderConfig) -> Shapes:
     if config.recursion is not None and config.recursion.routed:
         shapes["recursion.router.weight"] = (config.recursion.num_depths, config.hidden_size)
     if config.norm_first:
-        shapes |= _norm("final_norm", config.hidden_size, bias=config.norm_bias)
+        shapes |= config_norm(config, "final_norm", config.hidden_size)
     if config.relative_attention_num_buckets:
         shapes["relative_bias.weight"] = (config.relative_attention_num_buckets, config.num_attention_heads)
+    return shapes | _disentangled(config)
+
+
+def encoder_splits(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """Return how many rows each part has of what is stacked of unequal parts: queries, keys and values of fewer heads."""
+    if config.key_value_heads == config.num_attention_heads:
+        return {}
+    own = config.key_value_heads * config.head_size
+    return {
+        f"layers.{number}.attention.qkv.{kind}": (config.query_size, own, own)
+        for number in range(config.num_distinct_layers)
+        for kind in ("weight", "bias")
+    }
+
+
+def _disentangled(config: EncoderConfig) -> Shapes:
+    """Return the shapes of what all layers of disentangled attention share, and of the convolution behind the first."""
+    own, hidden = config.disentangled, config.hidden_size
+    if own is None:
+        return {}
+    shapes: Shapes = {"distances.vectors.weight": (2 * own.span, hidden)}
+    if own.norm_rel_ebd:
+        shapes |= _norm("distances.norm", hidden, bias=True)
+    if own.conv_kernel_size:
+        shapes["convolution.conv.weight"] = (hidden, hidden // own.conv_groups, own.conv_kernel_size)
+        shapes["convolution.conv.bias"] = (hidden,)
+        shapes |= _norm("convolution.norm", hidden, bias=True)
     return shapes
 
 
 def _layer(config: EncoderConfig, name: str, module: int) -> Shapes:
     hidden = config.hidden_size
     shapes: Shapes = {}
-    shapes |= _linear(f"{name}.attention.qkv", hidden, 3 * hidden, bias=config.attention_bias)
-    shapes |= _linear(f"{name}.attention.out", hidden, hidden, bias=config.attention_bias)
+    shapes |= _linear(f"{name}.attention.qkv", hidden, config.qkv_size, bias=config.attention_bias)
+    shapes |= _linear(f"{name}.attention.out", config.query_size, hidden, bias=config.attention_bias)
     shapes |= {f"{name}.attention.form.{own}": shape for own, shape in attention_shapes(config).items()}
+    if config.qk_norm:
+        for each in ("query_norm", "key_norm"):
+            shapes |= config_norm(config, f"{name}.attention.{each}", config.head_size)
+    if config.disentangled is not None and not config.disentangled.share_att_key:
+        shapes |= _linear(f"{name}.attention.position_qk", hidden, 2 * config.query_size, bias=True)
     if config.has_experts(module):
         shapes |= _experts(config, f"{name}.mlp")
     else:
         shapes |= _feed_forward(config, f"{name}.mlp", config.intermediate_size)
-    if not (config.norm_first and module == 0):
-        shapes |= _norm(f"{name}.attention_norm", hidden, bias=config.norm_bias)
-    return shapes | _norm(f"{name}.mlp_norm", hidden, bias=config.norm_bias)
+    if not (config.norm_first and config.embedding_norm and module == 0):
+        shapes |= config_norm(config, f"{name}.attention_norm", hidden)
+    shapes |= config_norm(config, f"{name}.mlp_norm", hidden)
+    if config.post_norm:
+        for each in ("attention_post_norm", "mlp_post_norm"):
+            shapes |= config_norm(config, f"{name}.{each}", hidden)
+    return shapes
 
 
 def attention_shapes(config: EncoderConfig) -> Shapes:
@@ -103,8 +140,9 @@ def similarity_shapes(similarity: SimilarityConfig, embedding_size: int) -> Shap
 
 def _feed_forward(config: EncoderConfig, name: str, width: int) -> Shapes:
     up = width * (2 if config.gated_mlp else 1)
+    out_bias = config.mlp_bias if config.mlp_out_bias is None else config.mlp_out_bias
     return _linear(f"{name}.up", config.hidden_size, up, bias=config.mlp_bias) | _linear(
-        f"{name}.down", width, config.hidden_size, bias=config.mlp_bias
+        f"{name}.down", width, config.hidden_size, bias=out_bias
     )
 
 
@@ -145,14 +183,19 @@ def dense_shapes(layer: HeadLayer) -> Shapes:
 def head_shapes(config: EncoderConfig, head: HeadConfig) -> Shapes:
     """Return the shapes of a `ClassificationHead`."""
     hidden = config.hidden_size
-    shapes = _linear("dense", hidden, hidden, bias=head.bias)
+    shapes = _linear("dense", hidden, hidden, bias=head.bias) if head.dense else {}
     if head.norm:
-        shapes |= _norm("norm", hidden, bias=config.norm_bias)
-    return shapes | _linear("out", hidden, head.num_labels, bias=True)
+        shapes |= config_norm(config, "norm", hidden)
+    return shapes | _linear("out", hidden, head.num_labels, bias=head.out_bias)
 
 
 def _linear(name: str, size_in: int, size_out: int, *, bias: bool) -> Shapes:
     return {f"{name}.weight": (size_out, size_in)} | ({f"{name}.bias": (size_out,)} if bias else {})
+
+
+def config_norm(config: EncoderConfig, name: str, size: int) -> Shapes:
+    """Return the shapes of a norm of the config's kind; only a layer norm has a bias."""
+    return _norm(name, size, bias=config.norm_bias and config.norm == "layer")
 
 
 def _norm(name: str, size: int, *, bias: bool) -> Shapes:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from embedkit.model.decoder_config import DecoderConfig
 from embedkit.model.decoder_layers import DecoderLayer, EncodedSource, LayerCache, Places, Sight, TokenLayout
 from embedkit.model.dropout import dropout
-from embedkit.model.encoder import TransformerEncoder, init_weights, sinusoidal_table
+from embedkit.model.embeddings import sinusoidal_table
+from embedkit.model.encoder import TransformerEncoder, init_weights
 from embedkit.model.filling import fill_up
-from embedkit.model.layers import layer_norm
+from embedkit.model.norms import layer_norm
 
 
 class Decoder(nn.Module):

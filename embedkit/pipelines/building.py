@@ -16,7 +16,7 @@ from embedkit.data.scope import scope_of
 from embedkit.errors import IndexMismatchError, RecordError
 from embedkit.pipelines.default_index import make_home, remove_home
 from embedkit.pipelines.filling import fill_index
-from embedkit.pipelines.models import load_encoder, of_index, or_default
+from embedkit.pipelines.models import load_encoder, metric_of, of_index, or_default
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
 from indexes import (
@@ -134,7 +134,7 @@ class Documents:
         encoder = self._load(None).encoder
         return Settings(
             dimension=encoder.width("document"),
-            metric=options.metric,
+            metric=options.metric or metric_of(encoder),
             storage=options.storage,
             fingerprint=encoder.fingerprint,
             cutting=cutting_of(encoder, options),
@@ -208,7 +208,9 @@ class ReadyVectors:
         Raises:
             RecordError: the file cannot be read.
         """
-        return Settings(dimension=self._opened.shape[1], metric=options.metric, storage=options.storage)
+        return Settings(
+            dimension=self._opened.shape[1], metric=options.metric or "cosine", storage=options.storage
+        )
 
     def check(self, index: Index, options: BuildOptions) -> None:
         """Refuse an index whose vectors a model made.
@@ -314,7 +316,8 @@ def cutting_of(encoder: Encoder, options: BuildOptions) -> dict[str, int]:
     Raises:
         ValueError: passages would be longer than what the model reads.
     """
-    room = encoder.tokenizer.max_length - encoder.tokenizer.single.num_special
+    tokenizer = encoder.of_role("document").tokenizer
+    room = tokenizer.max_length - tokenizer.single.num_special
     if options.chunk_tokens == 0 or (encoder.fields and "text" not in encoder.fields):
         return {}
     if options.chunk_tokens is not None and options.chunk_tokens > room:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from embedkit.data.beir import RetrievalSet
 from embedkit.data.reading import DocumentReader
 from embedkit.data.records import Document
 from embedkit.models import lasting_name
 from embedkit.pipelines.collection_cache import CachedCollection
+from embedkit.pipelines.models import metric_of
 from indexes import BuildReport, GatherOptions, Index, Searchable, Settings, build, is_index, open_index
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def cached_collection(
         depends_on = {
             "encoder": embedder.encoder.fingerprint,
             "precision": embedder.encoder.precision,
-            "metric": _metric(embedder.encoder),
+            "metric": metric_of(embedder.encoder),
         }
     return CachedCollection.of(place.cache, test.name, corpus=test.corpus, encoder=depends_on)
 
@@ -97,7 +98,9 @@ def _open_for_filling(path: Path, encoder: Encoder | None) -> Index:
         return Index.open(path, writable=True)
     if encoder is None:
         return Index.create(path, Settings(dimension=1))
-    settings = Settings(dimension=encoder.dimension, metric=_metric(encoder), fingerprint=encoder.fingerprint)
+    settings = Settings(
+        dimension=encoder.dimension, metric=metric_of(encoder), fingerprint=encoder.fingerprint
+    )
     index = Index.create(path, settings)
     index.note_model_path(lasting_name(encoder.folder.path))
     return index
@@ -107,11 +110,6 @@ def _as_documents(encoder: Encoder) -> Embedder:
     from embedkit.encoding.embedder import Embedder
 
     return Embedder(encoder, "document")
-
-
-def _metric(encoder: Encoder) -> Literal["cosine", "dot"]:
-    """Compare vectors as the model's folder says."""
-    return "dot" if encoder.folder.modules.similarity == "dot" else "cosine"
 
 
 def _one_number(texts: Sequence[str]) -> npt.NDArray[np.float32]:

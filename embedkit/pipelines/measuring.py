@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from embedkit.checkpoint.folder import weight_files
 from embedkit.data.beir import RetrievalSet
 from embedkit.evaluation.identical_ids import ignored_note, queries_are_documents
 from embedkit.evaluation.metrics import Metric
@@ -287,7 +286,7 @@ def _load_cross_encoder(name: str, job: Job) -> CrossEncoder | None:
 def _ready_reranker(model: CrossEncoder | None, system: _System) -> tuple[Reranker, str]:
     """Return a reranker and the hash of its weights."""
     if model is not None:
-        return model, "+".join(file_hash(file) for file in weight_files(model.folder.path))
+        return model, "+".join(file_hash(file) for file in model.folder.all_weight_files)
     from embedkit.reranking.maxsim import MaxSim
 
     assert system.embedder is not None  # wherever maxsim is asked for, a model is loaded

@@ -86,7 +86,8 @@ class MiningModels:
     def _embed(self, texts: Sequence[str]) -> Float32:
         if self.encoder is None:
             return np.ones((len(texts), 1), np.float32)
-        return self.encoder.encode(texts, prompt=self.encoder.role_prompt("document"), on_truncate="ok")
+        encoder = self.encoder.of_role("document")
+        return encoder.encode(texts, prompt=encoder.role_prompt("document"), on_truncate="ok")
 
     def _judge(self, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         assert self.cross_encoder is not None

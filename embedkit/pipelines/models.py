@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedkit.retrieval.reranker import Reranker
     from embedkit.types import Computing
     from indexes.storage.settings import Fingerprint, Settings
+    from indexes.types import Metric
 
 ENVIRONMENT = "EMBEDKIT_MODEL"
 _CONFIGURED: dict[str, str] = {}  # "model" -> what configuration files name where the environment names none
@@ -94,6 +95,25 @@ def _is_of(index: Built, model: str) -> bool:
     except (CheckpointError, IndexMismatchError):
         return False
     return True
+
+
+def metric_of(encoder: Encoder) -> Metric:
+    """Return how an index compares the vectors of a model: as its folder says.
+
+    Raises:
+        CheckpointError: no index compares so.
+    """
+    from embedkit.errors import CheckpointError
+
+    similarity = encoder.folder.modules.similarity
+    found = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}.get(similarity)
+    if found is None:
+        raise CheckpointError(
+            f"{encoder.folder.path}: its similarity_fn_name is {similarity!r}, by which no index searches",
+            "; choose another with --metric",
+        )
+    metric: Metric = found  # type: ignore[assignment] # of those above
+    return metric
 
 
 def load_encoder(

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.checkpoint.folder import check_one_model
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
 from embedkit.inference.choice import Choice
@@ -54,6 +55,7 @@ class MaxSim(Reranker):
         Raises:
             CheckpointError: it is a static model, whose tokens have no vectors in context.
         """
+        check_one_model(encoder.folder, "maxsim")
         if encoder.folder.static:
             raise CheckpointError(
                 f"{encoder.folder.path}: a static model gives its tokens no vectors in context, which maxsim compares. "

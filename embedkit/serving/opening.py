@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from embedkit.checkpoint.folder import check_one_model
 from embedkit.errors import ConfigError
 from embedkit.pipelines.models import load_cross_encoder, load_encoder, or_default
 from embedkit.serving import page
@@ -52,6 +53,8 @@ def _open_services(wanted: ServeOptions) -> Services:
         own = [index.encoder for index in indexes.values() if index.encoder is not None]
         encoders = named or list({id(encoder): encoder for encoder in own}.values())
         served = _named(encoders or [load_encoder(or_default(None), wanted.computing)])
+        for encoder in encoders:
+            check_one_model(encoder.folder, "a server")
         rerankers = _named([load_cross_encoder(each, wanted.computing) for each in wanted.rerankers])
         _check_aliases(wanted, [*served, *rerankers])
         return Services(

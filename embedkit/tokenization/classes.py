@@ -32,9 +32,22 @@ USUAL_TOKENS: dict[str, dict[str, str]] = {
     "XLMRobertaTokenizer": _ROBERTA_TOKENS,
     "CamembertTokenizer": _ROBERTA_TOKENS,
     "AlbertTokenizer": _BERT_TOKENS | {"bos": "[CLS]", "eos": "[SEP]", "pad": "<pad>", "unk": "<unk>"},
+    "DebertaV2Tokenizer": _BERT_TOKENS | {"bos": "[CLS]", "eos": "[SEP]"},
+    "T5Tokenizer": {"eos": "</s>", "pad": "<pad>", "unk": "<unk>"},
+    "GPT2Tokenizer": dict.fromkeys(("bos", "eos", "unk"), "<|endoftext|>"),
+    "Qwen2Tokenizer": dict.fromkeys(("eos", "pad", "unk"), "<|endoftext|>"),
+    "GemmaTokenizer": {role: f"<{role}>" for role in ("bos", "eos", "pad", "unk", "mask")},
 }
 WORD_PIECE = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer")  # what a vocab.txt may be of
-BYTE_LEVEL = ("RobertaTokenizer",)  # what vocab.json and merges.txt may be of
+BYTE_LEVEL = (
+    "RobertaTokenizer",
+    "GPT2Tokenizer",
+    "Qwen2Tokenizer",
+)  # what vocab.json and merges.txt may be of
+# Classes that leave it to the file which special tokens frame a text.
+_FRAMED_BY_FILE = ("GPT2Tokenizer", "Qwen2Tokenizer", "GemmaTokenizer")
+# How Qwen splits a text: English contractions, words with the sign before them, single digits, signs, line ends, other spaces.
+_QWEN_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 # Two ways to normalize and split that agree on this text are one: case, accents composed and not, scripts without spaces,
 # signs that look alike, control characters, quotes of old texts, and spaces of every kind.
@@ -55,6 +68,8 @@ def apply_class(backend: tokenizers.Tokenizer, config: Json, name: str | None, f
     normalizer, pre_tokenizer = _steps(backend, config, name)
     if _pieces(backend.normalizer, backend.pre_tokenizer) != _pieces(normalizer, pre_tokenizer):
         backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    if name in _FRAMED_BY_FILE:
+        return
     before, own = _frames(backend), backend.post_processor
     backend.post_processor = _template(backend, config, name, folder)
     if own is not None and _frames(backend) == before:
@@ -81,11 +96,22 @@ def _steps(
         )
         return normalizer, pre_tokenizers.BertPreTokenizer()
     prefix = _flag(config, "add_prefix_space", name not in BYTE_LEVEL)
+    match name:
+        case "Qwen2Tokenizer":
+            words = pre_tokenizers.Split(tokenizers.Regex(_QWEN_WORDS), behavior="isolated")
+            level = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
+            return normalizers.NFC(), pre_tokenizers.Sequence([words, level])
+        case "GemmaTokenizer":
+            return normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", behavior="merged_with_previous")
+        case "DebertaV2Tokenizer":
+            return _deberta_steps(config, prefix)
     if name in BYTE_LEVEL:
         return None, pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    words = pre_tokenizers.Metaspace(prepend_scheme="always" if prefix else "never")
+    if name == "T5Tokenizer":
+        prefix = True
+    spaces = pre_tokenizers.Metaspace(prepend_scheme="always" if prefix else "never")
     charsmap = [step for step in _listed(backend.normalizer) if isinstance(step, normalizers.Precompiled)][:1]
-    split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
+    split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
     if name != "AlbertTokenizer":
         return (charsmap[0] if charsmap else None), split
     steps: list[Any] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
@@ -96,10 +122,24 @@ def _steps(
     return normalizers.Sequence([*steps, *charsmap]), split
 
 
+def _deberta_steps(config: Json, prefix: bool) -> tuple[Any, Any]:  # Any: as for the steps
+    lower = [normalizers.Lowercase()] if _flag(config, "do_lower_case", False) else []
+    spaces = normalizers.Replace(tokenizers.Regex(r"\s{2,}|[\n\r\t]"), " ")
+    steps = [*lower, spaces, normalizers.NFC(), normalizers.Strip(left=False, right=True)]
+    signs = [pre_tokenizers.Punctuation("isolated")] if _flag(config, "split_by_punct", False) else []
+    words = pre_tokenizers.Metaspace(prepend_scheme="always" if prefix else "first")
+    return normalizers.Sequence(steps), pre_tokenizers.Sequence([*signs, words])
+
+
 def _template(
     backend: tokenizers.Tokenizer, config: Json, name: str, folder: Path
 ) -> Any:  # Any: as for the steps
     """Return what sets the special tokens around one text and two."""
+    if name == "T5Tokenizer":
+        end = _end_token(backend, config, name, "eos", folder)
+        return processors.TemplateProcessing(
+            single=f"$A {end[0]}", pair=f"$A {end[0]} $B {end[0]}", special_tokens=[end]
+        )
     by_ends = name in (
         "XLMRobertaTokenizer",
         "CamembertTokenizer",
@@ -108,7 +148,7 @@ def _template(
         _end_token(backend, config, name, role, folder)
         for role in (("eos", "bos") if by_ends else ("sep", "cls"))
     )
-    if name in ("BertTokenizer", "DistilBertTokenizer", "AlbertTokenizer"):
+    if name in ("BertTokenizer", "DistilBertTokenizer", "AlbertTokenizer", "DebertaV2Tokenizer"):
         return processors.BertProcessing(sep, cls)
     prefix = _flag(config, "add_prefix_space", False) and name in BYTE_LEVEL
     return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=prefix)

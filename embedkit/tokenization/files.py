@@ -11,6 +11,7 @@ from tokenizers import decoders, models
 from embedkit.errors import CheckpointError
 from embedkit.tokenization.added_tokens import add_tokens
 from embedkit.tokenization.classes import BYTE_LEVEL, USUAL_TOKENS, WORD_PIECE, apply_class, read_json
+from embedkit.tokenization.sentencepiece import FILES, build
 
 Json = dict[str, Any]  # Any: whatever JSON holds
 
@@ -61,6 +62,9 @@ def load_backend(folder: Path, config: Json, name: str | None) -> tokenizers.Tok
 def _from_vocabulary(folder: Path, config: Json, name: str | None) -> tuple[tokenizers.Tokenizer, str | None]:
     """Build a tokenizer without normalizer and template, which its class adds; also return the class."""
     known: tuple[str, ...]
+    pieces = folder / FILES.get(name or "", "-")
+    if name in FILES and pieces.is_file():
+        return build(pieces, name), name
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     if (folder / "vocab.txt").is_file():
         path, known = folder / "vocab.txt", WORD_PIECE
@@ -68,7 +72,8 @@ def _from_vocabulary(folder: Path, config: Json, name: str | None) -> tuple[toke
         path, known = vocab, BYTE_LEVEL
     else:
         raise CheckpointError(
-            f"{folder}: no tokenizer; looked for tokenizer.json, vocab.txt, or vocab.json with merges.txt. "
+            f"{folder}: no tokenizer; looked for tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+            f"{', or ' + pieces.name if name in FILES else ''}. "
             "Copy one of them from where the model came from"
         )
     if name not in (None, "PreTrainedTokenizer", "TokenizersBackend", *USUAL_TOKENS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from tokenizers import normalizers
 from embedkit.errors import CheckpointError
 from embedkit.storage.files import is_utf8
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.blocks import BLOCK_CHARS, ids_at_one_end
 from embedkit.tokenization.classes import lowercases
 from embedkit.tokenization.files import class_name, find_special_tokens, load_backend, read_tokenizer_config
+from embedkit.tokenization.words import WordRules, described
 
 Truncation = Literal["second", "longest_first"]
 Side = Literal["right", "left"]
@@ -44,7 +46,8 @@ class Tokenizer:
     """Wraps `tokenizers.Tokenizer`, whose own truncation and padding stay off: it is never changed after loading.
 
     `truncation_side` is where a text that is too long loses its tokens. A model2vec model cuts it to `max_chars` characters
-    first, and then drops the unknown tokens of what is left (`drop_unknown`).
+    first, and then drops the unknown tokens of what is left (`drop_unknown`). Of a table of word vectors `words` say which words of a text
+    are looked up.
     """
 
     backend: tokenizers.Tokenizer
@@ -53,6 +56,7 @@ class Tokenizer:
     truncation_side: Side = "right"
     max_chars: int | None = None
     drop_unknown: bool = False
+    words: WordRules | None = None
 
     def __post_init__(self) -> None:
         self.backend.no_truncation()
@@ -152,6 +156,7 @@ class Tokenizer:
         content += "|cut on the left" if self.truncation_side == "left" else ""
         content += "" if self.max_chars is None else f"|cut to {self.max_chars} characters"
         content += "|without unknown tokens" if self.drop_unknown else ""
+        content += "" if self.words is None else f"|words {described(self.words)}"
         return hashlib.sha256(content.encode("utf-8")).hexdigest()
 
     def special_id(self, role: str) -> int:
@@ -208,6 +213,10 @@ class Tokenizer:
         Raises:
             TypeError: one is no string.
         """
+        if self.words is not None:
+            for number, text in enumerate(texts):
+                refuse_no_text(text, number)
+            texts = [self.words.kept(text) for text in texts]
         try:
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
@@ -217,17 +226,21 @@ class Tokenizer:
         return [encoding.ids for encoding in found]
 
     def encode(self, texts: Sequence[str]) -> TokenBatch:
-        """Turn B texts into token ids with special tokens, each cut to `max_length`."""
+        """Turn B texts into token ids with special tokens, each cut to `max_length`.
+
+        What is cut of a text longer than a block (`blocks`) is not tokenized: its untruncated length is what was.
+        """
         template = self.single
         room = self.max_length - template.num_special
         flat: list[int] = []
         lengths = np.empty(len(texts), dtype=np.int64)
         full = np.empty(len(texts), dtype=np.int64)
         limit = self.max_chars
-        for i, ids in enumerate(self.ids(texts if limit is None else [text[:limit] for text in texts])):
+        shown = texts if limit is None else [text[:limit] for text in texts]
+        for i, (ids, whole) in enumerate(self.ids_to_cut(shown, room)):
             kept = self._known(self._first(ids, room))
             lengths[i] = len(kept) + template.num_special
-            cut = len(ids) > room or (limit is not None and len(texts[i]) > limit)
+            cut = len(ids) > room or not whole or (limit is not None and len(texts[i]) > limit)
             full[i] = max(len(ids) + template.num_special, lengths[i] + 1) if cut else lengths[i]
             flat += template.prefix
             flat += kept
@@ -272,7 +285,8 @@ class Tokenizer:
         """Turn B pairs into [CLS] first [SEP] second [SEP], or as the tokenizer's own template says.
 
         `truncation` cuts the second text only, or the longer of the two token by token. A first text that leaves
-        the second no room is itself cut, to `max_length` less the special tokens and one token.
+        the second no room is itself cut, to `max_length` less the special tokens and one token. Untruncated lengths are
+        as in `encode`.
 
         Raises:
             ValueError: the two lists differ in length.
@@ -281,15 +295,19 @@ class Tokenizer:
             raise ValueError(
                 f"{len(first)} first texts and {len(second)} second texts; there must be as many of each"
             )
-        distinct = list(dict.fromkeys(first))  # a query stands beside many texts: it is tokenized once
-        ids_of = dict(zip(distinct, self.ids(distinct), strict=True))
         template = self.pair
         room = self.max_length - template.num_special
+        distinct = list(dict.fromkeys(first))  # a query stands beside many texts: it is tokenized once
+        # One token more than there is room for says that a text is cut; which of two such texts is the longer decides about a
+        # single token, and beyond a block is not asked.
+        ids_of = {
+            text: ids for text, (ids, _) in zip(distinct, self.ids_to_cut(distinct, room + 1), strict=True)
+        }
         flat: list[int] = []
         types: list[int] = []
         lengths = np.empty(len(first), dtype=np.int64)
         full = np.empty(len(first), dtype=np.int64)
-        for i, (text, right) in enumerate(zip(first, self.ids(second), strict=True)):
+        for i, (text, (right, _)) in enumerate(zip(first, self.ids_to_cut(second, room + 1), strict=True)):
             left = ids_of[text]
             full[i] = len(left) + len(right) + template.num_special
             keep_left, keep_right = _fit(len(left), len(right), room, truncation)
@@ -301,6 +319,23 @@ class Tokenizer:
                 types += [kind] * len(part)
             lengths[i] = len(flat) - before
         return TokenBatch(np.array(flat, dtype=np.int64), lengths, np.array(types, dtype=np.int64), full)
+
+    def ids_to_cut(self, texts: Sequence[str], count: int) -> Iterator[tuple[list[int], bool]]:
+        """Yield of each text the ids that it keeps when cut to `count` and perhaps more, and whether these are all.
+
+        Raises:
+            TypeError: one is no string.
+        """
+        short = iter(self.ids([text for text in texts if not _is_long(text)]))
+        for text in texts:
+            if _is_long(text):
+                yield ids_at_one_end(self._tokens, text, count, left=self.truncation_side == "left")
+            else:
+                yield next(short), True
+
+    def _tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return where each token of the text starts and ends, in characters; special tokens left out."""
@@ -333,6 +368,12 @@ class Tokenizer:
         model = json.loads(self.backend.to_str())["model"]
         token = model.get("unk_token")
         return model.get("unk_id") if token is None else self.backend.token_to_id(token)
+
+
+def _is_long(text: str) -> bool:
+    return (
+        isinstance(text, str) and len(text) > BLOCK_CHARS
+    )  # what is no string is refused with the short ones
 
 
 def refuse_no_text(text: object, number: int) -> None:

@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from embedkit.checkpoint.arrays import load_classifier_weights, load_sentence_weights, read_arrays
+from embedkit.checkpoint.arrays import load_classifier_weights, load_sentence_weights
 from embedkit.checkpoint.classification import read_classifier_folder
 from embedkit.checkpoint.classification_weights import load_classifier
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import FAMILIES, Family
 from embedkit.checkpoint.st_modules import SentenceModules
+from embedkit.checkpoint.stored_arrays import read_arrays
 from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
 from embedkit.errors import CheckpointError
 from embedkit.model.classification import ClassificationHead

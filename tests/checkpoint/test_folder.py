@@ -53,8 +53,8 @@ def test_a_missing_folder_and_a_hub_name_say_what_to_type(
     ("fields", "message"),
     [
         (
-            {"model_type": "gpt2"},
-            r"config\.json: model_type is 'gpt2'; embedkit reads bert, roberta, .*Choose a model",
+            {"model_type": "xlnet"},
+            r"config\.json: model_type is 'xlnet'; embedkit reads bert, roberta, .*Choose a model",
         ),
         ({"model_type": None}, "model_type is None"),
         ({"hidden_size": "32"}, "'hidden_size' is '32'; it must be a whole number"),

@@ -96,7 +96,11 @@ def test_the_folders_dimension_is_cut_and_in_the_fingerprint(folder: Path) -> No
             {"quantization_config": {"bits": 4}},
             r"has a quantization_config; take the model's weights",
         ),
-        ("adapter_config.json", {"peft_type": "LORA"}, r"adapter_config\.json: the folder holds an adapter"),
+        (
+            "adapter_config.json",
+            {"peft_type": "LORA"},
+            r"adapter_config.json without adapter_model.safetensors",
+        ),
     ],
 )
 def test_what_would_change_vectors_and_is_not_computed_is_refused_by_name(

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from embedkit.checkpoint.arrays import read_arrays
 from embedkit.checkpoint.converting import convert_folder
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import FAMILIES, Family
 from embedkit.checkpoint.quantized import quantize
 from embedkit.checkpoint.st_modules import SentenceModules
+from embedkit.checkpoint.stored_arrays import read_arrays
 from embedkit.checkpoint.weights import (
     load_sentence_encoder,
     read_tensors,

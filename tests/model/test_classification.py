@@ -106,6 +106,7 @@ def test_head_is_dense_tanh_and_one_number_a_label() -> None:
     """With identity weights and no biases: tanh(1) + 2 tanh(0.5) = 0.7616 + 0.9242 = 1.6858."""
     shape = EncoderConfig(vocab_size=4, hidden_size=2, num_attention_heads=1)
     head = ClassificationHead(shape, HeadConfig()).eval()
+    assert head.dense is not None
     with torch.no_grad():
         head.dense.weight.copy_(torch.eye(2))
         head.out.weight.copy_(torch.tensor([[1.0, 2.0]]))

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedkit.model.encoder import TransformerEncoder, sinusoidal_table
+from embedkit.model.embeddings import sinusoidal_table
+from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.layers import Run
 from tests.tiny import FAMILY_SHAPES, ROUTED_SHAPES, VARIANT_SHAPES, tiny_config
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.experts import ExpertFeedForward, places_in_line
-from embedkit.model.layers import FeedForward, runs_of
+from embedkit.model.feed_forward import FeedForward
+from embedkit.model.layers import runs_of
 from embedkit.model.routing import recording
 from embedkit.model.routing_config import ExpertsConfig
 from tests.tiny import ROUTED_SHAPES, tiny_config

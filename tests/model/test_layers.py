@@ -9,14 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.model.layers import (
-    AttentionBias,
-    FeedForward,
-    Run,
-    SelfAttention,
-    activate,
-    runs_of,
-)
+from embedkit.model.feed_forward import FeedForward, activate
+from embedkit.model.layers import AttentionBias, Run, SelfAttention, runs_of
 from embedkit.model.positions import relative_position_buckets, rotary_table, rotate
 from tests.conftest import DEVICES
 from tests.tiny import tiny_config

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedkit.checkpoint.arrays import StoredArray, Weights
+from embedkit.checkpoint.arrays import Weights
+from embedkit.checkpoint.stored_arrays import StoredArray
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
 from embedkit.model.config import EncoderConfig
 from embedkit.native.encoder import NativeEncoder

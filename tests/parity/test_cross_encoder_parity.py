@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,29 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert": ("DistilBert", DISTILBERT),
     "mpnet": ("MPNet", BERT),
     "albert": ("Albert", BERT | {"embedding_size": 16, "num_hidden_groups": 1}),
+    "electra": ("Electra", BERT | {"embedding_size": 16}),
+    "nomic": ("NomicBert", BERT),
+    "gte": ("Gte", BERT | {"type_vocab_size": 1}),
+    "deberta": (
+        "DebertaV2",
+        BERT
+        | {"relative_attention": True, "position_buckets": 8, "share_att_key": True, "type_vocab_size": 0}
+        | {"pos_att_type": "p2c|c2p", "norm_rel_ebd": "layer_norm", "position_biased_input": False},
+    ),
+    "qwen3": ("Qwen3", BERT | {"num_key_value_heads": 2, "head_dim": 8}),
+    "gemma3": (
+        "Gemma3Text",
+        BERT | {"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 8, "num_hidden_layers": 3},
+    ),
+    "gpt2": (
+        "GPT2",
+        {
+            **{"vocab_size": BERT["vocab_size"], "n_embd": 32, "n_layer": 2, "n_head": 4},
+            **{"n_positions": 66, "initializer_range": 0.2, "pad_token_id": 0},
+        },
+    ),
+    "eurobert": ("EuroBert", BERT | {"classifier_pooling": "bos", "mask_token_id": 4}),
+    "eurobert-mean": ("EuroBert", BERT | {"classifier_pooling": "mean", "mask_token_id": 4}),
     "modernbert": ("ModernBert", MODERN | {"classifier_pooling": "cls"}),
     "modernbert-mean": ("ModernBert", MODERN | {"classifier_pooling": "mean", "classifier_bias": True}),
 }
@@ -86,8 +110,9 @@ def reference(
 
 
 def write_tokenizer(folder: Path, family: str, max_length: int) -> None:
-    # Only these two have more than one token type.
-    tiny_tokenizer(max_length=max_length).save(folder, token_types=family in ("bert", "albert"))
+    # Only these have more than one token type.
+    typed = ("bert", "albert", "electra", "nomic")
+    tiny_tokenizer(max_length=max_length).save(folder, token_types=family in typed)
 
 
 def pairs() -> tuple[list[str], list[str]]:
@@ -126,6 +151,9 @@ def test_scores_and_rankings_are_those_of_sentence_transformers(family: str, tmp
         ranking = [row["corpus_id"] for row in theirs.rank(query, list(TEXTS))]
         scores = ours.score(query, TEXTS)
         assert sorted(range(len(TEXTS)), key=lambda i: -scores[i]) == ranking
+
+
+RARE = ("ReLU", "GELU", "SiLU", "ELU", "LeakyReLU", "Mish", "Softplus", "SELU", "ReLU6", "Softsign")
 
 
 @pytest.mark.parametrize("name", ["Identity", "Sigmoid", "Tanh"])
@@ -168,6 +196,36 @@ def test_what_we_write_is_read_by_both_libraries_with_the_same_scores(family: st
     with torch.no_grad():
         logits = plain.eval()(**batch).logits.numpy()[:, 0]
     np.testing.assert_allclose(ours.logits(queries, texts)[:, 0], logits, atol=TOLERANCE)
+
+
+def test_every_activation_makes_the_scores_of_sentence_transformers(tmp_path: Path) -> None:
+    """The folder is saved once: what is exchanged is the name in its config."""
+    reference(tmp_path, "bert")
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    found = set()
+    for name in (*RARE, "LogSigmoid", "Hardtanh", "Hardsigmoid", "Hardswish"):
+        full = f"torch.nn.modules.activation.{name}"
+        content["sentence_transformers"] = {"activation_fn": full}
+        path.write_text(json.dumps(content), encoding="utf-8")
+        ours = CrossEncoder.load(tmp_path, device="cpu")
+        wanted = theirs.predict(
+            [(QUERIES[0], text) for text in TEXTS], activation_fn=getattr(torch.nn, name)()
+        )
+        np.testing.assert_allclose(ours.score(QUERIES[0], TEXTS), wanted, atol=TOLERANCE, err_msg=name)
+        found.add(ours.folder.activation)
+    assert len(found) == len(RARE) + 4
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+def test_scores_of_several_labels_are_their_logits(labels: int, tmp_path: Path) -> None:
+    reference(tmp_path, "deberta", num_labels=labels)
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
+    wanted = theirs.predict([(QUERIES[0], text) for text in TEXTS])
+    ours = CrossEncoder.load(tmp_path, device="cpu", truncation="longest_first")
+    assert len(ours.folder.labels) == labels
+    np.testing.assert_allclose(ours.logits([QUERIES[0]] * len(TEXTS), TEXTS), wanted, atol=TOLERANCE)
 
 
 def test_labels_and_their_names_survive_both_ways(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from embedkit.model.experts import ExpertFeedForward
-from embedkit.model.layers import FeedForward, runs_of
+from embedkit.model.feed_forward import FeedForward
+from embedkit.model.layers import runs_of
 from embedkit.model.routing import recording
 from embedkit.model.routing_config import ExpertsConfig
 from embedkit.training.losses import load_balance, router_z

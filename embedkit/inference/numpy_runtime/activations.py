@@ -64,6 +64,24 @@ def leaky_relu(x: Float32) -> Float32:
     return result
 
 
+def softplus(x: Float32) -> Float32:
+    result: Float32 = np.logaddexp(np.float32(0), x)
+    return result
+
+
+def selu(x: Float32) -> Float32:
+    """Klambauer et al. 2017, https://arxiv.org/abs/1706.02515, eq. 2."""
+    scale, alpha = np.float32(1.0507009873554805), np.float32(1.6732632423543772)
+    result: Float32 = scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, np.float32(0))))
+    return result
+
+
+def hardsigmoid(x: Float32) -> Float32:
+    """A line from 0 at -3 to 1 at 3, as torch has it."""
+    result: Float32 = np.clip(x / np.float32(6) + np.float32(0.5), np.float32(0), np.float32(1))
+    return result
+
+
 ACTIVATIONS: dict[str, Callable[[Float32], Float32]] = {
     "identity": lambda x: x,
     "tanh": np.tanh,
@@ -74,4 +92,13 @@ ACTIVATIONS: dict[str, Callable[[Float32], Float32]] = {
     "sigmoid": sigmoid,
     "elu": elu,
     "leaky_relu": leaky_relu,
+    "mish": lambda x: x * np.tanh(softplus(x)),
+    "softplus": softplus,
+    "selu": selu,
+    "relu6": lambda x: np.clip(x, np.float32(0), np.float32(6)),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "log_sigmoid": lambda x: -softplus(-x),
+    "hardtanh": lambda x: np.clip(x, np.float32(-1), np.float32(1)),
+    "hardsigmoid": hardsigmoid,
+    "hardswish": lambda x: x * hardsigmoid(x),
 }

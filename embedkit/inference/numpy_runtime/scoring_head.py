@@ -23,13 +23,15 @@ class ScoringHead:
 
     def __call__(self, pooled: Float32) -> Float32:
         weights = self.weights
-        inner = pooled @ weights["dense.weight"].T
-        if self.config.bias:
-            inner += weights["dense.bias"]
-        inner = ACTIVATIONS[self.config.activation](inner)
+        inner = pooled
+        if self.config.dense:
+            inner = pooled @ weights["dense.weight"].T
+            if self.config.bias:
+                inner += weights["dense.bias"]
+            inner = ACTIVATIONS[self.config.activation](inner)
         if self.config.norm:
             inner = inner - inner.mean(axis=-1, keepdims=True)
             inner /= np.sqrt(np.mean(inner * inner, axis=-1, keepdims=True) + np.float32(self.eps))
             inner = inner * weights["norm.weight"] + weights.get("norm.bias", np.float32(0))
-        logits: Float32 = inner @ weights["out.weight"].T + weights["out.bias"]
+        logits: Float32 = inner @ weights["out.weight"].T + weights.get("out.bias", np.float32(0))
         return logits

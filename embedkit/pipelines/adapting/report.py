@@ -89,7 +89,7 @@ def measure(encoder: Encoder, held_out: EvaluationSet, sets: Sequence[Evaluation
 
     def embed(texts: Sequence[str], role: str) -> Float32:
         kind: Literal["query", "document"] = "query" if role == "query" else "document"
-        vectors = encoder.encode(texts, prompt=encoder.role_prompt(kind), on_truncate="ok")
+        vectors = encoder.of_role(kind).encode(texts, prompt=encoder.role_prompt(kind), on_truncate="ok")
         return encoder.as_queries(vectors) if kind == "query" else vectors
 
     run = search(embed, held_out.queries, held_out.documents, k=DEPTH)

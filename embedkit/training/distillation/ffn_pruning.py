@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from embedkit.errors import TrainingError
-from embedkit.model.layers import FeedForward
+from embedkit.model.feed_forward import FeedForward
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
 

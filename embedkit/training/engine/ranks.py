@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from embedkit.errors import DeviceError, TrainingError
 from embedkit.model.decoder_layers import DecoderLayer
-from embedkit.model.layers import EncoderLayer, FeedForward
+from embedkit.model.feed_forward import FeedForward
+from embedkit.model.layers import EncoderLayer
 from embedkit.training.engine.memory import keep_freed_memory
 from embedkit.training.engine.native_linear import use_kernels
 from embedkit.training.engine.precision import ChosenPrecision, Format

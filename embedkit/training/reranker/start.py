@@ -52,6 +52,10 @@ def start_from(path: str | Path, *, num_labels: int, seed: int, max_seq_length: 
             fresh_head=True,
         )
     folder = read_classifier_folder(path, max_seq_length=max_seq_length)
+    if folder.answers is not None:
+        raise TrainingError(
+            f"{path}: a language model that answers yes or no cannot be trained on here. Start from an encoder or a cross-encoder"
+        )
     if len(folder.labels) != num_labels:
         raise TrainingError(
             f"{path}: the cross-encoder has {len(folder.labels)} labels ({', '.join(folder.labels)}); the data needs {num_labels}. "

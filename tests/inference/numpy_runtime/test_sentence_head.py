@@ -22,7 +22,7 @@ from embedkit.model.config import (
     SentenceConfig,
 )
 from embedkit.model.encoder import TransformerEncoder
-from embedkit.model.layers import activate
+from embedkit.model.feed_forward import activate
 from embedkit.model.sentence import DENSE_ACTIVATIONS, SentenceEncoder
 from tests.tiny import tiny_config
 

@@ -18,7 +18,7 @@ from embedkit.checkpoint.static import without_template
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, RecipeError, TrainingError
-from embedkit.model.layers import FeedForward
+from embedkit.model.feed_forward import FeedForward
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
 from embedkit.recipe import load_recipe

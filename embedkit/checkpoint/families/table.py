@@ -1,0 +1,28 @@
+"""The table of the newer families: a row for each."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from embedkit.checkpoint.families.deberta import DEBERTA
+from embedkit.checkpoint.families.decoders import GEMMA3, GPT2, QWEN3
+from embedkit.checkpoint.families.rotary import EUROBERT, GTE, NOMIC
+from embedkit.checkpoint.families.row import FamilyRow
+from embedkit.checkpoint.families.t5 import MT5, T5
+
+NewerFamily = Literal[
+    "deberta-v2", "nomic_bert", "gte", "eurobert", "t5", "mt5", "qwen3", "gemma3_text", "gpt2"
+]
+ROWS: dict[NewerFamily, FamilyRow] = {
+    "deberta-v2": DEBERTA,
+    "nomic_bert": NOMIC,
+    "gte": GTE,
+    "eurobert": EUROBERT,
+    "t5": T5,
+    "mt5": MT5,
+    "qwen3": QWEN3,
+    "gemma3_text": GEMMA3,
+    "gpt2": GPT2,
+}
+assert tuple(ROWS) == get_args(NewerFamily)
+ALSO: dict[str, NewerFamily] = {other: family for family, row in ROWS.items() for other in row.also}
