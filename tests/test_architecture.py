@@ -7,9 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.sources import parts_of, tree_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("embedkit", "indexes", "cli")
@@ -66,11 +69,11 @@ def imports_of(path: Path) -> Iterator[Import]:
     name = path.relative_to(ROOT).as_posix()
     package = name.removesuffix(".py").removesuffix("/__init__").split("/")
     package = package if path.name == "__init__.py" else package[:-1]
-    yield from _walk(ast.parse(path.read_text(encoding="utf-8")), name, package, at_load=True)
+    yield from _walk(tree_of(path), name, package, at_load=True)
 
 
 def _walk(node: ast.AST, name: str, package: list[str], *, at_load: bool) -> Iterator[Import]:
-    for child in ast.iter_child_nodes(node):
+    for child in parts_of(node):
         if isinstance(child, ast.Import):
             for alias in child.names:
                 yield Import(name, child.lineno, alias.name, False, at_load)
@@ -83,16 +86,19 @@ def _walk(node: ast.AST, name: str, package: list[str], *, at_load: bool) -> Ite
             for part in child.orelse:
                 yield from _walk(part, name, package, at_load=at_load)
         else:
-            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             yield from _walk(child, name, package, at_load=at_load and not inside)
 
 
-IMPORTS = [
-    found
-    for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("*.py"))
-    for found in imports_of(path)
-]
+@cache
+def all_imports() -> tuple[Import, ...]:
+    """Return the imports of all sources, read once by a process that tests them and never by one that does not."""
+    return tuple(
+        found
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for found in imports_of(path)
+    )
 
 
 def within(module: str, *names: str) -> bool:
@@ -102,7 +108,7 @@ def within(module: str, *names: str) -> bool:
 def offending(path: str, *forbidden: str, allowed: tuple[str, ...] = (), at_load: bool = False) -> list[str]:
     return [
         str(found)
-        for found in IMPORTS
+        for found in all_imports()
         if found.path.startswith(path)
         and within(found.module, *forbidden)
         and not within(found.module, *allowed)
@@ -115,25 +121,28 @@ def test_a_class_name_means_one_class() -> None:
     files: dict[str, list[str]] = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for node in tree_of(path).body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     files.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
     assert {name: paths for name, paths in files.items() if len(paths) > 1} == {}
 
 
 def test_the_sources_were_found() -> None:
-    assert len({found.path for found in IMPORTS}) > 40
+    assert len({found.path for found in all_imports()}) > 40
     assert any(
-        found.path == "cli/main.py" and found.module == "embedkit.errors.EmbedkitError" for found in IMPORTS
+        found.path == "cli/main.py" and found.module == "embedkit.errors.EmbedkitError"
+        for found in all_imports()
     )
-    assert any(found.relative and found.module == "cli.shared.options" for found in IMPORTS)
+    assert any(found.relative and found.module == "cli.shared.options" for found in all_imports())
 
 
 @pytest.mark.parametrize("module", PLACES)
 def test_a_module_is_imported_only_where_it_may_be(module: str) -> None:
     places = PLACES[module]
     assert [
-        str(found) for found in IMPORTS if within(found.module, module) and not found.path.startswith(places)
+        str(found)
+        for found in all_imports()
+        if within(found.module, module) and not found.path.startswith(places)
     ] == []
 
 
@@ -143,7 +152,9 @@ def test_indexes_know_of_embedkit_only_the_rooms_below_and_of_torch_nothing() ->
     gpu = "indexes/search/gpu.py"
     assert [line for line in offending("indexes/", "torch") if not line.startswith(gpu)] == []
     # gpu.py itself is loaded by nobody before it is needed
-    assert [found for found in IMPORTS if within(found.module, "indexes.search.gpu") and found.at_load] == []
+    assert [
+        found for found in all_imports() if within(found.module, "indexes.search.gpu") and found.at_load
+    ] == []
 
 
 def test_the_model_knows_tensors_only() -> None:
@@ -160,7 +171,7 @@ def test_training_and_encoding_never_import_each_other() -> None:
 
 
 def test_checkpoints_alone_read_and_write_tensors() -> None:
-    for found in IMPORTS:
+    for found in all_imports():
         if within(found.module, "safetensors"):
             assert found.path.startswith(
                 ("embedkit/checkpoint/", "embedkit/training/engine/run_folder.py")
@@ -178,7 +189,7 @@ def test_what_all_rooms_share_needs_the_standard_library_only() -> None:
         "models/__init__",
     )
     for path in (f"embedkit/{module}.py" for module in modules):
-        for found in IMPORTS:
+        for found in all_imports():
             if found.path == path:
                 top = found.module.split(".")[0]
                 assert top == "embedkit" or top in sys.stdlib_module_names, str(found)
@@ -187,7 +198,7 @@ def test_what_all_rooms_share_needs_the_standard_library_only() -> None:
 def test_nothing_outside_the_extras_imports_an_extra_directly() -> None:
     direct = [
         str(found)
-        for found in IMPORTS
+        for found in all_imports()
         if within(found.module, "embedkit.extras") and not within(found.module, *ALLOWED_EXTRAS)
     ]
     assert direct == []
@@ -199,7 +210,7 @@ ALLOWED_EXTRAS = tuple(
 
 
 def test_imports_are_relative_within_cli_and_indexes_and_absolute_elsewhere() -> None:
-    for found in IMPORTS:
+    for found in all_imports():
         room = found.path.split("/")[0]
         own = room in ("cli", "indexes") and within(found.module, room)
         assert found.relative == own, str(found)

@@ -9,7 +9,10 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
+from tests.sources import tree_of, walked
 
 # From the ground up. A room imports from those below it, or beside it as long as no circle comes of it.
 FLOORS = (
@@ -47,7 +50,7 @@ def imports(root: Path) -> Graph:
 
 def _imports_of(name: str, path: Path, files: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in walked(tree_of(path)):
         targets: list[str] = []
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
@@ -114,27 +117,29 @@ def rooms(graph: Graph) -> dict[str, dict[str, int]]:
     return found
 
 
-GRAPH = imports(REPOSITORY)
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return imports(REPOSITORY)
 
 
-def test_every_room_has_its_floor() -> None:
-    assert {room_of(module) for module in GRAPH} - {FACE} <= set(FLOOR_OF)
+def test_every_room_has_its_floor(graph: Graph) -> None:
+    assert {room_of(module) for module in graph} - {FACE} <= set(FLOOR_OF)
 
 
-def test_no_circle_of_files() -> None:
-    assert circles(GRAPH) == []
+def test_no_circle_of_files(graph: Graph) -> None:
+    assert circles(graph) == []
 
 
-def test_no_circle_of_rooms() -> None:
-    assert circles(rooms(GRAPH)) == []
+def test_no_circle_of_rooms(graph: Graph) -> None:
+    assert circles(rooms(graph)) == []
 
 
-def test_every_import_points_down() -> None:
-    assert arrows_up(GRAPH) == []
+def test_every_import_points_down(graph: Graph) -> None:
+    assert arrows_up(graph) == []
 
 
-def test_no_room_imports_the_public_face() -> None:
-    assert [f"{name}:{targets[FACE]}" for name, targets in GRAPH.items() if FACE in targets] == []
+def test_no_room_imports_the_public_face(graph: Graph) -> None:
+    assert [f"{name}:{targets[FACE]}" for name, targets in graph.items() if FACE in targets] == []
 
 
 def test_the_order_notices_what_breaks_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from embedkit.errors import RecordError
 from embedkit.tokenization.batch import TokenBatch
+from embedkit.tokenization.blocks import BLOCK_CHARS
 from embedkit.tokenization.tokenizer import Tokenizer, refuse_no_text
 from embedkit.types import Float32, OnTruncate
 
@@ -126,8 +127,10 @@ def tokenize_window(
     if on_truncate == "error" and truncated.any():
         first = int(np.flatnonzero(truncated[rows])[0])
         assert batch.untruncated_lengths is not None
+        # Of a longer text not all was tokenized.
+        least = "at least " if len(distinct[rows[first]]) > BLOCK_CHARS else ""
         raise TextRefusedError(
-            f"the text {texts[first][:60]!r} has {batch.untruncated_lengths[rows[first]]:,} tokens; the model "
+            f"the text {texts[first][:60]!r} has {least}{batch.untruncated_lengths[rows[first]]:,} tokens; the model "
             f"reads {tokenizer.max_length:,}. Cut it",
             first,
             ", or pass --on-truncate chunk|warn|ok",

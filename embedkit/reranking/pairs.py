@@ -73,7 +73,8 @@ def count_cut_queries(
         return 0
     room = tokenizer.max_length - tokenizer.pair.num_special
     distinct = list(dict.fromkeys(queries[row] for row in rows))
-    sizes = {query: len(ids) for query, ids in zip(distinct, tokenizer.ids(distinct), strict=True)}
+    known = tokenizer.ids_to_cut(distinct, room + 1)
+    sizes = {query: len(ids) for query, (ids, _) in zip(distinct, known, strict=True)}
     cut = 0
     for row in rows:
         left = sizes[queries[row]]

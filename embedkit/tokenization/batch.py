@@ -17,7 +17,7 @@ class TokenBatch:
         input_ids: (N,) int64, sequence after sequence
         lengths: (B,) int64, special tokens included
         token_type_ids: (N,) int64, or None where all are 0
-        untruncated_lengths: (B,) int64; larger than `lengths` where a sequence was cut
+        untruncated_lengths: (B,) int64; larger than `lengths` where a sequence was cut, if only by what is known of it
     """
 
     input_ids: NDArray[np.int64]

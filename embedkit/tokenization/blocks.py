@@ -3,7 +3,7 @@
 What a tokenizer keeps of each token takes some forty times the room of its characters, so a book is cut into blocks. A block
 begins before the one before it ends; behind that place the tokens of both must be the same for a while, and there the second
 goes on for the first. Where they are not (a word or white space as long as what two blocks share) the block grows until they
-are, at last to the end of the text.
+are, at last to the end of the text. Of a text that is cut one block is enough: `ids_at_one_end`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 Span = tuple[int, int]  # start and stop in characters
 Offsets = Callable[[str], Sequence[Span]]  # the tokens of a text, without special ones
+Tokens = Callable[[str], tuple[Sequence[int], Sequence[Span]]]  # their ids as well
 
-_BLOCK_CHARS = 2**16
+BLOCK_CHARS = 2**16
 # What two blocks share. A tokenizer is in step again after a word or two: the first half is for that, what is compared comes
 # after it, and the last quarter keeps the comparison away from where the first block ends.
 _SHARED_CHARS = 2**11
 
 
 def token_blocks(
-    offsets: Offsets, text: str, *, block_chars: int = _BLOCK_CHARS, shared_chars: int = _SHARED_CHARS
+    offsets: Offsets, text: str, *, block_chars: int = BLOCK_CHARS, shared_chars: int = _SHARED_CHARS
 ) -> Iterator[Sequence[Span]]:
     """Yield the tokens of a text in order, as `offsets` gives them for all of it, in several parts."""
     start, stop = 0, min(block_chars, len(text))
@@ -38,6 +39,40 @@ def token_blocks(
             stop = min(start + 2 * (stop - start), len(text))
             tokens = _tokens(offsets, text, start, stop)
     yield tokens[first:]
+
+
+def ids_at_one_end(
+    tokens: Tokens,
+    text: str,
+    count: int,
+    *,
+    left: bool = False,
+    block_chars: int = BLOCK_CHARS,
+    shared_chars: int = _SHARED_CHARS,
+) -> tuple[list[int], bool]:
+    """Return the ids that `tokens` gives for a text from its beginning on, `count` at least, or `left` of its end those before it.
+
+    The rest is not tokenized: a second, small block over the edge of the first says up to where that has the tokens of the whole text.
+
+    Shapes:
+        returns: all ids or `count` and more of them; whether they are all
+    """
+    size = block_chars
+    while size < len(text):
+        start, stop = (len(text) - size, len(text)) if left else (0, size)
+        edge = start if left else stop
+        ids, own = tokens(text[start:stop])
+        spans = [(start + first, start + last) for first, last in own]
+        across = max(0, edge - shared_chars)
+        other = _tokens(lambda part: tokens(part)[1], text, across, min(edge + shared_chars, len(text)))
+        border = edge + (shared_chars // 4 if left else -shared_chars // 2)
+        place = _border(spans, border)
+        kept = ids[place:] if left else ids[:place]
+        same = _in_step(spans[place:], other[_border(other, border) :], border + shared_chars // 4)
+        if same and len(kept) >= count:
+            return list(kept), False
+        size *= 2
+    return list(tokens(text)[0]), True
 
 
 def _tokens(offsets: Offsets, text: str, start: int, stop: int) -> Sequence[Span]:

@@ -28,6 +28,8 @@ SCAN_BLOCK = 1024  # queries at a time: packed, 1.5 MB of 384 dimensions
 # rows of 384 dimensions it saves 2 ms (fp32), 88 (fp16) or 27 (int8). Importing it takes longer than that.
 FAISS_SAVES = {"float32": 0.05, "float16": 2.3, "int8": 0.7, "binary": 0.0}
 FAISS_START = 100e6  # nanoseconds
+# faiss takes one query after another, 16 ms each over those rows (fp32); numpy's product takes about 100 ms for up to eight.
+FAISS_QUERIES = 6
 
 
 class MissedFaiss:
@@ -63,7 +65,12 @@ def search_segments(
     """
     best = Candidates.none(len(queries), k)
     kernels = can_search() and not scorer.fields  # which know products alone
-    scan = not kernels and not scorer.fields and len(queries) <= 2 and missed.worth_importing(segments)
+    scan = (
+        not kernels
+        and not scorer.fields
+        and len(queries) <= FAISS_QUERIES
+        and missed.worth_importing(segments)
+    )
     for segment in segments:
         start = int(np.searchsorted(segment.rows, first_row)) if first_row else 0
         if start == len(segment):

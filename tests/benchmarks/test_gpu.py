@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.packages import install, missing
 from benchmarks.gpu.stages import Case, Log, Measured, Result, SkipError, Stage, run_stage
 from benchmarks.gpu.summary import succeeded, summary
@@ -143,19 +145,29 @@ def test_missing_packages_come_from_a_folder_of_wheels(
     assert os.environ["PYTHONPATH"].startswith(str(tmp_path / "packages"))
 
 
-def test_without_a_gpu_it_says_so_and_ends_well(tmp_path: Path) -> None:
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a run in this process changes is put back."""
+    monkeypatch.setenv("EMBEDKIT_CACHE", os.environ["EMBEDKIT_CACHE"])
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("kept")
+def test_without_a_gpu_it_says_so_and_ends_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    done = run("--output", str(tmp_path / "out"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "finds no CUDA device. Nothing was checked or measured." in done.stdout
+    assert main(["--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "finds no CUDA device. Nothing was checked or measured." in said.out
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("kept")
 def test_an_unknown_stage_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    done = run("--device", "cpu", "--only", "cooking", "--output", str(tmp_path))
-    assert done.returncode == 1
-    assert "no stage cooking; there are: encoding, packed tokens" in done.stderr
+    with pytest.raises(SystemExit, match="no stage cooking; there are: encoding, packed tokens"):
+        main(["--device", "cpu", "--only", "cooking", "--output", str(tmp_path)])
 
 
 def test_some_stages_run_on_a_cpu(tmp_path: Path) -> None:

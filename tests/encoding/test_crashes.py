@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -152,10 +153,12 @@ def test_an_interrupted_job_prints_the_line_that_goes_on(
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     read = []
 
+    lines = corpus.read_bytes().splitlines(keepends=True)
+
     def feed() -> None:
         with suppress(BrokenPipeError), pipe.open("wb", buffering=0) as writing:
-            while True:
-                read.append(corpus.read_bytes())
+            for start in itertools.cycle(range(0, COUNT, 512)):
+                read.append(b"".join(lines[start : start + 512]))
                 writing.write(read[-1])
 
     feeding = Thread(target=feed, daemon=True)

@@ -12,7 +12,6 @@ import pytest
 from embedkit.data.reading import read_documents
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.job import document_text
-from embedkit.evaluation.agreement import spearman
 from embedkit.extras import load_extra
 from embedkit.types import Float32
 
@@ -28,11 +27,11 @@ TOLERANCE = 1e-5  # float32, six layers, sums in another order
 
 
 @cache
-def sts_test(data: Path) -> tuple[list[str], list[str], list[float]]:
+def sts_test(data: Path) -> tuple[list[str], list[str]]:
     lines = (data / "sts" / "stsb" / "test.tsv").read_text(encoding="utf-8").split("\n")
     header, *rows = [line.split("\t") for line in lines if line]
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    return columns["sentence1"], columns["sentence2"], [float(score) for score in columns["score"]]
+    return columns["sentence1"], columns["sentence2"]
 
 
 def abstracts(data: Path, count: int) -> list[str]:
@@ -51,15 +50,15 @@ def assert_close(ours: Float32, minilm: Path, texts: list[str]) -> None:
 
 
 def test_a_thousand_sentences_are_theirs(encoder: Encoder, minilm: Path, shared_data: Path) -> None:
-    first, second, _ = sts_test(shared_data)
+    first, second = sts_test(shared_data)
     texts = [*dict.fromkeys([*first, *second])][:1000]
     assert_close(encoder.encode(texts), minilm, texts)
 
 
-def test_three_hundred_abstracts_are_theirs(encoder: Encoder, minilm: Path, shared_data: Path) -> None:
-    texts = abstracts(shared_data, 300)
+def test_sixty_abstracts_are_theirs(encoder: Encoder, minilm: Path, shared_data: Path) -> None:
+    texts = abstracts(shared_data, 60)
     windows = list(encoder.encode_windows(texts))
-    assert sum(int(window.truncated.sum()) for window in windows) > 50  # cut to 256 tokens, as theirs
+    assert sum(int(window.truncated.sum()) for window in windows) > 10  # cut to 256 tokens, as theirs
     assert_close(np.concatenate([window.embeddings for window in windows]), minilm, texts)
 
 
@@ -69,14 +68,8 @@ def test_odd_texts_are_theirs(encoder: Encoder, minilm: Path) -> None:
     assert_close(encoder.encode(CHECK_TEXTS, on_truncate="ok"), minilm, list(CHECK_TEXTS))
 
 
-def test_the_sts_benchmark_comes_out_as_published(encoder: Encoder, shared_data: Path) -> None:
-    first, second, scores = sts_test(shared_data)
-    cosines = (encoder.encode(first) * encoder.encode(second)).sum(axis=1)
-    assert 100 * spearman(cosines, scores) == pytest.approx(82.03, abs=0.05)
-
-
 def test_bf16_hardly_turns_a_vector(encoder: Encoder, minilm: Path, shared_data: Path) -> None:
-    texts = sts_test(shared_data)[0][:200] + abstracts(shared_data, 20)
+    texts = sts_test(shared_data)[0][:100] + abstracts(shared_data, 8)
     half = Encoder.load(minilm, device="cpu", precision="bf16", force_precision=True).encode(
         texts, on_truncate="ok"
     )

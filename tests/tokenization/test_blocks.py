@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from embedkit.data.reading import read_documents
-from embedkit.tokenization.blocks import Offsets, Span, token_blocks
+from embedkit.tokenization.blocks import BLOCK_CHARS, Offsets, Span, ids_at_one_end, token_blocks
 from embedkit.tokenization.passages import PassageSplitter
-from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.tokenization.tokenizer import Side, Tokenizer
 from tests.tokenization.test_passages import byte_pieces, offsets, pieces
 
 
@@ -49,6 +50,32 @@ def stripped(text: str) -> list[Span]:
 def test_blocks_join_to_the_tokens_of_the_text(text: str, tokens: Offsets, block_chars: int) -> None:
     found = token_blocks(tokens, text, block_chars=block_chars, shared_chars=40)
     assert [token for block in found for token in block] == tokens(text)
+
+
+@given(
+    text=st.text(alphabet="abé .\n", max_size=600)
+    | st.lists(st.sampled_from(["a", " " * 70, "b" * 70, "aab ", "c. ", "\n"]), max_size=40).map("".join),
+    spans=st.sampled_from([offsets, pieces, byte_pieces, short_words, pairs, stripped]),
+    block_chars=st.integers(48, 128),
+    count=st.integers(1, 60),
+    left=st.booleans(),
+)
+def test_what_a_cut_text_keeps_is_the_beginning_or_the_end_of_its_tokens(
+    text: str, spans: Offsets, block_chars: int, count: int, left: bool
+) -> None:
+    """An id is the text of its token here, as a number."""
+
+    def tokens(part: str) -> tuple[list[int], list[Span]]:
+        found = list(spans(part))
+        return [int.from_bytes(part[start:stop].encode()) for start, stop in found], found
+
+    ids, whole = ids_at_one_end(tokens, text, count, left=left, block_chars=block_chars, shared_chars=40)
+    truth = tokens(text)[0]
+    if whole:
+        assert ids == truth
+    else:
+        assert count <= len(ids) < len(truth)
+        assert ids == (truth[-len(ids) :] if left else truth[: len(ids)])
 
 
 def words(count: int, *, seed: int = 0) -> str:
@@ -121,6 +148,39 @@ def test_a_book_is_tokenized_in_blocks_a_little_more_than_once(kind: str, shippe
     assert [token for block in token_blocks(watched, book) for token in block] == tokens(book)
     assert watched.longest == 2**16
     assert watched.chars < 1.1 * len(book)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", ["word pieces", "metaspace", "byte level"])
+def test_of_a_book_that_is_cut_one_block_is_tokenized(
+    kind: str, side: Side, shipped_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "word pieces":
+        tokenizer = replace(Tokenizer.load(shipped_encoder), max_length=300, truncation_side=side)
+    else:
+        backend = metaspace() if kind == "metaspace" else byte_level()
+        tokenizer = Tokenizer(backend, {}, 300, side)
+    book, query = words(15_000), "a short text"
+    assert len(book) > 1.3 * BLOCK_CHARS
+    room = 300 - tokenizer.single.num_special
+    ids, (whole,) = tokenizer.ids([query])[0], tokenizer.ids([book])
+    watched = Watched(lambda text: ())
+    tokens = Tokenizer._tokens
+
+    def watching(self: Tokenizer, text: str) -> tuple[list[int], list[Span]]:
+        watched(text)
+        return tokens(self, text)
+
+    monkeypatch.setattr(Tokenizer, "_tokens", watching)
+    batch = tokenizer.encode([query, book, query])
+    own = batch.take([1]).input_ids[len(tokenizer.single.prefix) :][:room].tolist()
+    assert own == (whole[:room] if side == "right" else whole[-room:])
+    assert batch.lengths[0] == batch.lengths[2] == len(ids) + tokenizer.single.num_special
+    assert batch.truncated.tolist() == [False, True, False]
+    assert watched.chars < 1.1 * BLOCK_CHARS
+    pairs = tokenizer.encode_pairs([query, book], [book, query])
+    assert pairs.truncated.tolist() == [True, True]
+    assert watched.chars < 3.3 * BLOCK_CHARS
 
 
 def test_cuts_are_what_they_were_before_there_were_blocks(shipped_encoder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiny contrastive runs for tests, and a process of one: `python -m tests.training.contrastive_runs FOLDER key=value …`.
+"""Tiny contrastive runs for tests, and what a process of one does: `main(FOLDER, ["key=value", …])`.
 
 FOLDER holds model/ and rows.jsonl; the run goes to FOLDER/run and is resumed where it is there already. `kill=SECONDS` makes the process
 kill itself so long after its first step.
@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,7 +118,3 @@ def main(folder: Path, overrides: list[str]) -> None:
         for report in train(journey, recipe.run, recipe.optim, run, ranks=ranks, resume=resume):
             if kills and isinstance(report, Step):
                 threading.Timer(kills.pop(), os.kill, (os.getpid(), signal.SIGKILL)).start()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])

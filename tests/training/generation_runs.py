@@ -1,4 +1,4 @@
-"""Tiny runs of text generators for tests, and a process of one: `python -m tests.training.generation_runs KIND FOLDER key=value …`.
+"""Tiny runs of text generators for tests, and what a process of one does: `main(KIND, FOLDER, ["key=value", …])`.
 
 KIND is pairs (FOLDER holds model/ and pairs.jsonl) or lm (texts.jsonl, tokenizer/, cache/). The run goes to FOLDER/run and is resumed
 where it is there already. `kill=SECONDS` makes the process kill itself so long after its first step.
@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Literal
@@ -112,7 +111,3 @@ def main(kind: Kind, folder: Path, overrides: list[str]) -> None:
 
 def parts_of(ranks: Ranks, accumulate: int) -> int:
     return ranks.world * accumulate
-
-
-if __name__ == "__main__":
-    main("pairs" if sys.argv[1] == "pairs" else "lm", Path(sys.argv[2]), sys.argv[3:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,8 +51,9 @@ class ServedShard:
         except KeyError as exc:
             raise self._strange(exc) from exc
         except ServerRefusalError as exc:
-            if str(exc).find(": --where ") >= 0:  # the filter is at fault, and not this shard
-                raise FilterError(str(exc).partition(": ")[2]) from exc
+            reason = str(exc).removeprefix(f"{self._client.address}: ")
+            if re.match(r"where\b", reason):  # the filter is at fault, and not this shard
+                raise FilterError(f"--{reason}") from exc
             raise
 
     def _strange(self, exc: Exception) -> ServerError:

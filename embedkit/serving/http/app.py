@@ -97,7 +97,7 @@ class App:
                     503, "this server is shutting down. Ask another one", headers={"retry-after": "5"}
                 )
             if route.takes is not None:
-                request = replace(request, content=self._content(request, route.takes))
+                request = replace(request, content=self._content(request, route.takes, route.wrong_body))
             async with asyncio.timeout(self.limits.seconds):
                 return await route.handle(request)
         except Exception as exc:
@@ -106,11 +106,11 @@ class App:
                 status=refused.status, content=shape(refused.status, refused.message), headers=refused.headers
             )
 
-    def _content(self, request: HttpRequest, wanted: type) -> object:
+    def _content(self, request: HttpRequest, wanted: type, wrong: int) -> object:
         try:
             return self._codec.read_body(request.body, wanted)
         except self._codec.BodyError as exc:
-            raise RefusedError(400, str(exc)) from exc
+            raise RefusedError(wrong, str(exc)) from exc
 
     def _refused(self, exc: Exception, request: HttpRequest) -> RefusedError:
         """Turn what went wrong into a status and a reason."""
@@ -122,7 +122,9 @@ class App:
                 return RefusedError(429, exc.message, headers={"retry-after": wait})
             case EngineClosedError():
                 return RefusedError(503, exc.message, headers={"retry-after": "5"})
-            case RecordError() | FilterError() | IndexMismatchError():
+            case FilterError():  # which names the command line's option
+                return RefusedError(400, exc.message.removeprefix("--"))
+            case RecordError() | IndexMismatchError():
                 return RefusedError(422 if isinstance(exc, RecordError) else 400, exc.message)
             case TimeoutError():
                 return RefusedError(

@@ -60,7 +60,7 @@ class Route:
     """What answers a method at a path, such as `/documents/{id:path}`.
 
     `takes` and `gives` are dataclasses: the body's fields are checked against the first, and both describe the route in
-    /openapi.json. Fields that `takes` lacks are refused. `keyless` routes want no key, as those that probes ask; `writes` marks
+    /openapi.json. A body that is no JSON or not as `takes` has it, or holds more, gets the status `wrong_body`. `keyless` routes want no key, as those that probes ask; `writes` marks
     those that change an index.
     """
 
@@ -72,5 +72,6 @@ class Route:
     tag: str
     takes: type | None = None
     gives: type | None = None
+    wrong_body: int = 400
     keyless: bool = False
     writes: bool = False

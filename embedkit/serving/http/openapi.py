@@ -95,6 +95,9 @@ def _operation(route: Route, schemas: Mapping[type, Any]) -> Document:  # Any: J
     if route.gives is not None:
         answer["content"] = {JSON: {"schema": schemas[route.gives]}}
     refusals = {"404": "No such model, or nothing there"} | dict(_REFUSALS.get(route.method, {}))
+    if route.takes is not None and route.wrong_body != 400:
+        refusals["400"] = "Nothing to compute: no text, or an empty one"
+        refusals[str(route.wrong_body)] = _REFUSALS["POST"]["400"]
     operation: dict[str, Any] = {  # Any: JSON
         "summary": route.summary,
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),

@@ -214,6 +214,7 @@ def routes(services: Services) -> list[Route]:
                 tag=TAG,
                 takes=takes,
                 gives=gives,
+                wrong_body=MANNERS.wrong,
             )
             for path, handle, summary, takes, gives in posts
         ),

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from embedkit.errors import EmbedkitError, IndexFileError
 from embedkit.serving.indexes.handles import FileIdentity, Handles, ReplacedError, identity_of
 from embedkit.serving.indexes.models import IndexModels
+from embedkit.serving.indexes.scans import SharedScans
 from indexes import FieldValues, GatherOptions, Searchable
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class OpenedIndex:
     name: str
     index: Searchable
     embedder: Embedder | None
+    scans: SharedScans
     note: str = ""
 
     @property
@@ -49,6 +51,7 @@ class _Version:
 
     handles: Handles
     embedder: Embedder | None
+    scans: SharedScans = field(default_factory=SharedScans)
 
 
 class LiveIndex:
@@ -102,7 +105,7 @@ class LiveIndex:
         """
         version, index, note = self._taken()
         try:
-            yield OpenedIndex(self.name, index, version.embedder, note)
+            yield OpenedIndex(self.name, index, version.embedder, version.scans, note)
         finally:
             version.handles.give(index)
 

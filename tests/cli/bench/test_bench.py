@@ -49,7 +49,14 @@ def bench(*arguments: object) -> Any:  # Any: click's result, whose module is no
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
+@pytest.fixture
+def one_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start each command once: a start takes seconds, and how many there are is no matter here."""
+    monkeypatch.setattr("cli.bench.search.STARTS", 1)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_start")
 def test_encoding_search_and_starts_are_measured(tiny_model: Path, small_index: Path, tmp_path: Path) -> None:
     plot = tmp_path / "speed.png"
     result = bench("-m", tiny_model, "--index", small_index, "--precision", "fp32", *SMALL, "--plot", plot)
@@ -74,6 +81,7 @@ def test_encoding_search_and_starts_are_measured(tiny_model: Path, small_index: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_start")
 def test_every_kind_of_index_is_measured_where_none_is_named(tiny_model: Path) -> None:
     result = bench("-m", tiny_model, "--precision", "fp32", "--vectors", "2000", *SMALL, "--markdown")
     assert result.exit_code == 0, (result.output, result.exception)

@@ -203,7 +203,11 @@ def test_a_link_searches_as_a_body_does(address: str) -> None:
             "no index 'nope' is served here; there is docs, news, odd, other",
         ),
         ({"query": "a", "index": []}, 400, "empty list"),
-        ({"query": "a", "index": "docs", "where": "colour = 1"}, 400, "no document has the field 'colour'"),
+        (
+            {"query": "a", "index": "docs", "where": "colour = 1"},
+            400,
+            "where 'colour = 1': no document has the field 'colour'",
+        ),
         ({"query": "a", "k": 0}, 400, "k is 0; it must be at least 1"),
         ({"query": "a", "k": 10**6}, 400, "k is 1,000,000; it must be 10,000 at most"),
         ({"query": "a", "dense_weight": 0, "text_weight": 0}, 400, "both 0"),
@@ -218,6 +222,7 @@ def test_what_is_wrong_is_said(address: str, body: dict[str, Any], status: int, 
     found, content = ask(address, "POST", "/search", body)
     assert (found, content["error"]["status"]) == (status, status)
     assert reason in content["error"]["message"]
+    assert "--" not in content["error"]["message"]  # options are the command line's
 
 
 def test_a_budget_and_notes_and_times(address: str) -> None:

@@ -177,11 +177,11 @@ def test_info_and_health(client: Client, services: Services, tmp_path: object) -
         ("/embed", {"inputs": [[1, 2]]}, 422, "Validation", "inputs holds token ids"),
         ("/embed", {"inputs": "a", "prompt_name": "q"}, 422, "Validation", "it has: document, query, topic"),
         ("/embed", {"inputs": "a", "dimensions": 99}, 422, "Validation", "Ask for 1 to 32"),
-        ("/embed", {"inputs": "a", "truncate": "yes"}, 400, "Validation", "Expected `bool | null`"),
+        ("/embed", {"inputs": "a", "truncate": "yes"}, 422, "Validation", "Expected `bool | null`"),
         (
             "/embed",
             {"inputs": "a", "truncation_direction": "Up"},
-            400,
+            422,
             "Validation",
             "Invalid enum value 'Up'",
         ),
@@ -213,3 +213,11 @@ def test_refusals(
     answer = client.post(path, body)
     assert (answer.status, answer.content["error_type"]) == (status, kind)
     assert reason in answer.content["error"]
+
+
+@pytest.mark.parametrize("path", ["/", "/embed", "/embed_all", "/rerank", "/similarity", "/tokenize"])
+def test_a_body_that_is_no_json_or_holds_something_else_gets_teis_status(client: Client, path: str) -> None:
+    for body, reason in ((b"inputs=a", "the body is no JSON"), (b'["a"]', "must be an object")):
+        answer = client.ask("POST", path, body)
+        assert (answer.status, answer.content["error_type"]) == (422, "Validation")
+        assert reason in answer.content["error"]

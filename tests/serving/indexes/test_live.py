@@ -111,6 +111,7 @@ def test_an_index_removed_and_built_again_is_followed_without_a_failure(
 def test_what_is_added_deleted_and_compacted_is_seen_whole(tmp_path: Path, tiny_model: Path) -> None:
     """Each commit adds, or deletes, two documents: an answer has both or neither."""
     here = build(tmp_path / "docs.index", numbered(20), tiny_model)
+    between: list[dict[str, Any]] = []  # an answer after each commit, so that the others see many of them
 
     def change() -> None:
         random = np.random.default_rng(0)
@@ -126,9 +127,10 @@ def test_what_is_added_deleted_and_compacted_is_seen_whole(tmp_path: Path, tiny_
                     index.delete([f"pair {number - 1} {side}" for side in "ab"])
                 if number % 4 == 3:
                     list(compact(index))
+            between.append(ask(address, "POST", "/search", SEARCH)[1])
 
     with serving(here) as address:
-        answers = searched_during(address, change)
+        answers = searched_during(address, change) + between
         for answer in answers:
             pairs = [hit["metadata"]["pair"] for hit in answer["hits"] if hit["metadata"]["tag"] == "pair"]
             assert all(pairs.count(number) == 2 for number in pairs)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -20,9 +18,10 @@ from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.reporting import Evaluated, Resumed, Step
 from embedkit.training.engine.run_folder import RunFolder
-from tests.conftest import REPOSITORY
 from tests.tiny import ROUTED_SHAPES, tiny_config, write_tiny_model
+from tests.training import contrastive_runs
 from tests.training.contrastive_runs import make_journey, make_recipe, rows_of, write_rows
+from tests.training.processes import exit_code
 
 # What the issue of rounding leaves between two ways to sum the same numbers in float32, after three steps.
 AFTER_THREE_STEPS = 1e-6
@@ -124,12 +123,7 @@ def one_graph(model: Path, rows: Path, *overrides: str) -> tuple[dict[str, Tenso
 
 
 def work(folder: Path, *overrides: str, ranks: int = 1) -> int:
-    command = [sys.executable, "-m", "tests.training.contrastive_runs", str(folder), *overrides]
-    if ranks > 1:
-        command[1:2] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
-    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
-    assert found.returncode in (0, -9), found.stderr
-    return found.returncode
+    return exit_code(contrastive_runs.main, folder, [*overrides], ranks=ranks)
 
 
 # In training without dropout, so that parts and devices draw nothing of their own.

@@ -1,11 +1,6 @@
-"""Two ranks that gather their embeddings have the gradients of one with the whole batch.
-
-Run as a script, this file is one of the two ranks: `python test_gather.py RANK FOLDER`.
-"""
+"""Two ranks that gather their embeddings have the gradients of one with the whole batch."""
 
 import datetime
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +15,7 @@ from torch import Tensor, nn
 from embedkit.training import losses
 from embedkit.training.engine.gather import gather_rows
 from embedkit.training.engine.grad_cache import cached_backward
-from tests.conftest import REPOSITORY
+from tests.training.processes import exit_code
 
 RANKS = 2
 PER_RANK = 3
@@ -108,15 +103,10 @@ def all_runs(rows: slice) -> dict[str, Tensor]:
     }
 
 
-def run_rank(rank: int, folder: Path) -> None:
+def run_rank(folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=RANKS,
-        timeout=datetime.timedelta(seconds=60),
-    )
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+    rank = dist.get_rank()
     results = all_runs(own_rows(rank))
     results["gathered"] = gather_rows(torch.full((2, 3), float(rank)))
     save_file(results, folder / f"rank{rank}.safetensors")
@@ -131,18 +121,7 @@ def run_rank(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    root = REPOSITORY
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            cwd=root,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
-    messages = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * RANKS, messages
+    assert exit_code(run_rank, folder, ranks=RANKS) == 0
     return folder
 
 
@@ -183,7 +162,3 @@ def test_unequal_shapes_are_an_error_on_every_rank(ranks: Path) -> None:
 def test_without_a_process_group_rows_are_returned_as_they_are() -> None:
     rows = torch.zeros(2, 3)
     assert gather_rows(rows) is rows
-
-
-if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), Path(sys.argv[2]))

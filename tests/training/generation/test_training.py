@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -32,9 +30,9 @@ from embedkit.training.generation.language_model import LanguageModelTraining, c
 from embedkit.training.generation.start import start_afresh, start_from_folder, start_language_model
 from embedkit.training.generation.training import GenerationTraining
 from embedkit.training.pretraining.corpus import Corpus
-from tests.conftest import REPOSITORY
 from tests.tiny import tiny_config, write_static_model, write_tiny_model
 from tests.tiny_generator import write_tiny_generator
+from tests.training import generation_runs
 from tests.training.corpora import make_corpus
 from tests.training.generation_runs import (
     Kind,
@@ -44,6 +42,7 @@ from tests.training.generation_runs import (
     pairs_recipe,
     write_rows,
 )
+from tests.training.processes import exit_code
 
 KINDS: tuple[Kind, ...] = ("pairs", "lm")
 # Sums over two ranks are taken in another order than over one; Adam scales such differences up where a gradient is nearly zero.
@@ -169,12 +168,7 @@ def last_weights(run: Path) -> dict[str, Tensor]:
 
 
 def work(kind: Kind, folder: Path, *settings: str, ranks: int = 1) -> int:
-    command = [sys.executable, "-m", "tests.training.generation_runs", kind, str(folder), *settings]
-    if ranks > 1:
-        command[1:2] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
-    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
-    assert found.returncode in (0, -9), found.stderr
-    return found.returncode
+    return exit_code(generation_runs.main, kind, folder, [*settings], ranks=ranks)
 
 
 @pytest.mark.slow
