@@ -20,7 +20,7 @@ PYTEST := $(MEMORY) $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-parity test-clients test-frameworks test-browser test-stores test-ray test-quality bench gpu clean
+.PHONY: help demo test check format test-cpus test-parity test-clients test-frameworks test-browser test-stores test-ray test-quality bench gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -29,7 +29,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "embedkit needs Python 3.11 or newer; select one with: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt $(wildcard embedkit/native/kernels/*)
+$(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt $(wildcard embedkit/native/kernels/*.[ch] embedkit/native/kernels/*/*.[ch])
 	@echo 'Installing torch and the other packages into $(VENV); the first time this takes some minutes.'
 	$(PIP) --editable '.[dev]'
 	@touch $@
@@ -67,6 +67,9 @@ test: $(INSTALLED)  ## run the default tests: no network, no GPU, no reference l
 
 test-parity: $(PARITY)  ## compare with reference libraries; real data and slow tests
 	$(PYTEST) -n $(JOBS) --dist loadfile -m "(parity or slow) and not gpu" $$(grep -rlE --include='test_*.py' 'mark\.(parity|slow)\b' tests)
+
+test-cpus: $(INSTALLED)  ## run the kernels for ARM on emulated processors (gcc-aarch64-linux-gnu, qemu-user-static), and all levels here
+	$(PYTEST) -m "cpus or not cpus" tests/native/cpus tests/native/test_levels.py
 
 test-clients: $(CLIENTS)  ## ask our server by the clients of OpenAI, Cohere, Hugging Face, Ollama and others
 	$(PYTEST) -n $(JOBS) --dist loadfile -m clients tests/serving/clients

@@ -27,7 +27,7 @@ from timing import data_folder, in_turn, minilm_folder, report
 from embedkit.data.reading import read_documents
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import DeviceError, MissingExtraError
-from embedkit.inference.torch_runtime.peak import matmul_gflops
+from embedkit.inference.torch_runtime.peak import has_rate, matmul_gflops
 
 NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -98,7 +98,8 @@ def main() -> None:
     folder = arguments.model or minilm_folder()
     peer = SentenceTransformer(str(folder), device="cpu")
     ours = load_ours(folder, arguments.backends, arguments.precisions)
-    rates = {encoder.precision: matmul_gflops(encoder.precision) for encoder in ours.values()}
+    precisions = {encoder.precision for encoder in ours.values()}
+    rates = {precision: matmul_gflops(precision) for precision in precisions if has_rate(precision)}
     rows: list[dict[str, Any]] = []
     for kind, texts in texts_by_kind(data_folder(), arguments.texts).items():
         tasks: dict[str, Callable[[], Any]] = {
@@ -128,9 +129,8 @@ def main() -> None:
                 )
                 row["tokens/s"] = round(int(batch.lengths.sum()) / timing.best)
                 row["GFLOP/s"] = round(flops_of(encoder, batch.lengths) / timing.best / 1e9)
-                row["of the rate"] = (
-                    f"{row['GFLOP/s'] / rates[encoder.precision]:.0%} of {rates[encoder.precision]:.0f}"
-                )
+                rate = rates.get(encoder.precision)
+                row["of the rate"] = f"{row['GFLOP/s'] / rate:.0%} of {rate:.0f}" if rate else "-"
                 row["cosine mean"] = f"{cosine.mean():.6f}"
                 row["worst"] = f"{cosine.min():.6f}"
             rows.append(row)

@@ -1,16 +1,21 @@
 """Compare the native kernels with torch in tokens per second, without tokenization or pooling.
 
-    python benchmarks/native.py [--threads N] [--tokens 3000] [--rounds 5] [--output FILE.json]
+    python benchmarks/native.py [--threads N] [--levels LEVEL ...] [--lengths 15 59 200] [--tokens 3000] [--rounds 5]
+                                [--model FOLDER] [--output FILE.json]
 
 Batches hold sequences of one length, cut from SciFact abstracts: 15 tokens (a sentence), 59 (a paragraph) or 200 (an
-abstract). Both run the encoder of all-MiniLM-L6-v2 alternately; ratios are to torch in fp32. The share of the machine's
-rate divides the model's matrix products by the rate of torch's own product in that precision, measured in the same run.
+abstract). Both run the encoder of all-MiniLM-L6-v2, or of --model, alternately; ratios are to torch in fp32. The share of the
+machine's rate divides the model's matrix products by the rate of torch's own product in that precision, measured in the same
+run; where torch only emulates the precision, neither is measured. `--levels` are values of EMBEDKIT_CPU. To hold torch to
+the same instructions, set ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2. With one thread times are those of the
+processor, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,14 +28,14 @@ from timing import data_folder, in_turn, minilm_folder, report
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.sentence_folder import load_model
 from embedkit.data.reading import read_documents
-from embedkit.inference.torch_runtime.peak import matmul_gflops
+from embedkit.inference.torch_runtime.peak import has_rate, matmul_gflops
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder
-from embedkit.native.encoder import NativeEncoder
+from embedkit.native import dispatch
+from embedkit.native.encoder import NativeEncoder, why_not
 from embedkit.native.library import NativePrecision
 from embedkit.tokenization.tokenizer import Tokenizer
 
-LENGTHS = (15, 59, 200)
 PRECISIONS: tuple[NativePrecision, ...] = ("fp32", "bf16", "int8")
 
 
@@ -58,38 +63,52 @@ def with_torch(encoder: TransformerEncoder, ids: np.ndarray, lengths: np.ndarray
         return encoder.forward_packed(torch.from_numpy(ids), lengths.tolist())
 
 
+def load_native(
+    config: EncoderConfig, weights: dict[str, np.ndarray], levels: list[str], threads: int
+) -> dict[str, NativeEncoder]:
+    """Load what each level has, under the name `native PRECISION LEVEL`."""
+    found = {}
+    for level in levels:
+        os.environ[dispatch.CPU] = level
+        for precision in PRECISIONS:
+            if why_not(config, precision) is None:
+                encoder = NativeEncoder(config, weights, precision=precision, threads=threads)
+                found[f"native {precision} {level}"] = encoder
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--levels", nargs="+", help="levels of instructions (default: the highest)")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[15, 59, 200], help="tokens per text")
+    parser.add_argument("--model", type=Path, help="a model folder (default: all-MiniLM-L6-v2)")
     parser.add_argument("--tokens", type=int, default=3000, help="tokens per call")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    folder = minilm_folder()
+    folder = arguments.model or minilm_folder()
     config = read_model_folder(folder).config
     encoder = load_model(read_model_folder(folder)).encoder.eval()
     weights = {name: weight.numpy() for name, weight in encoder.state_dict().items()}
-    half = load_model(read_model_folder(folder)).encoder.eval().bfloat16()
-    rates = {precision: matmul_gflops(precision) for precision in PRECISIONS}
-    native = {
-        precision: NativeEncoder(config, weights, precision=precision, threads=arguments.threads)
-        for precision in PRECISIONS
-    }
+    half = load_model(read_model_folder(folder)).encoder.eval().bfloat16() if has_rate("bf16") else None
+    rates = {precision: matmul_gflops(precision) for precision in PRECISIONS if has_rate(precision)}
+    native = load_native(config, weights, arguments.levels or [dispatch.cpu_level()], arguments.threads)
     rows: list[dict[str, Any]] = []
-    for length in LENGTHS:
+    for length in arguments.lengths:
         ids, lengths = sequences(folder, length, arguments.tokens)
-        tasks: dict[str, Callable[[], Any]] = {
-            "torch fp32": partial(with_torch, encoder, ids, lengths),
-            "torch bf16": partial(with_torch, half, ids, lengths),
-        }
-        for precision in PRECISIONS:
-            tasks[f"native {precision}"] = partial(native[precision].hidden_states, ids, lengths)
-        timings = in_turn(tasks, rounds=arguments.rounds)
+        tasks: dict[str, Callable[[], Any]] = {"torch fp32": partial(with_torch, encoder, ids, lengths)}
+        if half is not None:
+            tasks["torch bf16"] = partial(with_torch, half, ids, lengths)
+        for name, ours in native.items():
+            tasks[name] = partial(ours.hidden_states, ids, lengths)
+        clock = time.process_time if arguments.threads == 1 else time.perf_counter
+        timings = in_turn(tasks, rounds=arguments.rounds, clock=clock)
         for name, timing in timings.items():
-            rate = rates[name.split()[1]]  # type: ignore[index] # the second word of a task is a precision
+            rate = rates.get(name.split()[1])  # type: ignore[call-overload] # the second word of a task is a precision
             speed = len(ids) / timing.best
             gflops = speed * flops_of(config, length) / 1e9
             rows.append(
@@ -100,10 +119,11 @@ def main() -> None:
                     "ratio of best": round(timings["torch fp32"].best / timing.best, 2),
                     "ratio of median": round(timings["torch fp32"].median / timing.median, 2),
                     "GFLOP/s": round(gflops),
-                    "of the rate": f"{gflops / rate:.0%} of {rate:.0f}",
+                    "of the rate": f"{gflops / rate:.0%} of {rate:.0f}" if rate else "-",
                 }
             )
-    report(f"The encoder of all-MiniLM-L6-v2, {arguments.threads} threads", rows, output=arguments.output)
+    name = folder.parent.name if folder.name == "model" else folder.name
+    report(f"The encoder of {name}, {arguments.threads} threads", rows, output=arguments.output)
 
 
 if __name__ == "__main__":

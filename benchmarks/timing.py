@@ -22,7 +22,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds of several runs."""
+    """Seconds of several runs."""
 
     seconds: tuple[float, ...]
 
@@ -35,16 +35,21 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def in_turn(tasks: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, Timing]:
+def in_turn(
+    tasks: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
     """Run every task once to warm up, then alternate `rounds` times, so that a slow spell affects all equally."""
     for task in tasks.values():
         task()
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):
         for name, task in tasks.items():
-            start = time.perf_counter()
+            start = clock()
             task()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: Timing(tuple(runs)) for name, runs in seconds.items()}
 
 

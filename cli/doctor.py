@@ -25,15 +25,17 @@ PACKAGES = ("embedkit", "torch", "tokenizers", "safetensors", "numpy", "faiss-cp
 def doctor(as_json: options.AsJson = False) -> None:
     """Report versions, processor features, threads, devices, which number formats are fast here, folders and disk.
 
-    The rates are of a matrix product of BERT's shape, the best of several: encoding cannot be faster than that. The backends
-    are what computes a BERT in each number format on this processor, and the kernels embedkit's own, which are the fastest.
+    The rates are of torch's matrix product of BERT's shape, the best of several, in what it does not emulate. The backends
+    are what computes a BERT in each number format on this processor. The kernels are embedkit's own, and what is named is the
+    level of instructions that they use: generic, avx2 or avx512. EMBEDKIT_CPU=LEVEL keeps them to a lower one.
     """
     import torch
 
     from embedkit.extras import EXTRAS, has_extra
-    from embedkit.inference.torch_runtime.peak import matmul_gflops
+    from embedkit.inference.torch_runtime.peak import has_rate, matmul_gflops
     from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, cpu_name, num_cores
     from embedkit.model.config import EncoderConfig
+    from embedkit.native.dispatch import describe_level
     from embedkit.native.encoder import why_not
     from embedkit.storage.cache import cache_folder
 
@@ -51,10 +53,10 @@ def doctor(as_json: options.AsJson = False) -> None:
         "torch_threads": torch.get_num_threads(),
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "mps": torch.backends.mps.is_available(),
-        "kernels": why_not(EncoderConfig(), "fp32") or "here",
+        "kernels": why_not(EncoderConfig(), "fp32") or describe_level(),
         "backends": backends,
         "fast_precisions": list(backends),
-        "gflops": {name: round(matmul_gflops(name)) for name in backends},
+        "gflops": {name: round(matmul_gflops(name)) for name in backends if has_rate(name)},
         "folder": str(Path.cwd()),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "cache_folder": str(cache),

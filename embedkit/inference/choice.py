@@ -3,7 +3,8 @@
 1. The device: the one that was asked for; `auto` takes CUDA, then MPS, then the CPU. A handful of texts stays on the CPU,
    which is done before a GPU is awake.
 2. On a GPU torch computes, as it does whatever nothing else here can.
-3. On a CPU a static model is a numpy array, and a transformer goes to our kernels where the processor and the model allow.
+3. On a CPU a static model is a numpy array, and a transformer goes to our kernels where the processor and the model allow;
+   where all that the processor can run is those in plain C, torch comes first.
 4. A handful of texts goes to numpy where it computes the model: it reads the weights where they lie in the file, which
    our kernels pack first, and torch takes longer to start than such texts take.
 5. ONNX Runtime and OpenVINO, which are optional, compute where they are asked for by name.
@@ -139,6 +140,8 @@ def choose_runtime(
         reason = merging.why_not(runtime, config) if merge else None
         reason = reason or why_not_parts(runtime, config, sentence)
         reason = reason or _why_not(runtime, config, precision, device, output=output, force=force)
+        if reason is None and runtime == "native" and not merge and not interactive and wanted == "auto":
+            reason = _why_torch_before_native(precision, device, force=force)
         if reason is None:
             before = "; ".join(f"not {name}: {why}" for name, why in reasons.items())
             why = "asked for" if wanted != "auto" else before
@@ -211,6 +214,15 @@ def _why_not(
     from embedkit.native.encoder import why_not
 
     return why_not(config, precision)
+
+
+def _why_torch_before_native(precision: Precision, device: DeviceType, *, force: bool) -> str | None:
+    """Say why torch, which can compute this, is the faster one; None where our kernels are."""
+    from embedkit.native.dispatch import is_generic
+
+    if why_not_torch(precision, device, force=force) is not None or not is_generic():
+        return None
+    return "for this processor there are only its kernels in plain C, which torch outruns"
 
 
 def _why_not_graph(runtime: Runtime, precision: Precision) -> str | None:

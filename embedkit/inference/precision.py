@@ -73,13 +73,14 @@ def _possible(choose: Choose) -> dict[Precision, Choice]:
 
 def _digest(choices: Mapping[Precision, Choice], model: Mapping[str, Any]) -> str:
     """Name what a measurement is about: the model, this machine, and what computes each precision."""
+    from embedkit.native.dispatch import describe_level
     from embedkit.native.library import find_library
 
     about = {
         "model": model,
         "machine": [cpu_name(), sorted(cpu_flags()), num_cores()],
         "choices": {precision: [choice.runtime, choice.device] for precision, choice in choices.items()},
-        "embedkit": [version("embedkit"), _state_of(find_library())],
+        "embedkit": [version("embedkit"), _state_of(find_library()), describe_level()],
     } | _gpu(choices)
     return json_digest(about)[:16]
 

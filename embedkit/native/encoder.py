@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from embedkit.errors import DeviceError
 from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
-from embedkit.native.library import Batch, NativePrecision, load_library, why_not_here
+from embedkit.native.dispatch import why_not_here
+from embedkit.native.library import Batch, NativePrecision, load_library
 from embedkit.native.merging import check_share
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
 from embedkit.native.threads import on_threads

@@ -1,4 +1,4 @@
-"""The compiled kernels: whether this processor and this installation have them, and their C interface."""
+"""The file of compiled kernels and its C interface; which of its kernels are used is decided in dispatch.py."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import ctypes
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Literal
-
-from embedkit.machine import cpu_flags
+from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 5  # of the structures below and of packed weights; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 6  # of the structures below; KERNELS_VERSION in kernels/native.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
-# The kernels are compiled for all of these at once.
-CPU_FLAGS = ("avx2", "bmi2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-CPU_FLAGS_OF: dict[NativePrecision, tuple[str, ...]] = {
-    "fp32": (),
-    "bf16": ("avx512_bf16",),
-    "int8": ("avx512_vnni", "avx512_bf16"),
-}
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 
 
@@ -52,11 +43,21 @@ class Layer(ctypes.Structure):
     )
 
 
+class Kernels(ctypes.Structure):
+    """The beginning of `struct kernels` of kernels/native.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("number_bytes", ctypes.c_int64),
+        ("code_bytes", ctypes.c_int64),
+    )
+
+
 class Model(ctypes.Structure):
     """`struct model` of kernels/native.h."""
 
     _fields_ = (
-        ("precision", ctypes.c_int64),
+        ("kernels", ctypes.c_void_p),
         ("hidden", ctypes.c_int64),
         ("heads", ctypes.c_int64),
         ("inner", ctypes.c_int64),
@@ -97,11 +98,8 @@ def find_library() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def why_not_here(precision: NativePrecision) -> str | None:
-    """Say why the kernels of a precision cannot run on this processor or in this installation; None where they can."""
-    wanted = {*CPU_FLAGS, *CPU_FLAGS_OF[precision]}
-    if missing := sorted(wanted - cpu_flags()):
-        return f"this processor has no {', '.join(missing)}"
+def why_not_loadable() -> str | None:
+    """Say why there is no compiled file that this embedkit can use; None where there is one."""
     path = find_library()
     if path is None:
         return (
@@ -122,47 +120,29 @@ def why_not_here(precision: NativePrecision) -> str | None:
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """Load the kernels; `why_not_here` says beforehand whether they can be."""
+    """Load the kernels; `why_not_loadable` says beforehand whether they can be."""
     path = find_library()
-    assert path is not None, "why_not_here was not asked"
+    assert path is not None, "why_not_loadable was not asked"
     library = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    library.embedkit_workspace_bytes.restype = number
-    library.embedkit_workspace_bytes.argtypes = (ctypes.POINTER(Model), number, number)
-    library.embedkit_run.restype = None
-    library.embedkit_run.argtypes = (
-        ctypes.POINTER(Model),
-        ctypes.POINTER(Batch),
-        pointer,
-        pointer,
-        number,
-        number,
-    )
-    for name in ("embedkit_pack_fp32", "embedkit_pack_bf16"):
-        getattr(library, name).restype = None
-        getattr(library, name).argtypes = (ctypes.POINTER(Linear), pointer, pointer)
-    library.embedkit_multiply_fp32.restype = None
-    library.embedkit_multiply_fp32.argtypes = (ctypes.POINTER(Linear), pointer, number, pointer)
-    library.embedkit_score_pairs.restype = None
-    library.embedkit_score_pairs.argtypes = (pointer, pointer, number, pointer, number, pointer)
-    library.embedkit_scan_bytes.restype = number
-    library.embedkit_scan_bytes.argtypes = (number, number)
-    library.embedkit_scan.restype = None
-    library.embedkit_scan.argtypes = (
-        pointer,
-        pointer,
-        number,
-        pointer,
-        number,
-        number,
-        pointer,
-        number,
-        *(pointer,) * 4,
-    )
-    library.embedkit_pack_int8.restype = None
-    library.embedkit_pack_int8.argtypes = (
-        ctypes.POINTER(Linear),
-        *(pointer,) * 6,
-        ctypes.c_float,
-    )
+    signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "embedkit_cpu_features": (number, ()),
+        "embedkit_kernels": (pointer, (number, number)),
+        "embedkit_workspace_bytes": (number, (ctypes.POINTER(Model), number, number)),
+        "embedkit_run": (
+            None,
+            (ctypes.POINTER(Model), ctypes.POINTER(Batch), pointer, pointer, number, number),
+        ),
+        "embedkit_pack": (None, (pointer, ctypes.POINTER(Linear), *(pointer,) * 6, ctypes.c_float)),
+        "embedkit_multiply": (None, (pointer, ctypes.POINTER(Linear), pointer, number, pointer)),
+        "embedkit_score_pairs": (None, (pointer, pointer, pointer, number, pointer, number, pointer)),
+        "embedkit_scan_bytes": (number, (number, number)),
+        "embedkit_scan": (
+            None,
+            (*(pointer,) * 3, number, pointer, number, number, pointer, number, *(pointer,) * 4),
+        ),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
     return library

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FEWEST_TOKENS = 32  # FEWEST_TOKENS in embedkit/native/kernels/merge.h
+FEWEST_TOKENS = 32  # FEWEST_TOKENS in embedkit/native/kernels/common/merge.h
 LARGEST_SHARE = 0.5  # one of the two sets
 
 

@@ -1,4 +1,7 @@
-"""Weights as the kernels read them: packed once into panels, in one piece of memory that the model keeps."""
+"""Weights as the kernels read them: packed once into panels, in one piece of memory that the model keeps.
+
+How panels are laid out is the business of the kernels that packed them: the structure names these, and no others read it.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
-from embedkit.native.library import (
-    PANEL,
-    PRECISION_CODES,
-    Layer,
-    Linear,
-    Model,
-    NativePrecision,
-    load_library,
-)
+from embedkit.native.dispatch import describe_kernels, find_kernels
+from embedkit.native.library import PANEL, Layer, Linear, Model, NativePrecision, load_library
 
 Float32 = NDArray[np.float32]
 ACTIVATION_CODES = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
-BYTES_PER_NUMBER: dict[NativePrecision, int] = {"fp32": 4, "bf16": 2, "int8": 1}
-# What is added to the input of the down projection before it becomes bytes; SHIFT in kernels/rows.h.
+# What is added to the input of the down projection before it is rounded for int8; SHIFT in kernels/common/codes.c.
 SHIFT = 0.171
 
 
@@ -34,6 +29,22 @@ def aligned_bytes(size: int, alignment: int = 64) -> NDArray[np.uint8]:
     """Return `size` zeroed bytes that begin at a multiple of `alignment`; vector loads want 64."""
     memory = np.zeros(size + alignment, np.uint8)
     return memory[-memory.ctypes.data % alignment :][:size]
+
+
+def order_of_heads(config: EncoderConfig) -> NDArray[np.int64]:
+    """Return the order of the columns of query, key and value that the kernels want; -1 fills up.
+
+    As many heads as fit into a panel are computed together: their queries, their keys, their values, each filled
+    up to whole panels; then those of the next few heads.
+    """
+    heads, size = config.num_attention_heads, config.head_size
+    count = min(heads, max(1, PANEL // size))
+    wide = np.full((-(-heads // count), 3, padded(count * size)), -1, np.int64)
+    for group, first in enumerate(range(0, heads, count)):
+        columns = np.arange(first, min(heads, first + count))[:, None] * size + np.arange(size)
+        for part in range(3):
+            wide[group, part, : columns.size] = columns.ravel() + part * config.hidden_size
+    return wide.ravel()
 
 
 class PackedModel:
@@ -50,6 +61,8 @@ class PackedModel:
     ) -> None:
         self.config = config
         self.precision = precision
+        self.kernels = find_kernels(precision)
+        self._bytes_per_number = int(describe_kernels(self.kernels).code_bytes)
         self._weights = weights
         # One piece from a multiple of 2 MiB on lies in huge pages, where numpy gets them: 1 to 1.5 % faster.
         self._panels = aligned_bytes(self._size_of_panels(), 2**21)
@@ -58,7 +71,7 @@ class PackedModel:
         self._layers = (Layer * config.num_hidden_layers)(*map(self._layer, range(config.num_hidden_layers)))
         hidden, types = config.hidden_size, config.type_vocab_size
         self.structure = Model(
-            precision=PRECISION_CODES[precision],
+            kernels=self.kernels,
             hidden=hidden,
             heads=config.num_attention_heads,
             inner=config.intermediate_size,
@@ -77,8 +90,8 @@ class PackedModel:
 
     def _size_of_panels(self) -> int:
         hidden, inner = padded(self.config.hidden_size), padded(self.config.intermediate_size)
-        numbers = len(self._order_of_heads()) * hidden + hidden * hidden + 2 * hidden * inner
-        return self.config.num_hidden_layers * numbers * BYTES_PER_NUMBER[self.precision]
+        numbers = len(order_of_heads(self.config)) * hidden + hidden * hidden + 2 * hidden * inner
+        return self.config.num_hidden_layers * numbers * self._bytes_per_number
 
     def _read(self, name: str, *shape: int) -> Float32:
         try:
@@ -103,7 +116,7 @@ class PackedModel:
     def _layer(self, number: int) -> Layer:
         hidden, inner, prefix = self.config.hidden_size, self.config.intermediate_size, f"layers.{number}."
         return Layer(
-            qkv=self._linear(f"{prefix}attention.qkv", 3 * hidden, hidden, order=self._order_of_heads()),
+            qkv=self._linear(f"{prefix}attention.qkv", 3 * hidden, hidden, order=order_of_heads(self.config)),
             out=self._linear(f"{prefix}attention.out", hidden, hidden),
             up=self._linear(f"{prefix}mlp.up", inner, hidden),
             down=self._linear(f"{prefix}mlp.down", hidden, inner, shift=SHIFT),
@@ -112,21 +125,6 @@ class PackedModel:
             mlp_norm_weight=self._table(f"{prefix}mlp_norm.weight", hidden),
             mlp_norm_bias=self._table(f"{prefix}mlp_norm.bias", hidden),
         )
-
-    def _order_of_heads(self) -> NDArray[np.int64]:
-        """Return the order of the columns of query, key and value that the kernels want; -1 fills up.
-
-        As many heads as fit into a panel are computed together: their queries, their keys, their values, each filled
-        up to whole panels; then those of the next few heads.
-        """
-        heads, size = self.config.num_attention_heads, self.config.head_size
-        count = min(heads, max(1, PANEL // size))
-        wide = np.full((-(-heads // count), 3, padded(count * size)), -1, np.int64)
-        for group, first in enumerate(range(0, heads, count)):
-            columns = np.arange(first, min(heads, first + count))[:, None] * size + np.arange(size)
-            for part in range(3):
-                wide[group, part, : columns.size] = columns.ravel() + part * self.config.hidden_size
-        return wide.ravel()
 
     def _linear(
         self,
@@ -146,18 +144,16 @@ class PackedModel:
             columns = len(order)
         bias = np.zeros(padded(columns), np.float32)
         bias[:columns] = plain_bias
-        size = padded(columns) * padded(rows_in) * BYTES_PER_NUMBER[self.precision]
+        size = padded(columns) * padded(rows_in) * self._bytes_per_number
         packed = self._panels[self._used : self._used + size]
         self._used += size
         linear = Linear(weight=packed.ctypes.data, bias=self._keep(bias), rows_in=rows_in, columns=columns)
-        library = load_library()
+        inverse = start = scale = None
         if self.precision == "int8":
-            scale, inverse = np.zeros((2, padded(columns)), np.float32)
+            inverse, scale = np.zeros((2, padded(columns)), np.float32)
             start = np.zeros(padded(columns), np.int32)
             linear.scale, linear.start = self._keep(scale), self._keep(start)
-            arrays = (weight, packed, inverse, scale, start, bias)
-            library.embedkit_pack_int8(ctypes.byref(linear), *(array.ctypes.data for array in arrays), shift)
-        else:
-            pack = library.embedkit_pack_fp32 if self.precision == "fp32" else library.embedkit_pack_bf16
-            pack(ctypes.byref(linear), weight.ctypes.data, packed.ctypes.data)
+        arrays = (weight, packed, inverse, scale, start, bias)
+        addresses = (None if array is None else array.ctypes.data for array in arrays)
+        load_library().embedkit_pack(self.kernels, ctypes.byref(linear), *addresses, shift)
         return linear

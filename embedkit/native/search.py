@@ -14,7 +14,8 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from embedkit.machine import num_cores
-from embedkit.native.library import Linear, load_library, why_not_here
+from embedkit.native.dispatch import find_kernels, is_generic, why_not_here
+from embedkit.native.library import Linear, load_library
 from embedkit.native.packing import aligned_bytes, padded
 from embedkit.native.threads import on_threads, taken
 
@@ -22,13 +23,13 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 RANGE_ROWS = 8192  # that a thread scans at a time
-FEW_QUERIES = 32  # with fewer, a product's panel of 64 columns is mostly empty
+FEW_QUERIES = 32  # with fewer, a product's panel of up to 64 columns is mostly empty
 THREADS_WORTH = 20_000_000  # numbers, which one thread reads in 4 ms
 _STORAGE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint8): 2}
 
 
 class _Stored(ctypes.Structure):
-    """`struct stored` of kernels/search.c."""
+    """`struct stored` of kernels/common/search.h."""
 
     _fields_ = (
         ("codes", ctypes.c_void_p),
@@ -41,8 +42,8 @@ class _Stored(ctypes.Structure):
 
 @cache
 def can_search() -> bool:
-    """Say whether the kernels can run here."""
-    return why_not_here("fp32") is None
+    """Say whether the kernels can run here and are worth it: those in plain C are slower than numpy."""
+    return why_not_here("fp32") is None and not is_generic()
 
 
 def num_threads() -> int:
@@ -76,6 +77,7 @@ class StoredVectors:
             queries: (Q, E); positions: (Q, K), of which -1 leaves the score as it is; scores: (Q, K); all contiguous
         """
         load_library().embedkit_score_pairs(
+            find_kernels("fp32"),
             ctypes.byref(self._structure),
             self._queries(queries),
             len(queries),
@@ -104,7 +106,7 @@ class StoredVectors:
         """
         address, (count, dimension) = self._queries(queries), queries.shape
         width, wide = padded(count), padded(dimension)
-        library = load_library()
+        library, kernels = load_library(), find_kernels("fp32")
         zeros, norms = np.zeros(width, np.float32), np.zeros(width, np.float32)
         if self._structure.squared:
             norms[:count] = np.einsum("qe,qe->q", queries, queries)
@@ -114,7 +116,9 @@ class StoredVectors:
         if few:
             weights.view(np.float32).reshape(width, wide)[:count, :dimension] = queries
         else:
-            library.embedkit_pack_fp32(ctypes.byref(packed), address, weights.ctypes.data)
+            library.embedkit_pack(
+                kernels, ctypes.byref(packed), address, weights.ctypes.data, *(None,) * 4, 0.0
+            )
         firsts = deque(range(0, len(self._codes), RANGE_ROWS))
         if len(self._codes) * dimension * max(1, count // 8) < THREADS_WORTH:
             threads = 1
@@ -129,6 +133,7 @@ class StoredVectors:
                 last = min(first + RANGE_ROWS, len(self._codes))
                 check(first, last)
                 library.embedkit_scan(
+                    kernels,
                     ctypes.byref(self._structure),
                     ctypes.byref(packed),
                     few,

@@ -140,3 +140,17 @@ def test_a_gpu_that_is_hidden_is_not_looked_for(monkeypatch: pytest.MonkeyPatch)
     assert gpu_may_be_there()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not gpu_may_be_there()
+
+
+@pytest.mark.usefixtures("all_flags")
+def test_torch_comes_before_kernels_in_plain_c_where_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedkit.native.dispatch.is_generic", lambda: True)
+    choice = choose_runtime(PLAIN, "fp32", "cpu")
+    assert choice.runtime == "torch"
+    assert (
+        choice.reason
+        == "not native: for this processor there are only its kernels in plain C, which torch outruns"
+    )
+    assert choose_runtime(PLAIN, "fp32", "cpu", wanted="native").runtime == "native"
+    assert choose_runtime(PLAIN, "fp32", "cpu", merge=True).runtime == "native"
+    assert choose_runtime(PLAIN, "int8", "cpu").runtime == "native"  # which torch lacks

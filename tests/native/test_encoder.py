@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from embedkit.errors import DeviceError
 from embedkit.model.config import EncoderConfig
-from embedkit.native import library
+from embedkit.native import dispatch, library
 from embedkit.native.encoder import CHUNK_TOKENS, NativeEncoder, cut, why_not
 from embedkit.native.library import NativePrecision
 from tests.native.models import BERT, FAMILIES, PRECISIONS, random_model, random_tokens, skip_unless_native
@@ -245,10 +246,14 @@ def test_what_is_not_written_natively_is_said(fields: dict[str, Any], reason: st
 
 
 def test_a_processor_without_the_instructions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    has = frozenset(library.CPU_FLAGS)
-    monkeypatch.setattr(library, "cpu_flags", lambda: has)  # what another processor's /proc/cpuinfo says
-    assert why_not(BERT, "bf16") == "this processor has no avx512_bf16"
-    assert why_not(BERT, "int8") == "this processor has no avx512_bf16, avx512_vnni"
+    skip_unless_native("fp32")
+    for has, missing in (
+        (("avx2",), "avx512, avx512_vnni, avx512_bf16"),
+        (("avx2", "avx_vnni", "avx512", "avx512_vnni"), "avx512_bf16"),
+    ):
+        monkeypatch.setattr(dispatch, "cpu_features", partial(frozenset, has))  # what another processor has
+        assert why_not(BERT, "bf16") == f"this processor has no {missing}"
+        assert why_not(BERT, "int8") is None
 
 
 def test_an_installation_without_the_kernels_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ from functools import partial
 import torch
 
 from embedkit.inference.torch_runtime.backend import DTYPES
+from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags
 from embedkit.types import Precision
+
+
+def has_rate(precision: Precision) -> bool:
+    """Say whether torch multiplies in a precision as fast as the processor can; what it emulates may take minutes to measure."""
+    flags = {"bf16": BF16_FLAGS, "fp16": FP16_FLAGS, "int8": INT8_FLAGS}.get(precision)
+    return flags is None or bool(cpu_flags() & set(flags))
 
 
 def matmul_gflops(precision: Precision, *, rows: int = 2048, size: int = 768, repeats: int = 8) -> float:

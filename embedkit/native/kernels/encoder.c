@@ -5,19 +5,18 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "merge.h"
+#include "common/merge.h"
 #include "native.h"
-#include "rows.h"
 
 /* One thread's memory: rows of a chunk, each kind in its place. Zeroed once; what fills rows up stays zero for good. */
 struct workspace {
     float *hidden;            /* (rows, D) the residual stream */
-    void *input;              /* (rows, D) what the next product reads: bf16 or bytes; fp32 reads `hidden` */
+    void *input;              /* (rows, D) what the next product reads, where it does not read `hidden` */
     struct unit *input_units; /* (rows,) of int8 */
     void *qkv, *context;      /* (rows, 3 panels or more) of a few heads, (rows, D), float or bf16 */
     void *inner;              /* (rows, I) float or bf16 */
-    uint8_t *bytes;           /* (rows, I) of int8 */
-    struct unit *bytes_units; /* (rows,) */
+    void *codes;              /* (rows, I) what is read in its place in int8 */
+    struct unit *codes_units; /* (rows,) */
     int32_t *peaks;           /* (rows, 16) */
     void *scratch;            /* of attention */
     int64_t *lengths;         /* (rows,) of which there is one for each sequence: the rows that it has left */
@@ -42,17 +41,18 @@ static void *take(char **at, int64_t bytes) {
 
 /* Divide `memory`; with NULL, only count. */
 static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, int64_t length, char *memory) {
-    int64_t number = m->precision == FP32 ? 4 : 2, hidden = padded(m->hidden), inner = padded(m->inner);
+    const struct kernels *k = m->kernels;
+    int64_t number = k->number_bytes, hidden = padded(m->hidden), inner = padded(m->inner);
     int64_t size = m->hidden / m->heads;
     char *at = memory;
     w->hidden = take(&at, rows * hidden * 4);
-    w->input = take(&at, m->precision == FP32 ? 0 : rows * hidden * 2);
+    w->input = take(&at, k->input->of_hidden ? rows * hidden * k->code_bytes : 0);
     w->input_units = take(&at, rows * (int64_t)sizeof(struct unit));
     w->qkv = take(&at, rows * 3 * heads_of(m, 0).width * number);
     w->inner = take(&at, rows * inner * number);
     w->context = take(&at, rows * hidden * number);
-    w->bytes = take(&at, m->precision == INT8 ? rows * inner : 0);
-    w->bytes_units = take(&at, rows * (int64_t)sizeof(struct unit));
+    w->codes = take(&at, k->input->of_inner ? rows * inner * k->code_bytes : 0);
+    w->codes_units = take(&at, rows * (int64_t)sizeof(struct unit));
     w->peaks = take(&at, rows * 64);
     w->scratch = take(&at, attention_scratch_bytes(length, size));
     w->lengths = take(&at, rows * 8);
@@ -62,45 +62,39 @@ static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, 
     w->merging.sizes = take(&at, rows * 4);
     w->merging.added = take(&at, rows * 4);
     w->merging.owners = take(&at, rows * 4);
-    w->merging.scratch = take(&at, merge_scratch_bytes(length, hidden));
+    w->merging.scratch = take(&at, k->set->merge_scratch_bytes(length, hidden));
     return at - memory;
 }
-
-int64_t attention_scratch_bytes(int64_t length, int64_t head_size) {
-    int64_t filled = (length + 15) / 16 * 16;
-    return filled * (head_size + head_size + 6 + 6 + 1) * 4;
-}
-
-EXPORT int64_t embedkit_kernels_version(void) { return KERNELS_VERSION; }
 
 EXPORT int64_t embedkit_workspace_bytes(const struct model *m, int64_t rows, int64_t length) {
     struct workspace w;
     return divide(&w, m, rows, length, NULL);
 }
 
+/* What a product reads of the residual stream. */
+static const void *input_of(const struct model *m, const struct workspace *w) {
+    return m->kernels->input->of_hidden ? w->input : w->hidden;
+}
+
 /* Make the next product's input of one row. */
 static void set_input(const struct model *m, struct workspace *w, int64_t row) {
+    if (!m->kernels->input->of_hidden) return;
     int64_t stride = padded(m->hidden);
-    const float *from = w->hidden + row * stride;
-    if (m->precision == BF16) row_to_bf16((uint16_t *)w->input + row * stride, from, m->hidden);
-    if (m->precision == INT8)
-        w->input_units[row] = row_to_bytes((uint8_t *)w->input + row * stride, from, m->hidden);
+    char *to = (char *)w->input + row * stride * m->kernels->code_bytes;
+    w->input_units[row] = m->kernels->input->of_hidden(to, w->hidden + row * stride, m->hidden);
 }
 
 static void norm_rows(const struct model *m, struct workspace *w, int64_t rows, const float *weight,
                       const float *bias) {
     for (int64_t row = 0; row < rows; row++) {
-        norm_row(w->hidden + row * padded(m->hidden), m->hidden, weight, bias, m->eps);
+        m->kernels->set->norm_row(w->hidden + row * padded(m->hidden), m->hidden, weight, bias, m->eps);
         set_input(m, w, row);
     }
 }
 
 static void multiply(const struct model *m, const struct linear *linear, const void *input, const struct unit *units,
                      int64_t rows, const struct result *result) {
-    int64_t stride = padded(linear->rows_in);
-    if (m->precision == FP32) gemm_fp32(linear, input, stride, rows, result);
-    else if (m->precision == BF16) gemm_bf16(linear, input, stride, rows, result);
-    else gemm_int8(linear, input, units, stride, rows, result);
+    m->kernels->multiply(linear, input, units, padded(linear->rows_in), rows, result);
 }
 
 /* `struct Batch` of library.py. Sequence order[i] has the tokens starts[order[i]] to starts[order[i] + 1]. */
@@ -129,9 +123,9 @@ static int64_t embed(const struct model *m, const struct batch *b, int64_t chunk
             float *to = w->hidden + row * padded(m->hidden);
             /* An earlier chunk's NaN may have reached what fills the row up, and NaN times 0 is not 0. */
             memset(to + m->hidden, 0, (size_t)(padded(m->hidden) - m->hidden) * sizeof(float));
-            sum_rows(to, m->tokens + b->input_ids[start + t] * m->hidden,
-                     m->positions + (t + m->position_offset) * m->hidden,
-                     m->token_types ? m->token_types + type * m->hidden : NULL, m->hidden);
+            m->kernels->set->sum_rows(to, m->tokens + b->input_ids[start + t] * m->hidden,
+                                      m->positions + (t + m->position_offset) * m->hidden,
+                                      m->token_types ? m->token_types + type * m->hidden : NULL, m->hidden);
         }
     }
     norm_rows(m, w, row, m->norm_weight, m->norm_bias);
@@ -141,11 +135,10 @@ static int64_t embed(const struct model *m, const struct batch *b, int64_t chunk
 /* The weights of some columns of queries, keys and values. */
 static struct linear columns_of(const struct model *m, const struct linear *qkv, int64_t first, int64_t count) {
     struct linear part = *qkv;
-    int64_t number = m->precision == FP32 ? 4 : m->precision == BF16 ? 2 : 1;
     part.columns = count;
-    part.weight = (const char *)part.weight + first * padded(m->hidden) * number;
+    part.weight = (const char *)part.weight + first * padded(m->hidden) * m->kernels->code_bytes;
     part.bias += first;
-    if (m->precision == INT8) part.scale += first, part.start += first;
+    if (part.scale) part.scale += first, part.start += first;
     return part;
 }
 
@@ -153,8 +146,8 @@ static struct linear columns_of(const struct model *m, const struct linear *qkv,
  * queries and contexts are those of first tokens alone, one row a sequence. */
 static void attend(const struct model *m, const struct layer *layer, const struct batch *b, int64_t sequences,
                    int64_t rows, int first, struct workspace *w) {
-    int64_t stride = padded(m->hidden), number = m->precision == FP32 ? 4 : 2, column = 0;
-    const void *input = m->precision == FP32 ? w->hidden : w->input;
+    int64_t stride = padded(m->hidden), number = m->kernels->number_bytes, column = 0;
+    const void *input = input_of(m, w);
     struct heads heads;
     for (int64_t head = 0; head < m->heads; head += heads.count, column += 3 * heads.width) {
         heads = heads_of(m, head);
@@ -174,10 +167,7 @@ static void attend(const struct model *m, const struct layer *layer, const struc
             char *to = (char *)w->context + ((first ? i : row) * stride + head * heads.size) * number;
             if (first)
                 memcpy(from, (char *)w->queries + i * heads.width * number, (size_t)(heads.width * number));
-            if (m->precision == FP32)
-                attention_fp32(&heads, &sequence, (const float *)from, (float *)to, stride, w->scratch);
-            else
-                attention_bf16(&heads, &sequence, (const uint16_t *)from, (uint16_t *)to, stride, w->scratch);
+            m->kernels->attend(&heads, &sequence, from, to, stride, w->scratch);
         }
     }
 }
@@ -187,8 +177,9 @@ static int64_t merge(const struct model *m, const struct batch *b, int64_t chunk
     int64_t row = 0, to = 0, token = 0, sequences = sequences_of(b, chunk);
     for (int64_t i = 0; i < sequences; i++) {
         int64_t length = w->lengths[i], tokens = length_of(b, b->chunks[chunk] + i);
-        w->lengths[i] = merge_sequence(&w->merging, w->hidden, padded(m->hidden), m->hidden / m->heads, row, length,
-                                       to, count_merges(length, b->merged_share), w->merging.owners + token, tokens);
+        w->lengths[i] = m->kernels->set->merge_sequence(
+            &w->merging, w->hidden, padded(m->hidden), m->hidden / m->heads, row, length, to,
+            count_merges(length, b->merged_share), w->merging.owners + token, tokens);
         row += length, to += w->lengths[i], token += tokens;
     }
     for (int64_t i = 0; i < to; i++) set_input(m, w, i);
@@ -197,8 +188,8 @@ static int64_t merge(const struct model *m, const struct batch *b, int64_t chunk
 
 /* Bring the rows of first tokens together: before attention what is multiplied, after it, as contexts lie, the rest. */
 static void gather_inputs(const struct model *m, int64_t sequences, struct workspace *w) {
-    int64_t row = 0, bytes = padded(m->hidden) * (m->precision == FP32 ? 4 : m->precision == BF16 ? 2 : 1);
-    const char *input = m->precision == FP32 ? (const char *)w->hidden : w->input;
+    int64_t row = 0, bytes = padded(m->hidden) * m->kernels->code_bytes;
+    const char *input = input_of(m, w);
     for (int64_t i = 0; i < sequences; row += w->lengths[i], i++) {
         memcpy((char *)w->first + i * bytes, input + row * bytes, (size_t)bytes);
         w->first_units[i] = w->input_units[row];
@@ -217,28 +208,30 @@ static int64_t run_layer(const struct model *m, const struct layer *layer, const
     int64_t hidden = padded(m->hidden), inner = padded(m->inner), sequences = sequences_of(b, chunk);
     struct result residual = {ADD, GELU, w->hidden, hidden, NULL};
     struct result up = {ACTIVATE, (enum activation)m->activation, w->inner, inner, w->peaks};
-    const void *input = m->precision == FP32 ? w->hidden : w->input, *context = w->context, *inside = w->inner;
+    const void *context = w->context, *inside = w->inner;
+    const struct kernels *k = m->kernels;
     if (first) gather_inputs(m, sequences, w);
     attend(m, layer, b, sequences, rows, first, w);
     if (first) gather_residuals(m, sequences, w), rows = sequences;
-    if (m->precision == INT8) {
+    if (k->input->of_context) {
         for (int64_t row = 0; row < rows; row++)
-            w->input_units[row] = bf16_to_bytes((uint8_t *)w->input + row * hidden,
-                                                (uint16_t *)w->context + row * hidden, m->hidden);
+            w->input_units[row] = k->input->of_context((char *)w->input + row * hidden * k->code_bytes,
+                                                       (char *)w->context + row * hidden * k->number_bytes, m->hidden);
         context = w->input;
     }
     multiply(m, &layer->out, context, w->input_units, rows, &residual);
     norm_rows(m, w, rows, layer->attention_norm_weight, layer->attention_norm_bias);
     if (b->merged_share > 0 && !first) rows = merge(m, b, chunk, w);
-    if (m->precision == INT8) memset(w->peaks, 0, (size_t)rows * 64);
-    multiply(m, &layer->up, input, w->input_units, rows, &up);
-    if (m->precision == INT8) {
+    if (k->input->of_inner) memset(w->peaks, 0, (size_t)rows * LANES * sizeof *w->peaks);
+    multiply(m, &layer->up, input_of(m, w), w->input_units, rows, &up);
+    if (k->input->of_inner) {
         for (int64_t row = 0; row < rows; row++)
-            w->bytes_units[row] = bf16_to_shifted_bytes(w->bytes + row * inner, (uint16_t *)w->inner + row * inner,
-                                                        inner, w->peaks + row * 16);
-        inside = w->bytes;
+            w->codes_units[row] =
+                k->input->of_inner((char *)w->codes + row * inner * k->code_bytes,
+                                   (char *)w->inner + row * inner * k->number_bytes, inner, w->peaks + row * LANES);
+        inside = w->codes;
     }
-    multiply(m, &layer->down, inside, w->bytes_units, rows, &residual);
+    multiply(m, &layer->down, inside, w->codes_units, rows, &residual);
     norm_rows(m, w, rows, layer->mlp_norm_weight, layer->mlp_norm_bias);
     return rows;
 }

@@ -10,12 +10,12 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 5
+#define KERNELS_VERSION 6
 
-#define PANEL 64 /* columns that a tile of a product computes at once */
+#define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 #define EXPORT __attribute__((visibility("default")))
 
-enum precision { FP32 = 0, BF16 = 1, INT8 = 2 };
+enum precision { FP32 = 0, BF16 = 1, INT8 = 2, PRECISIONS = 3 };
 enum activation { GELU = 0, GELU_TANH = 1, RELU = 2 };
 
 static inline int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
@@ -37,7 +37,8 @@ struct layer {
 };
 
 struct model {
-    int64_t precision, hidden, heads, inner, num_layers, activation, position_offset;
+    const struct kernels *kernels;
+    int64_t hidden, heads, inner, num_layers, activation, position_offset;
     double eps;
     const float *tokens, *positions, *token_types; /* tables; no token types: NULL */
     const float *norm_weight, *norm_bias;
@@ -53,7 +54,7 @@ struct unit {
 
 /* What a product does with its result while it is still in registers. */
 enum sink {
-    STORE,    /* y, as float (fp32) or bf16 */
+    STORE,    /* y, as float or bf16 */
     ADD,      /* residual += y */
     ACTIVATE, /* activation(y), as float or bf16; of int8 also the largest magnitude of each row */
 };
@@ -61,17 +62,10 @@ enum sink {
 struct result {
     enum sink sink;
     enum activation activation;
-    void *to; /* float or uint16_t, rows `stride` apart */
+    void *to; /* floats or, unless added, numbers of `number_bytes`; rows `stride` apart */
     int64_t stride;
     int32_t *peaks; /* LANES a row: bits of the largest magnitude seen in each lane; int8 with ACTIVATE */
 };
-
-/* Products: `rows` rows of `input`, `stride` numbers apart, each in the precision's own type. */
-void gemm_fp32(const struct linear *w, const float *input, int64_t stride, int64_t rows, const struct result *result);
-void gemm_bf16(const struct linear *w, const uint16_t *input, int64_t stride, int64_t rows,
-               const struct result *result);
-void gemm_int8(const struct linear *w, const uint8_t *input, const struct unit *row_units, int64_t stride, int64_t rows,
-               const struct result *result);
 
 /* A few heads whose queries, keys and values are computed and used together. Each of the three is `width` numbers,
  * `count` heads of `size` and what fills up a panel; a row has all three, one after another. */
@@ -86,11 +80,60 @@ struct sequence {
     const float *added;
 };
 
-/* Attention of one sequence within some heads; `context` is where the first of them writes. */
-void attention_fp32(const struct heads *heads, const struct sequence *sequence, const float *qkv, float *context,
-                    int64_t stride, void *scratch);
-void attention_bf16(const struct heads *heads, const struct sequence *sequence, const uint16_t *qkv, uint16_t *context,
-                    int64_t stride, void *scratch);
-int64_t attention_scratch_bytes(int64_t length, int64_t head_size);
+/* Sixteen numbers at a time: vectors of every instruction set have so many lanes, if in several registers. */
+#define LANES 16
+
+/* What attention needs for its own use. */
+static inline int64_t attention_scratch_bytes(int64_t length, int64_t head_size) {
+    int64_t filled = (length + LANES - 1) / LANES * LANES;
+    return filled * (head_size + head_size + 6 + 6 + 1) * 4;
+}
+
+struct merging;
+struct stored;
+
+/* What one instruction set computes for every precision. */
+struct set {
+    /* Norm a row in place: (x - mean) / sqrt(variance + eps) * weight + bias. */
+    void (*norm_row)(float *row, int64_t size, const float *weight, const float *bias, double eps);
+    /* Write a + b + c; c may be NULL. */
+    void (*sum_rows)(float *to, const float *a, const float *b, const float *c, int64_t size);
+    /* See merge.h. */
+    int64_t (*merge_scratch_bytes)(int64_t length, int64_t stride);
+    int64_t (*merge_sequence)(struct merging *w, float *hidden, int64_t stride, int64_t head_size, int64_t row,
+                              int64_t length, int64_t to, int64_t count, int32_t *owners, int64_t tokens);
+    /* See search.h. */
+    void (*score_pairs)(const struct stored *v, const float *queries, int64_t num_queries, const int64_t *rows,
+                        int64_t per_query, float *scores);
+    void (*scan)(const struct stored *v, const struct linear *queries, int64_t few, const float *norms, int64_t first,
+                 int64_t last, const uint8_t *allowed, int64_t k, float *least, float *scores, int64_t *found,
+                 char *memory);
+};
+
+/* How rows become the input of a product, and what a number of it is worth; NULL where a product reads them as they lie. */
+struct input {
+    struct unit (*of_hidden)(void *to, const float *row, int64_t size);
+    struct unit (*of_context)(void *to, const void *row, int64_t size);
+    struct unit (*of_inner)(void *to, const void *row, int64_t size, const int32_t *peaks);
+};
+
+/* What one instruction set computes in one precision. Between products a number is a float or bf16, of `number_bytes`; what a
+ * product reads, and packed weights, have `code_bytes`. How weights are packed is the set's own business. */
+struct kernels {
+    const char *name;
+    int64_t number_bytes, code_bytes;
+    const struct set *set;
+    const struct input *input;
+    /* Pack weights (N, K). Of int8 also write scales and starts, and take what a shift adds out of `bias`; `inverse` is for
+     * the function's own use. All four arrays are padded. */
+    void (*pack)(const struct linear *w, const float *weights, void *to, float *inverse, float *scale, int32_t *start,
+                 float *bias, float shift);
+    /* The product of `rows` rows of `input`, `stride` numbers apart. `units` are those of int8. */
+    void (*multiply)(const struct linear *w, const void *input, const struct unit *units, int64_t stride, int64_t rows,
+                     const struct result *result);
+    /* Attention of one sequence within some heads; `context` is where the first of them writes. */
+    void (*attend)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
+                   int64_t stride, void *scratch);
+};
 
 #endif

@@ -17,15 +17,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from embedkit.native.library import PANEL, Linear, load_library, why_not_here
+from embedkit.native.dispatch import cpu_level, find_kernels, why_not_here
+from embedkit.native.library import PANEL, Linear, load_library
 from embedkit.native.threads import on_threads
 
 LEAST_ROWS = 256  # with fewer, packing the weights costs more than the kernels gain
 
 
+def why_not() -> str | None:
+    """Say why torch multiplies in training; None where the kernels do.
+
+    With AVX2 they are as fast as torch at best, and half as fast where rows are few: weights are packed for each call.
+    """
+    if reason := why_not_here("fp32"):
+        return reason
+    return None if cpu_level() == "avx512" else "the kernels outrun torch in training with AVX-512 alone"
+
+
 def use_kernels(module: nn.Module) -> int:
     """Let a module's linear layers use the kernels, where both fit; return how many do."""
-    if why_not_here("fp32") is not None:
+    if why_not() is not None:
         return 0
     chosen = [child for child in module.modules() if type(child) is nn.Linear and fits(child)]
     for layer in chosen:
@@ -78,13 +89,15 @@ def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     bias = weight.new_zeros(columns) if bias is None else bias
     panels = torch.empty_like(weight)
     out = rows.new_empty(len(rows), columns)
-    library = load_library()
+    library, kernels = load_library(), find_kernels("fp32")
     linear = Linear(weight=panels.data_ptr(), bias=bias.data_ptr(), rows_in=size, columns=columns)
-    library.embedkit_pack_fp32(ctypes.byref(linear), weight.data_ptr(), panels.data_ptr())
+    library.embedkit_pack(
+        kernels, ctypes.byref(linear), weight.data_ptr(), panels.data_ptr(), *(None,) * 4, 0.0
+    )
 
     def compute(part: slice) -> None:
         there, to = rows[part], out[part]
-        library.embedkit_multiply_fp32(ctypes.byref(linear), there.data_ptr(), len(there), to.data_ptr())
+        library.embedkit_multiply(kernels, ctypes.byref(linear), there.data_ptr(), len(there), to.data_ptr())
 
     threads = torch.get_num_threads()
     cuts = [len(rows) * n // threads for n in range(threads + 1)]

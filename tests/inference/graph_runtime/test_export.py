@@ -35,9 +35,10 @@ from embedkit.inference.graph_runtime.graph import RUNNERS, GraphRuntime, load_g
 from embedkit.inference.graph_runtime.onnx_writer import write_graph
 from embedkit.inference.loading import choose, load_backend, load_reference
 from embedkit.inference.precision_measuring import cosines
-from embedkit.model.config import DenseActivation, DenseConfig, LayerNormConfig, PoolingMode, SentenceConfig
+from embedkit.model.config import DenseConfig, LayerNormConfig, PoolingMode, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.sentence_config import UsualActivation
 from embedkit.model.static import StaticEncoder
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.tokenization.batch import TokenBatch
@@ -125,7 +126,7 @@ def test_poolings_dense_layers_and_activations(runtime: GraphRuntime, tmp_path: 
             bias=number % 2 == 0,
             activation=activation,
         )
-        for number, activation in enumerate(get_args(DenseActivation))
+        for number, activation in enumerate(get_args(UsualActivation))
     ]
     sentence = SentenceConfig(pooling=modes, dense=(*dense[:4], LayerNormConfig(size=24), *dense[4:]))
     folder = read_model_folder(write_tiny_model(tmp_path / "m", sentence=sentence))

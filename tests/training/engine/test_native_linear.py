@@ -9,12 +9,26 @@ import pytest
 import torch
 from torch import nn
 
-from embedkit.native.library import why_not_here
+from embedkit.native.dispatch import CPU, levels_here, why_not_here
+from embedkit.training.engine import native_linear
 from embedkit.training.engine.native_linear import LEAST_ROWS, fits, multiply, use_kernels
 
 REASON = why_not_here("fp32")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 ROUNDING = 1e-6  # of a sum of float32 products, as a share of the sum of their magnitudes
+
+
+@pytest.fixture
+def whatever_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kernels multiply on every processor that has any."""
+    monkeypatch.setattr(native_linear, "why_not", lambda: None)
+
+
+@pytest.mark.parametrize("level", levels_here() if REASON is None else [])
+def test_kernels_multiply_only_where_they_outrun_torch(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CPU, level)
+    assert use_kernels(nn.Linear(64, 192)) == (level == "avx512")
+    assert (native_linear.why_not() is None) == (level == "avx512")
 
 
 @pytest.fixture(params=[1, 2])
@@ -43,7 +57,7 @@ def test_a_row_is_computed_the_same_way_in_any_company() -> None:
     assert torch.equal(multiply(x, weight, None)[17:60], multiply(x[17:60], weight, None))
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "whatever_is_faster")
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients_equal_torchs(bias: bool) -> None:
     torch.manual_seed(0)
@@ -62,6 +76,7 @@ def test_gradients_equal_torchs(bias: bool) -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.usefixtures("whatever_is_faster")
 def test_what_the_kernels_do_not_fit_stays_with_torch() -> None:
     assert not fits(nn.Linear(64, 100))
     assert not fits(nn.Linear(100, 64))
@@ -80,6 +95,7 @@ def test_what_the_kernels_do_not_fit_stays_with_torch() -> None:
         assert layer(many).dtype == torch.bfloat16
 
 
+@pytest.mark.usefixtures("whatever_is_faster")
 def test_a_copy_computes_with_its_own_weights() -> None:
     layer = nn.Linear(64, 64)
     use_kernels(layer)
@@ -89,6 +105,7 @@ def test_a_copy_computes_with_its_own_weights() -> None:
     assert not other(torch.randn(LEAST_ROWS, 64)).detach().any()
 
 
+@pytest.mark.usefixtures("whatever_is_faster")
 def test_the_names_of_weights_stay_as_they_are() -> None:
     module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 3))
     names = list(module.state_dict())

@@ -1,46 +1,46 @@
 /* A product over packed weights and what follows it, written once for three number formats (see tile.h).
  *
- * Weights lie in panels of 64 columns; row k of a panel holds unit k of each of its columns, 256 bytes. A panel is used
- * for all rows of the input before the next one, so that it is read from the first and second-level caches.
+ * Weights lie in panels of as many columns as a tile has; row k of a panel holds unit k of each of its columns. A panel is
+ * used for all rows of the input before the next one, so that it is read from the first and second-level caches.
  *
  * Besides what tile.h asks for, the including file defines `output_t` and `STORE_OUTPUT` of sixteen of them;
- * `units_of`, sixteen units of a weight's row; `START_OF`, what sums begin with; `VALUE_OF`, floats from sums; and
- * `GELU_OF` of the accuracy it needs.
+ * `units_of`, sixteen units of a weight's row; `START_OF`, what a register of sums begins with; `VALUE_OF`, floats from
+ * the sums of a vector; `GELU_OF` of the accuracy it needs; and WITH_UNITS, whether rows have a `struct unit`.
  */
 #include <stddef.h>
 
-#include "native.h"
+#include "functions.h"
 #include "tile.h"
 
 /* Write `columns` x K weights as panels; what is missing to whole panels and units becomes 0. */
 INLINE void pack_panels(const struct linear *w, const float *weights, const float *inverse, char *to) {
     int64_t units = padded(w->rows_in) / PER_UNIT;
     for (int64_t column = 0; column < padded(w->columns); column += LANES) {
-        char *panel = to + column / PANEL * units * 256 + column % PANEL * 4;
+        char *panel = to + column / TILE_COLUMNS * units * PANEL_BYTES + column % TILE_COLUMNS * 4;
         for (int64_t unit = 0; unit < units; unit += LANES) {
-            __m512i block[16];
+            ivec block[16];
             for (int c = 0; c < LANES; c++) {
                 int64_t first = unit * PER_UNIT, rest = w->rows_in - first;
                 int there = column + c < w->columns && rest > 0;
                 block[c] = there ? units_of(weights + (column + c) * w->rows_in + first, rest,
                                             inverse == NULL ? 1.0f : inverse[column + c])
-                                 : _mm512_setzero_si512();
+                                 : i_zero();
             }
-            transpose_units(block);
-            for (int k = 0; k < LANES; k++) _mm512_store_si512(panel + (unit + k) * 256, block[k]);
+            i_transpose(block);
+            for (int k = 0; k < LANES; k++) i_store(panel + (unit + k) * PANEL_BYTES, block[k]);
         }
     }
 }
 
 /* What turns a panel's sums into numbers. */
 struct columns {
-    __m512 scale[TILE_VECTORS], bias[TILE_VECTORS];
+    vec scale[TILE_VECTORS], bias[TILE_VECTORS];
     const char *panel;
 };
 
 static const struct unit NO_UNIT;
 
-INLINE __m512 activated(const enum activation activation, __m512 x) {
+INLINE vec activated(const enum activation activation, vec x) {
     return activation == GELU ? GELU_OF(x) : activation == GELU_TANH ? gelu_tanh(x) : relu(x);
 }
 
@@ -56,25 +56,25 @@ struct place {
 /* Take a tile of sums to its place; `sink` and `activation` are constants at every call. */
 INLINE void finish_as(const enum sink sink, const enum activation activation, const sum_t *sums,
                       const struct columns *columns, struct place at) {
-    for (int r = 0; r < at.rows; r++, sums += TILE_VECTORS) {
+    for (int r = 0; r < at.rows; r++, sums += TILE_REGS) {
         char *to = at.to + r * at.stride;
-        const struct unit unit = PER_UNIT == 4 ? at.row_units[at.row + r] : NO_UNIT;
-        __m512i peak = _mm512_setzero_si512();
+        const struct unit unit = WITH_UNITS ? at.row_units[at.row + r] : NO_UNIT;
+        ivec peak = i_zero();
 #pragma GCC unroll 4
         for (int c = 0; c < TILE_VECTORS; c++) {
-            __m512 x = VALUE_OF(sums[c], unit, columns, c);
+            vec x = VALUE_OF(sums + c * REGS_PER_VECTOR, unit, columns, c);
             if (sink == ADD) {
                 float *residual = (float *)to + c * LANES;
-                _mm512_store_ps(residual, _mm512_add_ps(_mm512_load_ps(residual), x));
+                v_store(residual, v_add(v_load(residual), x));
                 continue;
             }
             if (sink == ACTIVATE) x = activated(activation, x);
             STORE_OUTPUT((output_t *)to + c * LANES, x);
-            if (sink == ACTIVATE && PER_UNIT == 4) peak = _mm512_max_epi32(peak, magnitude(x));
+            if (sink == ACTIVATE && WITH_UNITS) peak = i_max(peak, magnitude(x));
         }
-        if (sink == ACTIVATE && PER_UNIT == 4) {
+        if (sink == ACTIVATE && WITH_UNITS) {
             int32_t *lanes = at.peaks + (at.row + r) * LANES;
-            _mm512_store_si512(lanes, _mm512_max_epi32(peak, _mm512_load_si512(lanes)));
+            i_store(lanes, i_max(peak, i_load(lanes)));
         }
     }
 }
@@ -105,8 +105,8 @@ INLINE void fetch(struct place at, int64_t width) {
         for (int64_t line = 0; line < width; line += 64) __builtin_prefetch(at.to + r * at.stride + line, 1);
 }
 
-TILES(4)
-static const tile_t TILE_OF[TILE_ROWS] = NAMES(4);
+WIDEST_TILES
+static const tile_t TILE_OF[TILE_ROWS] = WIDEST_NAMES;
 
 INLINE void gemm(const struct linear *w, const input_t *input, const struct unit *row_units, int64_t stride,
                  int64_t rows, const struct result *result) {
@@ -114,19 +114,20 @@ INLINE void gemm(const struct linear *w, const input_t *input, const struct unit
     int64_t units = padded(w->rows_in) / PER_UNIT;
     int64_t number = result->sink == ADD ? sizeof(float) : sizeof(output_t);
     struct place at = {.stride = result->stride * number, .row_units = row_units, .peaks = result->peaks};
-    for (int64_t column = 0; column < padded(w->columns); column += PANEL) {
+    for (int64_t column = 0; column < padded(w->columns); column += TILE_COLUMNS) {
         struct columns columns = {.panel = (const char *)w->weight + column * units * 4};
-        sum_t start[TILE_VECTORS], sums[TILE_ROWS * TILE_VECTORS];
+        _Alignas(64) sum_t start[TILE_REGS], sums[TILE_ROWS * TILE_REGS];
+        for (int c = 0; c < TILE_REGS; c++) start[c] = START_OF(w, column + c * REG_LANES);
         for (int c = 0; c < TILE_VECTORS; c++) {
-            start[c] = START_OF(w, column + c * LANES);
-            columns.bias[c] = _mm512_loadu_ps(w->bias + column + c * LANES);
-            columns.scale[c] = w->scale ? _mm512_loadu_ps(w->scale + column + c * LANES) : _mm512_setzero_ps();
+            columns.bias[c] = v_loadu(w->bias + column + c * LANES);
+            columns.scale[c] = w->scale ? v_loadu(w->scale + column + c * LANES) : v_zero();
         }
         for (at.row = 0; at.row < rows; at.row += TILE_ROWS) {
             at.rows = rows - at.row < TILE_ROWS ? (int)(rows - at.row) : TILE_ROWS;
             at.to = (char *)result->to + at.row * at.stride + column * number;
-            fetch(at, PANEL * number);
-            TILE_OF[at.rows - 1](units, input + at.row * stride, stride, columns.panel, 256, start, sums, TILE_VECTORS);
+            fetch(at, TILE_COLUMNS * number);
+            TILE_OF[at.rows - 1](units, input + at.row * stride, stride, columns.panel, PANEL_BYTES, start, sums,
+                                 TILE_REGS);
             finish(sums, &columns, at);
         }
     }

@@ -1,0 +1,42 @@
+/* What is done to one token's row in every precision, and the set's other functions of that kind. Sizes are multiples of
+ * sixteen. */
+#include <math.h>
+
+#include "merge.h"
+#include "search.h"
+#include "set.h"
+
+static void sum_rows(float *to, const float *a, const float *b, const float *c, int64_t size) {
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec x = v_loadu(a + i);
+        if (c) x = v_add(x, v_loadu(c + i));
+        v_store(to + i, v_add(x, v_loadu(b + i)));
+    }
+}
+
+static void norm_row(float *row, int64_t size, const float *weight, const float *bias, double eps) {
+    vec sum = v_zero(), squares = v_zero();
+    for (int64_t i = 0; i < size; i += LANES) sum = v_add(sum, v_load(row + i));
+    float mean = v_sum(sum) / (float)size;
+    vec middle = v_fill(mean);
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec x = v_sub(v_load(row + i), middle);
+        squares = v_fmadd(x, x, squares);
+    }
+    double variance = (double)v_sum(squares) / (double)size;
+    vec factor = v_fill((float)(1.0 / sqrt(variance + eps)));
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec x = v_mul(v_sub(v_load(row + i), middle), factor);
+        x = v_fmadd(x, v_loadu(weight + i), v_loadu(bias + i));
+        v_store(row + i, x);
+    }
+}
+
+const struct set OF_SET(set) = {
+    .norm_row = norm_row,
+    .sum_rows = sum_rows,
+    .merge_scratch_bytes = OF_SET(merge_scratch_bytes),
+    .merge_sequence = OF_SET(merge_sequence),
+    .score_pairs = OF_SET(score_pairs),
+    .scan = OF_SET(scan),
+};

@@ -1,0 +1,135 @@
+/* A program without Python: packs a model, encodes its tokens with one set of kernels and writes what comes out, for processors
+ * that are only emulated. test_cpus.py writes its input and reads its output.
+ *
+ *   run_model features                             the bits of embedkit_cpu_features
+ *   run_model FEATURES PRECISION INPUT OUTPUT      the name of the kernels; OUTPUT gets float (N, D)
+ *   run_model FEATURES products                    int8 against whole numbers; the count of wrong ones
+ *
+ * INPUT: twelve int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions, token types, tokens N,
+ * sequences B, columns of qkv), the eps as a double, float tables and weights in the order in which they are read below,
+ * int64 ids (N), lengths (B).
+ */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "native.h"
+
+int64_t embedkit_cpu_features(void);
+const struct kernels *embedkit_kernels(int64_t features, int64_t precision);
+int64_t embedkit_workspace_bytes(const struct model *m, int64_t rows, int64_t length);
+struct batch {
+    const int64_t *input_ids, *token_types, *starts, *order, *chunks;
+    int64_t num_chunks, num_layers, first_only;
+    double merged_share;
+    float *hidden_states;
+};
+void embedkit_run(const struct model *m, const struct batch *b, atomic_llong *next, char *memory, int64_t rows,
+                  int64_t length);
+
+static FILE *input;
+
+static void *zeroed(int64_t bytes) {
+    size_t size = (size_t)(bytes + 127) / 64 * 64;
+    return memset(aligned_alloc(64, size), 0, size);
+}
+
+static void *read_some(int64_t bytes, int64_t room) {
+    void *memory = zeroed(room > bytes ? room : bytes);
+    if (fread(memory, 1, (size_t)bytes, input) != (size_t)bytes) exit(2);
+    return memory;
+}
+
+static float *floats(int64_t count) { return read_some(count * 4, padded(count) * 4); }
+
+static struct linear pack(const struct kernels *k, float *weights, float *bias, int64_t rows_in, int64_t columns,
+                          float shift) {
+    int64_t size = padded(columns);
+    float *inverse = zeroed(size * 4), *scale = zeroed(size * 4);
+    int32_t *start = zeroed(size * 4);
+    void *to = zeroed(size * padded(rows_in) * k->code_bytes);
+    int whole = k->input->of_inner != NULL;
+    struct linear linear = {to, bias, whole ? scale : NULL, whole ? start : NULL, rows_in, columns};
+    k->pack(&linear, weights, to, inverse, scale, start, bias, shift);
+    return linear;
+}
+
+static struct linear read_linear(const struct kernels *k, int64_t rows_in, int64_t columns, float shift) {
+    float *weights = floats(columns * rows_in), *bias = floats(columns);
+    return pack(k, weights, bias, rows_in, columns, shift);
+}
+
+static int run(const struct kernels *k, const char *to) {
+    int64_t *n = read_some(12 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
+    double *eps = read_some(8, 0);
+    struct model m = {.kernels = k, .hidden = hidden, .heads = n[1], .inner = inner, .num_layers = n[3],
+                      .activation = n[4], .position_offset = n[5], .eps = *eps};
+    m.tokens = floats(n[6] * hidden), m.positions = floats(n[7] * hidden), m.token_types = floats(n[8] * hidden);
+    m.norm_weight = floats(hidden), m.norm_bias = floats(hidden);
+    struct layer *layers = zeroed(n[3] * (int64_t)sizeof *layers);
+    for (struct layer *l = layers; l < layers + n[3]; l++) {
+        l->qkv = read_linear(k, hidden, n[11], 0), l->out = read_linear(k, hidden, hidden, 0);
+        l->up = read_linear(k, hidden, inner, 0), l->down = read_linear(k, inner, hidden, 0.171f);
+        l->attention_norm_weight = floats(hidden), l->attention_norm_bias = floats(hidden);
+        l->mlp_norm_weight = floats(hidden), l->mlp_norm_bias = floats(hidden);
+    }
+    m.layers = layers;
+    int64_t *ids = read_some(tokens * 8, 0), *lengths = read_some(sequences * 8, 0);
+    int64_t *starts = zeroed((sequences + 1) * 8), *order = zeroed(sequences * 8), *chunks = zeroed((sequences + 1) * 8);
+    int64_t longest = 1;
+    for (int64_t i = 0; i < sequences; i++) {
+        starts[i + 1] = starts[i] + lengths[i], order[i] = i, chunks[i + 1] = i + 1;
+        if (lengths[i] > longest) longest = lengths[i];
+    }
+    float *out = zeroed(tokens * hidden * 4);
+    struct batch b = {ids, NULL, starts, order, chunks, sequences, n[3], 0, 0.0, out};
+    atomic_llong next = 0;
+    int64_t rows = padded(longest);
+    embedkit_run(&m, &b, &next, zeroed(embedkit_workspace_bytes(&m, rows, longest)), rows, longest);
+    FILE *output = fopen(to, "wb");
+    return !output || fwrite(out, (size_t)hidden * 4, (size_t)tokens, output) != (size_t)tokens || fclose(output);
+}
+
+/* Rows whose numbers are already whole, with weights whose scale is 1: what comes out is whole, too. */
+static int count_wrong(const struct kernels *k) {
+    enum { K = 128, N = 70, ROWS = 13 };
+    static float weights[N * K], row[K];
+    float *bias = zeroed(padded(N) * 4), *out = zeroed(ROWS * padded(N) * 4);
+    char *codes = zeroed(ROWS * padded(K) * k->code_bytes);
+    struct unit units[ROWS];
+    static int whole[ROWS][K];
+    for (int i = 0; i < N * K; i++) weights[i] = i % K == 0 ? 127.0f : (float)(rand() % 255 - 127);
+    for (int i = 0; i < K; i++) weights[i] = 127.0f;
+    struct linear linear = pack(k, weights, bias, K, N, 0);
+    for (int r = 0; r < ROWS; r++) {
+        for (int i = 0; i < K; i++) {
+            whole[r][i] = r == 0 || i == 5 ? 127 : rand() % 255 - 127;
+            row[i] = (float)whole[r][i];
+        }
+        float aligned[K] __attribute__((aligned(64)));
+        memcpy(aligned, row, sizeof row);
+        units[r] = k->input->of_hidden(codes + r * padded(K) * k->code_bytes, aligned, K);
+    }
+    struct result result = {.sink = ADD, .to = out, .stride = padded(N)};
+    k->multiply(&linear, codes, units, padded(K), ROWS, &result);
+    int wrong = 0;
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < N; c++) {
+            int64_t exact = 0;
+            for (int i = 0; i < K; i++) exact += whole[r][i] * (int64_t)weights[c * K + i];
+            wrong += out[r * padded(N) + c] != (float)exact;
+        }
+    return wrong;
+}
+
+int main(int count, char **arguments) {
+    if (count == 2) return printf("%lld\n", (long long)embedkit_cpu_features()) < 0;
+    int64_t features = atoll(arguments[1]);
+    const struct kernels *k = embedkit_kernels(features, count == 3 ? INT8 : atoll(arguments[2]));
+    if (count == 3) return printf("%s %d\n", k->name, count_wrong(k)) < 0;
+    input = fopen(arguments[3], "rb");
+    if (!k || !input) return 2;
+    puts(k->name);
+    return run(k, arguments[4]);
+}
