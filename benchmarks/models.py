@@ -2,7 +2,8 @@
 
     python benchmarks/models.py [MODEL…] [--data FOLDER] [--rerank MODEL] [--cache-dir FOLDER] [--output docs/results.md]
 
-The first model is the one being measured and the last is the reference; the default is embedkit-small and all-MiniLM-L6-v2.
+The first model is the one being measured and the last is the reference; the default is embedkit-small, embedkit-tiny and
+all-MiniLM-L6-v2.
 Collections are encoded once, which takes minutes for each, and kept in the cache. After that, a run encodes and searches
 the queries and measures the speed of all models in turn, which takes a few minutes.
 """
@@ -25,7 +26,7 @@ from timing import data_folder, in_turn, minilm_folder, surroundings
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.machine import BF16_FLAGS, cpu_flags
-from embedkit.models import ENCODER, RERANKER, find_model
+from embedkit.models import ENCODER, RERANKER, TINY, find_model
 
 PAIRS = {"STS-B test": "sts/stsb/test.tsv", "SICK dev": "sts/sick/dev.tsv"}
 SETS = {
@@ -135,12 +136,17 @@ def reranking(
     return rows
 
 
+def shares(values: Sequence[float]) -> list[str]:
+    """Say how all but the last relate to the last."""
+    return [f"{value / values[-1]:.2f}" for value in values[:-1]]
+
+
 def speeds(data: Path, models: dict[str, Path], rounds: int, num_texts: int) -> list[tuple[str, ...]]:
     """Measure the size on disk of all models and, in turn, their texts per second, short and long."""
     labels = list(models)
-    rows: list[tuple[str, ...]] = [("", *labels, f"{labels[0]} / {labels[-1]}")]
+    rows: list[tuple[str, ...]] = [("", *labels, *(f"{label} / {labels[-1]}" for label in labels[:-1]))]
     sizes = [sum(file.stat().st_size for file in models[label].rglob("*.*")) / 1e6 for label in labels]
-    rows.append(("size on disk, MB", *(f"{size:,.1f}" for size in sizes), f"{sizes[0] / sizes[-1]:.2f}"))
+    rows.append(("size on disk, MB", *(f"{size:,.1f}" for size in sizes), *shares(sizes)))
     kinds = texts_by_kind(data, num_texts)
     precisions = ["fp32", *(["bf16"] if cpu_flags() & set(BF16_FLAGS) else [])]
     for precision in precisions:
@@ -159,16 +165,16 @@ def speeds(data: Path, models: dict[str, Path], rounds: int, num_texts: int) -> 
                 (
                     f"{kind} texts/s, {precision}",
                     *(f"{rate:,.0f}" for rate in rates),
-                    f"{rates[0] / rates[-1]:.2f}",
+                    *shares(rates),
                 )
             )
     return rows
 
 
 def quality_rows(found: Figures, labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Arrange the figures: one row per set, and the means; the last column is the first model relative to the last."""
+    """Arrange the figures: one row per set, and the means; the last columns are the models relative to the last."""
     systems = ["BM25", *(system for label in labels for system in (label, f"{label} hybrid"))]
-    rows: list[tuple[str, ...]] = [("", *systems, f"{labels[0]} / {labels[-1]}")]
+    rows: list[tuple[str, ...]] = [("", *systems, *(f"{label} / {labels[-1]}" for label in labels[:-1]))]
     groups = {"mean of similarity": list(PAIRS), "mean of retrieval": list(SETS)}
     for mean, names in groups.items():
         for name in names:
@@ -195,7 +201,7 @@ def _row(
     name: str, values: dict[str, float], systems: Sequence[str], labels: Sequence[str]
 ) -> tuple[str, ...]:
     cells = [f"{values[system]:.4f}" if system in values else "" for system in systems]
-    return (name, *cells, f"{values[labels[0]] / values[labels[-1]]:.1%}")
+    return (name, *cells, *(f"{values[label] / values[labels[-1]]:.1%}" for label in labels[:-1]))
 
 
 def markdown(rows: Sequence[tuple[str, ...]]) -> str:
@@ -216,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="*", default=[ENCODER, "all-MiniLM-L6-v2"])
+    parser.add_argument("models", nargs="*", default=[ENCODER, TINY, "all-MiniLM-L6-v2"])
     parser.add_argument("--data", type=Path, help="default: $EMBEDKIT_DATA, else ../shared/data")
     parser.add_argument("--rerank", default=RERANKER, help="a cross-encoder, or 'none'")
     parser.add_argument("--rerank-queries", type=int, default=300, help="queries per set for reranking")

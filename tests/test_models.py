@@ -18,6 +18,7 @@ from embedkit.models import (
     ENCODER,
     RERANKER,
     SHIPPED,
+    TINY,
     find_model,
     lasting_name,
     missing_model,
@@ -61,7 +62,7 @@ def test_a_name_that_is_also_a_folder_here_is_refused(
 def test_an_unknown_name_is_told_those_there_are() -> None:
     with pytest.raises(CheckpointError, match="big: no model of this name comes with embedkit") as info:
         shipped("big")
-    assert f"{ENCODER} and {RERANKER} do" in str(info.value)
+    assert f"{ENCODER}, {TINY} and {RERANKER} do" in str(info.value)
 
 
 def test_an_installation_without_the_weights_says_so(tmp_path: Path) -> None:

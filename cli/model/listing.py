@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from ..shared import console, options
 from ..shared.commands import examples
 
@@ -27,4 +25,4 @@ def list_models(as_json: options.AsJson = False) -> None:
     console.print_table(("model", "kind", "family", "parameters"), rows)
     for model in found:
         if model.place != "embedkit" or model.reason is not None:
-            typer.echo(f"\n{model.name}:\n  {model.note}")
+            console.say(f"\n{model.name}:\n  {model.note}")

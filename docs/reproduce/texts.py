@@ -1,4 +1,4 @@
-"""Write the training data of embedkit-small, using only the open data sets.
+"""Write training data by embedkit's own commands, using only the open data sets: of the reranker and the first encoder.
 
     python docs/reproduce/texts.py texts DATA texts.jsonl --limit 300000
     python docs/reproduce/texts.py pairs DATA pairs/

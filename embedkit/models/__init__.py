@@ -11,8 +11,9 @@ from pathlib import Path
 from embedkit.errors import CheckpointError
 
 ENCODER = "embedkit-small"
+TINY = "embedkit-tiny"
 RERANKER = "embedkit-rerank-small"
-SHIPPED = (ENCODER, RERANKER)
+SHIPPED = (ENCODER, TINY, RERANKER)
 
 
 def shipped(name: str) -> Path:
@@ -23,7 +24,7 @@ def shipped(name: str) -> Path:
     """
     if name not in SHIPPED:
         raise CheckpointError(
-            f"{name}: no model of this name comes with embedkit; {' and '.join(SHIPPED)} do"
+            f"{name}: no model of this name comes with embedkit; {', '.join(SHIPPED[:-1])} and {SHIPPED[-1]} do"
         )
     folder = Path(__file__).parent / name
     if not folder.is_dir():

@@ -117,7 +117,7 @@ def test_samples_in_another_language_than_the_models_hide_nothing(
     """To a model that reads no English all sample texts are alike, but those of its index are not."""
     monkeypatch.setattr("embedkit.encoding.noise.cosine_noise", lambda encoder: CosineNoise(0.9, 0.02))
     found = judged(opened, "bread that rests overnight", DENSE)
-    assert found["bread"].strength > 0.8
+    assert found["bread"].strength > 0.7
     assert sum(each.weak for each in found.values()) > 5
 
 

@@ -61,14 +61,20 @@ def prune_vocabulary(tokenizer: Tokenizer, texts: Sequence[str], *, at_least: in
         if token in special or len(token.removeprefix(prefix)) == 1 or counts[number] >= at_least
     ]
     kept.sort()
-    renumbered = {token: new for new, (_, token) in enumerate(kept)}
-    model["vocab"] = renumbered
+    numbers = [number for number, _ in kept]
+    return Pruned(with_tokens(tokenizer, numbers), np.array(numbers, dtype=np.int64))
+
+
+def with_tokens(tokenizer: Tokenizer, kept: Sequence[int]) -> Tokenizer:
+    """Return a word-piece tokenizer with some of the tokens, numbered in the given order; the special ones are to be among them."""
+    content = json.loads(tokenizer.backend.to_str())
+    names = {number: token for token, number in content["model"]["vocab"].items()}
+    renumbered = {names[number]: new for new, number in enumerate(kept)}
+    content["model"]["vocab"] = renumbered
     for token in content["added_tokens"]:
         token["id"] = renumbered[token["content"]]
     _renumber_template(content.get("post_processor"), renumbered)
-    backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    smaller = replace(tokenizer, backend=backend)
-    return Pruned(smaller, np.array([number for number, _ in kept], dtype=np.int64))
+    return replace(tokenizer, backend=tokenizers.Tokenizer.from_str(json.dumps(content)))
 
 
 def _renumber_template(processor: Any, renumbered: dict[str, int]) -> None:  # Any: whatever JSON holds

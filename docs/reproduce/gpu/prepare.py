@@ -1,0 +1,86 @@
+"""Write all that training reads, as numbers: token ids of the texts, pairs, dev sets, and which tokens are used how often."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from collecting import LONG, Collection, collect_open, collect_varied
+from dev_sets import DevSets, read_dev_sets
+from numpy.typing import NDArray
+from progress import say
+from sources import KeptOut
+
+from embedkit.checkpoint.folder import read_model_folder
+from embedkit.tokenization.tokenizer import Tokenizer
+
+TOKENS, LONG_TOKENS = 254, 510  # of a text, without [CLS] and [SEP]
+WINDOW = 20_000
+
+
+def prepare(data: Path, output: Path, *, start: str) -> None:
+    """Write `texts.npz` and `about.json` into `output`; `start` is the model whose tokenizer is used.
+
+    texts.npz: flat (uint16) the ids of all texts, one after another; lens (uint16) (N,); dev_flat, dev_lens likewise;
+    `pairs|SOURCE` (P, 2) and `singles|SOURCE` (P,) numbers of texts; `dev|SET|FIELD` as in `DevSets`; counts (V,).
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    tokenizer = read_model_folder(start).tokenizer
+    kept_out = KeptOut(data)
+    say("the evaluation sets are read")
+    found = Collection(kept_out)
+    collect_varied(found, data)
+    say(f"{len(found.numbers):,} texts of the varied sets")
+    collect_open(found, data, kept_out)
+    say(f"{len(found.numbers):,} texts; rows refused: {dict(found.refused)}")
+    dev = read_dev_sets(data)
+    say(
+        "dev sets:",
+        ", ".join(f"{name} ({len(each.get('q', each.get('a', ())))})" for name, each in dev.sets.items()),
+    )
+    _write(output, found, dev, tokenizer)
+
+
+def _write(output: Path, found: Collection, dev: DevSets, tokenizer: Tokenizer) -> None:
+    is_long = set(found.singles.get(LONG, []))
+    limits = [LONG_TOKENS if number in is_long else TOKENS for number in range(len(found.numbers))]
+    flat, lens = _encode(tokenizer, list(found.numbers), limits)
+    say(f"{len(flat):,} tokens")
+    dev_flat, dev_lens = _encode(tokenizer, list(dev.numbers), [TOKENS] * len(dev.numbers))
+    np.savez(
+        output / "texts.npz",
+        flat=flat,
+        lens=lens,
+        dev_flat=dev_flat,
+        dev_lens=dev_lens,
+        counts=np.bincount(flat, minlength=tokenizer.vocab_size),
+        **{f"pairs|{name}": np.array(pairs, np.int32) for name, pairs in found.pairs.items()},
+        **{f"singles|{name}": np.array(texts, np.int32) for name, texts in found.singles.items()},
+        **{f"dev|{name}|{field}": array for name, each in dev.sets.items() for field, array in each.items()},
+    )
+    about = {
+        "texts": len(lens),
+        "tokens": len(flat),
+        "pairs": {name: len(pairs) for name, pairs in found.pairs.items()},
+        "singles": {name: len(texts) for name, texts in found.singles.items()},
+        "refused": dict(found.refused),
+    }
+    (output / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _encode(
+    tokenizer: Tokenizer, texts: Sequence[str], limits: Sequence[int]
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Return the ids of all texts, cut to their limits, one after another, and how many each has."""
+    parts, lens = [], []
+    for start in range(0, len(texts), WINDOW):
+        window = tokenizer.backend.encode_batch_fast(
+            list(texts[start : start + WINDOW]), add_special_tokens=False
+        )
+        for each, limit in zip(window, limits[start:], strict=False):
+            ids = each.ids[:limit]
+            parts.append(np.array(ids, np.uint16))
+            lens.append(len(ids))
+    return np.concatenate(parts), np.array(lens, np.uint16)
