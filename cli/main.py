@@ -38,7 +38,7 @@ COMMANDS = {
     "compare": "Compare two runs, saved results, models or modes, query by query.",
     "bench": "Measure encoding, search and cold start with your model on this machine.",
     "explain": "Show which words make the score of a document for a query.",
-    "model": "Look at model folders, check, convert, export and fetch them.",
+    "model": "List models, look at their folders, check, convert, export and fetch them.",
     "train": "Train tokenizers and models.",
     "recipes": "List, show and copy the training recipes that come with the package.",
     "adapt": "Adapt a model to your own documents, without labels.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -60,11 +60,6 @@ class Searchable(SearchIndex, Protocol):
     @property
     def state(self) -> object:
         """What differs after a commit from what it was before; of this handle alone."""
-        ...
-
-    @property
-    def commit(self) -> Hashable:
-        """What tells the commit that is seen from the others, in every handle alike; None where there are shards."""
         ...
 
     def search(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -173,15 +173,6 @@ class Index:
     def state(self) -> object:
         """What differs after a commit from what it was before; of this handle alone."""
         return self.database.data_version
-
-    @property
-    def commit(self) -> Hashable:
-        """What tells the commit that is seen from the others of this index, in every handle alike.
-
-        What is added stands in a new segment; what is deleted or replaced is missing among the rows.
-        """
-        snapshot = self._searcher.snapshot
-        return (tuple(segment.info.name for segment in snapshot.segments), snapshot.num_rows)
 
     def limit_cache(self, num_bytes: int) -> None:
         """Keep so much of the database in this handle's own memory."""

@@ -101,10 +101,6 @@ class ShardedIndex:
         return tuple(self._scatter.each(lambda shard: shard.state).items())
 
     @property
-    def commit(self) -> None:
-        """Shards have each their own."""
-
-    @property
     def noise(self) -> CosineNoise | None:
         """As `Index.noise`: measured on the vectors that one index would measure it on."""
         if self._noise is None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 from embedkit.errors import EmbedkitError, IndexFileError
 from embedkit.serving.indexes.handles import FileIdentity, Handles, ReplacedError, identity_of
 from embedkit.serving.indexes.models import IndexModels
-from embedkit.serving.indexes.scans import SharedScans
 from indexes import FieldValues, GatherOptions, Searchable
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ class OpenedIndex:
     name: str
     index: Searchable
     embedder: Embedder | None
-    scans: SharedScans
     note: str = ""
 
     @property
@@ -51,7 +49,6 @@ class _Version:
 
     handles: Handles
     embedder: Embedder | None
-    scans: SharedScans = field(default_factory=SharedScans)
 
 
 class LiveIndex:
@@ -105,7 +102,7 @@ class LiveIndex:
         """
         version, index, note = self._taken()
         try:
-            yield OpenedIndex(self.name, index, version.embedder, version.scans, note)
+            yield OpenedIndex(self.name, index, version.embedder, note)
         finally:
             version.handles.give(index)
 

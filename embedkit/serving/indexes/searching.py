@@ -18,7 +18,6 @@ from embedkit.retrieval.retriever import Retriever
 from embedkit.serving.indexes.computing import EngineReranker, QueryVectors
 from embedkit.serving.indexes.live import LiveIndex, OpenedIndex
 from embedkit.serving.indexes.merging import IndexHit, merge
-from embedkit.serving.indexes.scans import SharedIndex
 from embedkit.serving.model_names import served_name
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _search(opened: OpenedIndex, vectors: QueryVectors, reranker: EngineReranker
     embed: Callable[[Sequence[str]], Float32] | None = None
     if opened.encoder is not None:
         embed = partial(vectors.embed, opened.encoder)
-    retriever = Retriever(SharedIndex(opened.index, opened.scans), embed=embed, reranker=reranker)
+    retriever = Retriever(opened.index, embed=embed, reranker=reranker)
     return Search(opened.index, retriever, opened.embedder, reranker)
 
 
