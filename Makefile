@@ -89,8 +89,8 @@ test-ray: $(INSTALLED)  ## run the tests of Ray workers: installs ray, starts cl
 	$(PIP) 'embedkit[ray]'
 	$(PYTEST) -m ray
 
-test-quality: $(MODEL)  ## the known figures of all-MiniLM-L6-v2 on whole collections: encodes for minutes
-	$(PYTEST) -m quality tests/parity/test_quality_parity.py
+test-quality: $(MODEL)  ## what takes minutes: known figures of whole collections, every case of `make gpu` on a CPU
+	$(PYTEST) -m quality tests/parity/test_quality_parity.py tests/benchmarks/test_gpu.py
 
 bench: $(PARITY)  ## run the benchmarks side by side with other libraries
 	$(PIP) 'embedkit[bench]'

@@ -182,7 +182,7 @@ def test_some_stages_run_on_a_cpu(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))["device"] == "cpu"
 
 
-@pytest.mark.slow
+@pytest.mark.quality
 def test_every_case_runs_on_a_cpu(tmp_path: Path) -> None:
     """What a CPU lacks is skipped: training in bf16, compiled layers."""
     done = run("--device", "cpu", "--quick", "--seconds", "1800", "--output", str(tmp_path))
