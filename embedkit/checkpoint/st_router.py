@@ -86,9 +86,9 @@ def _mappings(path: Path, written: Json) -> dict[tuple[Any, Any], Any]:  # Any: 
     for key, route in written.items():
         try:
             task, modality = ast.literal_eval(key)
-        except (ValueError, SyntaxError, TypeError) as exc:
+            found[task, modality] = route
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as exc:
             raise CheckpointError(
                 f"{path}: route_mappings has the key {key!r}; it must be a task and a modality"
             ) from exc
-        found[task, modality] = route
     return found

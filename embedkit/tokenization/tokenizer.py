@@ -326,9 +326,11 @@ class Tokenizer:
         Raises:
             TypeError: one is no string.
         """
-        short = iter(self.ids([text for text in texts if not _is_long(text)]))
-        for text in texts:
-            if _is_long(text):
+        # What is no string is refused with the short ones. Words are cheap to look up, and the rules are for whole texts.
+        long = [self.words is None and isinstance(text, str) and len(text) > BLOCK_CHARS for text in texts]
+        short = iter(self.ids([text for text, is_long in zip(texts, long, strict=True) if not is_long]))
+        for text, is_long in zip(texts, long, strict=True):
+            if is_long:
                 yield ids_at_one_end(self._tokens, text, count, left=self.truncation_side == "left")
             else:
                 yield next(short), True
@@ -368,12 +370,6 @@ class Tokenizer:
         model = json.loads(self.backend.to_str())["model"]
         token = model.get("unk_token")
         return model.get("unk_id") if token is None else self.backend.token_to_id(token)
-
-
-def _is_long(text: str) -> bool:
-    return (
-        isinstance(text, str) and len(text) > BLOCK_CHARS
-    )  # what is no string is refused with the short ones
 
 
 def refuse_no_text(text: object, number: int) -> None:

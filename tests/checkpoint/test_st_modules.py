@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from embedkit.checkpoint.st_modules import SentenceModules, read_modules, write_modules
+from embedkit.checkpoint.st_router import read_module_list
 from embedkit.errors import CheckpointError
 from embedkit.model.config import DenseConfig, PoolingMode, SentenceConfig
 from tests.tiny import tiny_config
@@ -208,3 +209,17 @@ def test_settings_that_we_do_not_compute_are_refused(
                 **{"2_Dense__config": {"in_features": 3, "out_features": 3}} | {name: content},
             )
         )
+
+
+@pytest.mark.parametrize("key", ["([], None)", "(" * 100_000, "query"])
+def test_a_router_with_an_odd_key_is_refused(tmp_path: Path, key: str) -> None:
+    rows = [{"path": "", "type": "sentence_transformers.models.Router"}]
+    (tmp_path / "modules.json").write_text(json.dumps(rows), encoding="utf-8")
+    router = {
+        "types": {"part": "sentence_transformers.models.Transformer"},
+        "structure": {"query": ["part"]},
+        "parameters": {"route_mappings": {key: "query"}},
+    }
+    (tmp_path / "router_config.json").write_text(json.dumps(router), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="it must be a task and a modality"):
+        read_module_list(tmp_path)

@@ -9,6 +9,7 @@ from embedkit.checkpoint.families.fields import (
     SIZES,
     WRITTEN_ACTIVATIONS,
     read_activation,
+    read_fields,
     read_sizes,
     wanted,
 )
@@ -28,14 +29,18 @@ def _read(content: Json, where: str) -> dict[str, Any]:
         content, where, embedding_size=hidden, attention_head_size=hidden // heads, pooler_hidden_size=hidden
     )
     biased = json_field(content, "position_biased_input", True, where)
+    fields |= read_fields(
+        content,
+        where,
+        type_vocab_size=0,
+        pad_token_id=0,
+        initializer_range=0.02,
+        layer_norm_eps=1e-7,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+    )
     return fields | {
         "hidden_act": read_activation(json_field(content, "hidden_act", "gelu", where), where),
-        "type_vocab_size": json_field(content, "type_vocab_size", 0, where),
-        "pad_token_id": json_field(content, "pad_token_id", 0, where),
-        "initializer_range": json_field(content, "initializer_range", 0.02, where),
-        "layer_norm_eps": json_field(content, "layer_norm_eps", 1e-7, where),
-        "hidden_dropout_prob": json_field(content, "hidden_dropout_prob", 0.1, where),
-        "attention_probs_dropout_prob": json_field(content, "attention_probs_dropout_prob", 0.1, where),
         "position": "learned" if biased else "none",
         "disentangled": _read_disentangled(content, fields["max_position_embeddings"], where),
     }

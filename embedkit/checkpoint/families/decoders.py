@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from embedkit.checkpoint.families.fields import (
-    SIZES,
+    GPT2_SPELLING,
     WRITTEN_ACTIVATIONS,
     read_activation,
     read_rope,
@@ -13,46 +13,11 @@ from embedkit.checkpoint.families.fields import (
     wanted,
     written_rope,
 )
-from embedkit.checkpoint.families.rotary import llama_names
+from embedkit.checkpoint.families.llama import llama_names, read_llama, write_llama
 from embedkit.checkpoint.families.row import FamilyRow, Json, Names, add, add_layers
 from embedkit.checkpoint.json_files import json_field
 from embedkit.errors import CheckpointError
 from embedkit.model.config import EncoderConfig
-
-
-def _read_llama(content: Json, where: str, *, head_size: int, key_value_heads: int) -> dict[str, Any]:
-    fields = read_sizes(content, where)
-    return fields | {
-        "type_vocab_size": 0,
-        "pad_token_id": json_field(content, "pad_token_id", 0, where),
-        "initializer_range": json_field(content, "initializer_range", 0.02, where),
-        "layer_norm_eps": json_field(content, "rms_norm_eps", 1e-6, where),
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": json_field(content, "attention_dropout", 0.0, where),
-        "position": "rope",
-        "gated_mlp": True,
-        "norm_first": True,
-        "norm": "rms",
-        "embedding_norm": False,
-        "qk_norm": True,
-        "head_dim": json_field(content, "head_dim", head_size, where),
-        "num_key_value_heads": json_field(content, "num_key_value_heads", key_value_heads, where),
-        "attention_bias": json_field(content, "attention_bias", False, where),
-        "mlp_bias": False,
-    }
-
-
-def _write_llama(config: EncoderConfig) -> dict[str, Any]:
-    content = {name: getattr(config, name) for name in SIZES}
-    return content | {
-        "pad_token_id": config.pad_token_id,
-        "initializer_range": config.initializer_range,
-        "rms_norm_eps": config.layer_norm_eps,
-        "attention_dropout": config.attention_probs_dropout_prob,
-        "attention_bias": config.attention_bias,
-        "head_dim": config.head_size,
-        "num_key_value_heads": config.key_value_heads,
-    }
 
 
 def _read_qwen3(content: Json, where: str) -> dict[str, Any]:
@@ -60,10 +25,11 @@ def _read_qwen3(content: Json, where: str) -> dict[str, Any]:
     layer_types = json_field(content, "layer_types", list[Any](), where)
     if any(kind != "full_attention" for kind in layer_types):
         raise CheckpointError(f"{where}: layer_types is {layer_types}; only full_attention is computed")
-    fields = _read_llama(content, where, head_size=128, key_value_heads=32)
+    fields = read_llama(content, where, head_size=128, key_value_heads=32)
     theta, factor = read_rope(content, where, default=10_000.0, head_size=fields["head_dim"])
     return fields | {
         "hidden_act": read_activation(json_field(content, "hidden_act", "silu", where), where),
+        "qk_norm": True,
         "global_rope_theta": theta,
         "rope_factor": factor,
         "causal": True,
@@ -71,7 +37,7 @@ def _read_qwen3(content: Json, where: str) -> dict[str, Any]:
 
 
 def _write_qwen3(config: EncoderConfig) -> dict[str, Any]:
-    return _write_llama(config) | {
+    return write_llama(config) | {
         "hidden_act": WRITTEN_ACTIVATIONS[config.hidden_act],
         "rope_parameters": written_rope(config.global_rope_theta, config.rope_factor),
         "use_sliding_window": False,
@@ -96,7 +62,7 @@ def _read_gemma3(content: Json, where: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{where}: attn_logit_softcapping is {content['attn_logit_softcapping']!r}; capped scores are not computed"
         )
-    fields = _read_llama(content, where, head_size=256, key_value_heads=4)
+    fields = read_llama(content, where, head_size=256, key_value_heads=4)
     both_ways = json_field(content, "use_bidirectional_attention", False, where)
     window = json_field(content, "sliding_window", 4096, where)
     every, offset = _global_layers(content, fields["num_hidden_layers"], where)
@@ -117,6 +83,7 @@ def _read_gemma3(content: Json, where: str) -> dict[str, Any]:
     return fields | {
         "hidden_act": read_activation(activation, where),
         "norm": "rms_offset",
+        "qk_norm": True,
         "post_norm": True,
         "scale_embeddings": True,
         "query_pre_attn_scalar": float(json_field(content, "query_pre_attn_scalar", 256.0, where)),
@@ -155,7 +122,7 @@ def _write_gemma3(config: EncoderConfig) -> dict[str, Any]:
         "sliding_attention" if config.layer_is_local(layer) else "full_attention"
         for layer in range(config.num_hidden_layers)
     ]
-    return _write_llama(config) | {
+    return write_llama(config) | {
         "hidden_activation": {"gelu_tanh": "gelu_pytorch_tanh"}.get(
             config.hidden_act, WRITTEN_ACTIVATIONS[config.hidden_act]
         ),
@@ -184,14 +151,6 @@ GEMMA3 = FamilyRow(
     head={"out": "score"},
 )
 
-_GPT2_SPELLING = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "intermediate_size": "n_inner",
-    "max_position_embeddings": "n_positions",
-}
-
 
 def _read_gpt2(content: Json, where: str) -> dict[str, Any]:
     wanted(content, where, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
@@ -199,7 +158,7 @@ def _read_gpt2(content: Json, where: str) -> dict[str, Any]:
     given = dict(content)
     if given.get("n_inner") is None and type(given.get("n_embd")) is int:
         given["n_inner"] = 4 * given["n_embd"]
-    fields = read_sizes(given, where, _GPT2_SPELLING)
+    fields = read_sizes(given, where, GPT2_SPELLING)
     activation = json_field(content, "activation_function", "gelu_new", where)
     return fields | {
         "hidden_act": read_activation(activation, where),
@@ -216,7 +175,7 @@ def _read_gpt2(content: Json, where: str) -> dict[str, Any]:
 
 
 def _write_gpt2(config: EncoderConfig) -> dict[str, Any]:
-    content = {theirs: getattr(config, ours) for ours, theirs in _GPT2_SPELLING.items()}
+    content = {theirs: getattr(config, ours) for ours, theirs in GPT2_SPELLING.items()}
     return content | {
         "vocab_size": config.vocab_size,
         "activation_function": WRITTEN_ACTIVATIONS[config.hidden_act],

@@ -36,6 +36,15 @@ SIZES = (
     "max_position_embeddings",
 )
 
+# GPT-2's, which the code that the first NomicBERT folders bring along has taken over.
+GPT2_SPELLING = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "max_position_embeddings": "n_positions",
+}
+
 
 def read_sizes(content: Json, where: str, spelling: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the sizes that every config has, under our names; `spelling` says how the family writes them.
@@ -52,6 +61,15 @@ def read_sizes(content: Json, where: str, spelling: Mapping[str, str] | None = N
             )
         found[name] = content[key]
     return found
+
+
+def read_fields(content: Json, where: str, **defaults: Any) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Return fields that a family names as we do, each with what it is where the config leaves it out.
+
+    Raises:
+        CheckpointError: one is of another kind.
+    """
+    return {name: json_field(content, name, default, where) for name, default in defaults.items()}
 
 
 def read_activation(name: object, where: str) -> Activation:

@@ -1,6 +1,6 @@
-"""NomicBERT, GTE and EuroBERT: encoders with rotary positions and gated feed-forward layers.
+"""NomicBERT and GTE: encoders with rotary positions and gated feed-forward layers.
 
-On the Hugging Face hub the first two bring code along, which is never run: their config says all that is needed.
+On the Hugging Face hub both bring code along, which is never run: their config says all that is needed.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from embedkit.checkpoint.families.fields import (
+    GPT2_SPELLING,
     SIZES,
     WRITTEN_ACTIVATIONS,
     read_activation,
+    read_fields,
     read_rope,
     read_sizes,
     wanted,
@@ -20,20 +22,12 @@ from embedkit.checkpoint.families.row import FamilyRow, Json, Names, add, add_la
 from embedkit.checkpoint.json_files import json_field
 from embedkit.model.config import EncoderConfig
 
-# The spelling of the code that the first NomicBERT folders bring along.
-_NOMIC_SPELLING = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "intermediate_size": "n_inner",
-    "max_position_embeddings": "n_positions",
-}
 _NOMIC_GATES = {"swiglu": "silu", "geglu": "gelu"}
 
 
 def _read_nomic(content: Json, where: str) -> dict[str, Any]:
     old = "n_embd" in content
-    fields = read_sizes(content, where, _NOMIC_SPELLING if old else None)
+    fields = read_sizes(content, where, GPT2_SPELLING if old else None)
     head_size = fields["hidden_size"] // fields["num_attention_heads"]
     wanted(content, where, head_dim=head_size, num_experts=0, moe_every_n_layers=0)
     if old:
@@ -60,11 +54,9 @@ def _read_nomic(content: Json, where: str) -> dict[str, Any]:
         dropout = json_field(content, "hidden_dropout_prob", 0.0, where)
         attention_dropout = json_field(content, "attention_probs_dropout_prob", 0.0, where)
         eps = json_field(content, "layer_norm_eps", 1e-12, where)
+    fields |= read_fields(content, where, type_vocab_size=2, pad_token_id=0, initializer_range=0.02)
     return fields | {
         "hidden_act": read_activation(activation, where),
-        "type_vocab_size": json_field(content, "type_vocab_size", 2, where),
-        "pad_token_id": json_field(content, "pad_token_id", 0, where),
-        "initializer_range": json_field(content, "initializer_range", 0.02, where),
         "layer_norm_eps": eps,
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": attention_dropout,
@@ -144,14 +136,18 @@ def _read_gte(content: Json, where: str) -> dict[str, Any]:
         default=10_000.0 if content.get("model_type") == "new" else 160_000.0,
         head_size=fields["hidden_size"] // fields["num_attention_heads"],
     )
+    fields |= read_fields(
+        content,
+        where,
+        type_vocab_size=1,
+        pad_token_id=1,
+        initializer_range=0.02,
+        layer_norm_eps=1e-12,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.0,
+    )
     return fields | {
         "hidden_act": read_activation(json_field(content, "hidden_act", "gelu", where), where),
-        "type_vocab_size": json_field(content, "type_vocab_size", 1, where),
-        "pad_token_id": json_field(content, "pad_token_id", 1, where),
-        "initializer_range": json_field(content, "initializer_range", 0.02, where),
-        "layer_norm_eps": json_field(content, "layer_norm_eps", 1e-12, where),
-        "hidden_dropout_prob": json_field(content, "hidden_dropout_prob", 0.1, where),
-        "attention_probs_dropout_prob": json_field(content, "attention_probs_dropout_prob", 0.0, where),
         "position": "rope",
         "global_rope_theta": theta,
         "rope_factor": factor,
@@ -188,79 +184,4 @@ GTE = FamilyRow(
     other_prefixes=("new.",),
     also=("new",),
     own_code=("New", "Gte"),
-)
-
-
-def _read_eurobert(content: Json, where: str) -> dict[str, Any]:
-    fields = read_sizes(content, where)
-    heads = fields["num_attention_heads"]
-    head_size = json_field(content, "head_dim", fields["hidden_size"] // heads, where)
-    theta, factor = read_rope(content, where, default=10_000.0, head_size=head_size)
-    return fields | {
-        "hidden_act": read_activation(json_field(content, "hidden_act", "silu", where), where),
-        "type_vocab_size": 0,
-        "pad_token_id": json_field(content, "pad_token_id", 128001, where),
-        "initializer_range": json_field(content, "initializer_range", 0.02, where),
-        "layer_norm_eps": json_field(content, "rms_norm_eps", 1e-5, where),
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": json_field(content, "attention_dropout", 0.0, where),
-        "position": "rope",
-        "global_rope_theta": theta,
-        "rope_factor": factor,
-        "gated_mlp": True,
-        "norm_first": True,
-        "norm": "rms",
-        "embedding_norm": False,
-        "head_dim": None if head_size * heads == fields["hidden_size"] else head_size,
-        "num_key_value_heads": json_field(content, "num_key_value_heads", heads, where),
-        "attention_bias": json_field(content, "attention_bias", False, where),
-        "mlp_bias": json_field(content, "mlp_bias", False, where),
-    }
-
-
-def _write_eurobert(config: EncoderConfig) -> dict[str, Any]:
-    return _common(config) | {
-        "head_dim": config.head_size,
-        "num_key_value_heads": config.key_value_heads,
-        "rms_norm_eps": config.layer_norm_eps,
-        "attention_dropout": config.attention_probs_dropout_prob,
-        "attention_bias": config.attention_bias,
-        "mlp_bias": config.mlp_bias,
-    }
-
-
-def llama_names(config: EncoderConfig) -> Names:
-    """Map the parameters as LLaMA and its many descendants name them."""
-    names: Names = {"embeddings.tokens.weight": ("embed_tokens.weight",)}
-    layer = {
-        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "attention.out": ("self_attn.o_proj",),
-        "attention_norm": ("input_layernorm",),
-        "mlp.up": ("mlp.gate_proj", "mlp.up_proj"),
-        "mlp.down": ("mlp.down_proj",),
-        "mlp_norm": ("post_attention_layernorm",),
-    }
-    if config.qk_norm:
-        layer |= {"attention.query_norm": ("self_attn.q_norm",), "attention.key_norm": ("self_attn.k_norm",)}
-    if config.post_norm:  # Gemma's: the same name for the norm behind attention, where others have the one before the feed-forward
-        layer |= {
-            "attention_post_norm": ("post_attention_layernorm",),
-            "mlp_norm": ("pre_feedforward_layernorm",),
-            "mlp_post_norm": ("post_feedforward_layernorm",),
-        }
-    add_layers(names, config, "layers.{}.", layer)
-    names["final_norm.weight"] = ("norm.weight",)
-    return names
-
-
-EUROBERT = FamilyRow(
-    architecture="EuroBert",
-    base_prefix="model.",
-    tokenizer_class="TokenizersBackend",
-    ignored=("lm_head.",),
-    read=_read_eurobert,
-    write=_write_eurobert,
-    names=llama_names,
-    head={"dense": "dense", "out": "classifier"},
-    own_code=("EuroBert",),
 )

@@ -6,7 +6,8 @@ from typing import Literal, get_args
 
 from embedkit.checkpoint.families.deberta import DEBERTA
 from embedkit.checkpoint.families.decoders import GEMMA3, GPT2, QWEN3
-from embedkit.checkpoint.families.rotary import EUROBERT, GTE, NOMIC
+from embedkit.checkpoint.families.llama import EUROBERT
+from embedkit.checkpoint.families.rotary import GTE, NOMIC
 from embedkit.checkpoint.families.row import FamilyRow
 from embedkit.checkpoint.families.t5 import MT5, T5
 
