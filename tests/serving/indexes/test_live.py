@@ -79,13 +79,17 @@ def test_an_index_replaced_underneath_gives_one_state_or_the_other(tmp_path: Pat
     here = build(tmp_path / "docs.index", numbered(40, tag="old"), tiny_model)
     other = build(tmp_path / "other.index", numbered(25, tag="new"), tiny_model)
 
+    between: list[
+        dict[str, Any]
+    ] = []  # an answer after each change, so that both states are seen however busy it is
+
     def change() -> None:
         for _ in range(9):
             swap(here, other)
-            threading.Event().wait(0.05)
+            between.append(ask(address, "POST", "/search", SEARCH)[1])
 
     with serving(here) as address:
-        answers = searched_during(address, change)
+        answers = searched_during(address, change) + between
         assert states(answers) == {(40, ("old",)), (25, ("new",))}
         assert states([ask(address, "POST", "/search", SEARCH)[1]]) == {(25, ("new",))}
 
@@ -94,15 +98,17 @@ def test_an_index_removed_and_built_again_is_followed_without_a_failure(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     here = build(tmp_path / "docs.index", numbered(40, tag="old"), tiny_model)
+    between: list[dict[str, Any]] = []
 
     def change() -> None:
         for tag in ("new", "old", "new"):
             while here.exists():  # a reader that opens it meanwhile leaves a file of SQLite's behind
                 shutil.rmtree(here, ignore_errors=True)
             build(here, numbered(25 if tag == "new" else 40, tag=tag), tiny_model)
+            between.append(ask(address, "POST", "/search", SEARCH)[1])
 
     with serving(here) as address:
-        answers = searched_during(address, change)
+        answers = searched_during(address, change) + between
         # Between its making and its first commit a new index is empty, and a missing one is answered for by the one before.
         assert states(answers) <= {(40, ("old",)), (25, ("new",)), (0, ())}
         assert states(answers) >= {(40, ("old",)), (25, ("new",))}
