@@ -10,6 +10,9 @@ STORES := $(VENV)/.installed-stores
 # Of `make gpu`, which installs nothing: the Python whose torch finds the GPU, and where the results go.
 GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 OUT ?= gpu-results
+# Of `make wheel`: the processor that it is for, if not this one's.
+ARCH ?=
+CROSS := $(if $(ARCH),_PYTHON_HOST_PLATFORM=linux-$(ARCH) CC=$(ARCH)-linux-gnu-gcc)
 # Processes that share the tests: most of them keep one core busy.
 JOBS ?= 2
 # Tests write much and wait for the disk, but none cuts the power: where memory has room, their files lie there.
@@ -20,7 +23,7 @@ PYTEST := $(MEMORY) $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-cpus test-parity test-clients test-frameworks test-browser test-stores test-ray test-quality bench gpu clean
+.PHONY: help demo test check format test-cpus test-parity test-clients test-frameworks test-browser test-stores test-ray test-quality bench gpu wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -98,6 +101,12 @@ bench: $(PARITY)  ## run the benchmarks side by side with other libraries
 
 gpu:  ## check every CUDA path against the CPU and measure it (OUT=FOLDER WHEELS=FOLDER GPU_PYTHON=python3)
 	$(GPU_PYTHON) -u -m benchmarks.gpu --output '$(OUT)' $(if $(WHEELS),--wheels '$(WHEELS)')
+
+wheel: $(INSTALLED)  ## build and check a wheel in dist/, for this processor or by cross-compiling (ARCH=aarch64)
+	$(PIP) 'embedkit[wheel]'
+	rm -rf build/wheel && mkdir -p build/wheel dist
+	$(CROSS) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --plat auto --wheel-dir dist build/wheel/*.whl
 
 clean:  ## remove everything that make created
 	rm -rf $(VENV) build dist *.egg-info

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import sys
+import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
@@ -45,11 +47,18 @@ ARM = (
     Kernels("neon", "neon", "neon", FP32 + INT8),
     Kernels("neondot", "neon", "neon", INT8, ("-march=armv8.2-a+dotprod",)),
 )
-SETS = {"x86_64": X86_64, "AMD64": X86_64, "aarch64": ARM, "arm64": ARM}.get(platform.machine(), ())
+BY_MACHINE = {"x86_64": X86_64, "AMD64": X86_64, "aarch64": ARM, "arm64": ARM}
+# What is built for, which may be another processor: _PYTHON_HOST_PLATFORM=linux-aarch64 CC=aarch64-linux-gnu-gcc.
+TARGET = sysconfig.get_platform().rpartition("-")[2]
+SETS = BY_MACHINE.get(TARGET) or BY_MACHINE.get(platform.machine(), ())
 
 
 class BuildKernels(build_ext):
     """Compiles the files of each set with its own flags, and links all of them into one library."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Name the library without a version of Python: ctypes loads it, and any version can."""
+        return str(Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
         ext.define_macros = []
@@ -76,6 +85,13 @@ class BuildKernels(build_ext):
         )
 
 
+class PlatformWheel(bdist_wheel):
+    """Tags the wheel for every Python on one platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 kernels = Extension(
     "embedkit.native._kernels",
     sources=[str(FOLDER / name) for name in NEUTRAL],
@@ -84,4 +100,7 @@ kernels = Extension(
     optional=True,  # without a compiler the installation goes on, and encoding runs on torch alone
 )
 
-setup(ext_modules=[kernels] if SETS else [], cmdclass={"build_ext": BuildKernels})
+setup(
+    ext_modules=[kernels] if SETS else [],
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
+)

@@ -5,8 +5,9 @@
     python benchmarks/generation.py speed      [--texts 64] [--tokens 16] [--rounds 3]
     python benchmarks/generation.py queries --output FOLDER [--steps 2000] [--texts 500] [--seed 0] [--data FOLDER]
 
-Queries are those of the recipe query-generation, trained so many steps on SQuAD train (where the folder holds a run that was stopped, it
-goes on), then measured by beam search on so many paragraphs of SQuAD dev, with 20 examples; the rate is of the steps that this call made.
+Queries are those of the recipe query-generation on embedkit-tiny, trained so many steps on what `QUERIES` names (where the folder holds a
+run that was stopped, it goes on), then measured by beam search on so many paragraphs of SQuAD dev, with 20 examples; the rate is of the
+steps that this call made.
 Speed is processor time for the same work: BART with random weights, of the sizes of the recipe query-generation, writes a fixed number of
 tokens for paragraphs of SQuAD dev; once by transformers, once by embedkit with the same weights' shapes. The best of several rounds counts.
 """
@@ -35,13 +36,13 @@ from embedkit.model.decoder_config import DecoderConfig
 from embedkit.model.decoding import Decoding
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.text_generator import TextGenerator
-from embedkit.models import ENCODER, shipped
+from embedkit.models import ENCODER, TINY, shipped
 from embedkit.recipe import load_recipe
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.loop import train
 from embedkit.training.engine.reporting import Evaluated, Step
 from embedkit.training.engine.run_folder import RunFolder
-from embedkit.training.generation.pairs import SourceTargets, read_source_targets
+from embedkit.training.generation.pairs import Side, SourceTargets, read_source_targets
 from embedkit.training.generation.recipe import GenerationRecipe
 from embedkit.training.generation.start import start_from_folder
 from embedkit.training.generation.training import GenerationTraining
@@ -49,6 +50,15 @@ from embedkit.training.generation.training import GenerationTraining
 LAYERS, DECODER_LAYERS, HIDDEN, HEADS, ENCODER_INNER, INNER = 3, 2, 384, 12, 512, 1024
 BEAMS = 4
 EXAMPLES = 20
+# What the query generator learns from: a set of the data folder, which column is read and which written, and how many rows at most. None
+# of them is among the collections that `benchmarks/adapt.py` measures.
+QUERIES = (
+    ("retrieval/squad_v11_train", None, None),
+    ("retrieval/scitldr:train", None, None),
+    ("varied/faq_qa", ("answer", "question"), None),
+    ("pairs/stackexchange_qa", ("answer", "title"), None),
+    ("pairs/arxiv_title_abstract", ("abstract", "title"), 8000),
+)
 
 
 def squad(split: str, count: int | None, data: Path | None = None) -> SourceTargets:
@@ -56,11 +66,27 @@ def squad(split: str, count: int | None, data: Path | None = None) -> SourceTarg
     return pairs if count is None else pairs.take(random.Random(0).sample(range(len(pairs)), count))
 
 
+def query_pairs(data: Path) -> SourceTargets:
+    found: list[SourceTargets] = []
+    for name, columns, most in QUERIES:
+        place = str(data / name) if columns is None else str(next((data / name).glob("train.*")))
+        sides: dict[Side, str] = {} if columns is None else {"source": columns[0], "target": columns[1]}
+        pairs = read_source_targets([place], columns=sides)
+        if most is not None and len(pairs) > most:
+            pairs = pairs.take(sorted(random.Random(0).sample(range(len(pairs)), most)))
+        found.append(pairs)
+        print(f"{name}: {len(pairs):,} texts, {pairs.num_targets:,} queries", flush=True)
+    return SourceTargets(
+        sources=[text for pairs in found for text in pairs.sources],
+        targets=[texts for pairs in found for texts in pairs.targets],
+    )
+
+
 def queries(output: Path, data: Path | None, *, steps: int, texts: int, seed: int) -> None:
     settings = {"run.steps": steps, "run.seed": seed, "evaluate_sources": min(texts, 300)}
     recipe = load_recipe(GenerationRecipe, preset="query-generation", values=settings)
-    start = start_from_folder(shipped(ENCODER), recipe)
-    journey = GenerationTraining(start, squad("train", None, data), recipe)
+    start = start_from_folder(shipped(TINY), recipe)
+    journey = GenerationTraining(start, query_pairs(data or data_folder()), recipe)
     resume = (output / "run.json").exists()
     made: list[Step] = []
     for report in train(journey, recipe.run, recipe.optim, RunFolder(output), resume=resume):

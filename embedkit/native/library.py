@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,10 +91,9 @@ class Batch(ctypes.Structure):
 
 
 def find_library() -> Path | None:
-    """Return the compiled file, which lies beside this one under a name that the Python version decides."""
-    folder = Path(__file__).parent
-    candidates = (folder / f"_kernels{suffix}" for suffix in EXTENSION_SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+    """Return the compiled file, which lies beside this one where there was a compiler."""
+    path = Path(__file__).with_name("_kernels.so")
+    return path if path.is_file() else None
 
 
 def why_not_loadable() -> str | None:

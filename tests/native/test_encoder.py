@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +272,7 @@ def test_kernels_of_another_version_or_damaged_ones_are_refused(
         reason = why_not(BERT, "fp32")
         assert reason is not None
         assert re.search(r"^the kernels in .*_kernels.* are of version \d+; .* is written for 999\.", reason)
-    (tmp_path / f"_kernels{EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF and then nothing")
+    (tmp_path / "_kernels.so").write_bytes(b"\x7fELF and then nothing")
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     reason = why_not(BERT, "fp32")
     assert reason is not None
