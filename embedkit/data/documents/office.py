@@ -31,22 +31,26 @@ def read_pptx(raw: bytes) -> Text:
         _write_shapes(archive.xml(name), written)
         for kind, notes in archive.relations(name).values():
             if kind == "notesSlide":
-                _write_shapes(archive.xml(notes), written, only="body")
+                _write_shapes(archive.xml(notes), written)
     return written.finished(title_of(archive))
 
 
-def _write_shapes(root: Element, written: TextWriter, *, only: str = "") -> None:
-    """Write the texts of a slide, its title first; `only` those of one kind of placeholder."""
+# Placeholders of a slide or of its notes that say what all of them say.
+_FURNITURE = ("sldNum", "dt", "ftr", "hdr", "sldImg")
+
+
+def _write_shapes(root: Element, written: TextWriter) -> None:
+    """Write the texts of a slide, its title first."""
     titles, others = [], []
     for shape in root.iter():
         if local(shape) == "sp":
             kind = next((attribute(each, "type") for each in shape.iter() if local(each) == "ph"), "")
             paragraphs = [_run_text(each) for each in shape.iter() if local(each) == "p"]
-            if kind in ("title", "ctrTitle") and not only:
+            if kind in ("title", "ctrTitle"):
                 titles.append(" ".join(paragraphs))
-            elif not only or kind == only:
-                others += paragraphs if kind not in ("sldNum", "dt", "ftr") else []
-        elif local(shape) == "tr" and not only:
+            elif kind not in _FURNITURE:
+                others += paragraphs
+        elif local(shape) == "tr":
             others.append(" | ".join(_cell_text(each) for each in shape if local(each) == "tc"))
     for title in titles:
         written.heading(title, 1)

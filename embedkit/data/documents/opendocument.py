@@ -68,9 +68,9 @@ def _of_cell(cell: Element) -> str:
 
 
 def _said(element: Element) -> str:
-    """Return the text of a paragraph, with that of its notes behind it."""
+    """Return the text of a paragraph, with that of its notes and text boxes behind it."""
     parts: list[str] = []
-    notes: list[str] = []
+    beside: list[str] = []
     pending: list[Element | str] = [element]
     while pending:
         each = pending.pop()
@@ -80,11 +80,11 @@ def _said(element: Element) -> str:
         name = local(each)
         if name in ("s", "tab", "line-break"):
             parts.append(" ")
-        elif name == "note":
-            notes += _paragraphs(each)
+        elif name in ("note", "text-box"):
+            beside += _paragraphs(each)
         elif name not in _SILENT:
             inner: list[Element | str] = [each.text or ""]
             for child in each:
                 inner += [child, child.tail or ""]
             pending += reversed(inner)
-    return " ".join(["".join(parts), *notes])
+    return " ".join(["".join(parts), *beside])

@@ -64,10 +64,12 @@ class TextWriter:
             self.first_heading = self.first_heading or text
             self.line(text)
 
-    def page(self, html: str) -> None:
-        """Add the text of an HTML page, with its headings; there is no line of it in the document."""
+    def page(self, html: str, name: str = "") -> None:
+        """Add the text of an HTML page, with its headings, or under its `name` if it has none; there is no line of it in the document."""
         found = extract_text(html)
         begun = self.at
+        if name and not found.headings:
+            self.marks.append(Mark(begun, "heading", name, 1))
         self.marks += [Mark(begun + at, "heading", words, level) for at, level, words in found.headings]
         if found.headings and not self.first_heading:
             self.first_heading = found.headings[0][2]

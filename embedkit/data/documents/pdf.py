@@ -9,6 +9,9 @@ from embedkit.data.places import Mark
 from embedkit.extras import load_extra
 
 _BROKEN_WORD = re.compile("[\ufffe\x02\xad]\\s*")  # where a line ends within a word
+_BULLET = re.compile(
+    "^[\ue000-\uf8ff](?=[ \t])", re.MULTILINE
+)  # of a font of signs, which has numbers of its own
 _FILE_NAME = re.compile(r"\.\w{1,5}$|^untitled\b|^Microsoft \w+ - ", re.IGNORECASE)
 
 
@@ -22,6 +25,7 @@ def read_pdf(raw: bytes) -> Text:
     written = TextWriter()
     for number, page in enumerate(opened.pages(), 1):
         text = _BROKEN_WORD.sub("", page.replace("\r\n", "\n").replace("\0", ""))
+        text = _BULLET.sub("•", text)
         written.mark("page", number)
         _mark_headings(text, opened.outline.get(number, ()), written)
         written.line(text)

@@ -87,6 +87,67 @@ def test_epub_of_pandoc() -> None:
     assert [document.text[at:].split("\n")[0] for at in document.parts][-2:] == ["Birds", "Fish"]
 
 
+@pytest.mark.parametrize("ending", ["odt", "docx"])
+def test_texts_of_libreoffice(ending: str) -> None:
+    document = read(MADE / f"pond.{ending}")
+    assert document.title == "A pond guide"
+    assert "Frogs sing in warm nights, as old poems say.  Bashō wrote of a pond.\n" in document.text
+    assert not {"never", "check", "society"} & set(document.text.split())  # deleted, a comment, a header
+    assert "tree frog | loud\n" in document.text
+    assert "Text beside the box. A box at the side.\n" in document.text.replace("  ", " ")
+    assert "Ünïcode Ελληνικά 日本." in document.text
+    assert place(document, "They eat algae.").headings == ("Frogs", "Tadpoles")
+    assert place(document, "Newts hide").headings == ("Newts",)
+
+
+def test_pdf_of_libreoffice() -> None:
+    document = read(MADE / "pond.pdf")
+    assert document.title == "A pond guide"
+    assert "• They breathe through gills.\n" in document.text.replace("\r", "")
+    assert place(document, "They eat") == Place(pages=(1, 1), headings=("Frogs", "Tadpoles"))
+    assert place(document, "Newts hide").named("pond.pdf") == "pond.pdf p. 2"
+    raw = pypdfium2.PdfDocument(MADE / "pond.pdf")
+    assert "Newts hide" in raw[1].get_textpage().get_text_range()  # opened at the place, it is there
+
+
+def test_epub_of_libreoffice_has_headings_only_in_its_table_of_contents() -> None:
+    document = read(MADE / "pond.epub")
+    assert document.title == "A pond guide"
+    assert place(document, "They breathe").headings == ("Frogs",)
+    assert place(document, "Newts hide").headings == ("Newts",)
+
+
+def test_a_book_without_a_readable_table_of_contents_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(MADE / "pond.epub") as book, zipfile.ZipFile(tmp_path / "b.epub", "w") as broken:
+        for name in book.namelist():
+            broken.writestr(name, b"<nav>&nbsp;" if "toc" in name else book.read(name))
+    document = read(tmp_path / "b.epub")
+    assert "Newts hide" in document.text
+    assert document.marks == ()
+
+
+@pytest.mark.parametrize("ending", ["pptx", "odp"])
+def test_slides_of_libreoffice(ending: str) -> None:
+    document = read(MADE / f"pond-slides.{ending}")
+    assert document.title == "Pond slides"
+    assert place(document, "Say it slowly.") == Place(slides=(1, 1), headings=("Frogs",))
+    assert place(document, "Hidden under stones") == Place(slides=(2, 2), headings=("Newts",))
+    assert "great crested | 16 cm\n" in document.text
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "ods", "xls"])
+def test_sheets_of_libreoffice(ending: str) -> None:
+    document = read(MADE / f"pond-sheets.{ending}")
+    assert document.text.splitlines() == [
+        "animal; day; count",
+        "animal: newt; day: 2026-03-02; count: 3",
+        "animal: toad; day: yes; count: 6",
+        "only a text",
+    ]
+    assert place(document, "animal: toad").named("f") == "f Catch row 3"
+    assert place(document, "only a text") == Place(sheet="Ünï notes", rows=(1, 1))
+
+
 def test_rows_of_a_workbook_name_their_columns(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     sheet = book.active
