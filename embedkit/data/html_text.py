@@ -27,6 +27,17 @@ _VOID = frozenset(
     """area base basefont bgsound br col command embed frame hr image img input isindex keygen link menuitem meta nextid
     param source spacer track wbr""".split()  # noqa: SIM905
 )
+# Elements that may stand around a part of a page and have to be ended, and what some of them are for: `role` says so.
+_AROUND = frozenset(
+    "article aside button dialog div fieldset footer form header main nav ol section span table ul".split()  # noqa: SIM905
+)
+_FURNITURE_ROLES = frozenset(
+    ["alertdialog", "banner", "contentinfo", "dialog", "menu", "menubar", "navigation", "search", "toolbar"]
+)
+# What stands around the text of a page that marks its text, unless it stands within one of these.
+_FURNITURE, _SECTIONS = ("aside", "footer", "header"), ("article", "main", "section")
+_MAIN = re.compile(r"""<main\b|\brole\s*=\s*["']?main\b""", re.IGNORECASE)
+_ARTICLE = re.compile(r"<article\b", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 _HEADING = re.compile(r"h([1-6])")
 
@@ -44,20 +55,38 @@ def extract_text(page: str) -> Page:
     r"""Return title and visible text; blocks and rows of a table stand on lines of their own, cells side by side.
 
     "<tr><td>France<td>Paris</tr><p>two\nwords" -> "France Paris\ntwo words"
+
+    Navigation, hidden parts and what else a `role` calls furniture are left out. Of a page with a `main` that holds most of
+    its text, this alone is read, and of one with articles no header, footer or aside of the whole page.
     """
-    flow = _Flow()
+    marked = _MAIN.search(page) is not None
+    flow = _read(page, main=marked, articles=marked or _ARTICLE.search(page) is not None)
+    if marked and flow.passed_over > flow.length:  # it is not what it says
+        flow = _read(page, main=False, articles=False)
+    return Page(flow.title, flow.finished(), flow.lines, flow.headings)
+
+
+def _read(page: str, *, main: bool, articles: bool) -> _Flow:
+    flow = _Flow(main=main, articles=articles)
     flow.feed(page)
     flow.close()
-    text = flow.finished()
-    return Page(flow.title, text, flow.lines, flow.headings)
+    flow.finish()
+    return flow
 
 
 class _Flow(HTMLParser):
     """The texts of a page, with the line ends and spaces that its elements put between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, main: bool, articles: bool) -> None:
+        """`main` reads only what a page says is its main part, `articles` leaves out what stands around its articles."""
         super().__init__(convert_charrefs=True)
         self._open: list[str] = []  # elements, the outermost first
+        self._only_main, self._articles = main, articles
+        self._furniture: list[
+            int
+        ] = []  # the numbers of those of them that are furniture, and of those that are the main part
+        self._main: list[int] = []
+        self.passed_over = 0  # characters beside the main part that are no furniture
         self._counts = dict.fromkeys([*_SILENT, *_PREFORMATTED], 0)  # how many of them are open
         self._data: list[str] = []  # of the text that is being read
         self._lines = io.StringIO()
@@ -75,11 +104,17 @@ class _Flow(HTMLParser):
     def title(self) -> str:
         return " ".join(" ".join(self._title).split())
 
-    def finished(self) -> str:
-        """Return the text; to be called when all is read."""
+    @property
+    def length(self) -> int:
+        return self._lines.tell()
+
+    def finish(self) -> None:
+        """Put down what is left; to be called when all is read."""
         self._end_text()
         self._close(0)
         self._end_line()
+
+    def finished(self) -> str:
         return self._lines.getvalue()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -91,11 +126,23 @@ class _Flow(HTMLParser):
         if tag in _VOID:
             self._put(_behind(tag))
             return
+        if tag in _AROUND:
+            self._classify(tag, dict(attrs))
         self._open.append(tag)
         if tag in self._counts:
             self._counts[tag] += 1
         if _HEADING.fullmatch(tag) and not self._is_silent():
             self._heading = self._place(), []
+
+    def _classify(self, tag: str, attributes: dict[str, str | None]) -> None:
+        """Note whether an element that begins is furniture of the page, or its main part."""
+        role = (attributes.get("role") or "").strip().lower()
+        if tag == "main" or role == "main":
+            self._main.append(len(self._open))
+        around = self._articles and tag in _FURNITURE and not any(each in _SECTIONS for each in self._open)
+        hidden = "hidden" in attributes and attributes["hidden"] != "until-found" and tag not in _SECTIONS
+        if around or hidden or role in _FURNITURE_ROLES:
+            self._furniture.append(len(self._open))
 
     def handle_endtag(self, tag: str) -> None:
         self._end_text()
@@ -136,6 +183,9 @@ class _Flow(HTMLParser):
             tag = self._open[-1]
             self._put(_behind(tag))
             self._open.pop()
+            for numbers in (self._furniture, self._main):
+                if numbers and numbers[-1] == len(self._open):
+                    numbers.pop()
             if tag in self._counts:
                 self._counts[tag] -= 1
             if (level := _HEADING.fullmatch(tag)) and self._heading is not None:
@@ -157,7 +207,10 @@ class _Flow(HTMLParser):
             self._put(part, preformatted=preformatted, line=number)
 
     def _is_silent(self) -> bool:
-        return any(self._counts[tag] for tag in _SILENT)
+        return self._is_unread() or (self._only_main and not self._main)
+
+    def _is_unread(self) -> bool:
+        return bool(self._furniture) or any(self._counts[tag] for tag in _SILENT)
 
     def _place(self) -> int:
         """Return the character of the text that comes next."""
@@ -166,6 +219,7 @@ class _Flow(HTMLParser):
 
     def _put(self, piece: str, *, preformatted: bool = True, line: int = 0) -> None:
         if not piece or self._is_silent():
+            self.passed_over += 0 if self._is_unread() else len(piece.strip())
             return
         if not preformatted:
             piece = _SPACE.sub(" ", piece)

@@ -38,3 +38,54 @@ def test_blocks_stand_on_lines_and_cells_beside_each_other(page: str, text: str)
 def test_the_title_is_not_part_of_the_text() -> None:
     assert extract_text("<title>The\n  title</title><p>text")[:2] == ("The title", "text")
     assert extract_text("<html><body><p>a</body></html><p>behind")[:2] == ("", "a\nbehind")
+
+
+MAIN = "<main><h1>Herons</h1><header>By Ann</header><p>They wait at the water.<aside>A note.</aside></main>"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        (
+            f"<title>T</title><header>Shop now</header>{MAIN}<footer>© 2026</footer>",
+            "Herons\nBy Ann\nThey wait at the water.\nA note.",
+        ),
+        (
+            f"<div class=bar>Sign in</div>{MAIN}<div>Share this</div>",
+            "Herons\nBy Ann\nThey wait at the water.\nA note.",
+        ),
+        ("<div>Sign in</div><div role=main><p>Herons wait.</div>", "Herons wait."),
+        # What is marked as the main part holds less than the rest: all is read.
+        (
+            "<main>Loading</main><div>Herons wait at the water for hours.</div>",
+            "Loading\nHerons wait at the water for hours.",
+        ),
+        (
+            "<header>Shop now</header><p>News</p><article><header>Herons</header>wait<footer>Ann</footer></article><aside>Ads</aside>",
+            "News\nHerons\nwait\nAnn",
+        ),
+        # Without either, headers and footers may be all there is.
+        ("<header><h1>Herons</h1></header><p>wait</p><footer>Ann</footer>", "Herons\nwait\nAnn"),
+        (
+            '<div role="navigation">Home</div><ul role=menu><li>One</ul><div role=Dialog>We use cookies</div><p>text',
+            "text",
+        ),
+        (
+            "<div hidden>secret</div><div hidden=until-found>folded</div><main hidden>shown later</main>",
+            "shown later",
+        ),
+        ("<p hidden>one<p>two", "one\ntwo"),
+        ("<section role=search><input><button>Find</button></section>text</nav></main>", "text"),
+    ],
+)
+def test_what_stands_around_the_text_of_a_page_is_left_out(page: str, text: str) -> None:
+    assert extract_text(page).text == text
+
+
+def test_lines_and_headings_are_those_of_the_page_where_parts_are_left_out() -> None:
+    found = extract_text(
+        "<h1>Shop</h1>\n<header>\nSign in</header>\n<main>\n<h2>Herons</h2>\n<p>wait</main>\nshop"
+    )
+    assert found.text == "Herons\nwait"
+    assert found.headings == [(0, 2, "Herons")]
+    assert found.lines == [(0, 5), (7, 6)]
