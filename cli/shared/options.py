@@ -75,6 +75,16 @@ MaxSeqLength = Annotated[
         show_default=False,
     ),
 ]
+LoraRank = Annotated[
+    int | None,
+    typer.Option(
+        "--lora-rank",
+        metavar="R",
+        min=1,
+        help="Leave the encoder's weights and train two matrices of rank R beside each (LoRA); see the recipes with lora.",
+        show_default=False,
+    ),
+]
 TruncateDim = Annotated[
     int | None,
     typer.Option(

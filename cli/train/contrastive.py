@@ -74,6 +74,7 @@ class ContrastiveTuning:
             show_default=False,
         ),
     ] = None
+    lora_rank: options.LoraRank = None
     matryoshka: Annotated[
         str | None,
         typer.Option(
@@ -112,6 +113,7 @@ class ContrastiveTuning:
             "prompts.first": self.query_prompt,
             "prompts.second": self.document_prompt,
             "head.fields": None if self.fields is None else [name.strip() for name in self.fields.split(",")],
+            "lora.rank": self.lora_rank,
             "loss.matryoshka": train_view.numbers(self.matryoshka),
         }
 

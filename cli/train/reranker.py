@@ -58,6 +58,7 @@ class RerankerTuning:
         ),
     ] = None
     max_seq_length: options.MaxSeqLength = None
+    lora_rank: options.LoraRank = None
 
     def flags(self) -> dict[str, object]:
         """Return the settings of the recipe that these options change."""
@@ -65,6 +66,7 @@ class RerankerTuning:
             "loss": self.loss,
             "random_negatives": self.random_negatives,
             "max_seq_length": self.max_seq_length,
+            "lora.rank": self.lora_rank,
         }
 
 

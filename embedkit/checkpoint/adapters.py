@@ -24,7 +24,7 @@ from embedkit.errors import CheckpointError
 from embedkit.models import SHIPPED, shipped
 
 CONFIG, FILE = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _A, _B = re.compile(r"\.lora_(embedding_)?A(\.weight)?$"), ".lora_{}B{}"
 # What changes how an adapter is computed, and its value where it does not.
 _PLAIN: dict[str, tuple[object, ...]] = {
@@ -44,7 +44,8 @@ _PLAIN: dict[str, tuple[object, ...]] = {
 class Adapter:
     """An adapter's folder, read but for its weights, and that of the model that it changes.
 
-    `alpha` over the rank is what products are multiplied by, or over its root; patterns name weights with others.
+    `alpha` over the rank is what products are multiplied by, or over its root; patterns name weights with others. `turned` says that
+    the model's weights are stored the other way round, as GPT-2's are.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Adapter:
     alpha: float
     by_root: bool
     alpha_pattern: Mapping[str, float]
+    turned: bool = False
 
     @property
     def file(self) -> Path:
@@ -96,6 +98,7 @@ def read_adapter(folder: Path) -> Adapter | None:
         alpha=float(json_field(content, "lora_alpha", 8.0, where)),
         by_root=json_field(content, "use_rslora", False, where),
         alpha_pattern={str(name): float(alpha) for name, alpha in patterns.items()},
+        turned=json_field(content, "fan_in_fan_out", False, where),
     )
 
 
@@ -141,11 +144,11 @@ def changes(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     found: dict[str, tuple[Float32, bool]] = {}
     strangers: list[str] = []
     for name, array in parts.items():
-        plain = name.removeprefix(_PREFIX)
+        plain = name.removeprefix(PREFIX)
         if match := _A.search(plain):
             module = plain[: match.start()]
             embedding, suffix = match[1] or "", match[2] or ""
-            other = parts.get(_PREFIX + module + _B.format(embedding, suffix))
+            other = parts.get(PREFIX + module + _B.format(embedding, suffix))
             target = _target(f"{module}.weight", shapes)
             if target is None or other is None:
                 strangers.append(plain)
@@ -185,7 +188,8 @@ def _product(
             f"{adapter.file}: the matrices of {module} are {down.shape} and {up.shape}; they do not fit together. Copy the file again"
         )
     product = up @ down * np.float32(adapter.scale(module, len(down)))
-    if embedding or (product.shape != shape and product.T.shape == shape):
+    # A square matrix does not show whether it is turned.
+    if embedding or adapter.turned or (product.shape != shape and product.T.shape == shape):
         product = product.T
     if product.shape != shape:
         raise CheckpointError(

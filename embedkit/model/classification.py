@@ -13,6 +13,7 @@ from embedkit.model.config import EncoderConfig, HeadConfig
 from embedkit.model.encoder import TransformerEncoder, init_weights
 from embedkit.model.feed_forward import activate
 from embedkit.model.layers import AttentionBias, EncoderLayer, Run, runs_of, split_runs
+from embedkit.model.lora import whole_weight
 from embedkit.model.norms import layer_norm
 from embedkit.model.positions import rotate
 
@@ -141,7 +142,7 @@ def _first_tokens(
     starts = torch.cat([torch.arange(run.start, run.stop, run.length, device=hidden.device) for run in runs])
     residual = hidden[starts]  # (B, D)
     read = layer.attention_norm(hidden) if layer.norm_first else hidden
-    weight, bias = attention.qkv.weight, attention.qkv.bias
+    weight, bias = whole_weight(attention.qkv), attention.qkv.bias
     query_bias, key_value_bias = (None, None) if bias is None else (bias[:size], bias[size:])
     queries = F.linear(read[starts], weight[:size], query_bias)  # (B, D)
     keys_values = F.linear(read, weight[size:], key_value_bias)  # (N, 2D)

@@ -34,7 +34,7 @@ from embedkit.serving.engine.work import (
     QueueFullError,
     Scored,
     ScoreWork,
-    TokenVectors,
+    TokensOfTexts,
     TokenVectorsWork,
 )
 from embedkit.serving.limits import Limits
@@ -51,8 +51,8 @@ __all__ = [
     "QueueFullError",
     "ScoreWork",
     "Scored",
-    "TokenVectors",
     "TokenVectorsWork",
+    "TokensOfTexts",
 ]
 
 Answer = TypeVar("Answer")
@@ -108,7 +108,7 @@ class Engine:
         """Score pairs; raises as `embed` does."""
         return self._submit(partial(ScoreTask, work))
 
-    def token_vectors(self, work: TokenVectorsWork) -> Future[TokenVectors]:
+    def token_vectors(self, work: TokenVectorsWork) -> Future[TokensOfTexts]:
         """Compute the vectors of all tokens of texts; raises as `embed` does."""
         return self._submit(partial(TokenVectorsTask, work))
 

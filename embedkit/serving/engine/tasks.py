@@ -22,7 +22,7 @@ from embedkit.serving.engine.work import (
     Priority,
     Scored,
     ScoreWork,
-    TokenVectors,
+    TokensOfTexts,
     TokenVectorsWork,
 )
 from embedkit.tokenization.batch import TokenBatch
@@ -162,7 +162,7 @@ class ScoreTask(Task[Scored]):
         return Scored(self._scores, self._tokens, self._truncated)
 
 
-class TokenVectorsTask(Task[TokenVectors]):
+class TokenVectorsTask(Task[TokensOfTexts]):
     kind = "token_vectors"
 
     def __init__(self, work: TokenVectorsWork) -> None:
@@ -210,8 +210,8 @@ class TokenVectorsTask(Task[TokenVectors]):
         self._tokens[span.start : span.stop] = window.tokens
         self._truncated[span.start : span.stop] = window.truncated
 
-    def answer(self) -> TokenVectors:
-        return TokenVectors(self._vectors, self._tokens, self._truncated)
+    def answer(self) -> TokensOfTexts:
+        return TokensOfTexts(self._vectors, self._tokens, self._truncated)
 
 
 def _prepared(work: EmbedWork | TokenVectorsWork) -> tuple[Prompt, NDArray[np.int64]]:

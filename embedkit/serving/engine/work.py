@@ -98,7 +98,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class TokenVectors:
+class TokensOfTexts:
     """For each text (T, D) float32, a row a token, special ones and prompts included; `tokens` (N,) are the T.
 
     Equal texts may share one array: it cannot be written to.

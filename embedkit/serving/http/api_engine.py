@@ -21,7 +21,7 @@ from embedkit.serving.engine.engine import (
     Priority,
     Scored,
     ScoreWork,
-    TokenVectors,
+    TokensOfTexts,
     TokenVectorsWork,
 )
 from embedkit.serving.http.messages import HttpRequest, RefusedError
@@ -143,7 +143,7 @@ class ApiEngine:
             on_truncate=self.on_truncate(request, wanted.on_truncate),
             priority=priority(wanted.texts),
         )
-        done: TokenVectors = await self._finished(self.services.engine.token_vectors(work), wanted)
+        done: TokensOfTexts = await self._finished(self.services.engine.token_vectors(work), wanted)
         count = int(done.tokens.sum())
         numbers = count * encoder.folder.config.hidden_size
         if numbers > MOST_NUMBERS:

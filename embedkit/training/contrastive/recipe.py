@@ -10,6 +10,7 @@ from embedkit.model.learned_parts import SimilarityKind, check_fields
 from embedkit.recipe import OneOf
 from embedkit.training import loss_table
 from embedkit.training.engine.recipes import (
+    LoraRecipe,
     OptimRecipe,
     RoutingRecipe,
     RunRecipe,
@@ -147,6 +148,7 @@ class ContrastiveRecipe:
     prompts: PromptRecipe = field(default_factory=PromptRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     routing: RoutingRecipe | None = None
+    lora: LoraRecipe | None = None
 
     def __post_init__(self) -> None:
         check_encoder_run(self.run)

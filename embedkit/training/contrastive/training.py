@@ -38,6 +38,7 @@ from embedkit.training.engine.diversity import watch_aspects, watch_heads
 from embedkit.training.engine.evaluation_sets import Embed, EvaluationSet, evaluation_hashes
 from embedkit.training.engine.grad_cache import cached_backward
 from embedkit.training.engine.journey import HeldOut, Shares
+from embedkit.training.engine.lora import adapt, adapter_of, leave_adapter, merged
 from embedkit.training.engine.micro_batches import PackedEncoder, embed_texts, forward
 from embedkit.training.engine.ranks import Ranks, synchronized
 from embedkit.training.engine.routing_losses import StepRouting, check_routing
@@ -79,6 +80,13 @@ class Contrastive:
     ) -> None:
         self._folder, self._recipe, self._origin = folder, recipe, origin
         check_routing(model.encoder.config, recipe.routing)
+        self._adapter = adapter_of(
+            recipe.lora,
+            folder.encoder_path,
+            task="FEATURE_EXTRACTION",
+            is_adapter=folder.adapter is not None,
+        )
+        adapt(model.encoder, recipe.lora, seed=recipe.run.seed)
         self._kinds = token_kinds(folder.tokenizer)
         self._sets, self.evaluation, self._guide = sets, evaluation, guide
         if not evaluation and all(each.held_out is None for each in sets):
@@ -307,4 +315,7 @@ class Contrastive:
             prompts |= {"query": self._recipe.prompts.first, "document": self._recipe.prompts.second}
         modules = replace(modules, max_seq_length=self._tokenizer.max_length, prompts=prompts)
         with folder.publishing() as draft:
-            save_sentence_encoder(draft, self._model, self._tokenizer, modules, family=self._folder.family)
+            model = merged(self._model, self._recipe.lora)
+            save_sentence_encoder(draft, model, self._tokenizer, modules, family=self._folder.family)
+            if self._adapter is not None:
+                leave_adapter(draft, self._model.encoder, self._folder.family, self._adapter)

@@ -15,6 +15,7 @@ Schedule = Literal["constant", "linear", "cosine", "wsd"]
 Precision = Literal["auto", "fp32", "bf16"]
 NextSentence = Literal["none", "next", "order"]
 Strategy = Literal["ddp", "fsdp"]
+LoraTarget = Literal["qkv", "out", "up", "down"]
 
 
 def check_least(recipe: object, smallest: float, *names: str) -> None:
@@ -49,6 +50,29 @@ def check_below_one(recipe: object, *names: str) -> None:
         value = getattr(recipe, name)
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraRecipe:
+    """Train two narrow matrices of `rank` beside each linear layer of the encoder that `targets` names, and leave its weights.
+
+    `alpha` over the rank is what their product is multiplied by; `dropout` is that of their input. `save` merged writes a model as
+    any other, adapter only the matrices, as PEFT does. Source: `embedkit.model.lora`.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[LoraTarget, ...] = ("qkv", "out", "up", "down")
+    save: Literal["merged", "adapter"] = "merged"
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "rank")
+        check_below_one(self, "dropout")
+        if self.alpha <= 0:
+            raise ValueError(f"alpha is {self.alpha}; it must be above 0")
+        if not self.targets:
+            raise ValueError("targets is empty; name at least one of qkv, out, up, down")
 
 
 @dataclass(frozen=True, kw_only=True)

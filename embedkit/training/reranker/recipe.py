@@ -11,6 +11,7 @@ from embedkit.errors import TrainingError
 from embedkit.recipe import OneOf
 from embedkit.training import loss_table
 from embedkit.training.engine.recipes import (
+    LoraRecipe,
     OptimRecipe,
     RoutingRecipe,
     RunRecipe,
@@ -40,6 +41,7 @@ class RerankerRecipe:
         default_factory=lambda: OptimRecipe(lr=3e-5, warmup_steps=100, beta2=0.999, eps=1e-8)
     )
     routing: RoutingRecipe | None = None
+    lora: LoraRecipe | None = None
     loss: RerankLoss = AUTO
     batch_queries: int = 16
     candidates: int = 8

@@ -17,7 +17,7 @@ from embedkit.tokenization.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A model to train; `origin` is the SHA-256 of its weights, `fresh_head` says that the head is new."""
+    """A model to train; `origin` is the SHA-256 of its weights, `fresh_head` says that the head is new, `is_adapter` that its folder changes another's."""
 
     model: SequenceClassifier
     tokenizer: Tokenizer
@@ -25,6 +25,8 @@ class Start:
     token_types: bool
     origin: str
     fresh_head: bool
+    path: Path
+    is_adapter: bool
 
 
 def start_from(path: str | Path, *, num_labels: int, seed: int, max_seq_length: int | None = None) -> Start:
@@ -50,6 +52,8 @@ def start_from(path: str | Path, *, num_labels: int, seed: int, max_seq_length: 
             token_types=encoder.config.type_vocab_size > 1,
             origin=str(fingerprint(encoder)["weights"]),
             fresh_head=True,
+            path=encoder.encoder_path,
+            is_adapter=encoder.adapter is not None,
         )
     folder = read_classifier_folder(path, max_seq_length=max_seq_length)
     if folder.answers is not None:
@@ -68,4 +72,6 @@ def start_from(path: str | Path, *, num_labels: int, seed: int, max_seq_length: 
         token_types=folder.token_types,
         origin=str(folder.fingerprint["weights"]),
         fresh_head=False,
+        path=folder.path,
+        is_adapter=folder.adapter is not None,
     )

@@ -18,12 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from embedkit.checkpoint.adapter_writing import AdapterOf
 from embedkit.checkpoint.classification_weights import write_classifier
+from embedkit.checkpoint.names import BASE_PREFIX, head_names
+from embedkit.checkpoint.weights import export_tensors
 from embedkit.errors import EvaluationError, TrainingError
 from embedkit.model.classification import SequenceClassifier
 from embedkit.recipe import as_table
 from embedkit.reranking.calibration import fit_calibration, write_calibration
 from embedkit.training.engine.journey import HeldOut, Shares
+from embedkit.training.engine.lora import adapt, adapter_of, leave_adapter, merged
 from embedkit.training.engine.ranks import Ranks, alone, autocast, synchronized
 from embedkit.training.engine.routing_losses import StepRouting, check_routing
 from embedkit.training.engine.run_folder import RunFolder
@@ -69,6 +73,8 @@ class RerankerTraining:
             )
         self._start, self._model, self._recipe = start, start.model, recipe
         check_routing(start.model.encoder.config, recipe.routing)
+        self._adapter = _adapter_of(start, recipe)
+        adapt(start.model.encoder, recipe.lora, seed=recipe.run.seed)
         self._data_fingerprint = data.fingerprint
         usable = usable_lists(data, self.loss, recipe.random_negatives)
         self.num_unusable = len(data) - len(usable)
@@ -182,15 +188,27 @@ class RerankerTraining:
         """Write the model; where held-out pairs allow it, with a calibration (not of sharded weights: this is one rank)."""
         labels = self.train.classes or ("LABEL_0",)
         with folder.publishing() as draft:
+            model = merged(self._model, self._recipe.lora)
             write_classifier(
                 draft,
-                self._model,
+                model,
                 self._start.tokenizer,
                 family=self._start.family,
                 labels=labels,
                 activation=self.loss.activation,
                 rerank_weight=self._recipe.rerank_weight,
             )
+            if self._adapter is not None:
+                family = self._start.family
+                head = export_tensors(model.head, head_names(family, model.encoder.config, model.config))
+                leave_adapter(
+                    draft,
+                    self._model.encoder,
+                    family,
+                    self._adapter,
+                    prefix=BASE_PREFIX[family],
+                    head=head,
+                )
             if self.train.meaning == "binary" and self._recipe.run.strategy == "ddp":
                 self._calibrate(draft)
 
@@ -210,3 +228,12 @@ class RerankerTraining:
             logger.warning("no calibration was written: %s", exc)
             return
         write_calibration(draft, fitted)
+
+
+def _adapter_of(start: Start, recipe: RerankerRecipe) -> AdapterOf | None:
+    if recipe.lora is not None and recipe.lora.save == "adapter" and start.fresh_head:
+        raise TrainingError(
+            f"lora.save is 'adapter', and {start.path} has no classification head, of which a config would have to tell. "
+            "Take lora.save=merged, or start from a cross-encoder"
+        )
+    return adapter_of(recipe.lora, start.path, task="SEQ_CLS", is_adapter=start.is_adapter)
