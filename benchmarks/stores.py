@@ -1,6 +1,7 @@
 """An index in stores: push and pull in rows per second, queries per second, recall@10 and bytes, beside FAISS and our own index.
 
     python benchmarks/stores.py 'postgresql://me@localhost/test?table=bench' 'lance://lance?table=bench' --rows 100000
+    python benchmarks/stores.py 'qdrant://localhost?collection=bench' 'chroma://localhost?collection=bench' --rows 100000
 
 Without `--index` the vectors are made up: unit vectors around as many centres as the square root of their number, with texts of common words.
 Queries are such vectors, too, and go one by one. The truth for recall is our own exact search.

@@ -31,8 +31,8 @@ def push(
         typer.Argument(
             metavar="[INDEX] URL",
             autocompletion=complete_index,
-            help="Index folder (default: this folder's), and the store: postgresql://USER@HOST/DATABASE?table=NAME or "
-            "lance://FOLDER?table=NAME.",
+            help="Index folder (default: this folder's), and the store: postgresql://USER@HOST/DATABASE?table=NAME, "
+            "lance://FOLDER?table=NAME, qdrant://HOST:PORT?collection=NAME; chroma:// and milvus:// likewise.",
             show_default=False,
         ),
     ],
@@ -169,7 +169,8 @@ def pull(
         str,
         typer.Argument(
             metavar="URL",
-            help="The store: postgresql://USER@HOST/DATABASE?table=NAME or lance://FOLDER?table=NAME.",
+            help="The store: postgresql://USER@HOST/DATABASE?table=NAME, lance://FOLDER?table=NAME, "
+            "qdrant://HOST:PORT?collection=NAME; chroma:// and milvus:// likewise.",
             show_default=False,
         ),
     ],

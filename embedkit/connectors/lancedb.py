@@ -6,10 +6,7 @@ when its holder dies. Words are found by LanceDB's own BM25.
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedkit.connectors.lancedb_filters import quoted, to_sql
+from embedkit.connectors.locks import file_lock
 from embedkit.connectors.store import (
     BATCH_ROWS,
     Hnsw,
@@ -29,6 +27,7 @@ from embedkit.connectors.store import (
     not_ours,
 )
 from embedkit.connectors.urls import StoreUrl
+from embedkit.connectors.words import K1, words_of
 from embedkit.errors import StoreError
 from embedkit.extras import load_extra
 from indexes.search.syntax import Node
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 _COLUMNS = ("doc_id", "passage", "title", "body", "source", "metadata", "record", "digest")
 _LEAST_FOR_GRAPH = 1000  # rows: fewer are searched exactly in less time
 _EF = 100
-_K1 = 1.2  # of LanceDB's BM25
 
 
 class LanceDb:
@@ -97,24 +95,9 @@ class LanceDb:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        path = self._folder / f"{self._name}.embedkit-lock"
-        with self._database.errors():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "another process"
-                raise StoreError(
-                    f"{self.place}: process {holder} is pushing to it; a table has one push at a time. Wait for it to end, or stop it"
-                ) from exc
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with file_lock(self._folder / f"{self._name}.embedkit-lock", self.place):
             self._opened = None  # what an earlier push did meanwhile is to be seen
             yield
-        finally:
-            os.close(lock)
 
     # Rows
 
@@ -223,7 +206,7 @@ class LanceDb:
         ]
 
     def search_text(self, query: str, *, k: int, where: Node | None) -> list[tuple[Key, float]]:
-        words = " ".join(_words(query))
+        words = " ".join(words_of(query))
         if not words or "words" not in self._table.indexes():
             return []
         found = self._table.by_words(words, k=k, where=None if where is None else to_sql(where))
@@ -234,17 +217,13 @@ class LanceDb:
         if "words" not in self._table.indexes():
             return 0.0
         total, limit = self._table.count(), 0.0
-        for word in dict.fromkeys(_words(query)):
+        for word in dict.fromkeys(words_of(query)):
             count = len(self._table.by_words(word, k=_MOST_COUNTED, where=None))
-            limit += (_K1 + 1) * math.log(1 + (total - count + 0.5) / (count + 0.5)) if count else 0.0
+            limit += (K1 + 1) * math.log(1 + (total - count + 0.5) / (count + 0.5)) if count else 0.0
         return limit
 
 
 _MOST_COUNTED = 10_000
-
-
-def _words(query: str) -> list[str]:
-    return re.findall(r"\w+", query.lower())
 
 
 def _among(doc_ids: Sequence[str]) -> str:

@@ -22,6 +22,18 @@ def open_store(url: str) -> Store:
         from embedkit.connectors.pgvector import PgVector
 
         return PgVector(read)
-    from embedkit.connectors.lancedb import LanceDb
+    if read.kind == "lancedb":
+        from embedkit.connectors.lancedb import LanceDb
 
-    return LanceDb(read)
+        return LanceDb(read)
+    if read.kind == "qdrant":
+        from embedkit.connectors.qdrant import open_qdrant
+
+        return open_qdrant(read)
+    if read.kind == "chroma":
+        from embedkit.connectors.chroma import open_chroma
+
+        return open_chroma(read)
+    from embedkit.connectors.milvus import open_milvus
+
+    return open_milvus(read)

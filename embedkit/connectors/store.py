@@ -153,8 +153,8 @@ class Store(Protocol):
         """Return what the scores of `search_text` cannot exceed; 0 where the query has no words."""
         ...
 
-    def num_bytes(self) -> int:
-        """Return what the table takes on disk."""
+    def num_bytes(self) -> int | None:
+        """Return what the table takes on disk; None where the store does not say."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Where a store is: `postgresql://user@host/database?table=docs`, `lance://folder?table=docs`."""
+"""Where a store is: `postgresql://user@host/database?table=docs`, `lance://folder?table=docs`, `qdrant://host?collection=docs` …"""
 
 from __future__ import annotations
 
@@ -9,10 +9,31 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 from embedkit.errors import StoreError
 
-KINDS = {"postgresql": "pgvector", "postgres": "pgvector", "lance": "lancedb"}
+KINDS = {
+    "postgresql": "pgvector",
+    "postgres": "pgvector",
+    "lance": "lancedb",
+    "qdrant": "qdrant",
+    "qdrant+https": "qdrant",
+    "chroma": "chroma",
+    "chroma+https": "chroma",
+    "milvus": "milvus",
+    "milvus+https": "milvus",
+}
+# Ours in the query.
+_OPTIONS = {
+    "pgvector": ("language",),
+    "qdrant": ("quantization",),
+    "chroma": ("tenant", "database"),
+    "milvus": ("database",),
+}
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")  # with what is put behind it, a name of PostgreSQL's
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
-FORMS = "postgresql://USER@HOST/DATABASE?table=NAME, lance://FOLDER?table=NAME"
+FORMS = (
+    "postgresql://USER@HOST/DATABASE?table=NAME, lance://FOLDER?table=NAME, qdrant://HOST:PORT?collection=NAME, "
+    "chroma://HOST:PORT?collection=NAME, milvus://HOST:PORT?collection=NAME; without a server qdrant:///FOLDER, "
+    "chroma:///FOLDER, milvus:///FILE.db"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +51,8 @@ class StoreUrl:
         """The URL as messages show it: without its password."""
         user = self.parts.username
         host = self.parts.netloc.rpartition("@")[2]
-        return f"{self.parts.scheme}://{'' if user is None else user + '@'}{host}{self.parts.path}?table={self.table}"
+        account = f"{user}@" if user else ""
+        return f"{self.parts.scheme}://{account}{host}{self.parts.path}?{noun_of(self.kind)}={self.table}"
 
     @property
     def folder(self) -> str:
@@ -49,6 +71,11 @@ def is_store_url(word: str) -> bool:
     return _SCHEME.match(word) is not None
 
 
+def noun_of(kind: str) -> str:
+    """Return what a store of a kind calls what it holds."""
+    return "table" if kind in ("pgvector", "lancedb") else "collection"
+
+
 def read_url(url: str) -> StoreUrl:
     """Read a store's URL.
 
@@ -65,14 +92,20 @@ def read_url(url: str) -> StoreUrl:
         _ = parts.port
     except ValueError as exc:
         raise StoreError(f"{_hidden(url)}: cannot be read ({exc}). Write it like: {FORMS}") from exc
-    table = query.pop("table", "")
+    kind = KINDS[scheme[1]]
+    noun = noun_of(kind)
+    table = query.pop(noun, "")
     if not _TABLE.fullmatch(table):
-        got = f"the table's name is {table!r}" if table else "the URL names no table"
+        got = f"the {noun}'s name is {table!r}" if table else f"the URL names no {noun}"
         raise StoreError(
             f"{_hidden(url)}: {got}; wanted are letters, digits and _, 40 at most, no digit first. Write it like: {FORMS}"
         )
-    ours = {name: query.pop(name) for name in ("language",) if name in query}
-    return StoreUrl(KINDS[scheme[1]], parts, table, ours, query)
+    known = _OPTIONS.get(kind, ())
+    ours = {name: query.pop(name) for name in known if name in query}
+    if query and kind != "pgvector":  # whose client knows more
+        unknown, others = next(iter(query)), ", ".join((noun, *known))
+        raise StoreError(f"{_hidden(url)}: unknown parameter {unknown!r}; known here: {others}. Leave it out")
+    return StoreUrl(kind, parts, table, ours, query)
 
 
 def _hidden(url: str) -> str:

@@ -32,6 +32,9 @@ EXTRAS = {
     "serve": "starlette",
     "pgvector": "psycopg",
     "lancedb": "lancedb",
+    "qdrant": "qdrant_client",
+    "chroma": "chromadb",
+    "milvus": "pymilvus",
     "ray": "ray",
 }
 

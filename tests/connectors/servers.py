@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector, started for the tests and stopped by them."""
+"""PostgreSQL with pgvector and Chroma, started for the tests and stopped by them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,10 +64,7 @@ def postgres() -> Iterator[Postgres]:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     (folder / "password").write_text(PASSWORD, encoding="utf-8")
     (folder / "password").chmod(0o644)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Postgres(binaries, folder, port, account)
+    server = Postgres(binaries, folder, free_port(), account)
     try:
         subprocess.run(
             [
@@ -84,3 +83,38 @@ def postgres() -> Iterator[Postgres]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def chroma(folder: Path, port: int | None = None) -> Iterator[int]:
+    """Run Chroma's server over a folder; yields its port."""
+    pytest.importorskip("chromadb", reason="needs: pip install 'embedkit[chroma]'")
+    port = port or free_port()
+    program, data = Path(sys.executable).parent / "chroma", folder / "data"
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        words = [str(program), "run", "--path", str(data), "--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        wait_for(port, process)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
+    """Wait until a server takes connections."""
+    ended = time.monotonic() + seconds
+    while True:
+        assert process.poll() is None, "the server has ended"
+        assert time.monotonic() < ended, "the server takes no connections"
+        with socket.socket() as asking:
+            if asking.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)

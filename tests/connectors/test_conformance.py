@@ -205,7 +205,11 @@ FILTERS = [
 ]
 
 
-REFUSED = {"lancedb": ["tags contains 'q\"\\'"]}
+_PATTERNS = [where for where in FILTERS if " like " in where or " glob " in where]
+REFUSED = {
+    "lancedb": ["tags contains 'q\"\\'"],
+    **dict.fromkeys(("qdrant", "chroma", "chroma-folder", "milvus"), _PATTERNS),
+}
 
 
 def test_filters_mean_what_they_mean_in_the_index(target: Target, tmp_path: Path) -> None:
@@ -361,7 +365,7 @@ def test_two_pushes_at_once(target: Target, tmp_path: Path) -> None:
         with (
             closing(target.open()) as first,
             first.writing(),
-            pytest.raises(StoreError, match="is pushing to it"),
+            pytest.raises(StoreError, match=r"is pushing to it|another process has the folder open"),
         ):
             push_all(index, target)
         assert push_all(index, target).step == "done"

@@ -41,6 +41,9 @@ def test_the_folder_of_a_url_without_a_host() -> None:
         ("postgresql://h/db?table=" + "x" * 41, "40 at most"),
         ("postgresql://h:port/db?table=t", "cannot be read"),
         ("postgresql://h/db?table", "cannot be read"),
+        ("qdrant://:secret@h?table=t", r"qdrant://@h\?table=t: the URL names no collection"),
+        ("lance://x?table=t&limit=3", "unknown parameter 'limit'; known here: table"),
+        ("chroma://h?collection=t&tennant=a", "known here: collection, tenant, database"),
     ],
 )
 def test_what_is_wrong_with_a_url_is_said_without_its_password(url: str, message: str) -> None:
@@ -58,7 +61,14 @@ def test_what_is_a_url() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "extra"), [("postgresql://h/d?table=t", "pgvector"), ("lance://x?table=t", "lancedb")]
+    ("url", "extra"),
+    [
+        ("postgresql://h/d?table=t", "pgvector"),
+        ("lance://x?table=t", "lancedb"),
+        ("qdrant://x?collection=t", "qdrant"),
+        ("chroma+https://x?collection=t", "chroma"),
+        ("milvus:///x.db?collection=t", "milvus"),
+    ],
 )
 def test_a_missing_client_is_named_with_what_installs_it(
     url: str, extra: str, monkeypatch: pytest.MonkeyPatch
