@@ -1,10 +1,15 @@
 """Measure search over 1 to 64 shards against one index of the same rows: equal answers, and how long they take.
 
     python benchmarks/gather.py [--texts 100000] [--shards 1 2 4 8 16 32 64] [--queries 50] [--k 10] [--dimension 384] [--output FILE]
+    python benchmarks/gather.py --model embedkit-tiny --kind hnsw     # and the recall of an ANN structure in each shard
 
 Texts are those of simplewiki (shared data), cut at 600 characters; vectors are random: what a vector stands for does not change how long it is searched.
+That is not so of an ANN structure, whose recall is the higher the fewer directions vectors differ in: for --kind, give a --model, or --latent N
+for random vectors of N dimensions turned into those of --dimension, with a tenth of noise.
 Queries are runs of 2 to 8 words of the texts with vectors of their own. One index and the shards answer each query in turn, best of three rounds;
 p50 and p95 are over the queries, in milliseconds. `equal` counts the queries whose ids and scores are those of one index, to the last bit.
+With --kind, one index and each shard have such a structure, and `recall` is the share of the k best by exact search that each finds, over
+the queries, in mode dense.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import itertools
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +30,7 @@ from embedkit.data.records import Document, Hit
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.retriever import Retriever
 from embedkit.types import Float32
-from indexes import Index, Searchable, Settings, ShardedIndex, ShardPlace, ShardsFile
+from indexes import Index, Kind, Searchable, Settings, ShardedIndex, ShardPlace, ShardsFile, build_ann
 
 MODES = ("dense", "text", "hybrid")
 ROUNDS = 3
@@ -43,24 +48,30 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--output", type=Path, help="also write the figures here, as JSON")
+    parser.add_argument("--model", help="embed texts and queries with it, in place of random vectors")
+    parser.add_argument(
+        "--latent", type=int, default=0, help="directions that random vectors differ in; 0: all"
+    )
+    parser.add_argument("--kind", choices=["hnsw", "ivf-flat", "ivf-pq"], help="search by such a structure")
     wanted = parser.parse_args()
     documents = texts(wanted.texts)
-    generator = np.random.default_rng(0)
-    vectors = generator.normal(size=(len(documents), wanted.dimension)).astype(np.float32)
     queries = some_queries(documents, wanted.queries)
-    of_query = dict(
-        zip(queries, generator.normal(size=(len(queries), wanted.dimension)).astype(np.float32), strict=True)
-    )
+    vectors, asked = embedded(documents, queries, wanted)
+    of_query = dict(zip(queries, asked, strict=True))
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="embedkit-gather-") as folder:
-        one = made(Path(folder) / "one.index", documents, vectors)
+        exact = made(Path(folder) / "exact.index", documents, vectors) if wanted.kind else None
+        one = made(Path(folder) / "one.index", documents, vectors, wanted.kind)
         for count in wanted.shards:
-            big = cut(Path(folder) / f"{count}.index", documents, vectors, count)
+            big = cut(Path(folder) / f"{count}.index", documents, vectors, count, wanted.kind)
             with Index.open(one) as whole, ShardedIndex.open(big) as sharded:
                 for mode in MODES:
                     options = SearchOptions(k=wanted.k, mode=mode)
                     found = compared(whole, sharded, of_query, options)
-                    rows.append({"texts": len(documents), "shards": count, "mode": mode} | found)
+                    row = {"texts": len(documents), "shards": count, "mode": mode} | found
+                    if exact is not None and mode == "dense":
+                        row |= recalls(exact, {"one": whole, "sharded": sharded}, asked, wanted.k)
+                    rows.append(row)
     report("gather", rows, output=wanted.output)
 
 
@@ -83,19 +94,61 @@ def some_queries(documents: Sequence[Document], count: int) -> list[str]:
     return list(found)
 
 
-def made(path: Path, documents: Sequence[Document], vectors: Float32) -> Path:
+def embedded(
+    documents: Sequence[Document], queries: Sequence[str], wanted: argparse.Namespace
+) -> tuple[Float32, Float32]:
+    """Return vectors of the documents (N, E) and of the queries (Q, E)."""
+    if wanted.model is None:
+        generator = np.random.default_rng(0)
+        shape = (len(documents) + len(queries), wanted.dimension)
+        found = generator.normal(size=shape).astype(np.float32)
+        if wanted.latent:
+            turned = generator.normal(size=(wanted.latent, wanted.dimension)).astype(np.float32)
+            found = generator.normal(size=(shape[0], wanted.latent)).astype(np.float32) @ turned + 0.1 * found
+        return found[: len(documents)], found[len(documents) :]
+    from embedkit.models import shipped
+    from embedkit.pipelines.models import load_encoder
+    from embedkit.types import Computing
+
+    encoder = load_encoder(shipped(wanted.model), Computing())
+    return (
+        encoder.encode_documents([document.text for document in documents]),
+        encoder.encode_queries(list(queries)),
+    )
+
+
+def made(path: Path, documents: Sequence[Document], vectors: Float32, kind: Kind | None = None) -> Path:
     with Index.create(path, Settings(dimension=vectors.shape[1])) as index:
         for start in range(0, len(documents), BATCH):
             index.add(documents[start : start + BATCH], vectors[start : start + BATCH])
+        if kind is not None:
+            for _ in build_ann(index, kind):
+                pass
     return path
 
 
-def cut(folder: Path, documents: Sequence[Document], vectors: Float32, count: int) -> Path:
+def recalls(exact: Path, indexes: Mapping[str, Searchable], queries: Float32, k: int) -> dict[str, float]:
+    """Return which share of the k best each index finds."""
+    with Index.open(exact) as index:
+        best = [{doc_id for doc_id, _ in ids} for ids in index.search_ids(queries, k=k)]
+    found = {}
+    for name, each in indexes.items():
+        ids = each.search_ids(queries, k=k, where=None, group=False)
+        shared = sum(
+            len(wanted & {doc_id for doc_id, _ in some}) for wanted, some in zip(best, ids, strict=True)
+        )
+        found[f"{name}_recall"] = round(shared / (k * len(best)), 4)
+    return found
+
+
+def cut(
+    folder: Path, documents: Sequence[Document], vectors: Float32, count: int, kind: Kind | None = None
+) -> Path:
     places = []
     for number, rows in enumerate(np.array_split(np.arange(len(documents)), count)):
         first, last = int(rows[0]), int(rows[-1]) + 1
         location = f"shards/{number:05d}.index"
-        made(folder / location, documents[first:last], vectors[first:last])
+        made(folder / location, documents[first:last], vectors[first:last], kind)
         places.append(ShardPlace(f"{number:05d}", location, last - first, last - first, ""))
     ShardsFile("", Settings(dimension=vectors.shape[1]), "", places).write(folder)
     return folder

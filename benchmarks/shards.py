@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ from embedkit.distributed.driver import Status, drive
 from embedkit.distributed.executor import Done, Event, Failed
 from embedkit.distributed.layout import ids_path, receipt_path, shard_path
 from embedkit.distributed.plan import ShardPlan
-from embedkit.distributed.planning import ShardRequest, planned
+from embedkit.distributed.planning import planned
 from embedkit.distributed.receipts import Receipt, signature, verified
+from embedkit.distributed.requests import ShardRequest
 from embedkit.distributed.shard import ShardBuilder
 from embedkit.machine import num_cores
 
@@ -203,8 +205,11 @@ def simulate(args: argparse.Namespace) -> Iterator[dict[str, object]]:
         workers = PretendedWorkers(args.shards, args.workers, args.seed)
         status = Status(args.shards)
         begun = time.perf_counter()
-        for _ in drive(workers, range(args.shards), status, sizes=[1] * args.shards, attempts=attempts):
-            pass
+        now = partial(getattr, workers, "now")
+        sizes = [1] * args.shards
+        for _ in drive(workers, range(args.shards), status, sizes=sizes, attempts=attempts, clock=now):
+            if len(status.done) + len(status.failed) == args.shards:
+                break  # the driver ends what other copies do
         ideal = sum(workers.work) / args.workers
         yield {
             "shards": args.shards,
@@ -214,6 +219,7 @@ def simulate(args: argparse.Namespace) -> Iterator[dict[str, object]]:
             "ideal_hours": round(ideal / 3600, 3),
             "ratio": round(workers.now / ideal, 3),
             "retried": len(status.retried),
+            "copied": len(status.copied),
             "failed": len(status.failed),
             "wasted_share": round(workers.wasted / sum(workers.work), 4),
             "driver_seconds": round(time.perf_counter() - begun, 2),

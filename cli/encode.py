@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,8 +13,10 @@ import typer
 
 from embedkit.types import Computing, OnTruncate, TextRole
 
+from .encode_shards import encode_in_shards
 from .shared import console, models, options
 from .shared.groups import grouped
+from .shared.sharding import Sharding
 
 if TYPE_CHECKING:
     from embedkit.data.reading import DocumentReader
@@ -28,6 +30,7 @@ Examples:
   embedkit encode 'corpus/*.jsonl.gz' --model FOLDER -o corpus.npy --precision bf16
   embedkit encode papers.jsonl --role document --model fields -o papers.npy   # with an expert for each field
   embedkit encode notes.txt --server http://localhost:8080 -o notes.npy   # by `embedkit serve`
+  embedkit encode 'corpus/*.jsonl' -o corpus.npy --shards 16 --workers 4   # or --executor ray
   cat queries.txt | embedkit encode - > queries.jsonl
 """
 
@@ -102,11 +105,13 @@ def encode(
             "--output",
             "-o",
             metavar="FILE",
-            help=".npy (ids beside it) or .jsonl. Default: JSON lines to standard output.",
+            help=".npy (ids beside it) or .jsonl; with --shards also a folder, in which the shards stay. Default: JSON lines to standard "
+            "output.",
             show_default=False,
         ),
     ] = None,
     encoding: Encoding,
+    sharding: Sharding,
     computing: options.ComputingOptions,
     reading: options.Reading,
     printing: options.Printing,
@@ -129,19 +134,44 @@ def encode(
         raise typer.BadParameter(
             "--role puts the model's own prompt before texts, and excludes --prompt and --prompt-name"
         )
+    settings = EncodeOptions(
+        prompt=encoding.prompt,
+        role=encoding.role,
+        on_truncate=encoding.on_truncate,
+        fail_on_empty=encoding.on_empty == "error",
+    )
+    if sharding.shards is not None:
+        if server is not None:
+            raise typer.BadParameter(
+                "--shards and --server exclude each other: workers have the model themselves"
+            )
+        encode_in_shards(
+            inputs,
+            output,
+            sharding,
+            settings,
+            model=model,
+            prompt_name=encoding.prompt_name,
+            loading={
+                "max_seq_length": encoding.max_seq_length,
+                "truncate_dim": encoding.truncate_dim,
+                "recursions": encoding.recursions,
+            },
+            merge_tokens=encoding.merge_tokens or 0.0,
+            computing=computing,
+            reading=reading,
+            printing=printing,
+        )
+        return
+    sharding.refuse_alone()
     if output is not None:
         check_output(output)  # before the model is loaded, which takes longer
     reader = DocumentReader(inputs, reading)
     console.say_waiting(inputs)
     with _encoder(model, server, api_key, encoding, computing) as encoder:
         models.say_choice(encoder.choice)
-        prompt = encoding.prompt if encoding.prompt_name is None else encoder.prompt(encoding.prompt_name)
-        settings = EncodeOptions(
-            prompt=prompt,
-            role=encoding.role,
-            on_truncate=encoding.on_truncate,
-            fail_on_empty=encoding.on_empty == "error",
-        )
+        if encoding.prompt_name is not None:
+            settings = replace(settings, prompt=encoder.prompt(encoding.prompt_name))
         job = _Job(encoder, reader, settings)
         if output is None:
             _to_stdout(job, as_json=printing.as_json)

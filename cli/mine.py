@@ -12,7 +12,7 @@ from embedkit.models import RERANKER
 from embedkit.pipelines.models import MAXSIM
 
 from .shared import console, models, options
-from .shared.completing import complete_reranker
+from .shared.completing import complete_index, complete_reranker
 from .shared.groups import grouped
 from .shared.rows import RowReading
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from embedkit.pipelines.mining import MiningModels
     from embedkit.training.mining.recipe import MiningRecipe
     from embedkit.training.rows.examples import Examples
-    from indexes import Index
+    from indexes import Index, Searchable
 
 EXAMPLES = """\b
 Examples:
   embedkit mine pairs.jsonl --output mined.jsonl
   embedkit mine squad --model FOLDER --by both --ranks 10-100 --relative-margin 0.05 --output mined.jsonl
   embedkit mine pairs.jsonl --by text --corpus documents/ --output mined.jsonl --rerank
+  embedkit mine pairs.jsonl --index big.index --output mined.jsonl   # an index that is there, also in shards
   embedkit train contrastive mined.jsonl --model encoder --output sentences --steps 1000
 """
 
@@ -113,6 +114,16 @@ def mine(
             show_default=False,
         ),
     ] = None,
+    named: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            metavar="FOLDER",
+            help="Search an index that is there, also one in shards, by the model that made it. Nothing is added to it.",
+            show_default=False,
+            autocompletion=complete_index,
+        ),
+    ] = None,
     rerank: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +148,7 @@ def mine(
     """Find documents that are near a query and are no answer to it: training on them teaches the most.
 
     What scores too near the positive is left out, for it is likely an answer, too; the report says how much that was, and shows
-    where a row's positive looks wrong. The index of the corpus is kept at OUTPUT.index and used again.
+    where a row's positive looks wrong. The index of the corpus is kept at OUTPUT.index and used again, unless --index names one.
     """
     from embedkit.pipelines.mining import MiningModels
     from embedkit.training.mining.audit import audit
@@ -152,13 +163,21 @@ def mine(
     rows = read_examples(
         data, columns=reading.roles(), kinds=("triplets", "pairs"), purpose="mining", read=reading.read()
     )
-    loaded = MiningModels(by, computing, model=model, rerank=rerank)
-    _say(loaded)
-    index = loaded.open_index(output.with_name(output.name + ".index"))
-    manifest = {"by": by, "corpus": corpus or [], **loaded.fingerprints()}
+    if named is not None and corpus is not None:
+        raise typer.BadParameter("--index and --corpus exclude each other: an index holds its documents")
+    searched = _open_named(named)
     try:
-        _fill(loaded, index, rows, corpus=corpus)
-        searches, score = loaded.searches(index)
+        loaded = MiningModels(by, computing, model=model, rerank=rerank, index=searched)
+        _say(loaded)
+        manifest = {"by": by, "corpus": corpus or [], **loaded.fingerprints()}
+        if named is not None:
+            manifest["index"] = str(named.resolve())
+        if searched is not None:
+            _say_cut(searched)
+        else:
+            index = searched = loaded.open_index(output.with_name(output.name + ".index"))
+            _fill(loaded, index, rows, corpus=corpus)
+        searches, score = loaded.searches(searched)
         reports = mine_rows(
             rows, searches, score, recipe=recipe, output=output, manifest=manifest, resume=resume
         )
@@ -169,8 +188,28 @@ def mine(
         console.tell(f"stopped; resume with:\n  {console.resume_line()}")
         raise typer.Exit(console.INTERRUPTED) from None
     finally:
-        index.close()
+        if searched is not None:
+            searched.close()
     _show(audit(output, examples=examples), as_json=printing.as_json)
+
+
+def _open_named(path: Path | None) -> Searchable | None:
+    """Open an index that is there, all shards of it: what is not searched would give other negatives."""
+    if path is None:
+        return None
+    from indexes import GatherOptions, open_index
+
+    gathering = GatherOptions(require_all=True, seconds=None, connect=options.shard_servers())
+    return open_index(path, gathering=gathering)
+
+
+def _say_cut(index: Searchable) -> None:
+    passages, documents = len(index), index.count_documents()
+    if passages > documents:
+        console.warn(
+            f"{index.path}: {documents:,} documents are cut into {passages:,} passages. A row's positive is known by its whole text, "
+            "so a passage of it is left out by the margin alone"
+        )
 
 
 def _say(loaded: MiningModels) -> None:

@@ -30,7 +30,6 @@ Examples:
   embedkit serve --host 0.0.0.0 --api-key-file key.txt
   curl http://127.0.0.1:8080/v1/embeddings -d '{"input": "how do I resume a build"}'
 """
-KEY_VARIABLE = "EMBEDKIT_API_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ class Reach:
         typer.Option(
             "--api-key",
             metavar="KEY",
-            help=f"Answer only requests with this key (Authorization: Bearer KEY); repeat it for several. ${KEY_VARIABLE} and "
+            help=f"Answer only requests with this key (Authorization: Bearer KEY); repeat it for several. ${options.KEY_VARIABLE} and "
             "--api-key-file show it to nobody who lists processes.",
             show_default=False,
         ),
@@ -220,7 +219,7 @@ def serve(
         rerankers=[] if reranker == ["none"] else reranker or [RERANKER],
         aliases=dict(map(_alias, alias or [])),
         writable=writable,
-        gathering=gathering.options(os.environ.get(KEY_VARIABLE)),
+        gathering=gathering.options(),
         computing=computing,
         limits=limits,
     )
@@ -295,8 +294,8 @@ def _keys(reach: Reach) -> tuple[str, ...]:
         if not found:
             raise ConfigError(f"{reach.api_key_file}: there is no key in it. Write one per line")
         keys += found
-    if not keys and not reach.insecure and os.environ.get(KEY_VARIABLE):
-        keys = [os.environ[KEY_VARIABLE]]
+    if not keys and not reach.insecure and os.environ.get(options.KEY_VARIABLE):
+        keys = [os.environ[options.KEY_VARIABLE]]
     for key in keys:
         if not key.isascii() or not key.isprintable() or " " in key or not key:
             raise ConfigError(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .searchable import Searchable, is_searchable, open_index
     from .sharded.coverage import Coverage
     from .sharded.index import ShardedIndex
+    from .sharded.joining import join_shards
     from .sharded.options import GatherOptions
     from .sharded.shards_file import SHARDS, ShardPlace, ShardsFile, is_sharded
     from .storage.documents import Passage
@@ -87,6 +88,7 @@ _HOMES = {
     "searchable": ("Searchable", "is_searchable", "open_index"),
     "sharded.coverage": ("Coverage",),
     "sharded.index": ("ShardedIndex",),
+    "sharded.joining": ("join_shards",),
     "sharded.options": ("GatherOptions",),
     "sharded.shards_file": ("SHARDS", "ShardPlace", "ShardsFile", "is_sharded"),
     "maintenance.tune": ("TunePoint", "TuneReport", "tune"),
@@ -144,6 +146,7 @@ __all__ = [
     "is_index",
     "is_searchable",
     "is_sharded",
+    "join_shards",
     "living_texts",
     "mark_words",
     "merge_indexes",

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 class Searchable(SearchIndex, Protocol):
     """An index that is open for reading: `Index` and `ShardedIndex`."""
 
-    path: Path
+    @property
+    def path(self) -> Path | str:
+        """What it is called in messages: its folder, or an address."""
+        ...
+
     settings: Settings
 
     def __len__(self) -> int:
@@ -121,13 +125,16 @@ def is_searchable(path: str | Path) -> bool:
 def open_index(
     path: str | Path, *, device: str | None = None, gathering: GatherOptions | None = None
 ) -> Searchable:
-    """Open an index for searching, in one piece or in shards; `gathering` says how shards are searched.
+    """Open an index for searching, in one piece or in shards; `gathering` says how shards are searched, and which further ones.
+
+    With `gathering.more` the path may be an address, too.
 
     Raises:
         IndexFileError: there is none, it is damaged, or of a newer version.
-        IndexMismatchError: a shard does not belong to the others.
+        IndexMismatchError: a shard of `gathering.more` does not belong to the others.
+        ServerError: all shards lie on servers, and none answers.
     """
-    if not is_sharded(path):
+    if not is_sharded(path) and not (gathering is not None and gathering.more):
         return Index.open(path, device=device)
     from .sharded.index import ShardedIndex
 

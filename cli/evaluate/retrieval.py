@@ -140,7 +140,9 @@ class Judged:
         from embedkit.pipelines.collections import CollectionPlace
         from embedkit.storage.cache import cache_folder
 
-        return CollectionPlace(cache_folder(self.cache_dir), self.index, computing.index_device)
+        return CollectionPlace(
+            cache_folder(self.cache_dir), self.index, computing.index_device, options.shard_servers()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -393,6 +393,50 @@ def merge(
         )
 
 
+@subcommand(
+    app,
+    "join",
+    epilog=examples(
+        "embedkit index join big.index http://a:8080/x http://b:8080/y",
+        "embedkit index join all.index 2023.index 2024.index http://archive:8080/old",
+    ),
+)
+def join(
+    index: Annotated[
+        Path,
+        typer.Argument(metavar="INDEX", help="The folder to make: an index in shards.", show_default=False),
+    ],
+    shards: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SHARD...",
+            help="Indexes that stay where they are: folders, and addresses of indexes that servers hold.",
+            show_default=False,
+        ),
+    ],
+    *,
+    api_key: options.ApiKey = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make one index of shards that stay where they are. Nothing is copied or embedded again.
+
+    `search`, `evaluate retrieval`, `serve` and `mcp` take it as one index; each of them must reach all shards.
+    """
+    from indexes import join_shards
+
+    file = join_shards(index, shards, options.shard_servers(api_key))
+    documents = sum(each.documents for each in file.shards)
+    if as_json:
+        console.print_json({"index": str(index), "shards": len(file.shards), "documents": documents})
+        return
+    console.note(
+        f"{index}: {console.counted(len(file.shards), 'shard')}, {console.counted(documents, 'document')}"
+    )
+    silent = [each.location for each in file.shards if each.is_served and not each.passages]
+    if silent:
+        console.warn(f"{', '.join(silent)}: empty, or no answer now; a search asks again")
+
+
 @contextmanager
 def _merging(index: Path, source: Path, replace: bool) -> Iterator[Iterator[BuildReport]]:
     """Open both indexes; yields the reports of the merge."""

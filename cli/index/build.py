@@ -14,7 +14,8 @@ from ..shared import console, models, options
 from ..shared.groups import grouped
 from ..shared.locating import existing
 from ..shared.plain import plain
-from .shards import Sharding, build_shards, make_request, refuse_sharded
+from ..shared.sharding import Sharding
+from .shards import build_shards, make_request, refuse_sharded
 from .source import Adding, Building, KindOption, SomeInputs, TargetRecall, VectorSource, make_source
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ def build(
     from indexes import check_structure
 
     if sharding.shards is not None:
-        if kind is not None or target_recall is not None:
+        if target_recall is not None:
             raise typer.BadParameter(
-                "--kind and --target-recall are of one index; leave them out with --shards"
+                "--target-recall is of one index; leave it out with --shards, and tune shards by: embedkit index tune "
+                "INDEX/shards/00000.index"
             )
         if index is None:
             raise typer.BadParameter("--shards needs a folder of its own: --index FOLDER")
@@ -70,6 +72,7 @@ def build(
             walking=walking,
             computing=computing,
             merge_tokens=merge_tokens,
+            kind=kind or "flat",
         )
         build_shards(index, request, sharding, printing)
         return

@@ -141,7 +141,10 @@ def _opened(
     from indexes import is_searchable
 
     if is_searchable(served):
-        return ServedIndex(served, IndexOptions(computing=computing, model=model, rerank=rerank))
+        gathering = options.Gathering().options()
+        return ServedIndex(
+            served, IndexOptions(computing=computing, model=model, rerank=rerank, gathering=gathering)
+        )
     wanted = FolderOptions(
         walking=walk_options(walking, keeping.max_filesize),
         computing=computing,

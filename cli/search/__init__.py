@@ -16,7 +16,7 @@ from embedkit.models import RERANKER
 from ..shared import console, options
 from ..shared.completing import complete_index, complete_reranker
 from ..shared.groups import grouped
-from ..shared.locating import is_address, split_words
+from ..shared.locating import is_address, looks_like_index, split_words
 from ..shared.threads import compute_single_queries
 from .hits import answer, wants_json_hits
 from .many import search_many
@@ -26,6 +26,7 @@ from .sources import LocalSource, Searched, ServerSource
 if TYPE_CHECKING:
     from embedkit.retrieval.options import SearchOptions
     from embedkit.types import Computing
+    from indexes import GatherOptions
 
 EXAMPLES = """\b
 Examples:
@@ -34,6 +35,7 @@ Examples:
   embedkit search my.index "wind energy" --rerank --candidates 100 --rerank-budget 200ms
   embedkit search my.index --queries queries.jsonl --run out.trec
   embedkit search http://localhost:8080/docs "wind energy"   # the index docs of `embedkit serve`
+  embedkit search --shard http://a:8080/x --shard http://b:8080/y "wind energy"   # two servers as one index
   embedkit search my.index                      # asks for queries; Ctrl-D ends
   embedkit search 'postgresql://me@db.example/search?table=docs' "wind energy"
 """
@@ -93,6 +95,17 @@ def search(
             help="Also list hits that are no nearer to the query than unrelated texts; with --json they are always listed.",
         ),
     ] = False,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shard",
+            rich_help_panel=options.Gathering.PANEL,
+            metavar="PLACE",
+            help="Search this, too, as a shard of one index: the address of an index that a server holds, or a folder; repeatable. "
+            "Rankings are those of one index of all documents.",
+            show_default=False,
+        ),
+    ] = None,
     api_key: options.ApiKey = None,
     ef: Annotated[
         int | None,
@@ -115,7 +128,7 @@ def search(
     --queries are JSON lines, or a TREC run. A higher score is better: a cosine, BM25, of a hybrid search the mean of both
     scaled to 0 … 1, or the reranker's score. In a pipe, EMBEDKIT_PIPE=json stands for --json.
     """
-    place, said = _split(words or [])
+    place, said = _split(words or [], shards := [*(shard or [])])
     if ef is not None and not _is_store(place):
         raise typer.BadParameter("--ef goes with a store's URL; of an index see: embedkit index tune")
     query = " ".join(said) if said else None
@@ -130,7 +143,7 @@ def search(
     if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
         searching = replace(searching, group=True)
     loading = _Models(model=model, rerank=rerank, interactive=interactive, computing=computing)
-    with _opened(place, searching, loading, gathering, api_key, ef) as searched:
+    with _opened(place, searching, loading, gathering.options(api_key, shards), api_key, ef) as searched:
         if query is not None:
             answer(searched, query, searching, show_all=show_all, as_json=as_json)
         elif interactive:
@@ -140,8 +153,13 @@ def search(
         searched.say_what_was_cut()
 
 
-def _split(words: list[str]) -> tuple[Path | str, list[str]]:
-    """Tell the address of a server, the URL of a store, or the index from the words after it."""
+def _split(words: list[str], shards: list[str]) -> tuple[Path | str, list[str]]:
+    """Tell the address of a server, the URL of a store, or the index from the words after it.
+
+    Where shards are named, these alone are searched unless the first word is an index, too; the first of them is taken out then.
+    """
+    if shards and not (words and (is_address(words[0]) or looks_like_index(words[0]))):
+        return shards.pop(0), words
     if words and (is_address(words[0]) or _is_store(words[0])):
         return words[0], words[1:]
     return split_words(words)
@@ -170,12 +188,12 @@ def _opened(
     place: Path | str,
     wanted: SearchOptions,
     models: _Models,
-    gathering: options.Gathering,
+    gathering: GatherOptions,
     api_key: str | None,
     ef: int | None,
 ) -> Iterator[Searched]:
-    """Open an index or a store, or turn to a server."""
-    if isinstance(place, Path):
+    """Open an index or a store, or turn to a server; with further shards a server is asked as one of them."""
+    if isinstance(place, Path) or gathering.more or not (is_address(place) or _is_store(place)):
         from embedkit.pipelines.searching import open_search
 
         with open_search(
@@ -185,7 +203,7 @@ def _opened(
             model=models.model,
             rerank=models.rerank,
             interactive=models.interactive,
-            gathering=gathering.options(api_key),
+            gathering=gathering,
         ) as opened:
             yield LocalSource(opened, wanted)
         return

@@ -101,6 +101,13 @@ def split_words(
     return existing(default), words
 
 
+def looks_like_index(word: str) -> bool:
+    """Say whether a word is an index, or spelled as only the path of one is."""
+    from indexes import is_searchable
+
+    return is_searchable(word) or _is_path(word)
+
+
 def _is_path(word: str) -> bool:
     return word.startswith(".") or "/" in word or word.endswith(".index")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -15,13 +17,14 @@ from embedkit.models import ENCODER
 from embedkit.retrieval.options import Fusion, Mode, SearchOptions
 from embedkit.types import Device, WantedPrecision, WantedRuntime
 from indexes import GatherOptions
-from indexes.sharded.options import SECONDS
+from indexes.sharded.options import SECONDS, Connect
 
 from . import completing
 
 if TYPE_CHECKING:
     from indexes.sharded.shard import Shard
 
+KEY_VARIABLE = "EMBEDKIT_API_KEY"
 TUNING = "Tuning"  # the panel of options that few need
 
 Inputs = Annotated[
@@ -240,7 +243,7 @@ ApiKey = Annotated[
     typer.Option(
         "--api-key",
         metavar="KEY",
-        envvar="EMBEDKIT_API_KEY",
+        envvar=KEY_VARIABLE,
         help="Key of the server, where one is named.",
         show_default=False,
         show_envvar=True,
@@ -426,12 +429,23 @@ class Gathering:
         ),
     ] = SECONDS
 
-    def options(self, api_key: str | None = None) -> GatherOptions:
-        """Return the options; `api_key` is what servers of shards want to see."""
+    def options(self, api_key: str | None = None, more: Sequence[str] = ()) -> GatherOptions:
+        """Return the options; `api_key` is what servers of shards want to see, `more` are further shards."""
+        return GatherOptions(
+            require_all=self.require_all,
+            seconds=self.shard_timeout,
+            connect=shard_servers(api_key),
+            more=more,
+        )
 
-        def connect(address: str) -> Shard:
-            from embedkit.serving.client.shard import ServedShard
 
-            return ServedShard(address, key=api_key)
+def shard_servers(api_key: str | None = None) -> Connect:
+    """Return what opens a shard that a server holds; the key is that of the environment where none is given."""
+    key = api_key or os.environ.get(KEY_VARIABLE)
 
-        return GatherOptions(require_all=self.require_all, seconds=self.shard_timeout, connect=connect)
+    def connect(address: str) -> Shard:
+        from embedkit.serving.client.shard import ServedShard
+
+        return ServedShard(address, key=key)
+
+    return connect

@@ -1,4 +1,4 @@
-"""Building an index in shards: which of them are done, the workers for the others, and the end."""
+"""Building an index, or vectors, in shards: which of them are done, the workers for the others, and the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from embedkit.distributed.driver import Status, drive
 from embedkit.distributed.executor import Executor, WorkerOptions
 from embedkit.distributed.finishing import finish, write_quarantine
 from embedkit.distributed.plan import ShardPlan
+from embedkit.distributed.products import product_of
 from embedkit.distributed.receipts import Receipt, verified
+from embedkit.distributed.vector_files import VECTORS, list_vectors
 from indexes import SHARDS
 
 MakeExecutor = Callable[[Path, WorkerOptions], Executor]
@@ -54,7 +56,8 @@ class ShardedBuild:
         yield from self._find_done()
         missing = [number for number in range(status.total) if number not in status.done]
         if missing:
-            (self.folder / SHARDS).unlink(missing_ok=True)  # until all are there again
+            for listed in (SHARDS, VECTORS):
+                (self.folder / listed).unlink(missing_ok=True)  # until all are there again
             executor = self._make(self.folder, self._options)
             try:
                 yield from self._drive(executor, missing)
@@ -62,6 +65,8 @@ class ShardedBuild:
                 executor.cancel()
         if status.failed:
             write_quarantine(self.folder, self.plan, status.done)
+        elif self.plan.encoding:
+            list_vectors(self.folder, self.plan, status.done)
         else:
             status.done = finish(self.folder, self.plan, status.done)
         yield status
@@ -72,9 +77,10 @@ class ShardedBuild:
         return Summary(receipts=status.done, failed=status.failed, unread=unread, lies=self.lies)
 
     def _find_done(self) -> Iterator[Status]:
+        product = product_of(self.plan)
         for number in range(self.status.total):
             try:
-                self.status.done[number] = verified(self.folder, number, self.plan.digest)
+                self.status.done[number] = verified(self.folder, number, self.plan.digest, product)
                 self.status.found += 1
             except ValueError as exc:
                 if str(exc) != "there is no receipt":

@@ -6,8 +6,8 @@ It holds no state that the folder does not: killed at any moment, the same comma
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -18,6 +18,8 @@ from embedkit.errors import DeviceError
 
 ATTEMPTS = 2
 WAIT_SECONDS = 0.5
+# A shard that takes so many times what shards of its size take gets a second copy, once workers have nothing else to do.
+STRAGGLES, STRAGGLES_SECONDS = 1.5, 10.0
 SLOW = 0.5  # of the median of all workers' passages per second
 
 
@@ -33,6 +35,9 @@ class Status:
     working: dict[str, ShardProgress] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)  # passages per second of each worker, in its shard
     found: int = 0  # shards that were done before
+    copied: list[int] = field(
+        default_factory=list
+    )  # shards that were given to a second worker, as the first was slow
     running: int = 0  # shards in the hands of workers
     fraction: float = 0.0
     passages: int = 0  # embedded by this run, in shards that are done and in those that are not
@@ -55,15 +60,17 @@ def drive(
     *,
     sizes: Sequence[int],
     attempts: int = ATTEMPTS,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Status]:
     """Have shards built, `sizes` bytes each; yields how far that is, at least twice a second.
 
-    A shard whose tries have all failed is in `status.failed`, and the others go on.
+    A shard whose tries have all failed is in `status.failed`, and the others go on. At the end, when some workers have nothing to do,
+    they try the shards of stragglers, too; what is done first counts.
 
     Raises:
         DeviceError: no worker can work on the plan.
     """
-    run = _Run(executor, status, sizes, attempts)
+    run = _Run(executor, status, sizes, attempts, clock)
     try:
         yield from run.run(shards)
     except BaseException:
@@ -72,8 +79,19 @@ def drive(
 
 
 class _Run:
-    def __init__(self, executor: Executor, status: Status, sizes: Sequence[int], attempts: int) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        status: Status,
+        sizes: Sequence[int],
+        attempts: int,
+        clock: Callable[[], float],
+    ) -> None:
         self.executor, self.status, self.sizes, self.attempts = executor, status, sizes, attempts
+        self.clock = clock
+        self.copies: Counter[int] = Counter()  # shard -> how many workers have it
+        self.begun_at: dict[int, float] = {}  # shard -> when its first worker got it
+        self.pace: list[float] = []  # seconds for each byte, of the shards that are done
         self.tries: dict[int, int] = {}
         self.avoid: dict[int, str] = {}
         self.waiting: deque[int] = deque()
@@ -94,37 +112,78 @@ class _Run:
                     ", or let workers compute otherwise with --allow-other",
                 )
             while self.waiting and self.executor.room > 0:
-                shard = self.waiting.popleft()
-                self.running.add(shard)
-                self.executor.submit(shard, avoid=self.avoid.get(shard, ""))
+                self._submit(self.waiting.popleft())
+            if not self.waiting:
+                self._copy_stragglers()
             for event in self.executor.as_completed(WAIT_SECONDS):
                 self._take(event)
             self._count()
             yield self.status
 
+    def _submit(self, shard: int) -> None:
+        self.running.add(shard)
+        self.copies[shard] += 1
+        self.begun_at.setdefault(shard, self.clock())
+        self.executor.submit(shard, avoid=self.avoid.get(shard, ""))
+
+    def _copy_stragglers(self) -> None:
+        """Give the shards of the slowest workers to those that have nothing to do."""
+        if not self.pace or self.executor.room <= 0:
+            return
+        pace, now = median(self.pace), self.clock()
+        behind = {}
+        for shard in self.running:
+            usual = max(pace * self.sizes[shard], STRAGGLES_SECONDS)
+            seconds = now - self.begun_at[shard]
+            if self.copies[shard] == 1 and seconds > STRAGGLES * usual:
+                behind[shard] = seconds / usual
+        for shard in sorted(behind, key=behind.__getitem__, reverse=True)[: self.executor.room]:
+            self.status.copied.append(shard)
+            self._submit(shard)
+
     def _take(self, event: Event) -> None:
         status = self.status
         if isinstance(event, Working):
-            self._progress(event)
+            if event.progress.shard in self.running:  # and not done by another worker
+                self._progress(event)
             return
         status.working.pop(event.worker, None)
         self.since.pop(event.worker, None)
         if isinstance(event, Done):
             shard = event.receipt.shard
+            if shard not in self.running:  # another copy was faster
+                return
             self.running.discard(shard)
+            self._forget_copies(shard)
+            self.pace.append((self.clock() - self.begun_at[shard]) / max(1, self.sizes[shard]))
             self.whole += self.sizes[shard]
             status.done[shard] = event.receipt
             status.failed.pop(shard, None)
             self.before = (self.before[0] + event.receipt.passages, self.before[1] + event.receipt.tokens)
         elif isinstance(event, Failed):
-            self.running.discard(event.shard)
-            self._again(event)
+            if self._gives_up(event.shard):
+                self._again(event)
         else:
             status.refused.append(event)
             status.rates.pop(event.worker, None)
-            if event.shard is not None:
-                self.running.discard(event.shard)
+            if event.shard is not None and self._gives_up(event.shard):
                 self.waiting.appendleft(event.shard)
+
+    def _gives_up(self, shard: int) -> bool:
+        """Say whether a copy that came to nothing was the last one of a shard that is not done."""
+        self.copies[shard] -= 1
+        if shard not in self.running or self.copies[shard] > 0:
+            return False
+        self.running.discard(shard)
+        self.begun_at.pop(shard, None)
+        return True
+
+    def _forget_copies(self, shard: int) -> None:
+        """Leave what other workers do of a shard that is done out of the counts."""
+        for worker, progress in list(self.status.working.items()):
+            if progress.shard == shard:
+                del self.status.working[worker]
+                self.status.rates.pop(worker, None)
 
     def _again(self, event: Failed) -> None:
         """Try a shard again elsewhere, or report it."""

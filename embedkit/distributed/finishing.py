@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from embedkit.distributed.layout import QUARANTINE, SHARD_FOLDER, shard_name, shard_path
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.receipts import Receipt, make_receipt, read_ids
-from embedkit.distributed.shard import duplicate
+from embedkit.distributed.texts import duplicate
 from embedkit.errors import RecordError
 from embedkit.storage.files import write_text
 from indexes import Index, ShardPlace, ShardsFile, ids_with_hashes
 
-_AT_A_TIME = 2**25  # hashes of ids in memory: 256 MB, and as much again to sort them
+AT_A_TIME = 2**25  # hashes of ids in memory: 256 MB, and as much again to sort them
 
 
 def finish(folder: Path, plan: ShardPlan, receipts: Mapping[int, Receipt]) -> dict[int, Receipt]:
@@ -103,19 +103,20 @@ def _shared_hashes(folder: Path, receipts: Mapping[int, Receipt]) -> NDArray[np.
     """Return the hashes of ids that two shards have, sorted; a share of all hashes is in memory at a time."""
     total = sum(receipt.documents for receipt in receipts.values())
     shared = [
-        _shared([_between(read_ids(folder, receipt), low, high) for receipt in receipts.values()])
-        for low, high in _ranges(-(-total // _AT_A_TIME))
+        _shared([between(read_ids(folder, receipt), low, high) for receipt in receipts.values()])
+        for low, high in ranges(-(-total // AT_A_TIME))
     ]
     return np.concatenate(shared) if shared else np.empty(0, np.uint64)
 
 
-def _ranges(count: int) -> Iterator[tuple[int, int]]:
+def ranges(count: int) -> Iterator[tuple[int, int]]:
     """Cut all 64-bit numbers into ranges of equal size, the last number of each within it."""
     borders = [number * 2**64 // max(1, count) for number in range(max(1, count) + 1)]
     yield from ((low, high - 1) for low, high in pairwise(borders))
 
 
-def _between(ids: NDArray[np.uint64], low: int, high: int) -> NDArray[np.uint64]:
+def between(ids: NDArray[np.uint64], low: int, high: int) -> NDArray[np.uint64]:
+    """Return those of sorted hashes that lie between two, both included."""
     start = np.searchsorted(ids, np.uint64(low), side="left")
     return ids[start : np.searchsorted(ids, np.uint64(high), side="right")]
 

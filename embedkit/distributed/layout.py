@@ -1,9 +1,9 @@
-"""Where everything of an index in shards lies in its folder.
+"""Where everything of an index in shards, or of vectors in shards, lies in its folder.
 
 big.index/
   plan.json              what is to be built (`embedkit.distributed.plan`)
-  shards/00000.index     an ordinary index each; `.00000.….tmp` while it is made
-  receipts/00000.json    what is done (`embedkit.distributed.receipts`); 00000.ids beside it: the hashes of its ids, sorted
+  shards/00000.index     an ordinary index each, or 00000.vectors; `.00000.….tmp` while it is made
+  receipts/00000.json    what is done (`embedkit.distributed.receipts`); 00000.ids beside it: the hashes of its ids (of vectors: texts), sorted
   quarantine.jsonl       what could not be read, with its place and the reason
   shards.json            what a search opens, written last (`indexes.ShardsFile`)
 """
@@ -20,8 +20,8 @@ def shard_name(number: int) -> str:
     return f"{number:05d}"
 
 
-def shard_path(folder: Path, number: int) -> Path:
-    return folder / SHARD_FOLDER / f"{shard_name(number)}.index"
+def shard_path(folder: Path, number: int, ending: str = ".index") -> Path:
+    return folder / SHARD_FOLDER / f"{shard_name(number)}{ending}"
 
 
 def receipt_path(folder: Path, number: int) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from embedkit.errors import IndexFileError, IndexMismatchError
 from embedkit.storage.files import write_text
 from embedkit.storage.hashing import canonical_json, file_hash, json_digest
 from embedkit.types import Computing
-from indexes import Settings
+from indexes import Kind, Settings
 
 FORMAT = 1
 _SHOWN = 4  # differences that a message names
@@ -57,7 +57,11 @@ class Computed:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """What is to be built. `asked` are the options of the command, `shards` the parts of each in the order of the input."""
+    """What is to be built. `asked` are the options of the command, `shards` the parts of each in the order of the input.
+
+    `encoding` says how texts become vectors in files (the options, how the model is loaded, the ending); empty where indexes are built.
+    `kind` is the ANN structure that each index gets over its own vectors.
+    """
 
     asked: Mapping[str, Any]  # Any: whatever JSON holds
     inputs: Sequence[InputFile]
@@ -71,6 +75,8 @@ class ShardPlan:
     allow_other: bool = False  # workers that cannot compute as planned compute as they can
     strict: bool = False  # what cannot be read is an error, not for the quarantine
     embedkit: str = version("embedkit")
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = "flat"
 
     @cached_property
     def digest(self) -> str:
@@ -82,6 +88,11 @@ class ShardPlan:
         return Settings.from_json(json.dumps(self.settings))
 
     @property
+    def loading(self) -> dict[str, Any]:  # Any: JSON
+        """How the model is loaded, beyond what `computing` says."""
+        return dict(self.encoding.get("loading", {}))
+
+    @property
     def read_options(self) -> ReadOptions:
         return ReadOptions(**self.reading)
 
@@ -90,6 +101,9 @@ class ShardPlan:
 
     def _content(self) -> dict[str, Any]:  # Any: JSON
         content = asdict(self)
+        for name, usual in (("encoding", {}), ("kind", "flat")):
+            if content[name] == usual:
+                del content[name]  # plans are as they were before there was more to say
         numbers = {each.name: number for number, each in enumerate(self.inputs)}
         content["shards"] = [
             [

@@ -1,107 +1,28 @@
-"""Making the plan of an index in shards, or finding the one that was made: the same command goes on with it."""
+"""Making the plan of an index in shards (or of vectors in shards), or finding the one that was made: the same command goes on with it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from embedkit.data.paths import STDIN
 from embedkit.data.reading import DocumentReader
-from embedkit.data.records import ReadOptions
-from embedkit.data.walking import WalkOptions
 from embedkit.distributed.cutting import cut
 from embedkit.distributed.layout import RECEIPT_FOLDER, SHARD_FOLDER, is_planned
-from embedkit.distributed.plan import Computed, ShardPlan
+from embedkit.distributed.plan import ShardPlan
+from embedkit.distributed.requests import Resolve, ShardRequest
+from embedkit.distributed.requests import resolve as resolve_here
 from embedkit.errors import IndexFileError, IndexMismatchError, RecordError
-from embedkit.pipelines.models import or_default
-from embedkit.pipelines.options import BuildOptions
 from embedkit.storage.files import output_errors, remove_drafts
-from embedkit.types import Computing
 from indexes import Settings, is_index
 from indexes.storage.lock import WriterLock
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardRequest:
-    """What the command asks for. `threads` are those of each worker."""
-
-    inputs: Sequence[str]
-    reading: ReadOptions
-    walking: WalkOptions
-    building: BuildOptions
-    computing: Computing
-    shards: int
-    threads: int
-    model: str | None = None
-    merge_tokens: float = 0.0
-    strict: bool = False
-    allow_other: bool = False
-
-    def asked(self) -> dict[str, Any]:  # Any: JSON
-        """Return what must be the same for the same plan; who computes, and how many, may change."""
-        building = asdict(self.building)
-        del building["sync"]
-        return {
-            "inputs": list(self.inputs),
-            "shards": self.shards,
-            "model": str(or_default(self.model)),
-            "merge_tokens": self.merge_tokens,
-            "strict": self.strict,
-            "allow_other": self.allow_other,
-            "reading": asdict(self.reading),
-            "walking": asdict(self.walking),
-            "building": building,
-            "computing": asdict(self.computing),
-        }
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What a machine that computes says of the model: the settings of the index, as JSON, and what computes it."""
-
-    settings: str
-    model_path: str
-    computed: Computed
-
-
-Resolve = Callable[[ShardRequest], Resolved]
-
-
-def resolve(request: ShardRequest) -> Resolved:
-    """Load the model, choose precision and backend (measured, where that is open), and say what the index will be.
-
-    Raises:
-        ValueError: passages would be longer than what the model reads.
-        CheckpointError, DeviceError: the model cannot be loaded or computed here.
-    """
-    from embedkit.models import lasting_name
-    from embedkit.pipelines.building import Documents
-
-    reader = DocumentReader([__file__], replace(request.reading, format="file"))  # of which nothing is read
-    source = Documents(reader, request.computing, model=request.model, merge_tokens=request.merge_tokens)
-    settings = source.settings(request.building)
-    assert source.embedder is not None
-    encoder = source.embedder.encoder
-    choice = encoder.choice
-    assert choice is not None
-    computed = Computed(
-        device=choice.device,
-        precision=choice.precision,
-        backend=choice.runtime,
-        threads=request.threads,
-        exact=choice.runtime == "native" or encoder.folder.static,
-        force_precision=request.computing.force_precision,
-        merge_tokens=request.merge_tokens,
-    )
-    return Resolved(settings.to_json(), lasting_name(encoder.folder.path), computed)
-
-
 @contextmanager
-def planned(folder: Path, request: ShardRequest, resolve: Resolve = resolve) -> Iterator[ShardPlan]:
+def planned(folder: Path, request: ShardRequest, resolve: Resolve = resolve_here) -> Iterator[ShardPlan]:
     """Give the plan in a folder, which is made where there is none; nobody else builds there meanwhile.
 
     Raises:
@@ -171,6 +92,8 @@ def _new_plan(request: ShardRequest, reader: DocumentReader, resolve: Resolve) -
         commit_every=request.building.commit_every,
         allow_other=request.allow_other,
         strict=request.strict,
+        encoding=json.loads(json.dumps(resolved.encoding)),
+        kind=request.kind,
     )
 
 
@@ -189,5 +112,11 @@ def _check_model(folder: Path, plan: ShardPlan) -> None:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.inference.token_merging import merging_part
 
-    found = fingerprint(read_model_folder(plan.model_path)) | merging_part(plan.computed.merge_tokens)
+    loading = plan.loading
+    width = loading.pop("truncate_dim", None)
+    found = fingerprint(read_model_folder(plan.model_path, **loading)) | merging_part(
+        plan.computed.merge_tokens
+    )
+    if width is not None:
+        found["dimension"] = width
     Settings.from_json(json.dumps(plan.settings)).check_encoder(found, str(folder))

@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.distributed.index_shards import IndexShards
 from embedkit.distributed.layout import ids_path, receipt_path, shard_path
+from embedkit.distributed.product import Product
 from embedkit.errors import EmbedkitError, OutputError
 from embedkit.storage.files import atomic_file, write_text
 from embedkit.storage.hashing import canonical_json, json_digest
-from indexes import Index, content_hash, id_hashes, is_index
 
+INDEXES = IndexShards()
 IDS_TYPE = "<u8"
 
 
@@ -38,6 +40,7 @@ class Receipt:
     truncated: int = 0
     empty: int = 0
     unknown: int = 0
+    nonfinite: int = 0
     duplicates: int = 0
     quarantined: int = 0
     quarantine: Sequence[Mapping[str, str]] = ()
@@ -91,39 +94,32 @@ class Receipt:
             raise ValueError(f"the receipt is damaged ({exc})") from exc
 
 
-def make_receipt(folder: Path, receipt: Receipt) -> Receipt:
-    """Count and hash the index of a shard, keep the hashes of its ids, and write the receipt last.
+def make_receipt(folder: Path, receipt: Receipt, product: Product = INDEXES) -> Receipt:
+    """Count and hash what a shard holds, keep the hashes of its ids, and write the receipt last.
 
     Raises:
-        IndexFileError: the index cannot be read.
+        IndexFileError: the shard cannot be read.
         OutputError: the disk is full or cannot be written.
     """
-    files = signature(shard_path(folder, receipt.shard))
-    with Index.open(shard_path(folder, receipt.shard)) as index:
-        ids = id_hashes(index)
-        receipt = replace(
-            receipt,
-            documents=index.count_documents(),
-            passages=len(index),
-            content_hash=content_hash(index),
-            files=files,
-        )
+    path = shard_path(folder, receipt.shard, product.ending)
+    files = signature(path, product)
+    facts = product.facts(path)
+    receipt = replace(receipt, files=files, **asdict(facts))
     with atomic_file(ids_path(folder, receipt.shard)) as stream:
-        stream.write(ids.astype(IDS_TYPE).tobytes())
+        stream.write(product.hashes(path).astype(IDS_TYPE).tobytes())
     receipt.write(folder)
     return receipt
 
 
-def read_ids(folder: Path, receipt: Receipt) -> NDArray[np.uint64]:
-    """Return the hashes of a shard's ids, sorted; from the index where the file beside the receipt is not whole."""
+def read_ids(folder: Path, receipt: Receipt, product: Product = INDEXES) -> NDArray[np.uint64]:
+    """Return the hashes of a shard's ids, sorted; from the shard where the file beside the receipt is not whole."""
     path = ids_path(folder, receipt.shard)
     if path.is_file() and path.stat().st_size == 8 * receipt.documents:
         return np.fromfile(path, IDS_TYPE).astype(np.uint64, copy=False)
-    with Index.open(shard_path(folder, receipt.shard)) as index:
-        return id_hashes(index)
+    return product.hashes(shard_path(folder, receipt.shard, product.ending))
 
 
-def verified(folder: Path, shard: int, plan_digest: str) -> Receipt:
+def verified(folder: Path, shard: int, plan_digest: str, product: Product = INDEXES) -> Receipt:
     """Return the receipt of a shard that is done.
 
     Raises:
@@ -132,31 +128,31 @@ def verified(folder: Path, shard: int, plan_digest: str) -> Receipt:
     receipt = Receipt.read(folder, shard)
     if receipt.plan != plan_digest or receipt.shard != shard:
         raise ValueError("the receipt is of another plan or shard")
-    path = shard_path(folder, shard)
-    if not is_index(path):
-        raise ValueError("there is a receipt, but no index")
-    found = signature(path)
+    path = shard_path(folder, shard, product.ending)
+    what = product.ending[1:]
+    if not product.is_there(path):
+        raise ValueError(f"there is a receipt, but no {what}")
+    found = signature(path, product)
     if json.loads(json.dumps(found)) == json.loads(json.dumps(receipt.files)):
         return receipt
     try:
-        with Index.open(path) as index:
-            facts = (index.count_documents(), len(index), content_hash(index))
-    except EmbedkitError as exc:
-        raise ValueError(f"the index cannot be read: {exc}") from exc
-    said = (receipt.documents, receipt.passages, receipt.content_hash)
-    for what, one, other in zip(("documents", "passages", "content hash"), said, facts, strict=True):
-        if one != other:
-            raise ValueError(f"the receipt says {what} {one}, and the index has {other}")
+        facts = asdict(product.facts(path))
+    except (EmbedkitError, OSError, ValueError) as exc:
+        raise ValueError(f"the {what} cannot be read: {exc}") from exc
+    for name, value in facts.items():
+        if getattr(receipt, name) != value:
+            said = f"{name.replace('_', ' ')} {getattr(receipt, name)}"
+            raise ValueError(f"the receipt says {said}, and the {what} has {value}")
     receipt = replace(receipt, files=found)
     with suppress(OutputError):  # a folder that cannot be written is read in full each time
         receipt.write(folder)  # so that the next look is a short one
     return receipt
 
 
-def signature(path: Path) -> list[list[object]]:
-    """Return what tells that the files of an index are the very ones that were seen before; no program sets a ctime back."""
+def signature(path: Path, product: Product = INDEXES) -> list[list[object]]:
+    """Return what tells that the files of a shard are the very ones that were seen before; no program sets a ctime back."""
     found = []
-    for each in sorted([path / "index.sqlite", *(path / "segments").glob("*.vectors")]):
+    for each in product.files(path):
         status = os.stat(each)  # noqa: PTH116 (the system's own word)
         found.append([each.name, status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns])
     return found

@@ -1,7 +1,7 @@
-"""What a worker does: build the index of one shard from the beginning, put it in its place, and write the receipt.
+"""What a worker does: make one shard from the beginning, put it in its place, and write the receipt.
 
-1. What an earlier try left is removed, the receipt first.
-2. The index is made under a temporary name; every file is flushed to disk.
+1. The shard is made under a temporary name; every file is flushed to disk.
+2. Where another worker has finished it meanwhile, this one's goes; else what an earlier try left is removed, the receipt first.
 3. It is renamed, and then counted, hashed and receipted. A kill before the receipt leaves nothing that counts as done.
 A shard never goes on where another try stopped: its bits would depend on where that was.
 """
@@ -13,7 +13,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,17 +21,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedkit.data.parts import read_part
-from embedkit.data.records import Document
 from embedkit.distributed.layout import ids_path, receipt_path, shard_path
 from embedkit.distributed.plan import ShardPlan
+from embedkit.distributed.product import FilledShard, Work
+from embedkit.distributed.products import product_of
 from embedkit.distributed.receipts import Receipt, make_receipt, verified
-from embedkit.errors import DeviceError, EmbedkitError, IndexMismatchError, RecordError
-from embedkit.pipelines.filling import fill_index
+from embedkit.errors import DeviceError, EmbedkitError
 from embedkit.pipelines.models import load_encoder
 from embedkit.storage.files import output_errors, put_in_place, sync
 from embedkit.types import Computing
-from indexes import Index, is_index, sqlite_version, take_steps
+from indexes import sqlite_version
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -81,16 +80,16 @@ class ShardBuilder:
     @cached_property
     def encoder(self) -> Encoder:
         computed = self.plan.computed
-        load = {"merge_tokens": computed.merge_tokens, "measure": False}
+        load = {"merge_tokens": computed.merge_tokens, "measure": False, **self.plan.loading}
         try:
-            return load_encoder(self.plan.model_path, self.plan.computing(), **load)  # type: ignore[arg-type]
+            return load_encoder(self.plan.model_path, self.plan.computing(), **load)
         except DeviceError:
             if not self.plan.allow_other:
                 raise
         others = (Computing(precision=computed.precision), Computing(precision="fp32"))  # type: ignore[arg-type]
         with suppress(DeviceError):
-            return load_encoder(self.plan.model_path, others[0], **load)  # type: ignore[arg-type]
-        return load_encoder(self.plan.model_path, others[1], **load)  # type: ignore[arg-type]
+            return load_encoder(self.plan.model_path, others[0], **load)
+        return load_encoder(self.plan.model_path, others[1], **load)
 
     def build(self, shard: int, report: Report) -> Receipt:
         """Build a shard, or return its receipt where it is done already.
@@ -98,43 +97,37 @@ class ShardBuilder:
         Raises:
             EmbedkitError: the input, the disk or the model does not allow it; nothing that counts as done is there.
         """
+        product = product_of(self.plan)
         with suppress(ValueError):
-            return verified(self.folder, shard, self.plan.digest)
-        target = shard_path(self.folder, shard)
+            return verified(self.folder, shard, self.plan.digest, product)
+        target = shard_path(self.folder, shard, product.ending)
         draft = target.with_name(f".{target.stem}.{os.urandom(6).hex()}.tmp")
         begun = time.monotonic()
         with output_errors(
             self.folder, "Make room, and run the same command again: shards that are done stay"
         ):
-            for old in (receipt_path(self.folder, shard), ids_path(self.folder, shard)):
-                old.unlink(missing_ok=True)
             draft.parent.mkdir(exist_ok=True)
             try:
-                receipt = self._fill(draft, shard, report)
+                work = Work(self.folder, self.plan, shard, self.encoder)
+                filled = product.fill(work, draft, lambda *so_far: report(ShardProgress(shard, *so_far)))
+                receipt = self._receipt(shard, filled)
                 for written in draft.rglob("*"):
                     sync(written)
+                # Another worker may have been given the shard meanwhile, as this one was slow or out of reach.
+                with suppress(ValueError):
+                    return verified(self.folder, shard, self.plan.digest, product)
+                for old in (receipt_path(self.folder, shard), ids_path(self.folder, shard)):
+                    old.unlink(missing_ok=True)
                 if target.exists():
                     shutil.rmtree(target)
                 put_in_place(draft, target)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-            return make_receipt(self.folder, replace(receipt, seconds=round(time.monotonic() - begun, 3)))
+            receipt = replace(receipt, seconds=round(time.monotonic() - begun, 3))
+            return make_receipt(self.folder, receipt, product)
 
-    def _fill(self, draft: Path, shard: int, report: Report) -> Receipt:
-        from embedkit.encoding.embedder import Embedder
-        from embedkit.models import lasting_name
-
-        embedder = Embedder(self.encoder, "document", by_field=True)
-        texts = _Texts(self.plan, shard)
-        found = None
-        with Index.create(draft, self.plan.index_settings) as index:
-            self._take_scales(index, shard)
-            index.note_model_path(lasting_name(self.encoder.folder.path))
-            for found in fill_index(
-                index, texts, self.encoder, embedder, commit_every=self.plan.commit_every
-            ):
-                report(ShardProgress(shard, found.embedded, embedder.tokens, texts.fraction()))
-        assert found is not None
+    def _receipt(self, shard: int, filled: FilledShard) -> Receipt:
+        """Say what came into a shard, and who computed it; what it holds is counted once it lies in its place."""
         choice = self.encoder.choice
         assert choice is not None
         computed = self.plan.computed
@@ -145,14 +138,15 @@ class ShardBuilder:
             documents=0,
             passages=0,
             content_hash="",
-            tokens=embedder.tokens,
-            truncated=embedder.truncated,
-            empty=found.empty,
-            unknown=embedder.unknown,
-            duplicates=texts.duplicates,
-            quarantined=len(texts.refused),
-            quarantine=texts.refused,
-            encodings=texts.encodings,
+            tokens=filled.tokens,
+            truncated=filled.truncated,
+            empty=filled.empty,
+            unknown=filled.unknown,
+            nonfinite=filled.nonfinite,
+            duplicates=filled.texts.duplicates,
+            quarantined=len(filled.texts.refused),
+            quarantine=filled.texts.refused,
+            encodings=filled.texts.encodings,
             host=socket.gethostname(),
             versions=versions(),
             precision=choice.precision,
@@ -160,68 +154,6 @@ class ShardBuilder:
             runtime=repr(self.encoder.backend),
             as_planned=planned == (choice.precision, choice.runtime, choice.device),
         )
-
-    def _take_scales(self, index: Index, shard: int) -> None:
-        """Keep int8 in the steps of the first shard that has vectors, which is built before all others."""
-        if index.settings.storage not in ("int8", "binary"):
-            return
-        for earlier in range(shard):
-            path = shard_path(self.folder, earlier)
-            if not is_index(path):
-                raise IndexMismatchError(
-                    f"{path}: is not there; {index.settings.storage} vectors take their steps from it"
-                )
-            with Index.open(path) as other:
-                if take_steps(index, other):
-                    return
-
-
-class _Texts:
-    """The documents of a shard, what of them was refused, and how far they are read; an id that comes again is refused."""
-
-    def __init__(self, plan: ShardPlan, shard: int) -> None:
-        self.parts, self.options = plan.shards[shard], plan.read_options
-        self.refused: list[dict[str, str]] = []
-        self.encodings: dict[str, int] = {}
-        self.duplicates = 0
-        self._strict = plan.strict
-        self._total = max(1, plan.bytes_of(shard))
-        self._done, self._bytes_here, self._part_bytes = 0, 0, 0
-
-    def __iter__(self) -> Iterator[Document]:
-        seen: dict[str, str] = {}
-        for part in self.parts:
-            self._part_bytes, self._bytes_here = part.last - part.first, 0
-            for document in read_part(part, self.options, self._refuse):
-                self._bytes_here += len(document.text)
-                if document.encoding != "utf-8":
-                    self.encodings[document.encoding] = self.encodings.get(document.encoding, 0) + 1
-                if document.doc_id in seen:
-                    self.duplicates += 1
-                    self._set_aside(duplicate(document.where, document.doc_id, seen[document.doc_id]))
-                    continue
-                seen[document.doc_id] = document.where
-                yield document
-            self._done += self._part_bytes
-
-    def _refuse(self, reason: str) -> None:
-        self._set_aside({"reason": reason})
-
-    def _set_aside(self, entry: dict[str, str]) -> None:
-        if self._strict:
-            raise RecordError(entry["reason"])
-        self.refused.append(entry)
-
-    def fraction(self) -> float:
-        return min(1.0, (self._done + min(self._bytes_here, self._part_bytes)) / self._total)
-
-
-def duplicate(where: str, doc_id: str, first: str) -> dict[str, str]:
-    """Say of a document that its id stands there again: what goes into the quarantine file."""
-    return {
-        "id": doc_id,
-        "reason": f"{where}: the id {doc_id!r} stands there again; it was at {first}. The first one stays",
-    }
 
 
 def versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
+    from indexes.sharded.options import Connect
 
 # Passages per commit of a cached collection: what a stop costs at most.
 COMMIT_EVERY = 1024
@@ -28,11 +29,18 @@ COMMIT_EVERY = 1024
 
 @dataclass(frozen=True)
 class CollectionPlace:
-    """Where collections are searched: in an index that is there, or in the cache."""
+    """Where collections are searched: in an index that is there, or in the cache; `connect` opens shards that servers hold."""
 
     cache: Path
     index: Path | None = None
     device: str | None = None  # as `Index.open` takes it
+    connect: Connect | None = None
+
+    def open_named(self) -> Searchable:
+        """Open the index that was named, all shards of it: what is measured is all of a collection."""
+        assert self.index is not None
+        gathering = GatherOptions(require_all=True, seconds=None, connect=self.connect)
+        return open_index(self.index, device=self.device, gathering=gathering)
 
 
 def cached_collection(
@@ -63,10 +71,7 @@ def open_collection(
     """
     if cached is not None:
         return Index.open(cached.path, device=place.device)
-    assert place.index is not None
-    # What is measured is all of a collection.
-    gathering = GatherOptions(require_all=True, seconds=None)
-    opened = open_index(place.index, device=place.device, gathering=gathering)
+    opened = place.open_named()
     try:
         if embedder is not None:
             opened.check_encoder(embedder.encoder.fingerprint)

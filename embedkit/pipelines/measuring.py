@@ -39,7 +39,7 @@ from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
 from embedkit.storage.hashing import file_hash
 from embedkit.types import Computing
-from indexes import Searchable, open_index
+from indexes import Searchable
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
@@ -165,7 +165,7 @@ def _encoders(job: Job) -> Iterator[_Encoder]:
         name = labels([job.place.index])[0]
         yield _Encoder(
             full_name(name, job.computing, merge_tokens=job.merge_tokens, recursions=job.recursions),
-            _embedder_of_index(job.place.index, job),
+            _embedder_of_index(job),
         )
     else:
         yield _Encoder("", None)
@@ -263,10 +263,10 @@ def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -
     )
 
 
-def _embedder_of_index(path: Path, job: Job) -> Embedder:
+def _embedder_of_index(job: Job) -> Embedder:
     from embedkit.inference.token_merging import merging_of
 
-    with open_index(path) as index:
+    with job.place.open_named() as index:
         share = merging_of(index.settings.fingerprint)
         return _load_embedder(of_index(index, None), job, merge_tokens=share)
 

@@ -12,24 +12,42 @@ from embedkit.data.reading import read_documents
 from embedkit.data.records import Document
 from embedkit.encoding.encoder import Encoder
 from embedkit.pipelines.models import load_encoder, load_reranker, or_default
+from embedkit.pipelines.searching import load_query_embedder
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.training.mining.choosing import Score, Search
 from embedkit.training.mining.cosine import CosineMeasure
 from embedkit.training.rows.examples import Examples
 from embedkit.types import Computing, Float32
-from indexes import BuildReport, Index, Settings, build, is_index
+from indexes import BuildReport, Index, Searchable, Settings, build, is_index
 
 By = Literal["dense", "text", "both"]
 
 
 class MiningModels:
-    """What mining searches and measures with: an encoder unless it goes by words alone, and a cross-encoder where one is named."""
+    """What mining searches and measures with: an encoder unless it goes by words alone, and a cross-encoder where one is named.
 
-    def __init__(self, by: By, computing: Computing, *, model: str | None, rerank: str | None) -> None:
+    The encoder is that of `index` where one is given.
+    """
+
+    def __init__(
+        self,
+        by: By,
+        computing: Computing,
+        *,
+        model: str | None,
+        rerank: str | None,
+        index: Searchable | None = None,
+    ) -> None:
+        """Load the models.
+
+        Raises:
+            IndexMismatchError: the index was made of ready vectors, or by another model.
+            CheckpointError, DeviceError: a model cannot be loaded or computed here.
+        """
         self._by = by
         self.encoder: Encoder | None = None
         if by != "text":
-            self.encoder = load_encoder(or_default(model), computing)
+            self.encoder = _own_encoder(index, model, computing) or load_encoder(or_default(model), computing)
             self.encoder.check_searchable()
         self.cross_encoder: CrossEncoder | None = None
         if rerank is not None:
@@ -67,7 +85,7 @@ class MiningModels:
         documents = _positives(rows) if corpus is None else read_documents(corpus)
         return build(index, documents, embed=self._embed)
 
-    def searches(self, index: Index) -> tuple[list[Search], Score | None]:
+    def searches(self, index: Searchable) -> tuple[list[Search], Score | None]:
         """Return the searches, and what the margins compare."""
         found: list[Search] = []
         score: Score | None = None
@@ -80,7 +98,11 @@ class MiningModels:
             found.append(measure.search)
             score = measure.score
         if self._by != "dense":
-            found.append(lambda queries, depth: index.search_text(queries, k=depth))
+            found.append(
+                lambda queries, depth: index.search_text(
+                    queries, k=depth, where=None, group=False, bare=False
+                )
+            )
         return found, score if self.cross_encoder is None else self._judge
 
     def _embed(self, texts: Sequence[str]) -> Float32:
@@ -93,6 +115,13 @@ class MiningModels:
         assert self.cross_encoder is not None
         groups = list(zip(queries, texts, strict=True))
         return [[float(score) for score in scores] for scores in self.cross_encoder.score_groups(groups)]
+
+
+def _own_encoder(index: Searchable | None, model: str | None, computing: Computing) -> Encoder | None:
+    """Load what made an index; None where there is none yet."""
+    if index is None:
+        return None
+    return load_query_embedder(index, model, computing, interactive=False, encoder=None).encoder
 
 
 def _positives(rows: Examples) -> Iterator[Document]:

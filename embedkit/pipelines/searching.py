@@ -33,7 +33,7 @@ class Search:
 
 @contextmanager
 def open_search(
-    path: Path,
+    path: Path | str,
     options: SearchOptions,
     computing: Computing,
     *,
@@ -46,11 +46,12 @@ def open_search(
     """Open an index, in one piece or in shards, and load what its queries need.
 
     `model` stands in for the index's own, and so does an `encoder` that is loaded already; `rerank` names a cross-encoder, or "maxsim". `interactive` says that a query or two
-    will come: what starts fastest is taken. `gathering` says how shards are searched.
+    will come: what starts fastest is taken. `gathering` says how shards are searched; where it names further ones, the path may be an address.
 
     Raises:
         IndexFileError: there is no index, or it is damaged.
         IndexMismatchError: the index was made of ready vectors, or by another model.
+        ServerError: all shards lie on servers, and none answers.
         CheckpointError, DeviceError: a model cannot be loaded or computed here.
     """
     with open_index(path, device=computing.index_device, gathering=gathering) as index:

@@ -28,17 +28,17 @@ from ..search.snapshot import NOISE_SAMPLE, noise_of, spread
 from ..storage.codes import FloatArray
 from ..storage.settings import Fingerprint
 from .coverage import Coverage
-from .merging import best, by_shard, filled_hits, merged_hits
+from .merging import by_shard, filled_hits, merged_hits, merged_ids
 from .options import GatherOptions
+from .places import shards_of
 from .scatter import Scatter
-from .shards_file import ShardsFile
 from .statistics import SharedStatistics
 
 
 class ShardedIndex:
     """Shards, open for reading; each is seen at one commit until `follow`. One thread at a time may use it."""
 
-    def __init__(self, path: Path, scatter: Scatter) -> None:
+    def __init__(self, path: Path | str, scatter: Scatter) -> None:
         """Use `ShardedIndex.open`."""
         self.path, self._scatter = path, scatter
         self.settings = scatter.file.settings
@@ -51,15 +51,17 @@ class ShardedIndex:
     def open(
         cls, path: str | Path, *, device: str | None = None, gathering: GatherOptions | None = None
     ) -> ShardedIndex:
-        """Open the shards that a folder's shards.json names.
+        """Open the shards that a folder's shards.json names, or with `gathering.more` those together with what `path` names.
 
         Raises:
             IndexFileError: there is none, it is damaged, or no shard can be opened.
+            ServerError: all shards lie on servers, and none answers.
+            IndexMismatchError: one of `gathering.more` does not belong to the others.
         """
-        folder = Path(path)
-        scatter = Scatter(folder, ShardsFile.read(folder), device, gathering or GatherOptions())
+        gathering = gathering or GatherOptions()
+        scatter = Scatter(Path(path), shards_of(path, gathering), device, gathering)
         try:
-            return cls(folder, scatter)
+            return cls(path, scatter)
         except BaseException:
             scatter.close()
             raise
@@ -205,7 +207,7 @@ class ShardedIndex:
         """As `Index.search_ids`."""
         self._check(where)
         found = self._scatter.ask(lambda _, shard: shard.search_ids(queries, k=k, where=where, group=group))
-        return best(list(found.values()), len(queries), k, lambda named: (-named[1], named[0]))
+        return merged_ids(found, len(queries), k)
 
     def search_text(
         self,

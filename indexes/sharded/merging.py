@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import TypeVar
 
 from embedkit.data.records import Hit
+from embedkit.errors import IndexFileError
 
 Ranked = TypeVar("Ranked")
 Lists = Sequence[Sequence[Ranked]]  # by query, best first
@@ -30,11 +31,36 @@ def best(
     ]
 
 
+def check_unique(kept: Iterable[tuple[str, int]]) -> None:
+    """Refuse hits of one document in two shards.
+
+    Raises:
+        IndexFileError: shards have an id in common, which no build makes.
+    """
+    first: dict[str, int] = {}
+    for doc_id, number in kept:
+        if first.setdefault(doc_id, number) != number:
+            raise IndexFileError(
+                f"the document {doc_id!r} is in two shards, the numbers {first[doc_id]} and {number} from 0. Delete it from one of them"
+            )
+
+
 def merged_hits(found: Mapping[int, Lists[Hit]], num_queries: int, k: int, *, bare: bool) -> list[list[Hit]]:
     """Return the best k hits of all shards for each query, ties by id and passage; bare ones know their shard."""
     numbered = [[[(hit, number) for hit in hits] for hits in each] for number, each in found.items()]
     kept = best(numbered, num_queries, k, lambda pair: (-pair[0].score, pair[0].doc_id, pair[0].passage))
+    check_unique((hit.doc_id, number) for some in kept for hit, number in some)
     return [[_of_shard(hit, number) if bare else hit for hit, number in some] for some in kept]
+
+
+def merged_ids(
+    found: Mapping[int, Lists[tuple[str, float]]], num_queries: int, k: int
+) -> list[list[tuple[str, float]]]:
+    """Return the best k ids of all shards for each query with their scores, ties by id."""
+    numbered = [[[(*named, number) for named in some] for some in each] for number, each in found.items()]
+    kept = best(numbered, num_queries, k, lambda named: (-named[1], named[0]))
+    check_unique((doc_id, number) for some in kept for doc_id, _, number in some)
+    return [[(doc_id, score) for doc_id, score, _ in some] for some in kept]
 
 
 def _of_shard(hit: Hit, number: int) -> ShardHit:

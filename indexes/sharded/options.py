@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .shard import Shard
+
+Connect = Callable[[str], "Shard"]  # opens a shard that a server holds, by its address
 
 # Longer than any search of a shard should take, its first from a cold disk too.
 SECONDS = 60.0
@@ -18,12 +20,13 @@ class GatherOptions:
     """How shards are searched.
 
     `require_all` refuses an answer that lacks a shard. What has not answered after `seconds` (None: however long it takes) is left out.
-    `connect` opens a shard that a server holds, by its address.
+    `more` are further shards, folders and addresses; one that does not belong to the others is then an error, as whoever searches has named it.
     """
 
     require_all: bool = False
     seconds: float | None = SECONDS
-    connect: Callable[[str], Shard] | None = None
+    connect: Connect | None = None
+    more: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.seconds is not None and self.seconds <= 0:

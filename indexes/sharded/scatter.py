@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from embedkit.errors import EmbedkitError, FilterError, IndexFileError
+from embedkit.errors import EmbedkitError, FilterError, IndexFileError, IndexMismatchError
 from embedkit.machine import num_cores
 
 from ..storage.layout import is_index
@@ -33,6 +33,7 @@ class Scatter:
 
         Raises:
             IndexFileError: none of them can be opened, or with `require_all` one cannot.
+            IndexMismatchError: one of `more` does not belong to the others.
         """
         self.folder, self.file = folder, file
         self._device, self._gathering = device, gathering
@@ -84,6 +85,12 @@ class Scatter:
         gathered = self._workers.gather(
             {number: partial(self._opened, places[number]) for number in wanted}, self._gathering.seconds
         )
+        if (
+            self._gathering.more
+        ):  # whoever searches has named them: a shard of other vectors is a mistake of the command
+            for exc in gathered.errors.values():
+                if isinstance(exc, IndexMismatchError):
+                    raise exc
         self._closed = {number: self._reason(exc) for number, exc in gathered.errors.items()}
         self._closed |= dict.fromkeys(gathered.late, "it could not be opened in time")
         self._open |= gathered.results
@@ -104,10 +111,7 @@ class Scatter:
                 raise IndexFileError(f"{place.location}: there is no index. {BUILD_AGAIN}")
             shard = Index.open(self.folder / place.location, device=self._device)
         try:
-            if shard.settings != self.file.settings:
-                raise IndexFileError(
-                    f"{place.location}: this is not the shard that was built: its settings differ. {BUILD_AGAIN}"
-                )
+            self.file.check_belongs(shard.settings, place.location)
         except BaseException:
             shard.close()
             raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from embedkit.errors import IndexFileError
+from embedkit.errors import IndexFileError, IndexMismatchError
 from embedkit.storage.files import write_text
 from embedkit.storage.hashing import json_digest
 
@@ -30,7 +30,7 @@ class ShardPlace:
 
     @property
     def is_served(self) -> bool:
-        return self.location.lower().startswith(("http://", "https://"))
+        return is_address(self.location)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,25 @@ class ShardsFile:
         text = json.dumps({**content, "digest": json_digest(content)}, indent=1, ensure_ascii=False)
         write_text(folder / SHARDS, text + "\n")
 
+    def check_belongs(self, found: Settings, place: str) -> None:
+        """Refuse a shard that is not searched as the others are.
+
+        Raises:
+            IndexMismatchError: what differs.
+        """
+        wanted = self.settings
+        if (wanted.fingerprint is None) is not (found.fingerprint is None):
+            made = ("an encoder", "ready vectors")[found.fingerprint is None]
+            raise IndexMismatchError(f"{place}: was built from {made}, unlike the other shards. Leave it out")
+        found.check_encoder(wanted.fingerprint, place)
+        for name in ("dimension", "metric", "storage", "fields"):
+            here, there = getattr(wanted, name), getattr(found, name)
+            if here != there:
+                raise IndexMismatchError(
+                    f"{place}: its {name} is {there}, and that of the other shards {here}. Leave it out, or build it as they were"
+                )
+        found.check_cutting(wanted.cutting, place)
+
     @classmethod
     def read(cls, folder: Path) -> ShardsFile:
         """Read it.
@@ -82,6 +101,11 @@ class ShardsFile:
             raise IndexFileError(f"{path}: cannot be read ({exc.strerror or exc}). {_AGAIN}") from exc
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise IndexFileError(f"{path}: damaged ({exc}). {_AGAIN}") from exc
+
+
+def is_address(location: str) -> bool:
+    """Say whether a shard lies behind a server."""
+    return location.lower().startswith(("http://", "https://"))
 
 
 def is_sharded(folder: str | Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from embedkit.errors import IndexMismatchError
+from embedkit.storage.hashing import json_digest
 
 from ..types import Metric, Storage
 from .codes import STORAGES
@@ -63,6 +64,11 @@ class Settings:
         if not self.fields:
             del values["fields"]  # releases that do not know it read all other indexes
         return json.dumps(values, sort_keys=True, default=dict)
+
+    @property
+    def digest(self) -> str:
+        """What tells an index that is searched alike from any other."""
+        return json_digest(json.loads(self.to_json()))
 
     @classmethod
     def from_json(cls, text: str) -> Settings:

@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from embedkit.errors import OutputError, RecordError
+from embedkit.errors import IndexFileError, OutputError, RecordError
 from embedkit.training.rows.reading import read_examples
+from indexes import join_shards
+from tests.serving.indexes.served_indexes import build
 from tests.training.contrastive_runs import rows_of, write_rows
 
 runner = CliRunner()
@@ -96,3 +98,45 @@ def test_wrong_usage_is_told(pairs: Path, tmp_path: Path) -> None:
     assert "they make texts rows; mining needs first + second or first + second + negatives" in str(
         wrong.exception
     )
+
+
+@pytest.mark.parametrize("by", ["dense", "text", "both"])
+def test_an_index_in_shards_gives_the_negatives_of_one_index(
+    tiny_model: Path, tmp_path: Path, by: str
+) -> None:
+    rows = rows_of("pairs", 40)
+    pairs = write_rows(tmp_path / "pairs.jsonl", rows)
+    texts = sorted({text for row in rows for text in list(row.values())[:2]})
+    documents = [{"id": f"d{number:03d}", "text": text} for number, text in enumerate(texts)]
+    half = len(documents) // 2
+    for name, part in (("one", documents), ("p0", documents[:half]), ("p1", documents[half:])):
+        build(tmp_path / f"{name}.index", part, tiny_model)
+    join_shards(tmp_path / "big.index", [str(tmp_path / "p0.index"), str(tmp_path / "p1.index")])
+    mined = []
+    for name in ("one", "big"):
+        output = tmp_path / f"{name}.jsonl"
+        words = [
+            "mine",
+            pairs,
+            "--index",
+            tmp_path / f"{name}.index",
+            "--by",
+            by,
+            "-o",
+            output,
+            "--no-margin",
+        ]
+        result = runner.invoke(app, [*map(str, words), "--device", "cpu", "--precision", "fp32"])
+        assert result.exit_code == 0, result.exception
+        mined.append(output.read_text("utf-8"))
+        assert not (tmp_path / f"{name}.jsonl.index").exists()
+    assert mined[0] == mined[1]
+    assert '"negatives": ["' in mined[0]
+
+
+def test_an_index_and_a_corpus_exclude_each_other(pairs: Path, tmp_path: Path) -> None:
+    words = ["mine", str(pairs), "-o", str(tmp_path / "m.jsonl"), "--index", "x.index", "--corpus", "y.jsonl"]
+    result = runner.invoke(app, words)
+    assert result.exit_code == 2
+    result = runner.invoke(app, words[:-2])
+    assert isinstance(result.exception, IndexFileError)

@@ -13,7 +13,7 @@ import numpy as np
 from embedkit.data.records import ReadOptions
 from embedkit.data.walking import WalkOptions
 from embedkit.distributed.layout import receipt_path, shard_path
-from embedkit.distributed.planning import ShardRequest
+from embedkit.distributed.requests import ShardRequest
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
 from indexes import Index

@@ -112,3 +112,63 @@ def test_slow_workers_are_named() -> None:
     status = Status(3, rates={"a": 10.0, "b": 11.0, "c": 4.0})
     assert status.slow == ["c"]
     assert Status(3, rates={"a": 1.0}).slow == []
+
+
+class TimedWorkers:
+    """Workers in a time of their own: each shard takes so long, and on a straggler ten times as long."""
+
+    def __init__(self, count: int, straggler: int | None, *, fails: bool = False) -> None:
+        self.now, self.free, self.straggler, self.fails = 0.0, list(range(count)), straggler, fails
+        self.flying: list[tuple[float, int, int]] = []  # end, worker, shard
+        self.given: list[int] = []
+        self.cancelled = False
+
+    @property
+    def room(self) -> int:
+        return len(self.free)
+
+    @property
+    def workers(self) -> int:
+        return len(self.free) + len(self.flying)
+
+    def submit(self, shard: int, *, avoid: str = "") -> None:
+        worker = self.free.pop(0)
+        self.given.append(shard)
+        self.flying.append((self.now + (1000.0 if worker == self.straggler else 100.0), worker, shard))
+
+    def as_completed(self, seconds: float) -> Iterable[Event]:
+        self.flying.sort()
+        if self.flying[0][0] > self.now + 10:  # nothing has happened meanwhile
+            self.now += 10
+            return []
+        self.now, worker, shard = self.flying.pop(0)
+        self.free.append(worker)
+        if self.fails and self.given.count(shard) == 2 and worker != self.straggler:
+            return [Failed(str(worker), shard, "no luck")]
+        return [Done(str(worker), receipt(shard))]
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.mark.parametrize("straggler", [None, 1])
+def test_the_shard_of_a_straggler_is_given_to_a_second_worker_once_nothing_else_is_to_be_done(
+    straggler: int | None,
+) -> None:
+    """Six shards of 100 s on three workers take 200 s; with one of them ten times slower 1,000 s without a copy."""
+    workers, status = TimedWorkers(3, straggler), Status(6)
+    for _ in drive(workers, range(6), status, sizes=[10] * 6, clock=lambda: workers.now):
+        pass
+    assert sorted(status.done) == list(range(6))
+    assert status.copied == ([] if straggler is None else [1])
+    assert workers.now <= (200 if straggler is None else 400)
+    assert status.fraction == 1.0
+
+
+def test_a_copy_that_fails_is_no_failure_while_the_first_worker_goes_on() -> None:
+    workers, status = TimedWorkers(3, 1, fails=True), Status(6)
+    for _ in drive(workers, range(6), status, sizes=[10] * 6, clock=lambda: workers.now):
+        pass
+    assert sorted(status.done) == list(range(6))
+    assert status.retried == []
+    assert not status.failed

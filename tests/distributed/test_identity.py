@@ -10,12 +10,16 @@ import pytest
 from embedkit.data.reading import DocumentReader
 from embedkit.distributed.building import ShardedBuild, Summary
 from embedkit.distributed.executor import Executor, WorkerOptions
+from embedkit.distributed.layout import shard_path
 from embedkit.distributed.local import LocalExecutor
-from embedkit.distributed.planning import ShardRequest, planned
+from embedkit.distributed.planning import planned
+from embedkit.distributed.requests import ShardRequest
+from embedkit.errors import IndexMismatchError
 from embedkit.extras import has_extra
 from embedkit.inference.choice import choose_runtime
 from embedkit.pipelines.building import Documents, building
 from embedkit.pipelines.options import BuildOptions
+from indexes import Index, ShardedIndex
 from tests.distributed import contents, hashes, joined, request
 from tests.tiny import tiny_config
 
@@ -109,3 +113,28 @@ def test_two_ray_workers_give_the_bits_of_one_process(
     assert two.complete, two.failed
     assert one.complete
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-flat"])
+def test_each_shard_has_an_approximate_structure_of_its_own(
+    tmp_path: Path, corpus: list[Path], static_model: Path, kind: str
+) -> None:
+    """What shards hold is the same with and without; another kind is another plan."""
+    asked = request(corpus, static_model, shards=3, kind=kind)
+    assert run(tmp_path / "ann", asked, workers=2).complete
+    assert run(tmp_path / "flat", request(corpus, static_model, shards=3)).complete
+    assert hashes(tmp_path / "ann") == hashes(tmp_path / "flat")
+    for number in range(3):
+        with Index.open(shard_path(tmp_path / "ann", number)) as index:
+            assert index.ann is not None
+            assert index.ann.info.kind == kind
+    with ShardedIndex.open(tmp_path / "ann") as near, ShardedIndex.open(tmp_path / "flat") as exact:
+        queries = np.random.default_rng(0).normal(size=(20, near.settings.dimension)).astype(np.float32)
+        found, expected = (
+            [{doc_id for doc_id, _ in ids} for ids in index.search_ids(queries, k=10)]
+            for index in (near, exact)
+        )
+        shared = sum(len(one & other) for one, other in zip(found, expected, strict=True))
+        assert shared >= 180, "recall@10 of 0.9 at least: a shard has about 100 vectors"
+    with pytest.raises(IndexMismatchError, match="kind was"):
+        run(tmp_path / "ann", request(corpus, static_model, shards=3))

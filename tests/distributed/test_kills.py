@@ -15,7 +15,7 @@ import pytest
 from embedkit.distributed.layout import receipt_path, shard_path
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.planning import planned
-from embedkit.distributed.receipts import verified
+from embedkit.distributed.receipts import Receipt, verified
 from embedkit.distributed.shard import ShardBuilder
 from embedkit.errors import EmbedkitError
 from tests.conftest import REPOSITORY
@@ -96,6 +96,22 @@ def test_a_worker_that_stops_within_a_shard_begins_it_anew(
     assert list((tmp_path / "big" / "shards").iterdir()) == []
     make_plan(tmp_path / "other", corpus, static_model)
     assert build_all(tmp_path / "big") == build_all(tmp_path / "other")
+
+
+def test_a_worker_that_is_late_leaves_what_another_has_finished_as_it_is(
+    tmp_path: Path, corpus: list[Path], static_model: Path
+) -> None:
+    """As one whose node was out of reach for a while: its shard was given to another, and is done when it comes back."""
+    make_plan(tmp_path / "big", corpus, static_model)
+    late, other = ShardBuilder(tmp_path / "big"), ShardBuilder(tmp_path / "big")
+    seen: list[tuple[Receipt, int]] = []
+
+    def meanwhile(progress: object) -> None:
+        if not seen:
+            seen.append((other.build(1, lambda progress: None), written_at(tmp_path / "big", 1)))
+
+    assert (late.build(1, meanwhile), written_at(tmp_path / "big", 1)) == seen[0]
+    assert [path.name for path in (tmp_path / "big" / "shards").iterdir()] == ["00001.index"]
 
 
 @pytest.mark.parametrize("room", [100, 30_000, 70_000])

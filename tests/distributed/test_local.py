@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +61,25 @@ def test_a_worker_that_is_killed_loses_its_shard_and_another_takes_its_place(sta
     executor.submit(0, avoid=event.place)
     assert executor.processes != [worker]
     assert isinstance(outcome(executor), Done)
+
+
+def test_a_full_disk_fails_the_shard_and_another_try_ends_well(start: Start, tmp_path: Path) -> None:
+    """The system lets the worker write no file of more than 30,000 bytes; its successor may write again."""
+    executor = start()
+    executor.submit(0)
+    (worker,) = executor.processes
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (30_000, 30_000))
+    event = outcome(executor)
+    assert isinstance(event, Failed)
+    assert re.search(r"[Mm]ake room|disk I/O error|the disk", event.reason)
+    assert not list((tmp_path / "big").glob("receipts/*"))
+    os.kill(worker, signal.SIGKILL)
+    executor.submit(0)
+    event = outcome(executor)
+    if isinstance(event, Failed):  # its pipe was still open when the shard was given to it
+        executor.submit(0)
+        event = outcome(executor)
+    assert isinstance(event, Done)
 
 
 def test_a_worker_that_hangs_is_ended(start: Start) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from embedkit.distributed.layout import PLAN
 from embedkit.distributed.plan import ShardPlan
-from embedkit.distributed.planning import ShardRequest, planned
+from embedkit.distributed.planning import planned
+from embedkit.distributed.requests import ShardRequest
 from embedkit.distributed.shard import ShardBuilder, WorkerRefusedError
 from embedkit.errors import EmbedkitError, IndexFileError, IndexMismatchError, RecordError
 from embedkit.pipelines.options import BuildOptions

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ import pytest
 
 from embedkit.distributed.building import ShardedBuild, Summary
 from embedkit.distributed.executor import Done, Event, Executor, Failed, Refused, WorkerOptions
-from embedkit.distributed.planning import ShardRequest, planned
+from embedkit.distributed.planning import planned
+from embedkit.distributed.requests import ShardRequest
 from embedkit.errors import DeviceError
 from embedkit.extras import has_extra
 from tests.distributed import hashes, request, written_at
@@ -142,6 +146,78 @@ def test_workers_that_are_killed_or_hang_lose_their_shard_and_the_next_try_is_on
             executor.cancel()
 
 
+def test_a_full_disk_on_one_node_fails_the_shard_there_and_another_node_builds_it(
+    tmp_path: Path, corpus: list[Path], static_model: Path, cluster: Any
+) -> None:
+    """The system lets the worker write no file of more than 30,000 bytes, as a disk would that has no more."""
+    from embedkit.distributed.ray_workers import RayCluster
+
+    asked = request(corpus, static_model)
+    with planned(tmp_path / "big", asked):
+        executor = RayCluster(cluster.address, workers=3).executor(
+            tmp_path / "big", WorkerOptions(threads=1, timeout_seconds=60)
+        )
+        try:
+            executor.submit(0)
+            assert isinstance(outcome(executor), Done)
+            (worker,) = executor._workers
+            process = executor._ray.answer(executor._ray.call(worker.handle, "process"))
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (30_000, 30_000))
+            executor.submit(1)
+            event = outcome(executor)
+            assert isinstance(event, Failed)
+            assert re.search(r"[Mm]ake room|disk I/O error|the disk", event.reason)
+            assert event.place == worker.node
+            assert not (tmp_path / "big/receipts/00001.json").exists()
+            executor.submit(1, avoid=event.place)
+            assert isinstance(outcome(executor), Done)
+        finally:
+            executor.cancel()
+    assert build(tmp_path / "big", asked, cluster.address).complete
+    run(tmp_path / "one", asked)
+    assert hashes(tmp_path / "big") == hashes(tmp_path / "one")
+
+
+def test_a_node_that_nobody_hears_of_loses_its_shards_and_does_no_harm_when_it_is_back(
+    tmp_path: Path, corpus: list[Path], static_model: Path, cluster: Any
+) -> None:
+    """All processes of a node stop, as one looks that the network is cut off from; later they go on with what they were at."""
+    asked = request(corpus, static_model, shards=12)
+    stopped: list[int] = []
+
+    def cut_off(status: Any) -> None:
+        if status.done and not stopped:
+            node = next(iter(cluster.worker_nodes))
+            raylet = node.all_processes["raylet"][0].process.pid
+            stopped.extend([raylet, *_below(raylet)])
+            for process in stopped:
+                os.kill(process, signal.SIGSTOP)
+
+    try:
+        summary = build(tmp_path / "big", asked, cluster.address, cut_off, timeout_seconds=25.0)
+    finally:
+        for process in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+    assert stopped
+    assert summary.complete, summary.failed
+    time.sleep(3.0)  # for whatever was stopped to end what it was at
+    run(tmp_path / "one", asked)
+    assert hashes(tmp_path / "big") == hashes(tmp_path / "one")
+    assert run(tmp_path / "big", asked).lies == {}
+
+
+def _below(parent: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == parent:
+                child = int(path.parent.name)
+                found += [child, *_below(child)]
+    return found
+
+
 def test_a_worker_of_another_version_refuses_with_the_reason(
     tmp_path: Path, corpus: list[Path], static_model: Path, cluster: Any
 ) -> None:
@@ -186,8 +262,8 @@ def test_a_cluster_without_room_and_one_that_is_not_there_are_told(tmp_path: Pat
 def test_the_plan_is_resolved_where_the_workers_are(
     corpus: list[Path], static_model: Path, cluster: Any
 ) -> None:
-    from embedkit.distributed.planning import resolve
     from embedkit.distributed.ray_workers import RayCluster
+    from embedkit.distributed.requests import resolve
 
     asked = request(corpus, static_model)
     try:

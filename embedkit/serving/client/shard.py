@@ -29,7 +29,8 @@ _STRANGE = (KeyError, TypeError, ValueError, AttributeError)
 class ServedShard:
     """A shard behind `embedkit serve`, named by its address; fulfils `indexes.sharded.shard.Shard`.
 
-    Each question is answered by the newest commit there; how many rows it has is looked up by `follow`.
+    Each question is answered by the newest commit there; how many rows it has is looked up by `follow`. Where another index has taken
+    its place, of another encoder or other passages, its server refuses to answer.
     """
 
     def __init__(self, address: str, *, key: str | None = None) -> None:
@@ -41,12 +42,15 @@ class ServedShard:
         # A busy server is no reason to wait: whoever gathers shards leaves it out, and says so.
         self._client = Client(Address.of(address), key=key, patience_seconds=0.0)
         self._fields: Sequence[str] = ()
+        self._digest: str | None = None
         self._about = self._describe()
         self.settings = Settings.from_json(json.dumps(self._about["settings"]))
+        self._digest = self.settings.digest  # from here on
 
     def _ask(self, do: str, **body: Any) -> Any:  # Any: JSON
         try:
             content = {"do": do, "index": self._client.address.index or None, "fields": list(self._fields)}
+            content["settings"] = self._digest
             return self._client.ask("POST", "/shard", content | body)["result"]
         except KeyError as exc:
             raise self._strange(exc) from exc
@@ -64,7 +68,9 @@ class ServedShard:
     def _describe(self) -> Json:
         about = self._ask("describe")
         try:
-            return {name: about[name] for name in ("settings", "version", "rows", "documents", "fields")}
+            return {
+                name: about[name] for name in ("settings", "version", "rows", "documents", "fields", "model")
+            }
         except _STRANGE as exc:
             raise self._strange(exc) from exc
 
@@ -80,6 +86,10 @@ class ServedShard:
 
     def rest(self) -> None:
         """Nothing is held there between two questions."""
+
+    @property
+    def model_path(self) -> str | None:
+        return self._about["model"]  # type: ignore[no-any-return]  # JSON
 
     @property
     def state(self) -> object:

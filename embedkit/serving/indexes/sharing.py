@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from embedkit.errors import IndexMismatchError
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.shard_json import (
     Json,
@@ -42,10 +43,14 @@ Work = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class ShardBody:
-    """One question to a shard. `fields` are the metadata fields of all shards, which a filter may name."""
+    """One question to a shard. `fields` are the metadata fields of all shards, which a filter may name.
+
+    `settings` is the digest of what the shard was when it was opened: other vectors would give scores that mean nothing.
+    """
 
     do: Work
     index: str | None = None
+    settings: str | None = None
     fields: list[str] = field(default_factory=list)
     vectors: dict[str, Any] | None = None  # Any: shape, and base64 of little-endian float32
     queries: list[str] = field(default_factory=list)
@@ -66,13 +71,17 @@ def answer(live: LiveIndex, body: ShardBody) -> Json:
     Raises:
         ValueError: the index lies in shards itself, or the question lacks what it needs.
         FilterError: the filter cannot be understood.
-        IndexMismatchError: the queries do not fit.
+        IndexMismatchError: the queries do not fit, or another index has taken the place of the one that is asked.
         IndexFileError: the index is damaged.
     """
     with live.opened() as opened:
         index = opened.index
         if not isinstance(index, Index):
             raise ValueError(f"{live.name!r} lies in shards; name these themselves")
+        if body.settings is not None and body.settings != index.settings.digest:
+            raise IndexMismatchError(
+                f"{live.name!r} is another index than was asked before, of another encoder or other passages. Open it anew"
+            )
         index.share_fields(body.fields)
         try:
             return {"result": _ANSWERS[body.do](index, body)}
@@ -89,6 +98,7 @@ def _describe(index: Index, _: ShardBody) -> Json:
         "rows": len(index),
         "documents": index.count_documents(),
         "fields": index.field_names(),
+        "model": index.model_path,
     }
 
 

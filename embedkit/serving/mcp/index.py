@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.searching import open_search
 from embedkit.serving.mcp.served import Call, ServedText, Turns, near_vectors, unknown_name
 from embedkit.types import Computing, Float32
-from indexes import open_index
+from indexes import GatherOptions, open_index
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions:
-    """How an index is served."""
+    """How an index is served; `gathering` says how its shards are searched, where it has any."""
 
     computing: Computing
     model: str | None = None
     rerank: str | None = None
+    gathering: GatherOptions = field(default_factory=GatherOptions)
 
 
 class ServedIndex:
@@ -43,7 +44,7 @@ class ServedIndex:
             IndexFileError: there is no index, or it is damaged.
         """
         self.path, self.options = path, options
-        open_index(path).close()
+        open_index(path, gathering=options.gathering).close()
         self._turns = Turns()
         self._encoder: Encoder | None = None
 
@@ -83,6 +84,7 @@ class ServedIndex:
             rerank=wanted.rerank,
             interactive=True,
             encoder=self._encoder,
+            gathering=wanted.gathering,
         ) as search:
             yield search
 
@@ -103,7 +105,7 @@ class ServedIndex:
         return name
 
     def text(self, name: str) -> ServedText:
-        with open_index(self.path) as index:
+        with open_index(self.path, gathering=self.options.gathering) as index:
             document = index.document(name)
         if document is None:
             raise unknown_name(name, "document")
@@ -112,7 +114,7 @@ class ServedIndex:
         return ServedText(name, document.text, int(first.value) if first is not None and counted else 1)
 
     def status(self) -> list[str]:
-        with open_index(self.path) as index:
+        with open_index(self.path, gathering=self.options.gathering) as index:
             settings = index.settings
             return [
                 f"index: {self.path}",

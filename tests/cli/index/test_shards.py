@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.index.shards import described, parse_bytes
 from cli.main import app
+from cli.shared.sharded_view import described
+from cli.shared.sharding import parse_bytes
 from embedkit.distributed.driver import Status
 from embedkit.errors import IndexFileError
 from indexes import Index, ShardsFile
@@ -146,7 +147,7 @@ def test_receipts_that_do_not_hold_are_told(tmp_path: Path, corpus: Path, model:
     [
         (["--workers", "2"], "--workers needs --shards N"),
         (["--executor", "ray"], "--executor needs --shards N"),
-        (["--shards", "2", "--kind", "hnsw"], "--kind and --target-recall are of one index"),
+        (["--shards", "2", "--target-recall", "0.9"], "--target-recall is of one index"),
         (["--shards", "2", "--sync"], "--sync is of one index"),
         (["--shards", "2", "--gpus-per-worker", "1"], "--gpus-per-worker is of --executor ray"),
         (["--shards", "2", "--memory-per-worker", "much"], "'much' is no size; write it as 512M or 8G"),

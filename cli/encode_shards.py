@@ -1,0 +1,123 @@
+"""`embedkit encode --shards`: what is asked for, the one file at the end, and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .shared import console, models, options, sharded_view
+from .shared.sharding import Sharding, plain
+
+if TYPE_CHECKING:
+    from embedkit.distributed.building import Summary
+    from embedkit.distributed.plan import ShardPlan
+    from embedkit.encoding.job import EncodeOptions
+
+FOLDER = ".npy"  # what the files of a folder of shards are
+_COUNTS = ("documents", "tokens", "truncated", "empty", "unknown", "nonfinite")
+
+
+def encode_in_shards(
+    inputs: list[str],
+    output: Path | None,
+    wanted: Sharding,
+    settings: EncodeOptions,
+    *,
+    model: str | None,
+    prompt_name: str | None,
+    loading: dict[str, int | None],
+    merge_tokens: float,
+    computing: options.ComputingOptions,
+    reading: options.Reading,
+    printing: options.Printing,
+) -> None:
+    """Plan, encode what is missing, join it, and say what came of it."""
+    from embedkit.data.records import ReadOptions
+    from embedkit.distributed.planning import planned
+    from embedkit.distributed.requests import ShardRequest, VectorsWanted
+    from embedkit.distributed.vector_files import count_duplicates, join_vectors
+    from embedkit.pipelines.options import BuildOptions
+    from embedkit.types import Computing
+
+    folder = _folder(output)
+    assert output is not None
+    assert wanted.shards is not None
+    wanted.check()
+    request = ShardRequest(
+        inputs=inputs,
+        reading=plain(reading, ReadOptions),
+        walking=None,  # files as `encode` in one piece takes them
+        building=BuildOptions(),
+        computing=plain(computing, Computing),
+        shards=wanted.shards,
+        threads=wanted.num_threads(),
+        model=model,
+        merge_tokens=merge_tokens,
+        strict=True,  # every text has its row
+        allow_other=wanted.allow_other,
+        vectors=VectorsWanted(
+            options=settings, ending=output.suffix or FOLDER, prompt_name=prompt_name, loading=loading
+        ),
+    )
+    workers = wanted.start()
+    with planned(folder, request, workers.resolve) as plan:
+        build = workers.build(folder, plan)
+        sharded_view.say_plan(folder, plan)
+        summary = sharded_view.watch(build, folder)
+        duplicates = count_duplicates(folder, summary.receipts) if summary.complete else None
+        if summary.complete and output != folder:
+            with console.progress_bar("join") as bar:
+                for fraction in join_vectors(folder, plan, summary.receipts, output):
+                    bar.update(fraction, str(output))
+    if printing.as_json:
+        counts = {"texts" if name == "documents" else name: summary.total(name) for name in _COUNTS}
+        shown: dict[str, Any] = {
+            "output": str(output),
+            **sharded_view.as_json(plan, build, summary),
+            "dimension": plan.index_settings.dimension,
+            **counts,
+            "duplicates": duplicates,
+        }
+        console.print_json(shown)
+    else:
+        sharded_view.say_troubles(build, summary)
+        _say(output, plan, summary, build.status.seconds, duplicates)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _folder(output: Path | None) -> Path:
+    """Return where the shards lie: in the output itself, or beside it until they are joined."""
+    from embedkit.encoding.draft import check_output, partial_path
+
+    if output is None:
+        raise typer.BadParameter("--shards goes with --output: a file (.npy .jsonl), or a folder of shards")
+    if not output.suffix:
+        return output
+    check_output(output)
+    return partial_path(output)
+
+
+def _say(output: Path, plan: ShardPlan, summary: Summary, seconds: float, duplicates: int | None) -> None:
+    texts, tokens = summary.total("documents"), summary.total("tokens")
+    speed = f" in {seconds:,.1f} s" if seconds else ""
+    console.note(
+        f"{console.counted(texts, 'text')}, {console.counted(tokens, 'token')}{speed} -> {output} "
+        f"({texts:,} × {plan.index_settings.dimension}), model {Path(plan.model_path).name}"
+    )
+    if truncated := summary.total("truncated"):
+        console.warn(
+            f"{console.counted(truncated, 'text')} cut to the tokens that the model reads. Average all pieces with --on-truncate chunk"
+        )
+    if empty := summary.total("empty"):
+        console.warn(f"{console.counted(empty, 'text')} empty or without tokens for this model")
+    models.say_unknown(summary.total("unknown"), "text", "")
+    if duplicates:
+        console.note(f"note: {console.counted(duplicates, 'text')} stood earlier already")
+    if nonfinite := summary.total("nonfinite"):
+        console.warn(
+            f"{console.counted(nonfinite, 'vector')} with values that are not finite. Check the model: embedkit model check"
+        )
+    sharded_view.say_failed(summary)

@@ -1,0 +1,85 @@
+"""What shards are: ordinary indexes, or vectors in files. Plan, workers, receipts and driver know this much of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.distributed.plan import ShardPlan
+from embedkit.distributed.texts import PartTexts
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+
+Report = Callable[[int, int, float], None]  # takes passages, tokens, and the share that is done
+
+
+@dataclass(frozen=True)
+class Work:
+    """One shard of a plan, for a worker that has the model."""
+
+    folder: Path
+    plan: ShardPlan
+    shard: int
+    encoder: Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledShard:
+    """What went into a shard."""
+
+    texts: PartTexts
+    tokens: int
+    truncated: int
+    empty: int
+    unknown: int
+    nonfinite: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a shard holds."""
+
+    documents: int
+    passages: int
+    content_hash: str
+
+
+class Product(Protocol):
+    """A kind of shard."""
+
+    @property
+    def ending(self) -> str:
+        """The ending of a shard's folder."""
+        ...
+
+    def is_there(self, path: Path) -> bool: ...
+
+    def files(self, path: Path) -> Sequence[Path]:
+        """Return the files that hold what counts, in an order of their own."""
+        ...
+
+    def facts(self, path: Path) -> Facts:
+        """Count and hash what a shard holds.
+
+        Raises:
+            EmbedkitError: it is damaged.
+        """
+        ...
+
+    def hashes(self, path: Path) -> NDArray[np.uint64]:
+        """Return 64 bits for each of what must be told from all others, sorted: ids of an index, texts of vectors."""
+        ...
+
+    def fill(self, work: Work, draft: Path, report: Report) -> FilledShard:
+        """Make a shard in a folder that is not there.
+
+        Raises:
+            EmbedkitError: the input, the disk or the model does not allow it.
+        """
+        ...

@@ -1,0 +1,84 @@
+"""When all shards of vectors are done: `vectors.json`, which lists them, and the one file that they make together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from embedkit.data.vectors import NPY_HEADER_BYTES, npy_header
+from embedkit.data.vectors import ids_path as ids_beside
+from embedkit.distributed.finishing import AT_A_TIME, between, ranges
+from embedkit.distributed.layout import SHARD_FOLDER, shard_path
+from embedkit.distributed.plan import ShardPlan
+from embedkit.distributed.receipts import Receipt, read_ids
+from embedkit.distributed.vector_shards import VectorShards, vectors_name
+from embedkit.storage.files import atomic_file, output_errors, write_text
+
+VECTORS = "vectors.json"
+
+
+def list_vectors(folder: Path, plan: ShardPlan, receipts: Mapping[int, Receipt]) -> None:
+    """Write which files hold the vectors, in the order of the input.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+    """
+    product, name = VectorShards(), vectors_name(plan)
+    shards = []
+    for number, receipt in sorted(receipts.items()):
+        place = f"{SHARD_FOLDER}/{shard_path(folder, number, product.ending).name}"
+        shards.append({"vectors": f"{place}/{name}", "rows": receipt.documents})
+        if name.endswith(".npy"):
+            shards[-1]["ids"] = f"{place}/{ids_beside(Path(name)).name}"
+    content = {
+        "plan": plan.digest,
+        "dimension": plan.index_settings.dimension,
+        "rows": sum(receipt.documents for receipt in receipts.values()),
+        "shards": shards,
+    }
+    write_text(folder / VECTORS, json.dumps(content, indent=1) + "\n")
+
+
+def count_duplicates(folder: Path, receipts: Mapping[int, Receipt]) -> int:
+    """Count the texts that stood earlier already, by their 64-bit hashes; a share of all hashes is in memory at a time."""
+    product = VectorShards()
+    total = sum(receipt.documents for receipt in receipts.values())
+    distinct = 0
+    for low, high in ranges(-(-total // AT_A_TIME)):
+        parts = [between(read_ids(folder, receipt, product), low, high) for receipt in receipts.values()]
+        distinct += len(np.unique(np.concatenate(parts))) if parts else 0
+    return total - distinct
+
+
+def join_vectors(
+    folder: Path, plan: ShardPlan, receipts: Mapping[int, Receipt], output: Path
+) -> Iterator[float]:
+    """Make one file of all shards, as a job in one piece writes it, and remove the folder; yields how much is done.
+
+    The ids come before the vectors: that those are there says that all is there. Stopped at any moment, the same call does it again.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+    """
+    product, name = VectorShards(), vectors_name(plan)
+    paths = [shard_path(folder, number, product.ending) / name for number in sorted(receipts)]
+    rows = sum(receipt.documents for receipt in receipts.values())
+    with output_errors(output, f"What is done lies in {folder}; make room, and the same command goes on"):
+        if output.suffix == ".npy":
+            with atomic_file(ids_beside(output)) as stream:
+                for path in paths:
+                    with ids_beside(path).open("rb") as part:
+                        shutil.copyfileobj(part, stream)
+        with atomic_file(output) as stream:
+            if output.suffix == ".npy":
+                stream.write(npy_header(rows, plan.index_settings.dimension))
+            for number, path in enumerate(paths, 1):
+                with path.open("rb") as part:
+                    part.seek(NPY_HEADER_BYTES if output.suffix == ".npy" else 0)
+                    shutil.copyfileobj(part, stream, 2**22)
+                yield number / len(paths)
+        shutil.rmtree(folder, ignore_errors=True)
