@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from embedkit.data.reading import DocumentReader
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
+    from embedkit.encoding.windows import AnyWindow
     from embedkit.serving.client.encoding import ServedEncoder
+
+    AnyEncoder = Encoder | MultiVectorEncoder | ServedEncoder
 
 EXAMPLES = """\b
 Examples:
@@ -31,6 +35,7 @@ Examples:
   embedkit encode papers.jsonl --role document --model fields -o papers.npy   # with an expert for each field
   embedkit encode notes.txt --server http://localhost:8080 -o notes.npy   # by `embedkit serve`
   embedkit encode 'corpus/*.jsonl' -o corpus.npy --shards 16 --workers 4   # or --executor ray
+  embedkit encode corpus.jsonl --role document --model COLBERT -o corpus.npz   # a vector for each token
   cat queries.txt | embedkit encode - > queries.jsonl
 """
 
@@ -82,6 +87,17 @@ class Encoding:
     truncate_dim: options.TruncateDim = None
     merge_tokens: options.MergeTokens = None
     recursions: options.Recursions = None
+    token_pooling: Annotated[
+        float | None,
+        typer.Option(
+            "--token-pooling",
+            metavar="FACTOR",
+            min=1.0,
+            rich_help_panel=options.TUNING,
+            help="Of a multi-vector model: keep one of FACTOR vectors of a document. Default: as the model's folder says.",
+            show_default=False,
+        ),
+    ] = None
 
 
 @grouped
@@ -105,8 +121,8 @@ def encode(
             "--output",
             "-o",
             metavar="FILE",
-            help=".npy (ids beside it) or .jsonl; with --shards also a folder, in which the shards stay. Default: JSON lines to standard "
-            "output.",
+            help=".npy (ids beside it) or .jsonl; of a multi-vector model .npz or .jsonl; with --shards also a folder, in which the shards "
+            "stay. Default: JSON lines to standard output.",
             show_default=False,
         ),
     ] = None,
@@ -116,15 +132,17 @@ def encode(
     reading: options.Reading,
     printing: options.Printing,
 ) -> None:
-    """Turn texts into sentence vectors.
+    """Turn texts into sentence vectors; with a multi-vector model into the vectors of their tokens.
 
     A title is put before its text, and white space around both is left out, as `index build` does. Every text has its row:
     a blank one, which an index leaves out, is encoded as an empty text and counted. Memory does not grow with the input. Stopped at any moment, the same command goes on
     where it was and ends with the same bits.
     """
     from embedkit.data.reading import DocumentReader
-    from embedkit.encoding.draft import check_output
+    from embedkit.encoding.draft import ENDINGS, check_output
     from embedkit.encoding.job import EncodeOptions
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
+    from embedkit.encoding.vector_files import TOKEN_ENDINGS
 
     if server is not None:
         _refuse_what_a_server_decides(encoding)
@@ -134,6 +152,8 @@ def encode(
         raise typer.BadParameter(
             "--role puts the model's own prompt before texts, and excludes --prompt and --prompt-name"
         )
+    tokens = server is None and _is_multi_vector(model)
+    _check_kind(encoding, tokens=tokens, output=output)
     settings = EncodeOptions(
         prompt=encoding.prompt,
         role=encoding.role,
@@ -145,6 +165,8 @@ def encode(
             raise typer.BadParameter(
                 "--shards and --server exclude each other: workers have the model themselves"
             )
+        if tokens:
+            raise typer.BadParameter("--shards does not go with a multi-vector model; leave it out")
         encode_in_shards(
             inputs,
             output,
@@ -164,13 +186,13 @@ def encode(
         )
         return
     sharding.refuse_alone()
-    if output is not None:
-        check_output(output)  # before the model is loaded, which takes longer
+    if output is not None:  # before the model is loaded, which takes longer
+        check_output(output, endings=TOKEN_ENDINGS if tokens else ENDINGS)
     reader = DocumentReader(inputs, reading)
     console.say_waiting(inputs)
     with _encoder(model, server, api_key, encoding, computing) as encoder:
         models.say_choice(encoder.choice)
-        if encoding.prompt_name is not None:
+        if encoding.prompt_name is not None and not isinstance(encoder, MultiVectorEncoder):
             settings = replace(settings, prompt=encoder.prompt(encoding.prompt_name))
         job = _Job(encoder, reader, settings)
         if output is None:
@@ -180,7 +202,7 @@ def encode(
 
 
 def _refuse_what_a_server_decides(encoding: Encoding) -> None:
-    for name in ("max_seq_length", "truncate_dim", "merge_tokens", "recursions"):
+    for name in ("max_seq_length", "truncate_dim", "merge_tokens", "recursions", "token_pooling"):
         if getattr(encoding, name) is not None:
             option = name.replace("_", "-")
             raise typer.BadParameter(
@@ -188,10 +210,48 @@ def _refuse_what_a_server_decides(encoding: Encoding) -> None:
             )
 
 
+def _is_multi_vector(model: str | None) -> bool:
+    from embedkit.checkpoint.multi_vector import is_multi_vector
+    from embedkit.models import find_model
+    from embedkit.pipelines.models import or_default
+
+    return is_multi_vector(find_model(or_default(model)))
+
+
+def _check_kind(encoding: Encoding, *, tokens: bool, output: Path | None) -> None:
+    """Refuse what goes with one kind of model alone, where the model is of the other."""
+    if not tokens:
+        if encoding.token_pooling is not None:
+            raise typer.BadParameter(
+                "--token-pooling goes with a multi-vector model, and this one gives a text one vector"
+            )
+        return
+    for name in ("prompt", "prompt_name", "truncate_dim", "merge_tokens", "recursions"):
+        if getattr(encoding, name) is not None:
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} does not go with a multi-vector model; leave it out"
+            )
+    if encoding.role is None:
+        raise typer.BadParameter(
+            "a multi-vector model encodes queries and documents in ways of their own: --role query or --role document"
+        )
+    if encoding.token_pooling is not None and encoding.role == "query":
+        raise typer.BadParameter("--token-pooling is of documents, and these are queries; leave it out")
+    if encoding.on_truncate == "chunk" and encoding.role == "query":
+        raise typer.BadParameter("--on-truncate chunk is of documents, and these are queries; choose another")
+    if output is not None and output.suffix == ".npy":
+        from embedkit.errors import OutputError
+
+        raise OutputError(
+            f"{output}: a multi-vector model gives each text vectors of its own number, which .npy does not hold. "
+            "Choose .npz or .jsonl"
+        )
+
+
 @contextmanager
 def _encoder(
     model: str | None, server: str | None, api_key: str | None, encoding: Encoding, computing: Computing
-) -> Iterator[Encoder | ServedEncoder]:
+) -> Iterator[AnyEncoder]:
     """Load the model, or turn to a server."""
     if server is not None:
         from embedkit.serving.client.connection import Address, Client
@@ -200,8 +260,14 @@ def _encoder(
         with Client(Address.of(server), key=api_key) as client:
             yield ServedEncoder(client, model, role=encoding.role)
         return
-    from embedkit.pipelines.models import load_encoder, or_default
+    from embedkit.pipelines.models import load_encoder, load_multi_vector_encoder, or_default
 
+    if _is_multi_vector(model):
+        limit, factor = encoding.max_seq_length, encoding.token_pooling
+        yield load_multi_vector_encoder(
+            or_default(model), computing, max_seq_length=limit, token_pooling=factor
+        )
+        return
     yield load_encoder(
         or_default(model),
         computing,
@@ -216,7 +282,7 @@ def _encoder(
 class _Job:
     """What is encoded, by what, and how."""
 
-    encoder: Encoder | ServedEncoder
+    encoder: AnyEncoder
     reader: DocumentReader
     settings: EncodeOptions
 
@@ -242,19 +308,17 @@ def _to_file(job: _Job, output: Path, printing: options.Printing) -> None:
 
 
 def _to_stdout(job: _Job, *, as_json: bool) -> None:
-    from embedkit.encoding.draft import json_row
     from embedkit.encoding.job import EncodeProgress, count_window, encode_stream
+    from embedkit.encoding.vector_files import json_rows
 
     report = EncodeProgress()
     shorten = sys.stdout.isatty() and not as_json  # hundreds of numbers a text tell nobody anything
     with console.stream_bar("encode") as bar:
         for documents, window in encode_stream(job.encoder, job.reader, job.settings):
             report = count_window(report, documents, window)
-            for document, embedding in zip(documents, window.embeddings, strict=True):
-                if shorten:
-                    console.say(_short_row(document.doc_id, embedding.tolist()))
-                else:
-                    console.write_json(json_row(document.doc_id, embedding))
+            ids = [document.doc_id for document in documents]
+            for line in _short_rows(ids, window) if shorten else json_rows(ids, window):
+                (console.say if shorten else console.write_json)(line)
             bar.update(job.reader.fraction(), f"{report.texts:,} texts")
     sys.stdout.flush()
     if shorten:
@@ -262,22 +326,48 @@ def _to_stdout(job: _Job, *, as_json: bool) -> None:
     _summarize(report, job, "standard output", as_json=False)
 
 
-def _short_row(doc_id: str, embedding: list[float]) -> str:
-    numbers = ", ".join(f"{number:.4f}" for number in embedding[:SHOWN_NUMBERS])
-    return f"{doc_id}  [{numbers}, … {len(embedding)} numbers]"
+def _short_rows(ids: Sequence[str], window: AnyWindow) -> Iterator[str]:
+    from embedkit.encoding.windows import EncodedWindow, TokenWindow
+
+    for number, doc_id in enumerate(ids):
+        if isinstance(window, TokenWindow):
+            vectors = window.vectors.text(number)
+            numbers = _shown(vectors[0].tolist()) if len(vectors) else ""
+            yield f"{doc_id}  {console.counted(len(vectors), 'vector')} [{numbers}, …]"
+        elif isinstance(window, EncodedWindow):
+            embedding = window.embeddings[number].tolist()
+            yield f"{doc_id}  [{_shown(embedding)}, … {len(embedding)} numbers]"
+
+
+def _shown(embedding: Sequence[float]) -> str:
+    return ", ".join(f"{number:.4f}" for number in embedding[:SHOWN_NUMBERS])
+
+
+def _settings(encoder: AnyEncoder) -> dict[str, Any]:
+    """Return what was asked for beside the model itself, where it was."""
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
+
+    if isinstance(encoder, MultiVectorEncoder):
+        factor = encoder.document_pooling
+        return {"token_pooling": factor} if factor > 1 else {}
+    found: dict[str, Any] = {"merge_tokens": encoder.merge_tokens} if encoder.merge_tokens else {}
+    recursions = encoder.folder.recursions
+    return found if recursions is None else found | {"recursions": recursions}
 
 
 def _summarize(report: EncodeProgress, job: _Job, output: str, *, as_json: bool) -> None:
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
+
     encoder, role = job.encoder, job.settings.role
     if as_json:
         summary: dict[str, Any] = {
             "output": output,
             "model": encoder.folder.name,
             **models.choice_as_json(encoder.choice),
-            **({"merge_tokens": encoder.merge_tokens} if encoder.merge_tokens else {}),
-            **({} if encoder.folder.recursions is None else {"recursions": encoder.folder.recursions}),
+            **_settings(encoder),
             "dimension": encoder.width(role),
             "texts": report.texts,
+            **({"vectors": report.vectors} if isinstance(encoder, MultiVectorEncoder) else {}),
             "tokens": report.tokens,
             "seconds": round(report.seconds, 3),
             "tokens_per_second": round(report.tokens_per_second, 1),
@@ -295,14 +385,20 @@ def _summarize(report: EncodeProgress, job: _Job, output: str, *, as_json: bool)
         f" in {report.seconds:,.1f} s ({report.tokens_per_second:,.0f} tokens/s)" if report.seconds else ""
     )
     resumed = f", of which {report.resumed_at:,} before" if report.resumed_at else ""
+    shape = f"{report.texts:,}"
+    limit, advice = encoder.max_length, ". Average all pieces with --on-truncate chunk"
+    if isinstance(encoder, MultiVectorEncoder):
+        assert role is not None
+        shape, limit = console.counted(report.vectors, "vector"), encoder.max_length(role)
+        advice = ". Keep the vectors of all pieces with --on-truncate chunk" if role == "document" else ""
     console.note(
         f"{console.counted(report.texts, 'text')}{resumed}, {console.counted(report.tokens, 'token')}{speed} "
-        f"-> {output} ({report.texts:,} × {encoder.width(role)}), model {encoder.folder.name}"
+        f"-> {output} ({shape} × {encoder.width(role)}), model {encoder.folder.name}"
     )
     if report.truncated:
         console.warn(
-            f"{console.counted(report.truncated, 'text')} cut to the {encoder.max_length} tokens that the model "
-            f"reads; the first is {report.first_truncated}. Average all pieces with --on-truncate chunk"
+            f"{console.counted(report.truncated, 'text')} cut to the {limit} tokens that the model "
+            f"reads; the first is {report.first_truncated}{advice}"
         )
     if report.empty:
         console.warn(

@@ -27,6 +27,7 @@ Examples:
   embedkit rerank candidates.jsonl --model FOLDER --budget 200ms
   embedkit rerank --run bm25.trec --queries queries.jsonl --documents corpus.jsonl > better.trec
   embedkit rerank candidates.jsonl --maxsim
+  embedkit rerank candidates.jsonl --maxsim --model COLBERT
   embedkit rerank --calibrate held_out.tsv --model FOLDER
 A line of input: {"query": "…", "candidates": [{"id": "…", "text": "…", "score": 0.7}, …]}
 """
@@ -121,7 +122,7 @@ class Scoring:
             "-m",
             metavar="MODEL",
             autocompletion=complete_model,
-            help=f"Cross-encoder, or encoder with --maxsim: a folder or name. Default: {RERANKER}, with --maxsim {ENCODER}.",
+            help=f"Cross-encoder, or encoder or multi-vector model with --maxsim: a folder or name. Default: {RERANKER}, with --maxsim {ENCODER}.",
             show_default=False,
         ),
     ] = None
@@ -170,10 +171,15 @@ class Scoring:
             )
 
     def load(self, computing: options.ComputingOptions) -> CrossEncoder | MaxSim:
-        from embedkit.pipelines.models import load_encoder
+        from embedkit.checkpoint.multi_vector import is_multi_vector
+        from embedkit.models import find_model
+        from embedkit.pipelines.models import load_encoder, load_multi_vector_encoder
         from embedkit.reranking.cross_encoder import CrossEncoder
         from embedkit.reranking.maxsim import MaxSim
 
+        if self.maxsim and self.model is not None and is_multi_vector(find_model(self.model)):
+            limit = self.max_seq_length
+            return MaxSim(load_multi_vector_encoder(self.model, computing, max_seq_length=limit))
         if self.maxsim:
             model = self.model or shipped(ENCODER)
             return MaxSim(load_encoder(model, computing, max_seq_length=self.max_seq_length))
@@ -310,7 +316,7 @@ class _Tally:
             if isinstance(reranker, CrossEncoder):
                 limit, what = reranker.folder.tokenizer.max_length, "the model reads"
             else:
-                limit, what = reranker.encoder.tokenizer.max_length, "the model reads of a text"
+                limit, what = reranker.max_length, "the model reads of a text"
             console.warn(
                 f"{counts.truncated:,} of {counts.pairs:,} pairs were cut to the {limit} tokens that {what}"
                 + (f", in {counts.cut_queries:,} of them the query" if counts.cut_queries else "")

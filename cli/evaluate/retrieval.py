@@ -82,7 +82,7 @@ Rerank = Annotated[
         "--rerank",
         metavar="[MODEL]",
         autocompletion=completing.complete_reranker,
-        help=f"Rerank with this cross-encoder (without a value {RERANKER}), or with 'maxsim'; repeat for more.",
+        help=f"Rerank with this cross-encoder or multi-vector model (without a value {RERANKER}), or with 'maxsim'; repeat for more.",
         show_default=False,
     ),
 ]

@@ -24,7 +24,7 @@ Rerank = Annotated[
     typer.Option(
         "--rerank",
         metavar="[MODEL]",
-        help=f"Rerank the candidates with a cross-encoder (without a value {RERANKER}), or with 'maxsim'.",
+        help=f"Rerank the candidates with a cross-encoder (without a value {RERANKER}) or a multi-vector model, or with 'maxsim'.",
         show_default=False,
     ),
 ]

@@ -22,12 +22,15 @@ def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     """Say what a folder holds, and what computes it here: kind, family, sizes, pooling, labels or decoder, prompts, similarity."""
     from embedkit.checkpoint.classification import is_classifier
     from embedkit.checkpoint.generation import is_generator
+    from embedkit.checkpoint.multi_vector import is_multi_vector
     from embedkit.models import find_model
     from embedkit.pipelines.models import or_default
 
     folder = find_model(or_default(model))
     if is_generator(folder):
         content = _generator(folder)
+    elif is_multi_vector(folder):
+        content = _multi_vector(folder)
     else:
         content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
     if console.wants_json(as_json):
@@ -66,6 +69,36 @@ def _encoder(folder: Path) -> dict[str, object]:
         )
         content = {key: value for key, value in content.items() if key not in none} | {"family": "static"}
     return content
+
+
+def _multi_vector(folder: Path) -> dict[str, object]:
+    from embedkit.checkpoint.folder import all_weight_files
+    from embedkit.checkpoint.multi_vector import read_multi_vector_folder
+
+    read = read_multi_vector_folder(folder)
+    modules, encoder = read.modules, read.encoder
+    expansion, pooling = modules.expansion, modules.pooling
+    filled = "-"
+    if expansion is not None:
+        filled = f"to {'' if expansion.fixed else 'at least '}{expansion.length} tokens, "
+        filled += "attended to" if expansion.attend else "which no others attend to"
+    return _shape(read.name, folder, encoder.family, encoder.config, kind="multi-vector") | {
+        "format": modules.style,
+        "query_length": read.tokenizer("query").max_length,
+        "document_length": read.tokenizer("document").max_length,
+        "truncation_side": encoder.tokenizer.truncation_side,
+        "projection": [_layer(layer) for layer in modules.layers],
+        "dimension": read.dimension,
+        "similarity": modules.similarity,
+        "prompts": {role: modules.prompt(role) for role in ("query", "document")},
+        "queries_filled_up": filled,
+        "skiplist": f"{len(read.skipped_ids)} tokens in {' and '.join(modules.skiplist_roles)} texts",
+        "token_pooling": 1 if pooling is None else pooling.factor,
+        "weights_bytes": sum(file.stat().st_size for file in all_weight_files(encoder)),
+        "weights": read.fingerprint["weights"],
+        **_beside(encoder.adapter, encoder.weights_path),
+        **_computed(encoder),
+    }
 
 
 def _layer(layer: HeadLayer) -> str:

@@ -76,7 +76,7 @@ def search(
             "--rerank",
             metavar="[MODEL]",
             autocompletion=complete_reranker,
-            help=f"Rerank the candidates with a cross-encoder (without a value {RERANKER}), or with 'maxsim': token by "
+            help=f"Rerank the candidates with a cross-encoder (without a value {RERANKER}) or a multi-vector model, or with 'maxsim': token by "
             "token, by the search's own model.",
             show_default=False,
         ),

@@ -25,6 +25,7 @@ Examples:
   embedkit train contrastive squad nli.tsv -m encoder -o new --steps 5000 --evaluate sts/dev.tsv --patience 5
   embedkit train contrastive qa.jsonl -m encoder -o new --steps 1000 --batch-size 4096   # cached gradients
   embedkit train contrastive rows.csv --column first=title --column second=text -m encoder -o new --steps 500
+  embedkit train contrastive pairs.jsonl --recipe multi-vector -m encoder -o colbert --steps 1000   # a vector a token
   embedkit train contrastive papers.jsonl --fields title,text,keywords -m encoder -o new --steps 1000
   torchrun --nproc-per-node 8 $(which embedkit) train contrastive pairs.jsonl -m encoder -o new --steps 500
 """
@@ -160,24 +161,29 @@ def _journey(
     model: Path,
     quiet: bool,
 ) -> Contrastive:
-    from embedkit.checkpoint.folder import fingerprint, read_model_folder
-    from embedkit.checkpoint.weights import load_sentence_encoder
+    from embedkit.checkpoint.folder import fingerprint
     from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
     from embedkit.training.contrastive.guide import load_guide
-    from embedkit.training.contrastive.head import fields_of, with_head
+    from embedkit.training.contrastive.head import fields_of
+    from embedkit.training.contrastive.start import load_start
     from embedkit.training.contrastive.training import Contrastive
     from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
 
-    folder = read_model_folder(model)
+    folder, encoder, tokens = load_start(model, recipe)
     roles = reading.roles()
-    fields = fields_of(folder, recipe)
+    fields = () if tokens is not None else fields_of(folder, recipe)
     read = [read_data_set(source, roles, recipe.loss, read=reading.read(), fields=fields) for source in data]
     sets = load_evaluation_sets(tuning.evaluate or [])
-    folder, encoder = with_head(folder, load_sentence_encoder(folder), recipe)
-    made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]
+    maxsim = None if tokens is None else tokens.similarity
+    made = [
+        make_data_set(rows, recipe, folder, encoder, number=number, maxsim=maxsim)
+        for number, rows in enumerate(read)
+    ]
     guide = None if recipe.loss.guide is None else load_guide(recipe.loss.guide)
     origin = str(fingerprint(folder)["weights"])
-    journey = Contrastive(folder, encoder, made, recipe, origin=origin, evaluation=sets, guide=guide)
+    journey = Contrastive(
+        folder, encoder, made, recipe, origin=origin, evaluation=sets, guide=guide, tokens=tokens
+    )
     if not quiet:
         for each, share in zip(made, journey.shares, strict=True):
             held_out = console.counted(each.num_held_out, "row")

@@ -85,6 +85,7 @@ def load_sentence_weights(folder: ModelFolder) -> SentenceWeights:
     stored = strip_base_prefix(merged_arrays(stored, folder.adapter), folder.family)
     names, shapes = encoder_names(folder.family, folder.config), encoder_shapes(folder.config)
     encoder = Weights(take(names, shapes, stored, where, splits=encoder_splits(folder.config)))
+    stored = {name: array for name, array in stored.items() if name not in folder.beside}
     check_nothing_left(stored, folder.family, where)
     dense = []
     for name, config in zip(folder.modules.dense_folders, folder.modules.sentence.dense, strict=True):

@@ -13,10 +13,12 @@ from typing import Any
 from embedkit.checkpoint.adapters import CONFIG as ADAPTER_CONFIG
 from embedkit.checkpoint.adapters import Adapter, read_adapter
 from embedkit.checkpoint.classification_heads import head_content, read_head
+from embedkit.checkpoint.colbert import says_colbert
 from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.folder import fit_tokenizer, read_tokenizer, tokenizer_path, weight_files
 from embedkit.checkpoint.hf_config import check_no_generator, read_config, write_config
 from embedkit.checkpoint.json_files import json_field, read_json
+from embedkit.checkpoint.multi_vector_modules import says_multi_vector
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_parts import ACTIVATION_CLASSES
 from embedkit.checkpoint.st_settings import check_arguments
@@ -113,6 +115,11 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
         raise CheckpointError(
             f"{path}: this is a static model, a table of token vectors, which cannot read two texts together. "
             "Rerank with a cross-encoder"
+        )
+    if says_multi_vector(path) or says_colbert(path):
+        raise CheckpointError(
+            f"{path}: this is a multi-vector model, which reads query and text apart; here a cross-encoder is wanted. "
+            "A search reranks with it by its token vectors: search --rerank FOLDER, or embedkit rerank --maxsim --model FOLDER"
         )
     adapter = read_adapter(path)
     own = (path / "config.json").is_file() or adapter is None

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from embedkit.checkpoint.adapters import Adapter, read_adapter
+from embedkit.checkpoint.colbert import says_colbert
 from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.hf_config import TOKENIZER_CLASSES, read_config
 from embedkit.checkpoint.json_files import json_field, read_json
+from embedkit.checkpoint.multi_vector_modules import says_multi_vector
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.st_modules import SentenceModules, read_modules
 from embedkit.checkpoint.st_router import default_role, has_router
@@ -37,7 +39,8 @@ class ModelFolder:
     """A sentence encoder on disk, read but for its weights.
 
     Of a `static` model's config only `vocab_size` and `hidden_size` mean something: it has no layers. Where queries and documents have
-    modules of their own, `routes` are both, and the folder itself is that of texts of no role.
+    modules of their own, `routes` are both, and the folder itself is that of texts of no role. `beside` names weights in the encoder's
+    files that are of something else.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class ModelFolder:
     tokenizer: Tokenizer
     static: bool = False
     adapter: Adapter | None = None
+    beside: tuple[str, ...] = ()
     routes: Mapping[TextRole, ModelFolder] = field(default_factory=dict)
 
     @property
@@ -95,6 +99,11 @@ def read_model_folder(
     path = find_model(folder)
     if not path.is_dir():
         raise CheckpointError(missing_model(str(folder)))
+    if says_multi_vector(path) or says_colbert(path):
+        raise CheckpointError(
+            f"{path}: this is a multi-vector model, which gives a text a vector for each token; here one vector is wanted. "
+            "With such a model embedkit encodes, builds indexes, searches and reranks (--rerank, rerank --maxsim)"
+        )
     if not has_router(path):
         return _read_folder(path, max_seq_length, recursions)
     roles: tuple[TextRole, ...] = get_args(TextRole)

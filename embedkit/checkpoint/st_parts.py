@@ -5,7 +5,7 @@ Classes that a file names are compared with a short list; none is ever imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,8 @@ def pooling_content(sentence: SentenceConfig, hidden_size: int) -> dict[str, Any
     return content
 
 
-def read_layer(kind: str, path: Path) -> HeadLayer:
-    """Read the config of a Dense or LayerNorm module.
+def read_layer(kind: str, path: Path, *, reads: Sequence[str] = (_SENTENCE,)) -> HeadLayer:
+    """Read the config of a Dense or LayerNorm module, which may read and write what `reads` names, by default the first of them.
 
     Raises:
         CheckpointError: the file is missing or unreadable, or asks for what we do not compute.
@@ -98,7 +98,7 @@ def read_layer(kind: str, path: Path) -> HeadLayer:
     content = read_json(path, None)
     if kind == "LayerNorm":
         return LayerNormConfig(size=_sizes(content, path, "dimension")["dimension"])
-    check_names(content, path)
+    check_names(content, path, reads=reads)
     name = json_field(content, "activation_function", ACTIVATION_CLASSES["tanh"], str(path))
     short = name.rpartition(".")[2]
     known = {full.rpartition(".")[2]: activation for activation, full in ACTIVATION_CLASSES.items()}
@@ -121,16 +121,16 @@ def layer_content(layer: HeadLayer) -> dict[str, Any]:  # Any: whatever JSON hol
     return {**sizes, "activation_function": ACTIVATION_CLASSES[layer.activation]}
 
 
-def check_names(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse a module that reads or writes anything but the sentence vector.
+def check_names(content: Mapping[str, Any], path: Path, *, reads: Sequence[str] = (_SENTENCE,)) -> None:
+    """Refuse a module that reads or writes anything but what `reads` names: by default the sentence vector.
 
     Raises:
         CheckpointError: it does.
     """
     for key in ("module_input_name", "module_output_name"):
-        name = json_field(content, key, _SENTENCE, str(path))
-        if name != _SENTENCE:
-            raise CheckpointError(f"{path}: {key} is {name!r}; only {_SENTENCE!r} is computed")
+        name = json_field(content, key, reads[0], str(path))
+        if name not in reads:
+            raise CheckpointError(f"{path}: {key} is {name!r}; only {reads[0]!r} is computed")
 
 
 def _sizes(content: Mapping[str, Any], path: Path, *names: str) -> dict[str, int]:

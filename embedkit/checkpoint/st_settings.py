@@ -5,7 +5,7 @@ Whatever in them would change vectors in a way that we do not compute is refused
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -79,22 +79,28 @@ def read_texts(path: Path) -> dict[str, Any]:
     return {**names, "similarity": similarity, "truncate_dim": truncate_dim}
 
 
-def read_limits(encoder_folder: Path) -> tuple[int | None, bool]:
+def read_limits(encoder_folder: Path, *, others: Sequence[str] = ()) -> tuple[int | None, bool]:
     """Return the longest text in tokens (None: the tokenizer's own limit), and whether texts are lower-cased first.
+
+    `others` are settings that the caller reads by itself, of `limits_path`.
 
     Raises:
         CheckpointError: the file is unreadable, or asks for what we do not compute.
     """
-    # Older releases named the file after the encoder's family.
-    kinds = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
-    paths = [encoder_folder / f"sentence_{kind}_config.json" for kind in kinds]
-    path = next((path for path in paths if path.is_file()), paths[0])
-    content = read_json(path, {})
+    path = limits_path(encoder_folder)
+    content = {key: value for key, value in read_json(path, {}).items() if key not in others}
     check_task(content, path, "feature-extraction")
     check_arguments(content, path)
     _check_input(content, path)
     max_seq_length = json_field(content, "max_seq_length", 0, str(path)) or None
     return max_seq_length, json_field(content, "do_lower_case", False, str(path))
+
+
+def limits_path(encoder_folder: Path) -> Path:
+    """Return the file with the encoder's settings, which older releases named after its family."""
+    kinds = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta")
+    paths = [encoder_folder / f"sentence_{kind}_config.json" for kind in kinds]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def check_task(content: Json, path: Path, wanted: str) -> None:

@@ -54,6 +54,7 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
     where = folder.encoder_path
     tensors = read_model_tensors(folder.weights_path, folder.adapter, folder.family, model=folder.path)
     assign_encoder(model.encoder, folder.family, tensors, where)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in folder.beside}
     check_nothing_left(tensors, folder.family, where)
     for number, name in enumerate(folder.modules.dense_folders):
         part = read_tensors(weight_files(folder.path / name, model=folder.path))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,10 +22,10 @@ import numpy as np
 from embedkit.data.vectors import NPY_HEADER_BYTES, ids_path, npy_header
 from embedkit.errors import OutputError
 from embedkit.storage.files import put_in_place
-from embedkit.types import Float32
 
 VECTORS = "vectors"
 ENDINGS = (".npy", ".jsonl")  # what vectors are written as
+ARCHIVE = ".npz"  # what token vectors are written as, beside .jsonl
 
 Json = dict[str, Any]  # Any: whatever JSON holds
 
@@ -59,7 +60,8 @@ def check_output(output: Path, *, content: str = VECTORS, endings: Sequence[str]
 class Draft:
     """The folder of an unfinished job: opened at its last commit, appended to, and finished.
 
-    `content` is what the job makes. As `.npy` it is vectors of a `dimension`, with the ids in a file beside it. `settings` decide the bits of the result: a job goes on only with those it was begun with. `report` is the caller's,
+    `content` is what the job makes. As `.npy` it is vectors of a `dimension`, with the ids in a file beside it; as `.npz` vectors, how many
+    each text has, and the ids. `settings` decide the bits of the result: a job goes on only with those it was begun with. `report` is the caller's,
     committed with the rows it is about.
     """
 
@@ -75,9 +77,9 @@ class Draft:
         check_output(output, content=content, endings=endings)
         self.output = output
         self.content = content
-        self._names = (content, "ids", "hashes")
         self.folder = partial_path(output)
-        self.as_npy = output.suffix == ".npy"
+        self.as_npy, self.as_archive = output.suffix == ".npy", output.suffix == ARCHIVE
+        self._names = (content, "ids", "hashes", *(["counts"] if self.as_archive else []))
         self.dimension = dimension
         self.settings = settings
         self._files: dict[str, BinaryIO] = {}
@@ -177,12 +179,16 @@ class Draft:
         self._texts_hash.update(doc_id.encode("utf-8") + b"\0" + content + b"\0")
         return hashlib.blake2b(content, digest_size=8).digest()
 
-    def append(self, keys: Iterable[tuple[str, str]], content: bytes, report: Json) -> None:
-        """Write what was made of some (id, text) pairs and commit it."""
+    def append(
+        self, keys: Iterable[tuple[str, str]], content: bytes, report: Json, *, counts: bytes = b""
+    ) -> None:
+        """Write what was made of some (id, text) pairs and commit it; `counts` are the int64 of a `.npz`."""
         keys = list(keys)
         self._files["hashes"].write(b"".join(self._hash(*key) for key in keys))
         self._files[self.content].write(content)
-        if self.as_npy:
+        if self.as_archive:
+            self._files["counts"].write(counts)
+        if self.as_npy or self.as_archive:
             self._files["ids"].write("".join(f"{doc_id}\n" for doc_id, _ in keys).encode("utf-8"))
         for name in self._names:
             file = self._files[name]
@@ -219,8 +225,25 @@ class Draft:
             with (self.folder / self.content).open("r+b") as stream:
                 stream.write(npy_header(self.rows, self.dimension))
             put_in_place(self.folder / "ids", ids_path(self.output))
+        if self.as_archive:
+            self._write_archive()
         put_in_place(self.folder / self.content, self.output)
         shutil.rmtree(self.folder, ignore_errors=True)  # what stays behind is removed by the next call
+
+    def _write_archive(self) -> None:
+        """Put vectors, counts and ids into one uncompressed file, in place of the vectors."""
+        counts = np.fromfile(self.folder / "counts", dtype="<i8")
+        ids = (self.folder / "ids").read_text(encoding="utf-8").split("\n")[:-1]
+        whole = self.folder / "archive"
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, array in (("counts", counts), ("ids", np.array(ids, dtype=np.str_))):
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+            with archive.open("vectors.npy", "w", force_zip64=True) as member:
+                member.write(npy_header(int(counts.sum()), self.dimension))
+                with (self.folder / self.content).open("rb") as stream:
+                    shutil.copyfileobj(stream, member, 2**20)
+        put_in_place(whole, self.folder / self.content)
 
     @property
     def rows(self) -> int:
@@ -233,14 +256,3 @@ def _flat(settings: Json, prefix: str = "") -> Json:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def json_row(doc_id: str, embedding: Float32) -> str:
-    """Write one vector (E,) as a JSON line; floats in the fewest digits that give the same float32 again."""
-    values = ",".join(map(str, embedding)) if np.isfinite(embedding).all() else _with_nulls(embedding)
-    return f'{{"id": {json.dumps(doc_id, ensure_ascii=False)}, "embedding": [{values}]}}\n'
-
-
-def _with_nulls(embedding: Float32) -> str:
-    # JSON has no NaN; such vectors are counted and reported.
-    return ",".join(str(value) if np.isfinite(value) else "null" for value in embedding)

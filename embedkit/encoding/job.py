@@ -13,22 +13,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.fields import FieldTexts, document_fields
 from embedkit.data.records import Document, titled_text
-from embedkit.encoding.draft import Draft, json_row
-from embedkit.encoding.windows import EncodedWindow, TextRefusedError
+from embedkit.encoding.draft import Draft
+from embedkit.encoding.vector_files import endings, file_content
+from embedkit.encoding.windows import AnyWindow, TextRefusedError, TokenWindow
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.storage.files import output_errors
 from embedkit.types import OnTruncate, TextRole
 
+W = TypeVar("W", bound=AnyWindow, covariant=True)
 
-class WindowEncoder(Protocol):
-    """What a job needs of what encodes its texts: an `Encoder`, or a server's."""
+
+class WindowEncoder(Protocol[W]):
+    """What a job needs of what encodes its texts: an `Encoder`, a `MultiVectorEncoder`, or a server's."""
 
     @property
     def fields(self) -> tuple[str, ...]: ...
@@ -46,11 +49,11 @@ class WindowEncoder(Protocol):
 
     def encode_role_windows(
         self, texts: Iterable[str], *, role: TextRole | None, prompt: str | None, on_truncate: OnTruncate
-    ) -> Iterator[EncodedWindow]: ...
+    ) -> Iterator[W]: ...
 
     def encode_field_windows(
         self, documents: Iterable[FieldTexts], *, on_truncate: OnTruncate
-    ) -> Iterator[EncodedWindow]: ...
+    ) -> Iterator[W]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class EncodeProgress:
     """How far an encoding job is. Counts run from the job's first start; `seconds` and `session_tokens` from this one's.
 
     `unknown` counts texts that the model's vocabulary has no part of, `nonfinite` vectors with a value that is not finite; `duplicates`, known at the end only, counts texts
-    that stood earlier already; the `first_…` name the place of the first such text.
+    that stood earlier already; `vectors` those of a multi-vector model; the `first_…` name the place of the first such text.
     """
 
     texts: int = 0
@@ -68,6 +71,7 @@ class EncodeProgress:
     unknown: int = 0
     nonfinite: int = 0
     duplicates: int | None = None
+    vectors: int = 0
     resumed_at: int = 0
     seconds: float = 0.0
     session_tokens: int = 0
@@ -106,8 +110,8 @@ def document_text(document: Document, *, join_title: bool = True) -> str:
 
 
 def encode_stream(
-    encoder: WindowEncoder, documents: Iterable[Document], options: EncodeOptions
-) -> Iterator[tuple[list[Document], EncodedWindow]]:
+    encoder: WindowEncoder[W], documents: Iterable[Document], options: EncodeOptions
+) -> Iterator[tuple[list[Document], W]]:
     """Encode documents window by window, each window with the documents it is of.
 
     Raises:
@@ -118,7 +122,7 @@ def encode_stream(
     return _encode_stream(encoder, documents, options)
 
 
-def _check_role(encoder: WindowEncoder, options: EncodeOptions) -> None:
+def _check_role(encoder: WindowEncoder[AnyWindow], options: EncodeOptions) -> None:
     if encoder.fields and options.role is None:
         raise CheckpointError(
             f"{encoder.folder.path}: it compares queries with documents that have the fields {', '.join(encoder.fields)}, whose vectors "
@@ -128,8 +132,8 @@ def _check_role(encoder: WindowEncoder, options: EncodeOptions) -> None:
 
 
 def _encode_stream(
-    encoder: WindowEncoder, documents: Iterable[Document], options: EncodeOptions
-) -> Iterator[tuple[list[Document], EncodedWindow]]:
+    encoder: WindowEncoder[W], documents: Iterable[Document], options: EncodeOptions
+) -> Iterator[tuple[list[Document], W]]:
     waiting: list[Document] = []
 
     def watched() -> Iterator[Document]:
@@ -143,7 +147,7 @@ def _encode_stream(
 
     try:
         for window in _windows(encoder, watched(), options):
-            size = len(window.embeddings)
+            size = len(window.truncated)
             chunk, waiting[:] = waiting[:size], waiting[size:]
             if options.fail_on_empty and window.empty.any():
                 document = chunk[int(np.argmax(window.empty))]
@@ -156,16 +160,14 @@ def _encode_stream(
         raise RecordError(f"{waiting[exc.row].where}: {exc}") from exc
 
 
-def _texts(encoder: WindowEncoder, document: Document, options: EncodeOptions) -> FieldTexts:
+def _texts(encoder: WindowEncoder[AnyWindow], document: Document, options: EncodeOptions) -> FieldTexts:
     """Return what is encoded of a document: its text, or those of the model's fields."""
     if encoder.fields and options.role == "document":
         return document_fields(document, encoder.fields, may_be_empty=True)
     return (document_text(document, join_title=options.join_title),)
 
 
-def _windows(
-    encoder: WindowEncoder, documents: Iterator[Document], options: EncodeOptions
-) -> Iterator[EncodedWindow]:
+def _windows(encoder: WindowEncoder[W], documents: Iterator[Document], options: EncodeOptions) -> Iterator[W]:
     of_documents = (_texts(encoder, document, options) for document in documents)
     if encoder.fields and options.role == "document":
         yield from encoder.encode_field_windows(of_documents, on_truncate=options.on_truncate)
@@ -178,14 +180,15 @@ def _windows(
 
 
 def encode_to_file(
-    encoder: WindowEncoder,
+    encoder: WindowEncoder[AnyWindow],
     documents: Iterable[Document],
     output: str | Path,
     options: EncodeOptions | None = None,
 ) -> Iterator[EncodeProgress]:
     """Encode documents into `output` (.npy or .jsonl), with the ids beside it; yield a report after each window.
 
-    `vectors.npy` gets `vectors.ids.txt`, an id a line in the order of the rows; JSON lines hold their ids.
+    `vectors.npy` gets `vectors.ids.txt`, an id a line in the order of the rows; JSON lines hold their ids. Token vectors are written as .npz or
+    .jsonl; see `embedkit.encoding.vector_files`.
     Stopped at any moment, the same call resumes.
 
     Raises:
@@ -199,23 +202,22 @@ def encode_to_file(
         "options": asdict(options),
     }
     _check_role(encoder, options)
-    draft = Draft(Path(output), dimension=encoder.width(options.role), settings=settings)
+    draft = Draft(
+        Path(output),
+        dimension=encoder.width(options.role),
+        settings=settings,
+        endings=endings(encoder.fingerprint),
+    )
     return _run(encoder, documents, draft, options)
 
 
 def _run(
-    encoder: WindowEncoder, documents: Iterable[Document], draft: Draft, options: EncodeOptions
+    encoder: WindowEncoder[AnyWindow], documents: Iterable[Document], draft: Draft, options: EncodeOptions
 ) -> Iterator[EncodeProgress]:
     def keys(some: Iterable[Document]) -> Iterator[tuple[str, str]]:
         for document in some:
             texts = _texts(encoder, document, options)
             yield document.doc_id, "\0".join(text or "" for text in texts)
-
-    def rows(some: Iterable[Document], window: EncodedWindow) -> bytes:
-        if draft.as_npy:
-            return window.embeddings.astype("<f4").tobytes()
-        pairs = zip(some, window.embeddings, strict=True)
-        return "".join(json_row(document.doc_id, row) for document, row in pairs).encode("utf-8")
 
     start = time.monotonic()
     stopped = f"What is done lies in {draft.folder}; make room, and the same command goes on"
@@ -228,7 +230,10 @@ def _run(
             yield progress
             for window_documents, window in encode_stream(encoder, rest, options):
                 progress = count_window(progress, window_documents, window, time.monotonic() - start)
-                draft.append(keys(window_documents), rows(window_documents, window), asdict(progress))
+                content, counts = file_content(
+                    [each.doc_id for each in window_documents], window, draft.output
+                )
+                draft.append(keys(window_documents), content, asdict(progress), counts=counts)
                 yield progress
             progress = replace(progress, duplicates=draft.count_duplicates(), done=True)
             draft.finish()
@@ -236,7 +241,7 @@ def _run(
 
 
 def count_window(
-    progress: EncodeProgress, documents: list[Document], window: EncodedWindow, seconds: float = 0.0
+    progress: EncodeProgress, documents: list[Document], window: AnyWindow, seconds: float = 0.0
 ) -> EncodeProgress:
     """Add one window's texts to the counts."""
 
@@ -251,7 +256,8 @@ def count_window(
         truncated=progress.truncated + int(window.truncated.sum()),
         empty=progress.empty + int(window.empty.sum()),
         unknown=progress.unknown + int(window.unknown.sum()),
-        nonfinite=progress.nonfinite + int((~np.isfinite(window.embeddings).all(axis=1)).sum()),
+        vectors=progress.vectors + (len(window.vectors.vectors) if isinstance(window, TokenWindow) else 0),
+        nonfinite=progress.nonfinite + int((~window.finite).sum()),
         first_truncated=first(window.truncated, progress.first_truncated),
         first_empty=first(window.empty, progress.first_empty),
         first_unknown=first(window.unknown, progress.first_unknown),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.errors import RecordError
+from embedkit.retrieval.token_vectors import TokenVectors
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.blocks import BLOCK_CHARS
 from embedkit.tokenization.tokenizer import Tokenizer, refuse_no_text
@@ -68,6 +70,23 @@ class TokenizedWindow:
         return counts
 
 
+class AnyWindow(Protocol):
+    """What there is to say about N consecutive texts that were encoded; see `EncodedWindow`."""
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]: ...
+    @property
+    def empty(self) -> NDArray[np.bool_]: ...
+    @property
+    def unknown(self) -> NDArray[np.bool_]: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """(N,) True where all values are finite."""
+        ...
+
+
 @dataclass(frozen=True)
 class EncodedWindow:
     """The vectors of some consecutive texts, and what there is to say about them.
@@ -85,6 +104,33 @@ class EncodedWindow:
     empty: NDArray[np.bool_]
     unknown: NDArray[np.bool_]
     num_tokens: int
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """(N,) True where all values of a text's vector are finite."""
+        return np.asarray(np.isfinite(self.embeddings).all(axis=1))
+
+
+@dataclass(frozen=True)
+class TokenWindow:
+    """The token vectors of some consecutive texts, and what there is to say about them.
+
+    Shapes:
+        vectors: of N texts; truncated, empty, unknown: (N,) bool, as in `EncodedWindow`; num_tokens counts what the model has read
+    """
+
+    vectors: TokenVectors
+    truncated: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
+    num_tokens: int
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """(N,) True where all values of a text's vectors are finite."""
+        wrong = np.concatenate(([0], np.cumsum(~np.isfinite(self.vectors.vectors).all(axis=1))))
+        found: NDArray[np.bool_] = np.diff(wrong[self.vectors.starts]) < 1
+        return found
 
 
 def cut_windows(texts: Iterator[str]) -> Iterator[list[str]]:

@@ -108,4 +108,5 @@ def _measured_model(folder: AnyFolder, output: Output) -> dict[str, Any]:  # Any
     """Name the model under which what was measured is kept."""
     if isinstance(folder, ClassifierFolder):
         return {**folder.fingerprint, "kind": "cross-encoder"}
-    return fingerprint(folder) | ({"kind": "masked language model"} if output == "mlm_logits" else {})
+    kinds = {"mlm_logits": "masked language model", "hidden_states": "token vectors"}
+    return fingerprint(folder) | ({"kind": kinds[output]} if output in kinds else {})

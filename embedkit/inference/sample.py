@@ -77,8 +77,11 @@ def compared(backend: Backend, batch: TokenBatch, output: Output) -> Float32:
     """Compute one vector per sequence whose cosine to that of fp32 says how good a precision is.
 
     It is the pooled one, which is also what a cross-encoder's head reads: of few classes logits would tell too little. Of
-    a masked language model it is the logits at the token in the middle.
+    a masked language model it is the logits at the token in the middle. Where token vectors are asked for, it is these, one a token:
+    what rounding does to them evens out in their mean.
     """
+    if output == "hidden_states":
+        return backend.hidden_states(batch)
     if output == "mlm_logits":
         return backend.mlm_logits(batch, np.cumsum(batch.lengths) - batch.lengths + batch.lengths // 2)
     return backend.pooled(batch)

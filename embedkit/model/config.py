@@ -266,6 +266,15 @@ class EncoderConfig:
         return " and ".join(found) or None
 
     @property
+    def why_no_keys(self) -> str | None:
+        """Name the piece with which tokens that none attends to cannot be left beside others; None where there is none."""
+        if self.routed is not None:
+            return self.routed
+        if self.disentangled is not None:
+            return "disentangled attention"
+        return None if self.attention == "dot" else f"{self.attention.replace('_', '-')} attention"
+
+    @property
     def num_distinct_layers(self) -> int:
         """How many layers have weights of their own."""
         if self.recursion is not None:

@@ -74,19 +74,32 @@ class TransformerEncoder(nn.Module):
         return self._encode(input_ids.flatten(), [run], types).view(run.count, run.length, -1)
 
     def forward_packed(
-        self, input_ids: Tensor, lengths: Sequence[int], token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        lengths: Sequence[int],
+        token_type_ids: Tensor | None = None,
+        *,
+        num_keys: Sequence[int] | None = None,
     ) -> Tensor:
         """Encode sequences that lie one after another; fastest where equal lengths are neighbours.
+
+        Of each sequence the first `num_keys` tokens are attended to; None: all.
 
         Shapes:
             input_ids, token_type_ids: (N,) long, N = sum(lengths)
             returns: (N, D)
         Raises:
-            ValueError: the lengths do not add up to N, or one is longer than the position table.
+            ValueError: the lengths do not add up to N, or one is longer than the position table; or `num_keys` are of a model in
+                which others than these matter (`EncoderConfig.why_no_keys`).
         """
         if sum(lengths) != input_ids.shape[0]:
             raise ValueError(f"lengths add up to {sum(lengths)}; input_ids has {input_ids.shape[0]} tokens")
-        return self._encode(input_ids, runs_of(lengths), token_type_ids)
+        runs = runs_of(lengths)
+        if num_keys is not None:
+            if reason := self.config.why_no_keys:
+                raise ValueError(f"num_keys are given for a model with {reason}")
+            runs = seen_runs(runs, num_keys, input_ids.device)
+        return self._encode(input_ids, runs, token_type_ids)
 
     def _forward_real(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Encode the real tokens of a padded batch alone: no router is to see the others."""
@@ -207,7 +220,20 @@ class TransformerEncoder(nn.Module):
         if mask is None:
             return near
         # Padding far from real tokens attends to itself: without any key some kernels give NaN, which spreads.
-        return (mask & near) | torch.eye(length, dtype=torch.bool, device=device)
+        both = mask & near
+        alone = ~both.any(dim=-1, keepdim=True)
+        return both | (alone & torch.eye(length, dtype=torch.bool, device=device))
+
+
+def seen_runs(runs: Sequence[Run], num_keys: Sequence[int], device: torch.device) -> list[Run]:
+    """Return runs with the masks of sequences of which only the first `num_keys` tokens are attended to."""
+    first, found = 0, []
+    for run in runs:
+        keys = torch.tensor(num_keys[first : first + run.count], device=device)
+        mask = torch.arange(run.length, device=device) < keys[:, None]
+        found.append(replace(run, attention_mask=mask))
+        first += run.count
+    return found
 
 
 def padded_run(input_ids: Tensor, attention_mask: Tensor | None) -> Run:

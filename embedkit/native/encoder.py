@@ -103,18 +103,20 @@ class NativeEncoder:
         token_type_ids: Int64 | None = None,
         *,
         layers: int | None = None,
+        num_keys: Int64 | None = None,
     ) -> Float32:
         """Encode packed sequences: one vector a token after `layers` layers, or after all.
 
-        Tokens that were merged have the same vector.
+        Tokens that were merged have the same vector. Of each sequence the first `num_keys` tokens are attended to (None: all); others are
+        attended to by none, not even by themselves.
 
         Shapes:
-            input_ids, token_type_ids: (N,) of B sequences one after another; lengths: (B,), N in all
+            input_ids, token_type_ids: (N,) of B sequences one after another; lengths, num_keys: (B,), N in all
             returns: (N, D)
         Raises:
             ValueError: lengths, ids or the number of layers are out of range, or do not fit together.
         """
-        return self._encode(input_ids, lengths, token_type_ids, layers, first_only=False)
+        return self._encode(input_ids, lengths, token_type_ids, layers, first_only=False, num_keys=num_keys)
 
     def first_states(
         self,
@@ -141,6 +143,7 @@ class NativeEncoder:
         layers: int | None,
         *,
         first_only: bool,
+        num_keys: Int64 | None = None,
     ) -> Float32:
         input_ids = np.ascontiguousarray(input_ids, np.int64)
         lengths = np.ascontiguousarray(lengths, np.int64)
@@ -149,11 +152,14 @@ class NativeEncoder:
             types = np.ascontiguousarray(token_type_ids, np.int64)
         layers = self.config.num_hidden_layers if layers is None else layers
         self._check(input_ids, lengths, types, layers)
+        keys = None if num_keys is None else np.ascontiguousarray(num_keys, np.int64)
+        if keys is not None:
+            self._check_keys(keys, lengths)
         rows = len(lengths) if first_only else len(input_ids)
         hidden = np.empty((rows, self.config.hidden_size), np.float32)
         if len(input_ids):
             with self._lock:
-                self._run(input_ids, lengths, types, layers, hidden, first_only=first_only)
+                self._run((input_ids, lengths, types, keys), layers, hidden, first_only=first_only)
         return hidden
 
     def _check(self, input_ids: Int64, lengths: Int64, types: Int64 | None, layers: int) -> None:
@@ -185,16 +191,23 @@ class NativeEncoder:
                     f"{what} id {worst} is outside of the table of {size}; it must be from 0 to {size - 1}"
                 )
 
+    def _check_keys(self, keys: Int64, lengths: Int64) -> None:
+        if self.merge_tokens:
+            raise ValueError("num_keys goes without merge_tokens: merged tokens have no place of their own")
+        if keys.shape != lengths.shape or (keys < 1).any() or (keys > lengths).any():
+            raise ValueError(
+                f"num_keys is {keys.tolist()[:4]}… for lengths {lengths.tolist()[:4]}…; each must be from 1 to its sequence's length"
+            )
+
     def _run(
         self,
-        input_ids: Int64,
-        lengths: Int64,
-        types: Int64 | None,
+        tokens: tuple[Int64, Int64, Int64 | None, Int64 | None],
         layers: int,
         hidden: Float32,
         *,
         first_only: bool,
     ) -> None:
+        input_ids, lengths, types, keys = tokens
         order = np.argsort(-lengths, kind="stable")
         chunks = cut(lengths[order], self.threads)
         starts = starts_of(lengths)
@@ -210,6 +223,7 @@ class NativeEncoder:
             num_layers=layers,
             first_only=first_only,
             merged_share=self.merge_tokens,
+            keys=None if keys is None else keys.ctypes.data,
             hidden_states=hidden.ctypes.data,
         )
         following = ctypes.c_longlong(0)
@@ -225,7 +239,7 @@ class NativeEncoder:
         if batch.num_chunks == 1:
             work(self._workspaces[0])
         else:  # one thread, too: Ctrl-C then waits for a chunk, not for the batch
-            pointed_at = (input_ids, types, starts, order, chunks, hidden)
+            pointed_at = (input_ids, types, keys, starts, order, chunks, hidden)
             list(on_threads(self._pool, work, self._workspaces, stop=stop, keep=pointed_at))
 
     def _reserve(self, rows: int, length: int) -> None:

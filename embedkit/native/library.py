@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 6  # of the structures below; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 7  # of the structures below; KERNELS_VERSION in kernels/native.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 
@@ -86,6 +86,7 @@ class Batch(ctypes.Structure):
         ("num_layers", ctypes.c_int64),
         ("first_only", ctypes.c_int64),
         ("merged_share", ctypes.c_double),
+        ("keys", ctypes.c_void_p),
         ("hidden_states", ctypes.c_void_p),
     )
 

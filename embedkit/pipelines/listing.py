@@ -79,6 +79,7 @@ def _known(name: str, place: Place, folder: Path) -> KnownModel:
     from embedkit.checkpoint.classification import is_classifier, read_classifier_folder
     from embedkit.checkpoint.folder import read_model_folder
     from embedkit.checkpoint.generation import is_generator, read_generator_folder
+    from embedkit.checkpoint.multi_vector import is_multi_vector, read_multi_vector_folder
     from embedkit.model.costs import num_parameters
 
     where: dict[str, Any] = {"name": name, "place": place, "folder": str(folder)}
@@ -90,6 +91,10 @@ def _known(name: str, place: Place, folder: Path) -> KnownModel:
             classifier = read_classifier_folder(folder)
             size = num_parameters(classifier.config)
             return KnownModel(**where, kind="cross-encoder", family=classifier.family, parameters=size)
+        if is_multi_vector(folder):
+            encoder = read_multi_vector_folder(folder).encoder
+            size = num_parameters(encoder.config)
+            return KnownModel(**where, kind="multi-vector", family=encoder.family, parameters=size)
         read = read_model_folder(folder)
     except EmbedkitError as exc:
         return KnownModel(**where, kind="other", reason=str(exc))

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
     from embedkit.inference.choice import Choice
     from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.reranking.maxsim import MaxSim
 
 BM25 = "BM25"
 
@@ -106,7 +107,7 @@ class Measured:
 
 
 Event = Loaded | Underway | Stale | Measured
-Rerankers = Sequence[tuple[str, "CrossEncoder | None"]]
+Rerankers = Sequence[tuple[str, "CrossEncoder | MaxSim | None"]]
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ def measure(job: Job) -> Iterator[Event]:
     """Measure all systems on all sets; of each set BM25 comes first."""
     rerankers = []
     for name in job.rerank:
-        model = _load_cross_encoder(name, job)
+        model = _load_reranker(name, job)
         if model is not None:
-            yield Loaded("reranker", model.folder.name, model.choice)
+            yield Loaded("reranker", model.name, model.choice)
         rerankers.append((name, model))
     for number, encoder in enumerate(_encoders(job)):
         if encoder.embedder is not None:
@@ -271,23 +272,28 @@ def _embedder_of_index(job: Job) -> Embedder:
         return _load_embedder(of_index(index, None), job, merge_tokens=share)
 
 
-def _load_cross_encoder(name: str, job: Job) -> CrossEncoder | None:
-    """Load a cross-encoder; MaxSim is made of the encoder at hand."""
+def _load_reranker(name: str, job: Job) -> CrossEncoder | MaxSim | None:
+    """Load a cross-encoder or a multi-vector model; MaxSim without one is made of the encoder at hand."""
     from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.reranking.maxsim import MaxSim
 
     if name == MAXSIM:
         return None
     model = load_reranker(name, job.computing)
-    assert isinstance(model, CrossEncoder)  # whatever is not maxsim
-    model.check_single()
+    assert isinstance(model, CrossEncoder | MaxSim)
+    if isinstance(model, CrossEncoder):
+        model.check_single()
     return model
 
 
-def _ready_reranker(model: CrossEncoder | None, system: _System) -> tuple[Reranker, str]:
+def _ready_reranker(model: CrossEncoder | MaxSim | None, system: _System) -> tuple[Reranker, str]:
     """Return a reranker and the hash of its weights."""
+    from embedkit.reranking.maxsim import MaxSim
+
+    if isinstance(model, MaxSim):
+        return model, str(model.encoder.fingerprint["weights"])
     if model is not None:
         return model, "+".join(file_hash(file) for file in model.folder.all_weight_files)
-    from embedkit.reranking.maxsim import MaxSim
 
     assert system.embedder is not None  # wherever maxsim is asked for, a model is loaded
     return MaxSim(system.embedder.encoder), MAXSIM

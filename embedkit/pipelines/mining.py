@@ -11,7 +11,7 @@ import numpy as np
 from embedkit.data.reading import read_documents
 from embedkit.data.records import Document
 from embedkit.encoding.encoder import Encoder
-from embedkit.pipelines.models import load_encoder, load_reranker, or_default
+from embedkit.pipelines.models import load_cross_encoder, load_encoder, or_default
 from embedkit.pipelines.searching import load_query_embedder
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.training.mining.choosing import Score, Search
@@ -51,9 +51,7 @@ class MiningModels:
             self.encoder.check_searchable()
         self.cross_encoder: CrossEncoder | None = None
         if rerank is not None:
-            loaded = load_reranker(rerank, computing, encoder=self.encoder)
-            assert isinstance(loaded, CrossEncoder)  # the command refuses maxsim
-            self.cross_encoder = loaded
+            self.cross_encoder = load_cross_encoder(rerank, computing)
 
     def fingerprints(self) -> dict[str, Any]:  # Any: JSON values
         return {

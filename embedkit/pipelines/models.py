@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ from embedkit.models import ENCODER, SHIPPED, shipped
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.retrieval.reranker import Reranker
     from embedkit.types import Computing
@@ -152,19 +154,57 @@ def load_encoder(
 def load_reranker(
     name: str, computing: Computing, *, encoder: Encoder | None = None, interactive: bool = False
 ) -> Reranker:
-    """Load a cross-encoder, or make a reranker of the search's own `encoder` where the name is "maxsim".
+    """Load a cross-encoder or a multi-vector model, or make a reranker of the search's own `encoder` where the name is "maxsim".
 
     Raises:
         ValueError: maxsim without an encoder.
         As `CrossEncoder.load`.
     """
+    from embedkit.checkpoint.multi_vector import is_multi_vector
+    from embedkit.models import find_model
+
     if name == MAXSIM:
         from embedkit.reranking.maxsim import MaxSim
 
         if encoder is None:
             raise ValueError("maxsim needs the encoder of the search")
         return MaxSim(encoder)
+    if is_multi_vector(find_model(name)):
+        from embedkit.reranking.maxsim import MaxSim
+
+        if (
+            interactive and computing.precision == "auto"
+        ):  # it reads many texts; one query is not worth measuring for
+            computing = replace(computing, precision="fp32")
+        return MaxSim(load_multi_vector_encoder(name, computing))
     return load_cross_encoder(name, computing, interactive=interactive)
+
+
+def load_multi_vector_encoder(
+    model: str | Path,
+    computing: Computing,
+    *,
+    interactive: bool = False,
+    max_seq_length: int | None = None,
+    token_pooling: float | None = None,
+) -> MultiVectorEncoder:
+    """Load a multi-vector model as `MultiVectorEncoder.load` does, computed as the options say.
+
+    Raises:
+        As `MultiVectorEncoder.load`.
+    """
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
+
+    return MultiVectorEncoder.load(
+        model,
+        device=computing.device,
+        precision=computing.precision,
+        backend=computing.backend,
+        force_precision=computing.force_precision,
+        max_seq_length=max_seq_length,
+        interactive=interactive,
+        token_pooling=token_pooling,
+    )
 
 
 def load_cross_encoder(model: str | Path, computing: Computing, *, interactive: bool = False) -> CrossEncoder:

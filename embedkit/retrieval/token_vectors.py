@@ -42,6 +42,15 @@ class TokenVectors:
         starts = self.starts
         return self.vectors[starts[position] : starts[position + 1]]
 
+    def take(self, rows: npt.NDArray[np.int64]) -> TokenVectors:
+        """Return the texts of some positions, in the order of `rows`."""
+        if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
+            return self
+        counts = self.counts[rows]
+        offsets = np.cumsum(counts) - counts
+        index = np.arange(int(counts.sum())) + np.repeat(self.starts[rows] - offsets, counts)
+        return TokenVectors(self.vectors[index], counts)
+
     @classmethod
     def concatenate(cls, parts: Sequence[TokenVectors]) -> Self:
         """Put the texts of several into one; at least one must be given."""

@@ -18,12 +18,14 @@ class TokenBatch:
         lengths: (B,) int64, special tokens included
         token_type_ids: (N,) int64, or None where all are 0
         untruncated_lengths: (B,) int64; larger than `lengths` where a sequence was cut, if only by what is known of it
+        num_keys: (B,) int64, how many of a sequence's first tokens are attended to, or None where all are; the others attend to these
     """
 
     input_ids: NDArray[np.int64]
     lengths: NDArray[np.int64]
     token_type_ids: NDArray[np.int64] | None = None
     untruncated_lengths: NDArray[np.int64] | None = None
+    num_keys: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if int(self.lengths.sum()) != len(self.input_ids):
@@ -54,13 +56,14 @@ class TokenBatch:
             lengths,
             None if self.token_type_ids is None else self.token_type_ids[index],
             None if self.untruncated_lengths is None else self.untruncated_lengths[order],
+            None if self.num_keys is None else self.num_keys[order],
         )
 
     @classmethod
     def joined(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
         """Return the sequences of one batch after those of another; all have token types or none has.
 
-        `untruncated_lengths` are left out.
+        `untruncated_lengths` and `num_keys` are left out.
         """
         if len(batches) == 1:
             return batches[0]

@@ -282,3 +282,21 @@ def test_kernels_of_another_version_or_damaged_ones_are_refused(
 def test_no_torch_is_loaded() -> None:
     program = "import sys, embedkit.native; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_only_the_first_keys_are_attended_to() -> None:
+    """Tokens beyond the keys change no other, and attend to the keys alone: each is as if it stood there by itself."""
+    encoder, config = make("fp32"), BERT
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, config.vocab_size, 12)
+    keys = 7
+    whole = encoder.hidden_states(ids, np.array([12]), num_keys=np.array([keys]))
+    alone = encoder.hidden_states(ids[:keys], np.array([keys]))
+    np.testing.assert_allclose(whole[:keys], alone, atol=1e-5)
+    shorter = encoder.hidden_states(ids[: keys + 2], np.array([keys + 2]), num_keys=np.array([keys]))
+    np.testing.assert_allclose(whole[: keys + 2], shorter, atol=1e-5)
+    both = encoder.hidden_states(np.tile(ids, 2), np.array([12, 12]), num_keys=np.array([keys, 12]))
+    np.testing.assert_array_equal(both[:12], whole)
+    np.testing.assert_array_equal(both[12:], encoder.hidden_states(ids, np.array([12])))
+    with pytest.raises(ValueError, match="each must be from 1 to its sequence's length"):
+        encoder.hidden_states(ids, np.array([12]), num_keys=np.array([13]))

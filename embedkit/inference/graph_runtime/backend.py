@@ -62,6 +62,8 @@ class GraphBackend(Backend):
         return np.concatenate(self._run("sentence_embedding", batch))
 
     def hidden_states(self, batch: TokenBatch) -> Float32:
+        if batch.num_keys is not None:
+            raise ValueError("an exported graph attends to all tokens of a text, and num_keys names some")
         padded = self._run("token_embeddings", batch)
         starts = np.cumsum([0, *(len(piece) for piece in padded)])
         kept = []

@@ -25,9 +25,18 @@ class TokenEncoder(Protocol):
     """Token vectors of packed sequences: `embedkit.native.NativeEncoder`, `NumpyEncoder` or a `TokenTable`."""
 
     def hidden_states(
-        self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None = None, *, layers: int | None = None
+        self,
+        input_ids: Ids,
+        lengths: Ids,
+        token_type_ids: Ids | None = None,
+        *,
+        layers: int | None = None,
+        num_keys: Ids | None = None,
     ) -> Float32:
-        """Return the token vectors of B sequences of N tokens in all, after so many layers: -> (N, D) float32."""
+        """Return the token vectors of B sequences of N tokens in all, after so many layers: -> (N, D) float32.
+
+        `num_keys` (B,) says how many of a sequence's first tokens are attended to; None: all.
+        """
         ...
 
     def first_states(
@@ -44,7 +53,13 @@ class TokenTable:
         self.weights = weights
 
     def hidden_states(
-        self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None = None, *, layers: int | None = None
+        self,
+        input_ids: Ids,
+        lengths: Ids,
+        token_type_ids: Ids | None = None,
+        *,
+        layers: int | None = None,
+        num_keys: Ids | None = None,
     ) -> Float32:
         return self.weights.rows("tokens.weight", input_ids)
 
@@ -78,7 +93,8 @@ class PackedBackend(Backend):
     def hidden_states(self, batch: TokenBatch) -> Float32:
         if isinstance(self.encoder, TokenTable):  # whose vectors know nothing of what stands around them
             return super().hidden_states(batch)
-        return self.encoder.hidden_states(batch.input_ids, batch.lengths, batch.token_type_ids)
+        tokens = batch.input_ids, batch.lengths, batch.token_type_ids
+        return self.encoder.hidden_states(*tokens, num_keys=batch.num_keys)
 
     def class_logits(self, batch: TokenBatch, *, layers: int | None = None) -> Float32:
         if self.scoring is None:

@@ -55,20 +55,35 @@ class NumpyEncoder:
         self._parameters = {name: weights[name] for name in weights if name != "embeddings.tokens.weight"}
 
     def hidden_states(
-        self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None = None, *, layers: int | None = None
+        self,
+        input_ids: Ids,
+        lengths: Ids,
+        token_type_ids: Ids | None = None,
+        *,
+        layers: int | None = None,
+        num_keys: Ids | None = None,
     ) -> Float32:
         """Encode packed sequences, through the first `layers` where it is given; merged tokens have the same vector.
 
+        Of each sequence the first `num_keys` tokens are attended to; None: all.
+
         Shapes:
-            input_ids, token_type_ids: (N,), N = sum(lengths); lengths: (B,)
+            input_ids, token_type_ids: (N,), N = sum(lengths); lengths, num_keys: (B,)
             returns: (N, D)
+        Raises:
+            ValueError: `num_keys` beside merging.
         """
+        if num_keys is not None and self.merge_tokens:
+            raise ValueError("num_keys goes without merge_tokens: merged tokens have no place of their own")
+        unseen = None if num_keys is None else _beyond(lengths, num_keys)
         hidden = self._embed(input_ids, lengths, token_type_ids)
         sizes = np.ones(len(hidden), np.float32)  # tokens that each row stands for
         owners = np.arange(len(hidden))  # the row of each token
         for number in range(self.config.num_hidden_layers if layers is None else layers):
             name = f"layers.{self.config.module_of(number)}."
-            attended = self._linear(name + "attention.out", self._attend(name, hidden, lengths, sizes))
+            attended = self._linear(
+                name + "attention.out", self._attend(name, hidden, lengths, sizes, unseen)
+            )
             hidden = self._norm(name + "attention_norm", hidden + attended)
             if self.merge_tokens:
                 hidden, sizes, lengths, places = merge_packed(hidden, sizes, lengths, share=self.merge_tokens)
@@ -96,8 +111,18 @@ class NumpyEncoder:
         hidden = self._norm("embeddings.norm", hidden)
         return hidden if self.config.embedding_size is None else self._linear("embeddings.projection", hidden)
 
-    def _attend(self, name: str, hidden: Float32, lengths: Ids, sizes: Float32) -> Float32:
-        """Let every token attend within its sequence, as often to each other as its size says: (N, D) -> (N, D)."""
+    def _attend(
+        self,
+        name: str,
+        hidden: Float32,
+        lengths: Ids,
+        sizes: Float32,
+        unseen: NDArray[np.bool_] | None = None,
+    ) -> Float32:
+        """Let every token attend within its sequence, as often to each other as its size says: (N, D) -> (N, D).
+
+        Tokens that are `unseen`, (N,) bool, are attended to by none.
+        """
         heads, width = self.config.num_attention_heads, self.config.head_size
         projected = self._linear(name + "attention.qkv", hidden)  # (N, 3D)
         out = np.empty_like(hidden)
@@ -110,6 +135,10 @@ class NumpyEncoder:
                 scores += self._parameters["relative_bias.weight"][self._buckets(length)].transpose(2, 0, 1)
             if self.merge_tokens:
                 scores += np.log(sizes[start:stop]).reshape(count, 1, 1, length)
+            if unseen is not None:
+                scores[
+                    np.broadcast_to(unseen[start:stop].reshape(count, 1, 1, length), scores.shape)
+                ] = -np.inf
             scores -= scores.max(axis=-1, keepdims=True)
             np.exp(scores, out=scores)
             scores /= scores.sum(axis=-1, keepdims=True)
@@ -139,6 +168,13 @@ class NumpyEncoder:
         if bias is not None:
             x += bias
         return x
+
+
+def _beyond(lengths: Ids, num_keys: Ids) -> NDArray[np.bool_]:
+    """Say of each token whether it stands beyond the first `num_keys` of its sequence: (N,)."""
+    position = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    found: NDArray[np.bool_] = position >= np.repeat(num_keys, lengths)
+    return found
 
 
 def relative_buckets(distance: Ids, num_buckets: int) -> Ids:

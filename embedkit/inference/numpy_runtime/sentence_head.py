@@ -47,6 +47,10 @@ class SentenceHead:
                 pooled[first : first + count, number * size : (number + 1) * size] = pool(
                     tokens, mode, skip=skip
                 )
+        return self.project(pooled)
+
+    def project(self, pooled: Float32) -> Float32:
+        """Go through the layers and the normalization, row by row: (B, P) -> (B, E)."""
         for (weight, bias), layer in zip(self.dense, self.config.dense, strict=True):
             if isinstance(layer, LayerNormConfig):
                 pooled = _layer_norm(pooled, layer.eps) * weight

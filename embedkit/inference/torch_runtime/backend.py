@@ -35,7 +35,12 @@ class TorchBackend(Backend):
     def hidden_states(self, batch: TokenBatch) -> Float32:
         if self.encoder is None:
             return super().hidden_states(batch)
-        return rows(self.encoder.forward_packed(*self._tokens(batch)), len(batch.input_ids))
+        ids, lengths, types = self._tokens(batch)
+        keys = None if batch.num_keys is None else batch.num_keys.tolist()
+        if keys is not None and len(lengths) > len(keys):  # the sequence that fills up
+            keys.append(lengths[-1])
+        found = self.encoder.forward_packed(ids, lengths, types, num_keys=keys)
+        return rows(found, len(batch.input_ids))
 
     def _tokens(self, batch: TokenBatch) -> tuple[Tensor, Sequence[int], Tensor | None]:
         """Return a batch's ids, lengths and token types on the device, perhaps with one sequence more; see `fill_up`."""

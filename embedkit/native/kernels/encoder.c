@@ -104,6 +104,7 @@ struct batch {
     int64_t num_chunks, num_layers;
     int64_t first_only;  /* the last layer is computed for the first token of each sequence alone */
     double merged_share; /* of a sequence's rows, merged into others in each layer; 0: none */
+    const int64_t *keys; /* how many of a sequence's first tokens are attended to; NULL: all. Not with merging */
     float *hidden_states; /* (N, D), or (B, D) of first tokens */
 };
 
@@ -144,9 +145,10 @@ static struct linear columns_of(const struct model *m, const struct linear *qkv,
 
 /* A few heads of a layer: their queries, keys and values for all rows, then attention in each sequence. With `first`
  * queries and contexts are those of first tokens alone, one row a sequence. */
-static void attend(const struct model *m, const struct layer *layer, const struct batch *b, int64_t sequences,
+static void attend(const struct model *m, const struct layer *layer, const struct batch *b, int64_t chunk,
                    int64_t rows, int first, struct workspace *w) {
     int64_t stride = padded(m->hidden), number = m->kernels->number_bytes, column = 0;
+    int64_t sequences = sequences_of(b, chunk);
     const void *input = input_of(m, w);
     struct heads heads;
     for (int64_t head = 0; head < m->heads; head += heads.count, column += 3 * heads.width) {
@@ -161,7 +163,8 @@ static void attend(const struct model *m, const struct layer *layer, const struc
             multiply(m, &queries, w->first, w->first_units, sequences, &result);
         }
         for (int64_t i = 0; i < sequences; row += w->lengths[i], i++) {
-            struct sequence sequence = {w->lengths[i], first ? 1 : w->lengths[i], NULL};
+            struct sequence sequence = {w->lengths[i], first ? 1 : w->lengths[i], w->lengths[i], NULL};
+            if (b->keys) sequence.keys = b->keys[b->order[b->chunks[chunk] + i]];
             if (b->merged_share > 0) sequence.added = w->merging.added + row;
             char *from = (char *)w->qkv + row * 3 * heads.width * number;
             char *to = (char *)w->context + ((first ? i : row) * stride + head * heads.size) * number;
@@ -211,7 +214,7 @@ static int64_t run_layer(const struct model *m, const struct layer *layer, const
     const void *context = w->context, *inside = w->inner;
     const struct kernels *k = m->kernels;
     if (first) gather_inputs(m, sequences, w);
-    attend(m, layer, b, sequences, rows, first, w);
+    attend(m, layer, b, chunk, rows, first, w);
     if (first) gather_residuals(m, sequences, w), rows = sequences;
     if (k->input->of_context) {
         for (int64_t row = 0; row < rows; row++)

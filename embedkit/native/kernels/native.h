@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 6
+#define KERNELS_VERSION 7
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 #define EXPORT __attribute__((visibility("default")))
@@ -73,10 +73,10 @@ struct heads {
     int64_t count, size, width;
 };
 
-/* One sequence of `length` rows, of which the first `queries` attend to all. `added`, or NULL, is what every score with
- * a row begins with, before scores are divided by the square root of a head's size. */
+/* One sequence of `length` rows, of which the first `queries` attend to the first `keys`. `added`, or NULL, is what every
+ * score with a row begins with, before scores are divided by the square root of a head's size. */
 struct sequence {
-    int64_t length, queries;
+    int64_t length, queries, keys;
     const float *added;
 };
 

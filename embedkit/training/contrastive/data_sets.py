@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.data.records import ReadOptions
 from embedkit.errors import TrainingError
+from embedkit.model.late_interaction import MaxSimilarity
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.similarity import Similarity
 from embedkit.training import loss_table
 from embedkit.training.contrastive.entries import Entries, entries_of
 from embedkit.training.contrastive.head import cannot_compare, check_compares, similarity_of
@@ -151,16 +153,23 @@ def _check_scores(examples: Examples, loss: Loss, recipe: LossRecipe) -> None:
 
 
 def make_data_set(
-    rows: Matched, recipe: ContrastiveRecipe, folder: ModelFolder, model: SentenceEncoder, *, number: int
+    rows: Matched,
+    recipe: ContrastiveRecipe,
+    folder: ModelFolder,
+    model: SentenceEncoder,
+    *,
+    number: int,
+    maxsim: MaxSimilarity | None = None,
 ) -> DataSet:
-    """Hold rows out, plan the batches and make what the loss trains besides the encoder.
+    """Hold rows out, plan the batches and make what the loss trains besides the encoder; `maxsim` compares texts of a multi-vector model.
 
     Raises:
         TrainingError: there are too few rows, or vectors of another dimension than the model's.
     """
     examples, loss = rows.examples, rows.loss
     _check_widths(examples, loss, recipe, folder.embedding_size)
-    check_compares(examples.name, loss, similarity_of(model, recipe))
+    similarity = maxsim or similarity_of(model, recipe)
+    check_compares(examples.name, loss, similarity)
     style: Style = "distinct" if loss.takes == "documents" else "plain"
     if examples.kind == "labelled":
         style = "labelled"
@@ -169,7 +178,7 @@ def make_data_set(
         examples=examples,
         loss=loss,
         why=rows.why,
-        objective=_objective(rows, recipe, folder, model),
+        objective=_objective(rows, recipe, folder, model, similarity),
         train=_sampler(
             examples,
             train,
@@ -225,7 +234,11 @@ def _held_out_sampler(
 
 
 def _objective(
-    rows: Matched, recipe: ContrastiveRecipe, folder: ModelFolder, model: SentenceEncoder
+    rows: Matched,
+    recipe: ContrastiveRecipe,
+    folder: ModelFolder,
+    model: SentenceEncoder,
+    similarity: Similarity | MaxSimilarity | None,
 ) -> Objective:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
@@ -247,6 +260,6 @@ def _objective(
             embedding_size=folder.embedding_size,
             num_classes=len(rows.examples.classes),
             normalize=folder.modules.similarity != "dot",
-            similarity=similarity_of(model, recipe),
+            similarity=similarity,
             decoder=decoder,
         )

@@ -10,6 +10,7 @@ import torch
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.errors import TrainingError
 from embedkit.model.config import DenseConfig, PoolingMode, SentenceConfig
+from embedkit.model.late_interaction import MaxSimilarity
 from embedkit.model.learned_parts import AttentionPoolingConfig, Combine, SimilarityConfig
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.similarity import Similarity
@@ -137,12 +138,16 @@ def similarity_of(model: SentenceEncoder, recipe: ContrastiveRecipe) -> Similari
     return None if recipe.loss.similarity is None else Similarity(recipe.loss.similarity)
 
 
-def check_compares(where: str, loss: Loss, similarity: Similarity | None) -> None:
+def check_compares(where: str, loss: Loss, similarity: Similarity | MaxSimilarity | None) -> None:
     """Refuse a loss that compares vectors, but not by the similarity that the model is to have.
 
     Raises:
         TrainingError: it says which losses would.
     """
+    if isinstance(similarity, MaxSimilarity) and SIMILARITY not in loss.settings:
+        raise cannot_compare(
+            f"{where}: loss {loss.name!r}", "takes one vector a text, and a multi-vector model has several"
+        )
     compares = loss.takes not in ("classes", "vectors", "whole texts")
     if similarity is None or similarity.kind == "cosine" or not compares or SIMILARITY in loss.settings:
         return

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedkit.model.field_experts import FieldExperts
+from embedkit.model.late_interaction import MaxSimilarity
 from embedkit.model.similarity import Similarity
 from embedkit.training import losses
 from embedkit.training.contrastive.recipe import LossRecipe
@@ -59,7 +60,7 @@ class Objective(nn.Module):
         embedding_size: int,
         num_classes: int = 0,
         normalize: bool = True,
-        similarity: Similarity | None = None,
+        similarity: Similarity | MaxSimilarity | None = None,
         decoder: SentenceDecoder | None = None,
     ) -> None:
         """`similarity` None compares as each loss does by itself; the weights of a learned one are the encoder's."""

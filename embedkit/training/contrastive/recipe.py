@@ -130,6 +130,30 @@ class HeadRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MultiVectorRecipe:
+    """A head that gives each token a vector, of `dimension`; of a model that is a multi-vector one already all is as its folder says.
+
+    Markers, tokens of the vocabulary, tell queries and documents apart. Queries are filled up to `query_tokens` with the mask token (0: not
+    at all), which others attend to where `attend` says so; documents are cut to `document_length` tokens, and with `skip_punctuation` their
+    punctuation gets no vectors. The defaults are ColBERT's (Khattab and Zaharia 2020, section 3; Santhanam et al. 2022), but for
+    `query_marker` and `document_marker`, the tokens of BERT's vocabulary that it takes for [Q] and [D].
+    """
+
+    dimension: int = 128
+    query_tokens: int = 32
+    attend: bool = False
+    document_length: int = 180
+    skip_punctuation: bool = True
+    query_marker: str = "[unused0]"
+    document_marker: str = "[unused1]"
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "dimension")
+        check_least(self, 0, "query_tokens")
+        check_least(self, 8, "document_length")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptRecipe:
     """What is put before the texts of the first column, and of the others; the finished model keeps them as its prompts."""
 
@@ -149,6 +173,7 @@ class ContrastiveRecipe:
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     routing: RoutingRecipe | None = None
     lora: LoraRecipe | None = None
+    multi_vector: MultiVectorRecipe | None = None
 
     def __post_init__(self) -> None:
         check_encoder_run(self.run)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedkit.checkpoint.folder import ModelFolder
+from embedkit.checkpoint.multi_vector_weights import save_multi_vector
 from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
@@ -34,6 +36,7 @@ from embedkit.training.contrastive.guide import Guide
 from embedkit.training.contrastive.objective import BatchRows, Objective
 from embedkit.training.contrastive.penalties import Penalized
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
+from embedkit.training.contrastive.tokens import TokenModule, TokenTexts
 from embedkit.training.engine.diversity import watch_aspects, watch_heads
 from embedkit.training.engine.evaluation_sets import Embed, EvaluationSet, evaluation_hashes
 from embedkit.training.engine.grad_cache import cached_backward
@@ -77,9 +80,17 @@ class Contrastive:
         origin: str,
         evaluation: Sequence[EvaluationSet] = (),
         guide: Guide | None = None,
+        tokens: TokenTexts | None = None,
     ) -> None:
-        self._folder, self._recipe, self._origin = folder, recipe, origin
+        """`tokens` is how the texts of a multi-vector model are read."""
+        self._folder, self._origin, self._tokens = folder, origin, tokens
+        # Markers are prompts of the model's own.
+        self._recipe = recipe if tokens is None else replace(recipe, prompts=tokens.prompts)
         check_routing(model.encoder.config, recipe.routing)
+        if tokens is not None and recipe.lora is not None and recipe.lora.save == "adapter":
+            raise TrainingError(
+                "lora.save is 'adapter', and a multi-vector model is written whole. Take lora.save=merged"
+            )
         self._adapter = adapter_of(
             recipe.lora,
             folder.encoder_path,
@@ -104,8 +115,13 @@ class Contrastive:
                 model.attention_pooling, recipe.loss.aspect_diversity, passes=layers
             ),
         }
-        encoder = PackedEncoder(model, all_layers=recipe.loss.adaptive_layers)
-        self._module = ContrastiveModule(encoder, [each.objective for each in sets])
+        objectives = [each.objective for each in sets]
+        self._module: ContrastiveModule | TokenModule
+        if tokens is None:
+            encoder = PackedEncoder(model, all_layers=recipe.loss.adaptive_layers)
+            self._module = ContrastiveModule(encoder, objectives)
+        else:
+            self._module = TokenModule(model, objectives)
         self._model = model
         self._mixture = Mixture(
             [each.num_train for each in sets],
@@ -115,7 +131,7 @@ class Contrastive:
         )
 
     @property
-    def module(self) -> ContrastiveModule:
+    def module(self) -> ContrastiveModule | TokenModule:
         return self._module
 
     @property
@@ -153,14 +169,14 @@ class Contrastive:
 
     def backward(self, module: nn.Module, step: int, ranks: Ranks) -> Shares:
         each, entries = self.entries(step)
-        parts, order = self._parts(entries, ranks)
+        parts, order, width = self._parts(entries, ranks)
         penalized = Penalized(self._penalties, parts, ranks)
         routing = StepRouting(self._model.encoder.config, self._recipe.routing, ranks)
 
         def encode(part: BatchPart) -> Tensor:
             penalized.clear()
             with routing.watching():
-                vectors = forward(module, part.tokens, ranks, skip=part.skip)
+                vectors = self._vectors(module, part, entries, ranks, width)
             return penalized.attach(vectors, part)
 
         def loss(embeddings: Tensor) -> Tensor:
@@ -190,11 +206,24 @@ class Contrastive:
         values |= routing.values()
         return Shares(values, int(lengths.sum()), passes * routing.flops(lengths.tolist()))
 
-    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[BatchPart], Ints]:
-        """Tokenize a batch's texts and share them among the devices; see `shard`."""
-        tokens = self._tokenizer.encode(entries.texts)
-        budget = self._recipe.data.micro_tokens
-        return shard(tokens, entries.groups, self._skips(), ranks, budget=budget)
+    def _parts(self, entries: Entries, ranks: Ranks) -> tuple[list[BatchPart], Ints, int]:
+        """Tokenize a batch's texts and share them among the devices, see `shard`; and say how many vectors a text has at most."""
+        budget, width = self._recipe.data.micro_tokens, 1
+        if self._tokens is None:
+            tokens, skips = self._tokenizer.encode(entries.texts), self._skips()
+        else:
+            tokens, skips = self._tokens.encode(entries.texts, entries.groups), (0, 0)
+            width = self._tokens.width(tokens, entries.groups)
+        return *shard(tokens, entries.groups, skips, ranks, budget=budget), width
+
+    def _vectors(
+        self, module: nn.Module, part: BatchPart, entries: Entries, ranks: Ranks, width: int
+    ) -> Tensor:
+        """Encode a part of a batch: -> (B, E), or of a multi-vector model (B, width·E)."""
+        if self._tokens is None:
+            return forward(module, part.tokens, ranks, skip=part.skip)
+        groups = entries.groups[part.numbers]
+        return self._tokens.forward(module, part.tokens, groups, ranks, width=width)
 
     def _skips(self) -> tuple[int, ...]:
         """Say how many tokens of the first column's texts, and of the others', are not pooled."""
@@ -250,11 +279,11 @@ class Contrastive:
             for number in range(self._recipe.data.evaluate_batches if each.held_out is not None else 0):
                 assert each.held_out is not None
                 entries = each.entries(each.held_out.batch(number), self._recipe, rng)
-                parts, order = self._parts(entries, ranks)
+                parts, order, width = self._parts(entries, ranks)
                 vectors = []
                 for part in parts:
                     with tally.watching(part.tokens.input_ids):
-                        vectors.append(forward(module, part.tokens, ranks, skip=part.skip))
+                        vectors.append(self._vectors(module, part, entries, ranks, width))
                 stacked = torch.cat(vectors)
                 if self._recipe.loss.adaptive_layers:
                     stacked = stacked[:, None].expand(-1, 2, -1)  # in evaluation all layers are the last one
@@ -262,15 +291,25 @@ class Contrastive:
         loss = float(np.mean(losses)) if losses else None
         tally.exchange(ranks)
         values = {} if loss is None else {"loss": loss, "held_out_loss": loss, **tally.measures()}
-        measures = {
-            each.measure_name: each.measure(self.embedder(module, ranks, search=not each.pairs))
-            for each in self.evaluation
-        }
+        measures = {each.measure_name: self._measure(each, module, ranks) for each in self.evaluation}
         criterion = -float(np.mean(list(measures.values()))) if measures else values["loss"]
         return HeldOut({**values, **measures}, criterion)
 
+    def _measure(self, each: EvaluationSet, module: nn.Module, ranks: Ranks) -> float:
+        tokens = self._tokens
+        if tokens is None:
+            return each.measure(self.embedder(module, ranks, search=not each.pairs))
+        budget = self._recipe.data.micro_tokens
+        return each.measure_retrieval(partial(tokens.search, module, ranks, budget=budget))
+
     def _check_evaluation(self, model: SentenceEncoder) -> None:
         """Refuse to measure by cosine what is trained to be compared by no product of two texts' vectors."""
+        for each in self.evaluation if self._tokens is not None else ():
+            if each.pairs:
+                raise TrainingError(
+                    f"--evaluate {each.name} holds scored pairs, which single vectors are compared by; of a multi-vector model retrieval "
+                    "is measured. Name a retrieval set, or leave it out"
+                )
         kind = None if model.similarity is None else model.similarity.config.kind
         why = {
             "additive": "the model's similarity is additive, which is no product of two vectors",
@@ -309,13 +348,20 @@ class Contrastive:
         return embed
 
     def save(self, folder: RunFolder) -> None:
+        model = merged(self._model, self._recipe.lora)
+        if self._tokens is not None:
+            made = self._tokens.folder
+            with folder.publishing() as draft:
+                save_multi_vector(
+                    draft, model, made.encoder.tokenizer, made.modules, family=made.encoder.family
+                )
+            return
         modules = self._folder.modules
         prompts = dict(modules.prompts)
         if self._recipe.prompts.first or self._recipe.prompts.second:
             prompts |= {"query": self._recipe.prompts.first, "document": self._recipe.prompts.second}
         modules = replace(modules, max_seq_length=self._tokenizer.max_length, prompts=prompts)
         with folder.publishing() as draft:
-            model = merged(self._model, self._recipe.lora)
             save_sentence_encoder(draft, model, self._tokenizer, modules, family=self._folder.family)
             if self._adapter is not None:
                 leave_adapter(draft, self._model.encoder, self._folder.family, self._adapter)

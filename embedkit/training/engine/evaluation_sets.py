@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,14 @@ Floats = NDArray[np.float32]
 Role = str  # "query" or "document"
 Embed = Callable[[Sequence[str], Role], Floats]  # N texts -> (N, E)
 NDCG = Metric("ndcg", 10)
+
+
+class Find(Protocol):
+    """Finds the `k` best documents of each query: a run as in TREC."""
+
+    def __call__(
+        self, queries: Mapping[str, str], documents: Mapping[str, str], *, k: int
+    ) -> dict[str, dict[str, float]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,11 @@ class EvaluationSet:
         """Return Spearman's correlation, or the mean nDCG@10 of an exact search by cosine."""
         if self.pairs:
             return evaluate_similarity(self.pairs, lambda texts: embed(texts, "query")).spearman
-        run: Run = search(embed, self.queries, self.documents, k=11 if self.ignore_identical_ids else 10)
+        return self.measure_retrieval(partial(search, embed))
+
+    def measure_retrieval(self, find: Find) -> float:
+        """Return the mean nDCG@10 of an exact search."""
+        run: Run = find(self.queries, self.documents, k=11 if self.ignore_identical_ids else 10)
         if self.ignore_identical_ids:
             run = without_identical(run)
         return evaluate_retrieval(self.qrels, run, (NDCG,)).means[str(NDCG)]

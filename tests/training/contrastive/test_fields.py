@@ -125,7 +125,7 @@ def test_the_loss_of_a_batch_is_that_of_its_documents_one_by_one(tiny_model: Pat
     journey.module.eval()
     each, entries = journey.entries(0)
     ranks = alone(precision="fp32")
-    parts, order = journey._parts(entries, ranks)
+    parts, order, _ = journey._parts(entries, ranks)
     with torch.inference_mode():
         vectors = torch.cat([forward(journey.module, part.tokens, ranks) for part in parts])
         loss = float(journey._whole_loss(each, entries, vectors, order, ranks))

@@ -23,7 +23,7 @@ from embedkit.training import losses
 from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
 from embedkit.training.contrastive.head import with_head
 from embedkit.training.contrastive.recipe import ContrastiveRecipe
-from embedkit.training.contrastive.training import Contrastive
+from embedkit.training.contrastive.training import Contrastive, ContrastiveModule
 from embedkit.training.engine.evaluation_sets import EvaluationSet
 from embedkit.training.engine.loop import seeded, train
 from embedkit.training.engine.micro_batches import forward
@@ -111,7 +111,7 @@ def test_cached_gradients_take_the_penalties_along_with_dropout_on(tiny_model: P
         optimizer.zero_grad()
         each, entries = journey.entries(step)
         with seeded(recipe.run.seed, step, alone(precision="fp32")):
-            parts, order = journey._parts(entries, alone(precision="fp32"))
+            parts, order, _ = journey._parts(entries, alone(precision="fp32"))
             assert len(parts) > 1
             vectors, heads, aspects = [], [], []
             for part in parts:
@@ -151,6 +151,7 @@ def test_penalties_do_not_see_what_only_fills_up(tiny_model: Path, tmp_path: Pat
     model.encoder.embeddings.dropout = 0.0
     batch = journey._tokenizer.encode(TEXTS)
     assert batch.lengths.sum() % 64
+    assert isinstance(journey.module, ContrastiveModule)
     journey.module.encoder(torch.from_numpy(batch.input_ids), batch.lengths.tolist())
     filled = heads.take(int(batch.lengths.sum())), aspects.take(3)
     model.forward_packed(torch.from_numpy(batch.input_ids), batch.lengths.tolist())

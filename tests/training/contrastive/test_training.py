@@ -108,7 +108,7 @@ def one_graph(model: Path, rows: Path, *overrides: str) -> tuple[dict[str, Tenso
         optimizer.zero_grad()
         each, entries = journey.entries(step)
         with seeded(recipe.run.seed, step, alone(precision="fp32")):
-            parts, order = journey._parts(entries, alone(precision="fp32"))
+            parts, order, _ = journey._parts(entries, alone(precision="fp32"))
             assert len(parts) > 1
             vectors = torch.cat(
                 [forward(journey.module, part.tokens, alone(precision="fp32")) for part in parts]
