@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from .maintenance.stats import Stats, stats
     from .maintenance.take_in import build_vectors, merge_indexes, take_steps
     from .maintenance.take_shards import merge_shards
-    from .maintenance.tune import TunePoint, TuneReport, tune
+    from .maintenance.tune import tune
+    from .maintenance.tune_points import TunePoint, TuneReport
     from .maintenance.verify import Finding, verify
     from .search.conditions import Misuse
     from .search.shared_text import TextStatistics
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from .storage.layout import is_index
     from .storage.settings import Settings
     from .store import Deleted, Index
-    from .types import Kind, Metric, Storage
+    from .types import Kind, Metric, Storage, VectorKind
 
 _HOMES = {
     "maintenance.build": ("BuildReport", "build", "delete_keys", "find_vanished"),
@@ -74,7 +75,7 @@ _HOMES = {
     "maintenance.pairs": ("Cluster", "Pair", "cluster", "duplicates", "similar_pairs"),
     "maintenance.repair": ("Repair", "repair"),
     "storage.settings": ("Settings",),
-    "types": ("Kind", "Metric", "Storage"),
+    "types": ("Kind", "Metric", "Storage", "VectorKind"),
     "maintenance.stats": ("Stats", "stats"),
     "maintenance.take_in": ("build_vectors", "merge_indexes", "take_steps"),
     "maintenance.take_shards": ("merge_shards",),
@@ -91,7 +92,8 @@ _HOMES = {
     "sharded.joining": ("join_shards",),
     "sharded.options": ("GatherOptions",),
     "sharded.shards_file": ("SHARDS", "ShardPlace", "ShardsFile", "is_sharded"),
-    "maintenance.tune": ("TunePoint", "TuneReport", "tune"),
+    "maintenance.tune": ("tune",),
+    "maintenance.tune_points": ("TunePoint", "TuneReport"),
     "maintenance.verify": ("Finding", "verify"),
 }
 __all__ = [
@@ -125,6 +127,7 @@ __all__ = [
     "TextStatistics",
     "TunePoint",
     "TuneReport",
+    "VectorKind",
     "build",
     "build_ann",
     "build_vectors",

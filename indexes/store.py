@@ -13,7 +13,9 @@ import numpy as np
 from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError, IndexMismatchError
 from embedkit.retrieval.strength import CosineNoise
+from embedkit.retrieval.vectors import TextVectors, Vectors
 
+from .kinds import parts_of
 from .search.ann_file import AnnFile
 from .search.conditions import Misuse, condition_of, misuses
 from .search.fields import field_kinds
@@ -23,7 +25,7 @@ from .search.snapshot import Snapshot
 from .search.text import filtered_documents, find_terms, text_limits
 from .sharded.shards_file import is_sharded
 from .storage.codes import FloatArray, RowArray
-from .storage.commit import WHOLE, Addition, Change, Writer, prepare_vectors
+from .storage.commit import WHOLE, Addition, Change, Writer
 from .storage.database import Database
 from .storage.documents import (
     Passage,
@@ -38,7 +40,7 @@ from .storage.layout import DATABASE_NAME, database_path, empty_folder, is_index
 from .storage.lock import WriterLock
 from .storage.merging import merge_newest
 from .storage.metadata import read_metadata
-from .storage.schema import create_database
+from .storage.schema import create_database, version_of
 from .storage.settings import Fingerprint, Settings
 
 if TYPE_CHECKING:
@@ -66,8 +68,12 @@ class Index:
             text = database.checked_meta("settings")
         assert text is not None
         self.settings = Settings.from_json(text)
-        self.writer = None if lock is None else Writer(path, database, self.settings)
-        self._searcher = Searcher(path, database, self.settings, device=device, writes=lock is not None)
+        parts = parts_of(self.settings, database)
+        self._payload = parts.payload
+        self.writer = None if lock is None else Writer(path, database, parts.payload)
+        self._searcher = Searcher(
+            path, database, self.settings, parts, device=device, writes=lock is not None
+        )
 
     @classmethod
     def create(cls, path: str | Path, settings: Settings) -> Index:
@@ -79,7 +85,7 @@ class Index:
         folder = empty_folder(Path(path))
         lock = WriterLock(folder)
         try:
-            create_database(database_path(folder), settings.to_json())
+            create_database(database_path(folder), settings.to_json(), version=version_of(settings.kind))
         except BaseException:
             lock.release()
             raise
@@ -212,13 +218,14 @@ class Index:
     def add(
         self,
         documents: Sequence[Document],
-        vectors: FloatArray,
+        vectors: Vectors,
         *,
         passages: Sequence[Sequence[Passage]] | None = None,
     ) -> int:
         """Add documents with their vectors in one commit, each in place of what has its id; return how many are new.
 
-        Without `passages` a document is one passage, its whole text. Vectors are (sum of passages, E), in order.
+        Without `passages` a document is one passage, its whole text. Vectors are (sum of passages, E), in order;
+        in a multi-vector index the `TokenVectors` of so many texts.
 
         Raises:
             RecordError: an id occurs twice among the documents.
@@ -227,7 +234,7 @@ class Index:
         writer = self.need_writer()
         cuts = [WHOLE] * len(documents) if passages is None else passages
         names = [repr(doc.doc_id) for doc, cut in zip(documents, cuts, strict=True) for _ in cut]
-        prepared = prepare_vectors(vectors, self.settings, names)
+        prepared = self._payload.prepare(vectors, names)
         seen: dict[str, Document] = {}
         for document in documents:
             other = seen.setdefault(document.doc_id, document)
@@ -359,7 +366,7 @@ class Index:
 
     def search(
         self,
-        queries: FloatArray,
+        queries: Vectors,
         *,
         k: int = 10,
         where: str | None = None,
@@ -368,7 +375,7 @@ class Index:
         knobs: Mapping[str, int] | None = None,
         bare: bool = False,
     ) -> list[list[Hit]]:
-        """Return up to k hits for each of (Q, E) queries, best first, ties by id.
+        """Return up to k hits for each of (Q, E) queries, or of the `TokenVectors` of Q, best first, ties by id.
 
         `group` gives one hit a document, its best passage. `exact` looks at every vector even where there is an ANN
         structure; `knobs` stand in for the ones it was tuned to. `bare` hits have ids, passages and scores alone, until `fill`.
@@ -382,7 +389,7 @@ class Index:
 
     def search_ids(
         self,
-        queries: FloatArray,
+        queries: Vectors,
         *,
         k: int = 10,
         where: str | None = None,
@@ -397,15 +404,17 @@ class Index:
         request = self._searcher.request(k=k, where=where, group=group, exact=exact, knobs=knobs)
         return self._searcher.ids(self._prepared(queries), request)
 
-    def _prepared(self, queries: FloatArray) -> FloatArray:
-        queries = np.asarray(queries)
-        if queries.ndim != 2:
+    def _prepared(self, queries: Vectors) -> Vectors:
+        if self.settings.kind == "dense" and not isinstance(queries, TextVectors):
+            queries = np.asarray(queries)
+        if isinstance(queries, np.ndarray) and queries.ndim != 2:
             raise IndexMismatchError(
                 f"queries have shape {queries.shape}; this index needs (Q, {self.settings.dimension}): a row a query, "
                 "such as vector[None] for a single one"
             )
         names = [f"query {number}" for number in range(1, len(queries) + 1)]
-        return prepare_vectors(queries, self.settings, names)
+        prepared: Vectors = self._payload.prepare(queries, names)
+        return prepared
 
     def search_text(
         self,
@@ -442,7 +451,7 @@ class Index:
     @property
     def score_limit(self) -> float | None:
         """What the scores of `search` cannot exceed: 1 where they are cosines, None where there is no limit."""
-        return 1.0 if self.settings.metric == "cosine" else None
+        return 1.0 if self.settings.metric == "cosine" and self.settings.kind == "dense" else None
 
     def text_limits(self, queries: Sequence[str]) -> list[float]:
         """Return for each query what the scores of `search_text` cannot exceed here; 0 where it has no words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,8 @@ def make_request(
         inputs=inputs,
         reading=plain(reading, ReadOptions),
         walking=WalkOptions(ignore=not walking.no_ignore, hidden=walking.hidden, kinds="any"),
-        building=plain(building, BuildOptions),
+        # As the plans of earlier releases say.
+        building=replace(plain(building, BuildOptions), storage=building.storage or "float32"),
         computing=plain(computing, Computing),
         shards=wanted.shards,
         threads=wanted.num_threads(),

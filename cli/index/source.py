@@ -133,8 +133,14 @@ class Building(BuildOptions):
         ),
     ] = BuildOptions.chunk_overlap
     storage: Annotated[
-        Storage, typer.Option("--storage", rich_help_panel=MADE, help="How vectors are kept on disk.")
-    ] = "float32"
+        Storage | None,
+        typer.Option(
+            "--storage",
+            rich_help_panel=MADE,
+            help="How vectors are kept on disk. Default: float32; those of a multi-vector model's tokens 2-bit, or 4-bit.",
+            show_default=False,
+        ),
+    ] = None
     metric: Annotated[
         Metric | None,
         typer.Option(

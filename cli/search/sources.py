@@ -83,7 +83,7 @@ class LocalSource:
     def say_what_was_cut(self) -> None:
         embedder = self._opened.embedder
         if embedder is not None and embedder.truncated:
-            limit = embedder.encoder.tokenizer.max_length
+            limit = embedder.tokenizer.max_length
             console.warn(
                 f"{console.counted(embedder.truncated, 'query')} cut to the {limit} tokens that the model reads"
             )

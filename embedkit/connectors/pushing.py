@@ -98,6 +98,7 @@ def push(index: Index, store: Store, info: StoreInfo, options: PushOptions) -> G
         IndexMismatchError: the table holds vectors of another model or kind.
         StoreError: the table is not ours, another push is at work, a deletion needs consent, or the store fails.
     """
+    index.settings.need_dense(index.path, "a store")
     there = _read(store, info)
     if options.dry_run and there is None:
         return _nothing_there(index)

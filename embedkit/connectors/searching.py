@@ -24,10 +24,11 @@ from indexes.candidates import Scorer
 from indexes.search.fields import misuse_of_kinds
 from indexes.search.snapshot import NOISE_LEAST, NOISE_SAMPLE
 from indexes.search.syntax import Node, leaves, parse_filter, uses_of
-from indexes.storage.commit import prepare_vectors
+from indexes.storage.vectors import prepare_vectors
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.token_embedder import TokenEmbedder
     from embedkit.retrieval.reranker import Reranker
     from indexes.storage.settings import Fingerprint
 
@@ -193,7 +194,7 @@ class StoreSearch:
 
     index: StoreIndex
     retriever: Retriever
-    embedder: Embedder | None
+    embedder: Embedder | TokenEmbedder | None
     reranker: Reranker | None
 
 

@@ -11,6 +11,7 @@ from embedkit.data.records import ReadOptions
 from embedkit.data.walking import WalkOptions
 from embedkit.distributed.plan import Computed
 from embedkit.encoding.job import EncodeOptions
+from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.models import load_encoder, or_default
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
@@ -112,8 +113,15 @@ def resolve(request: ShardRequest) -> Resolved:
         ValueError: passages would be longer than what the model reads.
         CheckpointError, DeviceError: the model cannot be loaded or computed here.
     """
+    from embedkit.encoding.embedder import Embedder
     from embedkit.pipelines.building import Documents
+    from embedkit.pipelines.token_models import is_multi_vector_model
 
+    model = or_default(request.model)
+    if is_multi_vector_model(model):
+        raise IndexMismatchError(
+            f"{model}: is a multi-vector model, of which an index lies in one piece. Leave out --shards"
+        )
     if request.vectors is not None:
         return _resolve_vectors(request, request.vectors)
     reader = DocumentReader([__file__], replace(request.reading, format="file"))  # of which nothing is read
@@ -123,7 +131,7 @@ def resolve(request: ShardRequest) -> Resolved:
         raise ValueError(
             f"--kind {request.kind} finds by one product, and documents with fields are compared one by one"
         )
-    assert source.embedder is not None
+    assert isinstance(source.embedder, Embedder)
     return _resolved(request, source.embedder.encoder, settings)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.windows import EncodedWindow
+from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.types import Float32, TextRole
 
 
@@ -38,6 +39,16 @@ class Embedder:
         self.empty = 0
         self.unknown = 0
         self._counting = Lock()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What cuts the texts of its role into tokens."""
+        return self.encoder.of_role(self.role).tokenizer
+
+    @property
+    def room(self) -> int:
+        """The tokens that the model reads of a text, beside special ones."""
+        return self.tokenizer.max_length - self.tokenizer.single.num_special
 
     def __call__(self, texts: Sequence[Any]) -> Float32:  # Any: strings, or with fields tuples of them
         """Encode texts as they are compared: -> (N, E) float32, or with the model's fields (N, F·E)."""

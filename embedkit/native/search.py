@@ -63,8 +63,8 @@ class StoredVectors:
     def __init__(self, codes: NDArray[Any], scales: Float32 | None, *, squared: bool) -> None:
         self._codes, self._scales = codes, scales  # kept alive
         self._structure = _Stored(
-            codes=_address(codes, codes.dtype),
-            scales=None if scales is None else _address(scales, np.float32),
+            codes=address_of(codes, codes.dtype),
+            scales=None if scales is None else address_of(scales, np.float32),
             storage=_STORAGE_CODES[codes.dtype],
             dimension=codes.shape[1],
             squared=squared,
@@ -81,9 +81,9 @@ class StoredVectors:
             ctypes.byref(self._structure),
             self._queries(queries),
             len(queries),
-            _address(positions, np.int64, len(queries), positions.shape[1]),
+            address_of(positions, np.int64, len(queries), positions.shape[1]),
             positions.shape[1],
-            _address(scores, np.float32, *positions.shape),
+            address_of(scores, np.float32, *positions.shape),
         )
 
     def scan(
@@ -140,7 +140,7 @@ class StoredVectors:
                     norms.ctypes.data,
                     first,
                     last,
-                    None if allowed is None else _address(allowed, np.bool_, len(self._codes)),
+                    None if allowed is None else address_of(allowed, np.bool_, len(self._codes)),
                     k,
                     least.ctypes.data,
                     scores.ctypes.data,
@@ -161,10 +161,10 @@ class StoredVectors:
         )
 
     def _queries(self, queries: Float32) -> int:
-        return _address(queries, np.float32, len(queries), self._codes.shape[1])
+        return address_of(queries, np.float32, len(queries), self._codes.shape[1])
 
 
-def _address(array: NDArray[Any], kind: npt.DTypeLike, *shape: int) -> int:
+def address_of(array: NDArray[Any], kind: npt.DTypeLike, *shape: int) -> int:
     """Return where an array's numbers lie, which is all that a kernel learns of them."""
     if array.dtype != kind or not array.flags.c_contiguous or (shape and array.shape != shape):
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,19 @@ from embedkit.pipelines.default_index import make_home, remove_home
 from embedkit.pipelines.filling import fill_index
 from embedkit.pipelines.models import load_encoder, metric_of, of_index, or_default
 from embedkit.pipelines.options import BuildOptions
+from embedkit.pipelines.token_models import (
+    check_kind,
+    is_multi_vector_model,
+    load_token_embedder,
+    token_settings,
+)
 from embedkit.types import Computing
 from indexes import (
     BuildReport,
     FileNames,
     Index,
     Settings,
+    Storage,
     build_vectors,
     find_vanished,
     is_index,
@@ -34,16 +41,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.token_embedder import TokenEmbedder
 
 HANDFUL = 10  # documents that are deleted without a question
 PASSAGE_TOKENS = 256  # or what the model reads, where that is less
+USUAL_STORAGE: Storage = "float32"
 
 
 class Source(Protocol):
     """Where an index's vectors come from."""
 
-    embedder: Embedder | None
+    embedder: Embedder | TokenEmbedder | None
 
     @property
     def failed(self) -> list[str]:
@@ -97,7 +105,7 @@ class Documents:
     ) -> None:
         self.reader, self.computing = reader, computing
         self.model, self.merge_tokens = model, merge_tokens
-        self.embedder: Embedder | None = None
+        self.embedder: Embedder | TokenEmbedder | None = None
 
     @property
     def failed(self) -> list[str]:
@@ -122,7 +130,7 @@ class Documents:
             self.settings(options)
             return
         with Index.open(path) as index:
-            cutting_of(self._load(index).encoder, options)
+            self._cutting(self._load(index), options)
 
     def settings(self, options: BuildOptions) -> Settings:
         """Return the settings of a new index; loads the encoder.
@@ -131,15 +139,24 @@ class Documents:
             ValueError: passages would be longer than what the model reads.
             CheckpointError, DeviceError: the model cannot be loaded or computed here.
         """
-        encoder = self._load(None).encoder
+        from embedkit.encoding.token_embedder import TokenEmbedder
+
+        embedder = self._load(None)
+        cutting = self._cutting(embedder, options)
+        if isinstance(embedder, TokenEmbedder):
+            return token_settings(embedder.encoder, options, cutting)
+        encoder = embedder.encoder
         return Settings(
             dimension=encoder.width("document"),
             metric=options.metric or metric_of(encoder),
-            storage=options.storage,
+            storage=options.storage or USUAL_STORAGE,
             fingerprint=encoder.fingerprint,
-            cutting=cutting_of(encoder, options),
+            cutting=cutting,
             fields=len(encoder.fields),
         )
+
+    def _cutting(self, embedder: Embedder | TokenEmbedder, options: BuildOptions) -> dict[str, int]:
+        return cutting_of(embedder.room, embedder.encoder.fields, options)
 
     def check(self, index: Index, options: BuildOptions) -> None:
         """Refuse an index of another model, or one whose texts are cut otherwise; loads the encoder.
@@ -148,10 +165,10 @@ class Documents:
             IndexMismatchError: the index does not fit.
             ValueError, CheckpointError, DeviceError: as `settings`.
         """
-        encoder = self._load(index).encoder
-        index.check_encoder(encoder.fingerprint)
+        embedder = self._load(index)
+        index.check_encoder(embedder.encoder.fingerprint)
         if options.chunk_tokens is not None:
-            index.settings.check_cutting(cutting_of(encoder, options), str(index.path))
+            index.settings.check_cutting(self._cutting(embedder, options), str(index.path))
 
     def fill(self, index: Index, options: BuildOptions) -> Iterator[BuildReport]:
         from embedkit.models import lasting_name
@@ -165,16 +182,27 @@ class Documents:
             self.reader,
             encoder,
             embedder,
+            offsets=embedder.tokenizer.offsets,
             commit_every=options.commit_every,
             fraction=self.reader.fraction,
         )
 
-    def _load(self, index: Index | None) -> Embedder:
+    def _load(self, index: Index | None) -> Embedder | TokenEmbedder:
         if self.embedder is None:
             from embedkit.encoding.embedder import Embedder
             from embedkit.inference.token_merging import merging_of
 
             model = or_default(self.model) if index is None else of_index(index, self.model)
+            of_tokens = (
+                is_multi_vector_model(model)
+                if index is None
+                else check_kind(index.path, index.settings.kind, model)
+            )
+            if of_tokens:
+                self.embedder = load_token_embedder(
+                    model, self.computing, "document", merge_tokens=self.merge_tokens
+                )
+                return self.embedder
             share = 0.0 if index is None else merging_of(index.settings.fingerprint)
             share = share if self.merge_tokens is None else self.merge_tokens
             encoder = load_encoder(model, self.computing, merge_tokens=share)
@@ -185,7 +213,7 @@ class Documents:
 class ReadyVectors:
     """Vectors that were made elsewhere, with their ids."""
 
-    embedder: Embedder | None = None
+    embedder: Embedder | TokenEmbedder | None = None
 
     def __init__(self, vectors: Path, ids: Path) -> None:
         self.vectors, self.ids = vectors, ids
@@ -194,7 +222,13 @@ class ReadyVectors:
         self.encodings: dict[str, int] = {}
 
     def prepare(self, path: Path, options: BuildOptions) -> None:
-        """There is nothing to load."""
+        """Check how vectors are to be compared and stored.
+
+        Raises:
+            ValueError: not so.
+        """
+        if not is_index(path):
+            self.settings(options)
 
     @cached_property
     def _opened(self) -> npt.NDArray[np.floating]:
@@ -209,7 +243,9 @@ class ReadyVectors:
             RecordError: the file cannot be read.
         """
         return Settings(
-            dimension=self._opened.shape[1], metric=options.metric or "cosine", storage=options.storage
+            dimension=self._opened.shape[1],
+            metric=options.metric or "cosine",
+            storage=options.storage or USUAL_STORAGE,
         )
 
     def check(self, index: Index, options: BuildOptions) -> None:
@@ -310,15 +346,13 @@ def _check_settings(index: Index, options: BuildOptions) -> None:
             )
 
 
-def cutting_of(encoder: Encoder, options: BuildOptions) -> dict[str, int]:
-    """Say how texts are cut; {} where they are not.
+def cutting_of(room: int, fields: Sequence[str], options: BuildOptions) -> dict[str, int]:
+    """Say how texts are cut of which a model reads `room` tokens; {} where they are not.
 
     Raises:
         ValueError: passages would be longer than what the model reads.
     """
-    tokenizer = encoder.of_role("document").tokenizer
-    room = tokenizer.max_length - tokenizer.single.num_special
-    if options.chunk_tokens == 0 or (encoder.fields and "text" not in encoder.fields):
+    if options.chunk_tokens == 0 or (fields and "text" not in fields):
         return {}
     if options.chunk_tokens is not None and options.chunk_tokens > room:
         raise ValueError(

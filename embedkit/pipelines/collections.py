@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,27 @@ from embedkit.data.records import Document
 from embedkit.models import lasting_name
 from embedkit.pipelines.collection_cache import CachedCollection
 from embedkit.pipelines.models import metric_of
-from indexes import BuildReport, GatherOptions, Index, Searchable, Settings, build, is_index, open_index
+from embedkit.pipelines.options import BuildOptions
+from embedkit.pipelines.token_models import token_settings
+from embedkit.retrieval.vectors import Vectors
+from indexes import (
+    BuildReport,
+    GatherOptions,
+    Index,
+    Searchable,
+    Settings,
+    build,
+    build_ann,
+    is_index,
+    open_index,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.token_embedder import TokenEmbedder
     from indexes.sharded.options import Connect
 
 # Passages per commit of a cached collection: what a stop costs at most.
@@ -44,11 +57,13 @@ class CollectionPlace:
 
 
 def cached_collection(
-    place: CollectionPlace, test: RetrievalSet, embedder: Embedder | None
+    place: CollectionPlace, test: RetrievalSet, embedder: Embedder | TokenEmbedder | None
 ) -> CachedCollection | None:
     """Return where a set's collection is cached; None where an index was named."""
     if place.index is not None:
         return None
+    from embedkit.encoding.embedder import Embedder
+
     assert test.corpus is not None  # whoever names no index names a corpus
     depends_on: dict[str, object] = {"searched": "by words alone"}
     if embedder is not None:
@@ -56,13 +71,15 @@ def cached_collection(
         depends_on = {
             "encoder": embedder.encoder.fingerprint,
             "precision": embedder.encoder.precision,
-            "metric": metric_of(embedder.encoder),
+            "metric": metric_of(embedder.encoder)
+            if isinstance(embedder, Embedder)
+            else "maxsim of 4-bit tokens",
         }
     return CachedCollection.of(place.cache, test.name, corpus=test.corpus, encoder=depends_on)
 
 
 def open_collection(
-    place: CollectionPlace, cached: CachedCollection | None, embedder: Embedder | None
+    place: CollectionPlace, cached: CachedCollection | None, embedder: Embedder | TokenEmbedder | None
 ) -> Searchable:
     """Open the index that was named, or a collection that is whole in the cache; without `embedder` for words alone.
 
@@ -82,39 +99,45 @@ def open_collection(
 
 
 def fill_collection(
-    cached: CachedCollection, corpus: Path, embedder: Embedder | None
+    cached: CachedCollection, corpus: Path, embedder: Embedder | TokenEmbedder | None
 ) -> Iterator[BuildReport]:
     """Encode a collection into the cache, or go on where an earlier run was stopped."""
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.token_embedder import TokenEmbedder
+
     reader = DocumentReader([str(corpus)])
-    encoder = None if embedder is None else embedder.encoder
-    with _open_for_filling(cached.path, encoder) as index:
-        yield from build(
-            index,
-            reader,
-            embed=_one_number if encoder is None else _as_documents(encoder),
-            commit_every=COMMIT_EVERY,
-            fraction=reader.fraction,
-        )
+    embed: Callable[[Sequence[str]], Vectors] = _one_number
+    if isinstance(embedder, Embedder):
+        embed = Embedder(embedder.encoder, "document")
+    elif embedder is not None:
+        embed = TokenEmbedder(embedder.encoder, "document")
+    with _open_for_filling(cached.path, embedder) as index:
+        yield from build(index, reader, embed=embed, commit_every=COMMIT_EVERY, fraction=reader.fraction)
     cached.mark_whole()
 
 
-def _open_for_filling(path: Path, encoder: Encoder | None) -> Index:
+def _open_for_filling(path: Path, embedder: Embedder | TokenEmbedder | None) -> Index:
+    from embedkit.encoding.embedder import Embedder
+
     if is_index(path):
         return Index.open(path, writable=True)
-    if encoder is None:
+    if embedder is None:
         return Index.create(path, Settings(dimension=1))
-    settings = Settings(
-        dimension=encoder.dimension, metric=metric_of(encoder), fingerprint=encoder.fingerprint
-    )
-    index = Index.create(path, settings)
-    index.note_model_path(lasting_name(encoder.folder.path))
+    index = Index.create(path, _settings(embedder))
+    if not isinstance(embedder, Embedder):
+        for _ in build_ann(index, "flat"):  # what is measured is the model, not what lists leave out
+            pass
+    index.note_model_path(lasting_name(embedder.encoder.folder.path))
     return index
 
 
-def _as_documents(encoder: Encoder) -> Embedder:
+def _settings(embedder: Embedder | TokenEmbedder) -> Settings:
     from embedkit.encoding.embedder import Embedder
 
-    return Embedder(encoder, "document")
+    if not isinstance(embedder, Embedder):
+        return token_settings(embedder.encoder, BuildOptions(storage="4-bit"))
+    encoder = embedder.encoder
+    return Settings(dimension=encoder.dimension, metric=metric_of(encoder), fingerprint=encoder.fingerprint)
 
 
 def _one_number(texts: Sequence[str]) -> npt.NDArray[np.float32]:

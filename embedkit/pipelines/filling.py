@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from embedkit.data.fields import FieldTexts, document_fields
 from embedkit.data.records import Document
+from embedkit.retrieval.vectors import Vectors
 from indexes import BuildReport, Index, build
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.types import Float32
+    from embedkit.encoding.token_embedder import TextTokenEncoder
+    from embedkit.tokenization.blocks import Offsets
 
 Spans = Sequence[tuple[int, int]]
 
@@ -21,13 +23,16 @@ Spans = Sequence[tuple[int, int]]
 def fill_index(
     index: Index,
     documents: Iterable[Document],
-    encoder: Encoder,
-    embed: Callable[[Sequence[Any]], Float32],  # Any: texts, or those of the model's fields
+    encoder: Encoder | TextTokenEncoder,
+    embed: Callable[[Sequence[Any]], Vectors],  # Any: texts, or those of the model's fields
     *,
+    offsets: Offsets | None = None,
     commit_every: int = 4096,
     fraction: Callable[[], float | None] = lambda: None,
 ) -> Iterator[BuildReport]:
     """Bring an index up to date with documents, cut as those that are in it, by `indexes.build`.
+
+    `offsets` are those of the tokenizer that cuts them, where it is not the encoder's only one.
 
     Raises:
         As `indexes.build`.
@@ -35,7 +40,9 @@ def fill_index(
     from embedkit.tokenization.passages import PassageSplitter
 
     cutting = index.settings.cutting
-    split = PassageSplitter(offsets=encoder.tokenizer.offsets, **cutting) if cutting else None
+    if offsets is None:
+        offsets = cast("Encoder", encoder).tokenizer.offsets
+    split = PassageSplitter(offsets=offsets, **cutting) if cutting else None
     return build(
         index,
         documents,

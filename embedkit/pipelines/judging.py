@@ -14,6 +14,7 @@ from indexes import mark_words
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
     from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.token_embedder import TokenEmbedder
     from embedkit.retrieval.options import SearchOptions
     from embedkit.retrieval.reranker import Reranker
     from embedkit.retrieval.retriever import Retriever
@@ -50,7 +51,7 @@ class OpenSearch(Protocol):
     def retriever(self) -> Retriever: ...
 
     @property
-    def embedder(self) -> Embedder | None: ...
+    def embedder(self) -> Embedder | TokenEmbedder | None: ...
 
     @property
     def reranker(self) -> Reranker | None: ...
@@ -120,9 +121,10 @@ def _cosine_scale(opened: OpenSearch, wanted: SearchOptions) -> Scale:
     The sample texts may be nearer to each other than those of the index are, where their language is not the model's: so vectors of the
     index are compared as well, and the lower of the two counts. Of texts about one subject it is the sample's.
     """
+    from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.noise import cosine_noise
 
-    assert opened.embedder is not None  # whatever is not searched by words alone has one
+    assert isinstance(opened.embedder, Embedder)  # whatever has cosines for scores has one
     count = opened.index.count_rows(wanted.where)
     scales = [cosine_noise(opened.embedder.encoder).scale(count)]
     if (noise := opened.index.noise) is not None:

@@ -34,6 +34,12 @@ from embedkit.pipelines.systems import (
     search_all,
     unknown_notes,
 )
+from embedkit.pipelines.token_models import (
+    check_kind,
+    is_multi_vector_model,
+    load_token_embedder,
+    refuse_for_tokens,
+)
 from embedkit.retrieval.options import Fusion, Mode, SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
@@ -43,6 +49,7 @@ from indexes import Searchable
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.token_embedder import TokenEmbedder
     from embedkit.inference.choice import Choice
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.reranking.maxsim import MaxSim
@@ -115,7 +122,7 @@ class _Encoder:
     """An encoder of the job, and what it is called in tables; BM25 alone has none."""
 
     name: str
-    embedder: Embedder | None
+    embedder: Embedder | TokenEmbedder | None
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class _System:
     name: str
     mode: Mode
     index: Searchable
-    embedder: Embedder | None
+    embedder: Embedder | TokenEmbedder | None
     notes: tuple[str, ...]
     ignore_identical_ids: bool
 
@@ -255,21 +262,26 @@ def _short(folder: str) -> str:
     return folder if folder == MAXSIM else labels([folder])[0]
 
 
-def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -> Embedder:
+def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -> Embedder | TokenEmbedder:
     from embedkit.encoding.embedder import Embedder
 
+    if is_multi_vector_model(folder):
+        refuse_for_tokens(folder, merge_tokens=job.merge_tokens, recursions=job.recursions, rerank=job.rerank)
+        return load_token_embedder(folder, job.computing, "query")
     share = merge_tokens if job.merge_tokens is None else job.merge_tokens
     return Embedder(
         load_encoder(folder, job.computing, merge_tokens=share, recursions=job.recursions), "query"
     )
 
 
-def _embedder_of_index(job: Job) -> Embedder:
+def _embedder_of_index(job: Job) -> Embedder | TokenEmbedder:
     from embedkit.inference.token_merging import merging_of
 
     with job.place.open_named() as index:
         share = merging_of(index.settings.fingerprint)
-        return _load_embedder(of_index(index, None), job, merge_tokens=share)
+        model = of_index(index, None)
+        check_kind(index.path, index.settings.kind, model)
+        return _load_embedder(model, job, merge_tokens=share)
 
 
 def _load_reranker(name: str, job: Job) -> CrossEncoder | MaxSim | None:
@@ -294,6 +306,7 @@ def _ready_reranker(model: CrossEncoder | MaxSim | None, system: _System) -> tup
         return model, str(model.encoder.fingerprint["weights"])
     if model is not None:
         return model, "+".join(file_hash(file) for file in model.folder.all_weight_files)
+    from embedkit.encoding.embedder import Embedder
 
-    assert system.embedder is not None  # wherever maxsim is asked for, a model is loaded
+    assert isinstance(system.embedder, Embedder)  # wherever maxsim is asked for, a model is loaded
     return MaxSim(system.embedder.encoder), MAXSIM

@@ -11,6 +11,7 @@ import numpy as np
 from embedkit.data.reading import read_documents
 from embedkit.data.records import Document
 from embedkit.encoding.encoder import Encoder
+from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.models import load_cross_encoder, load_encoder, or_default
 from embedkit.pipelines.searching import load_query_embedder
 from embedkit.reranking.cross_encoder import CrossEncoder
@@ -119,7 +120,12 @@ def _own_encoder(index: Searchable | None, model: str | None, computing: Computi
     """Load what made an index; None where there is none yet."""
     if index is None:
         return None
-    return load_query_embedder(index, model, computing, interactive=False, encoder=None).encoder
+    encoder = load_query_embedder(index, model, computing, interactive=False, encoder=None).encoder
+    if not isinstance(encoder, Encoder):
+        raise IndexMismatchError(
+            f"{index.path} was built by a multi-vector model; negatives are mined with one vector a text. Name another index"
+        )
+    return encoder
 
 
 def _positives(rows: Examples) -> Iterator[Document]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.models import MAXSIM, Built, load_encoder, load_reranker, of_index
+from embedkit.pipelines.token_models import check_kind, load_token_embedder, refuse_for_tokens
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.retriever import Retriever
 from embedkit.types import Computing
@@ -18,6 +19,7 @@ from indexes import GatherOptions, Searchable, open_index
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.token_embedder import TokenEmbedder
     from embedkit.retrieval.reranker import Reranker
 
 
@@ -27,7 +29,7 @@ class Search:
 
     index: Searchable
     retriever: Retriever
-    embedder: Embedder | None
+    embedder: Embedder | TokenEmbedder | None
     reranker: Reranker | None
 
 
@@ -70,23 +72,26 @@ def load_models(
     rerank: str | None = None,
     interactive: bool = False,
     encoder: Encoder | None = None,
-) -> tuple[Embedder | None, Reranker | None]:
+) -> tuple[Embedder | TokenEmbedder | None, Reranker | None]:
     """Load what embeds the queries, unless words alone are asked for, and what reranks, if anything; as `open_search`."""
+    if rerank is not None and index.settings.kind == "multi-vector":
+        refuse_for_tokens(of_index(index, model), rerank=[rerank])
     if rerank == MAXSIM and interactive:  # it reads many texts, but one query is not worth measuring for
         interactive = False
         computing = replace(computing, precision="fp32") if computing.precision == "auto" else computing
-    embedder = reranker = None
+    embedder: Embedder | TokenEmbedder | None = None
+    reranker = None
     if options.mode != "text" or rerank == MAXSIM:
         embedder = load_query_embedder(index, model, computing, interactive=interactive, encoder=encoder)
     if rerank is not None:
-        own = None if embedder is None else embedder.encoder
+        own = _dense_encoder(embedder)
         reranker = load_reranker(rerank, computing, encoder=own, interactive=interactive)
     return embedder, reranker
 
 
 def load_query_embedder(
     index: Built, model: str | None, computing: Computing, *, interactive: bool, encoder: Encoder | None
-) -> Embedder:
+) -> Embedder | TokenEmbedder:
     """Load what embeds queries for what a model made.
 
     Raises:
@@ -103,8 +108,19 @@ def load_query_embedder(
             "Search it with --mode text, or build it with --model"
         )
     if encoder is None:
+        named = of_index(index, model)
+        if check_kind(index.path, index.settings.kind, named):
+            of_tokens = load_token_embedder(named, computing, "query", interactive=interactive)
+            index.check_encoder(of_tokens.encoder.fingerprint)
+            return of_tokens
         encoder = load_encoder(
-            of_index(index, model), computing, interactive=interactive, merge_tokens=merging_of(fingerprint)
+            named, computing, interactive=interactive, merge_tokens=merging_of(fingerprint)
         )
     index.check_encoder(encoder.fingerprint)
     return Embedder(encoder, "query")
+
+
+def _dense_encoder(embedder: Embedder | TokenEmbedder | None) -> Encoder | None:
+    from embedkit.encoding.embedder import Embedder
+
+    return embedder.encoder if isinstance(embedder, Embedder) else None

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ from embedkit.retrieval.fusion import Ranking, fuse
 from embedkit.retrieval.options import Mode, SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.reranking import rerank_hits
+from embedkit.retrieval.vectors import Vectors, directed, take
 
-Embeddings = npt.NDArray[np.float32]
+Some = TypeVar("Some", bound=Vectors)
 Found = TypeVar("Found")  # what a search makes of a hit
 # No passage comes near the limit of BM25, which wants each word without end: one of average length that has each word once
 # reaches 1 / 2.2 of it. Best of 1, 1.25, 1.5 and 1.6 on CISI and CACM, and within .001 of the best on SQuAD dev.
@@ -30,14 +31,12 @@ TEXT_GAIN = 1.5
 class SearchIndex(Protocol):
     """What a retriever needs of an index."""
 
-    def search(
-        self, queries: Embeddings, *, k: int, where: str | None, group: bool, bare: bool
-    ) -> list[list[Hit]]:
-        """Return up to k hits for each of (Q, E) queries, best first; `bare` without what their documents hold."""
+    def search(self, queries: Any, *, k: int, where: str | None, group: bool, bare: bool) -> list[list[Hit]]:
+        """Return up to k hits for each of (Q, E) queries (Any: or vectors of another kind, as the index has them), best first; `bare` without what their documents hold."""
         ...
 
     def search_ids(
-        self, queries: Embeddings, *, k: int, where: str | None, group: bool
+        self, queries: Any, *, k: int, where: str | None, group: bool
     ) -> list[list[tuple[str, float]]]:
         """Return (doc_id, score) of what `search` returns."""
         ...
@@ -69,10 +68,10 @@ class Retriever:
         self,
         index: SearchIndex,
         *,
-        embed: Callable[[Sequence[str]], Embeddings] | None = None,
+        embed: Callable[[Sequence[str]], Vectors] | None = None,
         reranker: Reranker | None = None,
     ) -> None:
-        """`embed` turns Q queries into (Q, E) float32; it is not needed where all searches are by words."""
+        """`embed` turns Q queries into (Q, E) float32, or vectors of the index's kind; it is not needed where all searches are by words."""
         self.index, self.embed, self.reranker = index, embed, reranker
 
     def search(self, queries: Sequence[str], options: SearchOptions | None = None) -> list[list[Hit]]:
@@ -99,6 +98,7 @@ class Retriever:
             dense = search_directed(
                 self._embed(queries, options.mode),
                 lambda some: self.index.search(some, k=width, where=options.where, group=group, bare=bare),
+                blank=_blank(queries),
             )
         if options.mode != "dense":
             text = self.index.search_text(queries, k=width, where=options.where, group=group, bare=bare)
@@ -158,27 +158,33 @@ class Retriever:
         found = search_directed(
             self._embed(queries, options.mode),
             lambda some: self.index.search_ids(some, k=options.k, where=options.where, group=options.group),
+            blank=_blank(queries),
         )
         least = options.min_score
         return [[named for named in some if least is None or named[1] >= least] for some in found]
 
-    def _embed(self, queries: Sequence[str], mode: Mode) -> Embeddings:
+    def _embed(self, queries: Sequence[str], mode: Mode) -> Vectors:
         if self.embed is None:
             raise ValueError(f"a search in mode {mode!r} needs `embed`")
-        vectors = self.embed(queries)
-        blank = [not query.strip() for query in queries]
-        return np.where(np.array(blank)[:, None], np.float32(0), vectors) if any(blank) else vectors
+        return self.embed(queries)
+
+
+def _blank(queries: Sequence[str]) -> npt.NDArray[np.bool_]:
+    return np.array([not query.strip() for query in queries], np.bool_)
 
 
 def search_directed(
-    queries: Embeddings, find: Callable[[Embeddings], list[list[Found]]]
+    queries: Some,
+    find: Callable[[Some], list[list[Found]]],
+    *,
+    blank: npt.NDArray[np.bool_] | None = None,
 ) -> list[list[Found]]:
-    """Search with those of (Q, E) queries that are not all zeros, as of a text without tokens: those find nothing."""
-    directed = np.asarray(queries.any(axis=1))
-    if directed.all():
+    """Search with those queries that have a direction, which a text without tokens has not, and are not `blank` (Q,): those find nothing."""
+    wanted = directed(queries) if blank is None else directed(queries) & ~blank
+    if wanted.all():
         return find(queries)
-    found = iter(find(queries[directed]) if directed.any() else [])
-    return [next(found) if has else [] for has in directed.tolist()]
+    found = iter(find(take(queries, np.flatnonzero(wanted))) if wanted.any() else [])
+    return [next(found) if has else [] for has in wanted.tolist()]
 
 
 def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:

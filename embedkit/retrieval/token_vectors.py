@@ -42,14 +42,23 @@ class TokenVectors:
         starts = self.starts
         return self.vectors[starts[position] : starts[position + 1]]
 
+    @property
+    def directed(self) -> npt.NDArray[np.bool_]:
+        """(N,): which texts have any vectors."""
+        return self.counts > 0
+
+    def where(self, wanted: npt.NDArray[np.bool_]) -> TokenVectors:
+        """Return the same texts, those that are not `wanted` (N,) without vectors."""
+        return TokenVectors(
+            self.vectors[np.repeat(wanted, self.counts)], np.where(wanted, self.counts, 0).astype(np.int64)
+        )
+
     def take(self, rows: npt.NDArray[np.int64]) -> TokenVectors:
         """Return the texts of some positions, in the order of `rows`."""
         if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self
         counts = self.counts[rows]
-        offsets = np.cumsum(counts) - counts
-        index = np.arange(int(counts.sum())) + np.repeat(self.starts[rows] - offsets, counts)
-        return TokenVectors(self.vectors[index], counts)
+        return TokenVectors(self.vectors[spans(self.starts[rows], counts)], counts)
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenVectors]) -> Self:
@@ -57,3 +66,13 @@ class TokenVectors:
         return cls(
             np.concatenate([part.vectors for part in parts]), np.concatenate([part.counts for part in parts])
         )
+
+
+def spans(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the numbers from each start on, as many as its count, one span after the other.
+
+    >>> spans(np.array([7, 2]), np.array([2, 3])).tolist()
+    [7, 8, 2, 3, 4]
+    """
+    firsts = np.cumsum(counts) - counts
+    return np.asarray(np.arange(int(counts.sum())) + np.repeat(starts - firsts, counts), np.int64)

@@ -39,6 +39,7 @@ class AnnReport:
 
 def build_ann(index: Index, kind: Kind, *, seed: int = 0) -> Iterator[AnnReport]:
     """Build an ANN structure over all living rows, in place of the one there is; 'flat' takes it away.
+    A multi-vector index has lists of its own, which 'flat' passes over from then on, until `tune`.
 
     Memory: the structure itself, its training sample and one chunk of vectors.
 
@@ -62,6 +63,8 @@ def check_structure(index: Index, kind: Kind) -> None:
     Raises:
         IndexFileError: the documents of the index have fields.
     """
+    if kind != "flat":
+        index.settings.need_dense(index.path, kind)
     if kind != "flat" and index.settings.fields:
         raise IndexFileError(
             f"{index.path}: its documents have fields, which are compared one by one, and {kind} finds by one product. "
@@ -72,6 +75,10 @@ def check_structure(index: Index, kind: Kind) -> None:
 def _drop(index: Index) -> Iterator[AnnReport]:
     with index.database.transaction():
         index.database.set_ann(None)
+        if index.settings.kind == "multi-vector":
+            from ..multi_vector.probing import Probing
+
+            Probing(knobs={}).store(index.database)
     index.need_writer().remove_orphans()
     index.refresh()
     yield AnnReport(index.snapshot.num_rows, index.snapshot.num_rows, 0.0)
@@ -117,7 +124,7 @@ def _build(index: Index, kind: Kind, seed: int) -> Iterator[AnnReport]:
 
 def stream_vectors(snapshot: Snapshot) -> Iterator[tuple[RowArray, FloatArray]]:
     """Yield the living rows with their vectors (n, E), in order, without keeping the files in memory."""
-    for segment in snapshot.segments:
+    for segment in snapshot.dense:
         for start in range(0, len(segment), _CHUNK_ROWS):
             stop = min(len(segment), start + _CHUNK_ROWS)
             rows, vectors = segment.rows[start:stop], segment.decode(start, stop)

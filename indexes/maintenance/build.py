@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.data.records import Document, titled_text
+from embedkit.retrieval.vectors import Vectors, take
 
-from ..storage.codes import FloatArray
-from ..storage.commit import WHOLE, Addition, Change, Update, prepare_vectors, with_direction
+from ..storage.commit import WHOLE, Addition, Change, Update
 from ..storage.documents import Known, Passage, duplicate_id, find_documents
 from ..storage.runs import begin_run, find_duplicate, vanished_documents
 from ..store import Index
@@ -31,7 +31,9 @@ from .read_ahead import read_ahead
 
 Content = str | tuple[str | None, ...]  # of a passage: its text, or those of its document's fields
 ContentOf = Callable[[Document, str], Content]  # a document and the text of one of its passages
-Embed = Callable[[Sequence[Any]], FloatArray]  # N contents (Any: of the kind that it takes) -> (N, E) float32
+Embed = Callable[
+    [Sequence[Any]], Vectors
+]  # N contents (Any: of the kind that it takes) -> (N, E) float32, or as the index's kind has it
 Split = Callable[
     [str, str], Sequence[tuple[int, int]]
 ]  # title, text -> start and stop of each passage, in characters
@@ -74,7 +76,7 @@ class _Batch:
     replaced: list[int] = field(default_factory=list)
     fields: set[str] = field(default_factory=set)
     passages: list[tuple[Document, Passage]] = field(default_factory=list)
-    futures: list[Future[tuple[FloatArray, NDArray[np.bool_]]]] = field(default_factory=list)
+    futures: list[Future[tuple[Vectors, NDArray[np.bool_]]]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     first_empty: str = ""
 
@@ -175,18 +177,18 @@ class _Build:
         while len(batch.passages) - (start := len(batch.futures) * self.slice_texts) >= least:
             batch.futures.append(pool.submit(self._embed, batch.passages[start : start + self.slice_texts]))
 
-    def _embed(self, passages: Sequence[tuple[Document, Passage]]) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def _embed(self, passages: Sequence[tuple[Document, Passage]]) -> tuple[Vectors, NDArray[np.bool_]]:
         """Return the vectors of those passages that have one, as they are stored, and which these are."""
-        settings = self.index.settings
+        payload = self.index.need_writer().payload
         # The texts are made when their turn comes: those of a book would take as much room as the book.
         found = self.embed(
             [self.content_of(document, _text_of(document, passage)) for document, passage in passages]
         )
-        kept = with_direction(found, settings)
+        kept = payload.has_direction(found)
         names = [repr(document.doc_id) for document, _ in passages]
         if not kept.all():
-            found, names = found[kept], list(compress(names, kept.tolist()))
-        return prepare_vectors(found, settings, names), kept
+            found, names = take(found, np.flatnonzero(kept)), list(compress(names, kept.tolist()))
+        return payload.compress(payload.prepare(found, names)), kept
 
     def _batches(self, documents: Iterable[Document], pool: ThreadPoolExecutor) -> Iterator[_Batch]:
         """Sort documents into batches of about `commit_every` passages; one document is never cut in two."""
@@ -259,7 +261,7 @@ class _Build:
 
     def _finish(self, batch: _Batch) -> Iterator[BuildReport]:
         """Wait for a batch's vectors and commit it."""
-        vectors: list[FloatArray] = []
+        vectors: list[Vectors] = []
         kept = [np.empty(0, np.bool_)]
         for future in batch.futures:
             found, which = future.result()

@@ -57,15 +57,12 @@ def _words(index: Index, whole: hashlib._Hash) -> None:
 def _vectors(index: Index, whole: hashlib._Hash) -> None:
     alive = index.snapshot.alive
     for segment in index.snapshot.segments:
-        scales = b"" if segment.scales is None else segment.scales.tobytes()
         for start in range(0, len(segment), _ROWS):
-            stop = min(len(segment), start + _ROWS)
-            segment.check(start, stop)
-            codes = segment.codes[start:stop]
+            positions = np.arange(start, min(len(segment), start + _ROWS))
             if alive is not None:
-                codes = codes[alive[segment.rows[start:stop]]]
-            whole.update(np.ascontiguousarray(codes).data)
-        whole.update(scales if segment is index.snapshot.segments[0] else b"")
+                positions = positions[alive[segment.rows[positions]]]
+            whole.update(segment.stored(positions))
+        whole.update(segment.meaning if segment is index.snapshot.segments[0] else b"")
         segment.release()
 
 

@@ -71,6 +71,7 @@ def export_npy(index: Index, path: Path) -> Exported:
 
 def _export(index: Index, path: Path, write: Callable[[BinaryIO], None]) -> Exported:
     """Write vectors and ids, of which neither takes its name before both are whole."""
+    index.settings.need_dense(index.path, "an export")
     if not index.snapshot.num_rows:
         raise IndexFileError(f"{index.path}: no vectors to export. Add documents first")
     beside = ids_path(path)
@@ -87,6 +88,7 @@ def export_parquet(index: Index, path: Path) -> Exported:
         MissingExtraError: the package that writes Parquet is not installed.
         OutputError: the file cannot be written.
     """
+    index.settings.need_dense(index.path, "an export")
     write_parquet(path, export_records(index))
     return Exported((path,), index.snapshot.num_rows, index.settings.dimension)
 
@@ -103,6 +105,7 @@ def vector_names(index: Index) -> Iterator[str]:
 
 def living_texts(index: Index) -> tuple[list[str], list[str], FloatArray]:
     """Return the names, the texts (title before text) and the vectors (N, E) of all living passages, in memory."""
+    index.settings.need_dense(index.path, "what compares its passages with each other")
     ids = list(vector_names(index))
     texts: list[str] = []
     parts = [np.empty((0, index.settings.dimension), np.float32)]

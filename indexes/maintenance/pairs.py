@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..storage.codes import FloatArray, RowArray
-from ..storage.commit import prepare_vectors
 from ..storage.settings import Settings
+from ..storage.vectors import prepare_vectors
 
 _BLOCK = 1024
 # Two blocks' products differ from a sum in double precision by less than this for unit vectors.

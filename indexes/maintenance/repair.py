@@ -24,6 +24,7 @@ from embedkit.data.qrels import name_some
 from embedkit.data.records import titled_text
 from embedkit.errors import IndexFileError
 
+from ..kinds import parts_of
 from ..search.ann_file import AnnFile
 from ..storage.database import Database
 from ..storage.documents import update_document
@@ -32,8 +33,7 @@ from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_in
 from ..storage.lock import WriterLock
 from ..storage.merging import put_in_place_of, write_kept
 from ..storage.metadata import strict_json
-from ..storage.schema import FORMAT_VERSION, checked, create_database
-from ..storage.segment import Segment
+from ..storage.schema import FORMAT_VERSION, NEWEST_VERSION, checked, create_database, version_of
 from ..storage.settings import Settings
 from ..store import Index
 from .ann_build import build_ann
@@ -98,9 +98,9 @@ def _repair_database(folder: Path) -> Iterator[Repair]:
             rows[table] = _readable_rows(old, table)
     meta = dict(cast("list[tuple[str, Any]]", rows["meta"]))
     version = meta.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > NEWEST_VERSION:
         raise IndexFileError(
-            f"{folder}: index format version {version}; this embedkit repairs up to {FORMAT_VERSION}. Update embedkit"
+            f"{folder}: index format version {version}; this embedkit repairs up to {NEWEST_VERSION}. Update embedkit"
         )
     settings = str(meta.get("settings", "")).partition(" ")[2]
     if meta.get("settings") != checked(settings):
@@ -109,7 +109,7 @@ def _repair_database(folder: Path) -> Iterator[Repair]:
         )
 
     def fill(connection: sqlite3.Connection) -> None:
-        kept = {**meta, "format_version": FORMAT_VERSION}
+        kept = {**meta, "format_version": version_of(Settings.from_json(settings).kind)}
         kept.pop("ann", None)
         connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", kept.items())
         connection.execute(
@@ -150,11 +150,12 @@ def _readable_rows(
 
 def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
     settings = Settings.from_json(database.checked_meta("settings") or "")
+    payload = parts_of(settings, database).payload
     sound: dict[int, int] = {}  # row -> key, of the vectors that can be read
     for info in database.segments():
         where = f"{SEGMENT_FOLDER}/{info.name}"
         try:
-            segment = Segment(folder / where, info, settings.storage, settings.dimension)
+            segment = payload.open(folder / where, info)
         except (IndexFileError, FileNotFoundError) as exc:
             with database.transaction():
                 database.remove_segments([info.name])
@@ -162,11 +163,15 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
             continue
         bad = segment.damaged_rows()
         good = np.isin(segment.rows, bad, invert=True)
-        if len(bad):
-            kept = write_kept(folder, database, [segment], [np.flatnonzero(good)])
+        damage = segment.damage_of_lists()
+        if len(bad) or damage is not None:
+            kept = write_kept(folder, database, payload, [segment], [np.flatnonzero(good)])
             with database.transaction():
                 put_in_place_of([segment], kept, database)
-            yield Repair(where, f"removed {len(bad)} vectors whose checksums do not match")
+            if len(bad):
+                yield Repair(where, f"removed {len(bad)} vectors whose checksums do not match")
+            if damage is not None:
+                yield Repair(where, f"wrote the file again ({damage})")
         sound.update(zip(segment.rows[good].tolist(), segment.keys[good].tolist(), strict=True))
     strict = _write_strict(database)
     if strict:

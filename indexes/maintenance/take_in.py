@@ -13,7 +13,7 @@ from embedkit.data.records import Document
 from embedkit.errors import IndexFileError, IndexMismatchError, RecordError
 
 from ..storage.codes import FloatArray
-from ..storage.commit import Addition, Change, prepare_vectors
+from ..storage.commit import Addition, Change
 from ..storage.documents import (
     Known,
     Passage,
@@ -25,6 +25,7 @@ from ..storage.documents import (
 )
 from ..storage.hashes import is_whole
 from ..storage.settings import check_same
+from ..storage.vectors import prepare_vectors
 from ..store import Index
 from .build import BuildReport
 from .verify import loose_documents
@@ -47,6 +48,7 @@ def build_vectors(
         RecordError: an id occurs twice.
     """
     index.need_writer()
+    index.settings.need_dense(index.path, "building of ready vectors")
     if vectors.ndim != 2 or vectors.shape != (len(ids), index.settings.dimension):
         raise IndexMismatchError(
             f"vectors have shape {vectors.shape}; {len(ids)} ids in an index of dimension {index.settings.dimension} "
@@ -128,6 +130,8 @@ def merge_indexes(target: Index, source: Index, *, replace: bool = False) -> Ite
     """
     target.need_writer()
     ours, theirs = target.settings, source.settings
+    for index in (target, source):
+        index.settings.need_dense(index.path, "a merge")
     place = str(target.path)
     ours.check_encoder(theirs.fingerprint, place)
     check_same(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -14,35 +14,18 @@ from embedkit.errors import IndexFileError
 from ..search.ann_file import AnnFile
 from ..search.search import search_structure
 from ..storage.codes import FloatArray, RowArray
-from ..storage.commit import prepare_vectors
 from .ann_build import sample_vectors
+from .tune_points import ENOUGH, TunePoint, TuneReport, choose, recall_of, without_own
 
 if TYPE_CHECKING:
+    from embedkit.retrieval.token_vectors import TokenVectors
+    from embedkit.retrieval.vectors import Vectors
+
     from ..search.ann import AnnIndex, Knobs
     from ..store import Index
 
 _EF_SEARCH = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _OVERSAMPLING = (5, 10, 20, 50, 100)
-# More effort than this recall buys nothing.
-_ENOUGH = 0.9995
-
-
-@dataclass(frozen=True)
-class TunePoint:
-    """One setting, measured. `queries_per_second` is of one batch with all processors."""
-
-    knobs: Mapping[str, int]
-    recall: float
-    queries_per_second: float
-
-
-@dataclass(frozen=True)
-class TuneReport:
-    """The points measured so far; the last report names the one chosen, and whether it reaches the target."""
-
-    curve: tuple[TunePoint, ...]
-    chosen: TunePoint | None = None
-    reached: bool = False
 
 
 def tune(
@@ -50,13 +33,13 @@ def tune(
     *,
     target_recall: float = 0.95,
     k: int = 10,
-    queries: FloatArray | None = None,
+    queries: Vectors | None = None,
     num_queries: int = 200,
     seed: int = 0,
 ) -> Iterator[TuneReport]:
-    """Measure recall@k over the knobs of the ANN structure and store the fastest setting that reaches the target.
+    """Measure recall@k over the knobs of the ANN structure, or of the lists of a multi-vector index, and store the fastest setting that reaches the target.
 
-    Without `queries` (Q, E), stored vectors stand in for them, and a query's own row counts for nothing. Where no setting
+    Without `queries` (Q, E), or `TokenVectors`, stored vectors stand in for them, and a query's own row counts for nothing. Where no setting
     reaches the target, that with the highest recall is stored.
 
     Raises:
@@ -65,7 +48,7 @@ def tune(
     index.need_writer()
     if not 0 < target_recall <= 1:
         raise ValueError(f"target_recall is {target_recall}; it must be above 0 and at most 1")
-    if index.ann is None:
+    if index.ann is None and index.settings.kind == "dense":
         raise IndexFileError(
             f"{index.path}: the index is searched exactly, so there is nothing to tune. "
             f"Build a structure with: embedkit index build INPUT --index {index.path} --kind hnsw"
@@ -76,7 +59,14 @@ def tune(
         )
     if queries is not None:
         names = [f"query {number}" for number in range(1, len(queries) + 1)]
-        queries = prepare_vectors(queries, index.settings, names)
+        queries = index.need_writer().payload.prepare(queries, names)
+    if index.settings.kind == "multi-vector":
+        from ..multi_vector.tune import tune_tokens
+
+        asked = cast("TokenVectors | None", queries)
+        return tune_tokens(index, target_recall, k, asked, num_queries, seed)
+    queries = cast("FloatArray | None", queries)
+    assert index.ann is not None
     return _tune(index, index.ann, target_recall, k, queries, num_queries, seed)
 
 
@@ -93,20 +83,16 @@ def _tune(
         for knobs in group:
             curve.append(_measure(index, structure, queries, own, truth, knobs))
             yield TuneReport(tuple(curve))
-            if curve[-1].recall >= _ENOUGH:
+            if curve[-1].recall >= ENOUGH:
                 break
-    reaching = [point for point in curve if point.recall >= target]
-    if reaching:
-        chosen = max(reaching, key=lambda point: point.queries_per_second)
-    else:
-        chosen = max(curve, key=lambda point: point.recall)
-    points = [{**vars(point), "knobs": dict(point.knobs)} for point in curve]
+    chosen, reached = choose(curve, target)
+    points = [point.as_json() for point in curve]
     with index.database.transaction():
         index.database.set_ann(
             replace(ann.info, knobs=dict(chosen.knobs), target_recall=target, curve=points)
         )
     index.refresh()
-    yield TuneReport(tuple(curve), chosen, bool(reaching))
+    yield TuneReport(tuple(curve), chosen, reached)
 
 
 def _settings(structure: AnnIndex) -> list[list[Knobs]]:
@@ -122,15 +108,7 @@ def _settings(structure: AnnIndex) -> list[list[Knobs]]:
 
 def _true_rows(index: Index, queries: FloatArray, own: RowArray | None, k: int) -> RowArray:
     found = index.snapshot.search_exact(queries, k + 1, release=True)
-    return _without_own(found.rows, own, k)
-
-
-def _without_own(rows: RowArray, own: RowArray | None, k: int) -> RowArray:
-    """Take each query's own row out and keep the first k of the rest, as (Q, k)."""
-    if own is None:
-        return rows[:, :k]
-    order = np.argsort(rows == own[:, None], axis=1, kind="stable")  # its own row goes to the end
-    return np.take_along_axis(rows, order, axis=1)[:, :k]
+    return without_own(found.rows, own, k)
 
 
 def _measure(
@@ -148,6 +126,5 @@ def _measure(
         some.rows for _, some in search_structure(index.snapshot, structure, queries, k + 1, knobs, mask=mask)
     ]
     seconds = perf_counter() - started
-    rows = _without_own(np.concatenate(found), own, k)
-    hits = [len(np.intersect1d(a, b)) for a, b in zip(rows, truth, strict=True)]
-    return TunePoint(dict(knobs), float(np.mean(hits)) / k, len(queries) / seconds)
+    rows = without_own(np.concatenate(found), own, k)
+    return TunePoint(dict(knobs), recall_of(rows, truth), len(queries) / seconds)

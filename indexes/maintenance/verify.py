@@ -21,6 +21,7 @@ import numpy as np
 
 from embedkit.errors import IndexFileError
 
+from ..kinds import parts_of
 from ..search.ann_file import AnnFile
 from ..storage.codes import RowArray
 from ..storage.database import Database, add_functions, tombstone_sum
@@ -29,7 +30,6 @@ from ..storage.hashes import is_whole, passage_key
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
 from ..storage.metadata import not_finite
 from ..storage.schema import TEXT_CONTENT
-from ..storage.segment import Segment
 from ..storage.settings import Settings
 from ..storage.text_rows import stored_text_rows
 
@@ -97,6 +97,7 @@ def database_problems(database: Database) -> Iterator[str]:
 
 def _content_problems(folder: Path, database: Database) -> Iterator[tuple[str, str]]:
     settings = Settings.from_json(database.checked_meta("settings") or "")
+    payload = parts_of(settings, database).payload
     place = DATABASE_NAME
     for doc_id in damaged_documents(database):
         yield place, f"document {doc_id!r} is not what was written: its hash differs"
@@ -112,7 +113,7 @@ def _content_problems(folder: Path, database: Database) -> Iterator[tuple[str, s
     for info in database.segments():
         where = f"{SEGMENT_FOLDER}/{info.name}"
         try:
-            segment = Segment(folder / where, info, settings.storage, settings.dimension)
+            segment = payload.open(folder / where, info)
         except (IndexFileError, FileNotFoundError) as exc:
             yield where, str(exc)
             continue
@@ -121,6 +122,8 @@ def _content_problems(folder: Path, database: Database) -> Iterator[tuple[str, s
         bad = segment.damaged_rows()
         if len(bad):
             yield where, f"{len(bad)} vectors from row {bad[0]} on do not match their checksums"
+        if (damage := segment.damage_of_lists()) is not None:
+            yield where, damage
     for problem in row_problems(database, np.concatenate(rows), np.concatenate(keys)):
         yield place, problem
     info_of_ann = database.ann()

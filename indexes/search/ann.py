@@ -145,7 +145,7 @@ def search_blocks(
 
 
 def k_means(
-    vectors: FloatArray, num_clusters: int, *, seed: int, spherical: bool
+    vectors: FloatArray, num_clusters: int, *, seed: int, spherical: bool, iterations: int = 20
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Cluster (N, E) vectors.
 
@@ -153,7 +153,12 @@ def k_means(
         returns: (N,) the cluster of each, and the centroids (num_clusters, E)
     """
     means = faiss.Kmeans(
-        vectors.shape[1], num_clusters, niter=20, seed=seed, spherical=spherical, min_points_per_centroid=1
+        vectors.shape[1],
+        num_clusters,
+        niter=iterations,
+        seed=seed,
+        spherical=spherical,
+        min_points_per_centroid=1,
     )
     means.train(vectors)
     _, assigned = means.index.search(vectors, 1)

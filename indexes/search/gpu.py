@@ -53,7 +53,7 @@ def search_device(
 def _top(snapshot: Snapshot, queries: torch.Tensor, fetch: int, mask: Mask | None) -> Candidates:
     best = torch.full((len(queries), fetch), -torch.inf, device=queries.device)
     rows = torch.full((len(queries), fetch), -1, dtype=torch.int64, device=queries.device)
-    for segment in snapshot.segments:
+    for segment in snapshot.dense:
         step = max(1024, _TILE_BYTES // (segment.codes.itemsize * segment.dimension))
         for start in range(0, len(segment), step):
             stop = min(len(segment), start + step)

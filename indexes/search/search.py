@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from embedkit.retrieval.vectors import Vectors, take
+
 from ..candidates import Candidates, Mask
 from ..storage.codes import FloatArray, RowArray
+from ..storage.payload import Payload
 from .ann_file import AnnFile
 from .snapshot import Snapshot
 
@@ -36,19 +39,32 @@ class SearchRequest:
     device: str | None = None
 
 
+SearchRows = Callable[["Snapshot", "AnnFile | None", Any, int, SearchRequest], Iterator[Candidates]]
+# The same of one commit: queries, how many are wanted of each, and the request. Any: vectors of the index's kind
+FindRows = Callable[[Any, int, SearchRequest], Iterator[Candidates]]
+
+
+@dataclass(frozen=True)
+class KindParts:
+    """What differs between the kinds of indexes: what segments hold, and the search among it."""
+
+    payload: Payload
+    search_rows: SearchRows
+
+
 def search_made(
+    find: FindRows,
     snapshot: Snapshot,
-    ann: AnnFile | None,
-    queries: FloatArray,
+    queries: Vectors,
     request: SearchRequest,
     make: Callable[[Candidates, int], list[list[_Made]]],
 ) -> list[list[_Made]]:
     """Search the prepared queries and return what `make`, given candidates and how many it may use, makes of them."""
     matching = snapshot.num_rows if request.rows is None else len(request.rows)
-    results: list[list[_Made]] = [[] for _ in queries]
+    results: list[list[_Made]] = [[] for _ in range(len(queries))]
     todo, width = np.arange(len(queries)), min(matching, 4 * request.k if request.group else request.k)
     while len(todo) and width:
-        blocks = search_rows(snapshot, ann, queries[todo], width, request)
+        blocks = find(take(queries, todo), width, request)
         made = chain.from_iterable(make(found, width) for found in blocks)
         for query, of_query in zip(todo.tolist(), made, strict=True):
             results[query] = of_query

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,18 +11,19 @@ import numpy as np
 
 from embedkit.data.records import Hit
 from embedkit.errors import IndexFileError
+from embedkit.retrieval.vectors import Vectors
 
 from ..candidates import Candidates
 from ..storage.codes import FloatArray, RowArray
 from ..storage.database import Database
 from ..storage.faults import reading
-from ..storage.segment import Segment
+from ..storage.segment import MappedSegment
 from ..storage.settings import Settings
 from .ann_file import AnnFile
 from .conditions import condition_of
 from .exact import MissedFaiss
 from .hits import Names, RowScore, best_rows, fill_hits, make_hits, name_hits, text_hits
-from .search import SearchRequest, search_made
+from .search import KindParts, SearchRequest, search_made
 from .shared_text import RowLengths, SharedText, TextStatistics
 from .snapshot import Snapshot
 from .text import filtered_rows, find_terms, search_words
@@ -39,9 +40,16 @@ class Searcher:
     """
 
     def __init__(
-        self, path: Path, database: Database, settings: Settings, *, device: str | None, writes: bool
+        self,
+        path: Path,
+        database: Database,
+        settings: Settings,
+        parts: KindParts,
+        *,
+        device: str | None,
+        writes: bool,
     ) -> None:
-        self._path, self._database, self._settings = path, database, settings
+        self._path, self._database, self._settings, self._parts = path, database, settings, parts
         self._device, self._writes = device, writes
         self._filters: dict[str, RowArray] = {}
         self._names: Names = {}
@@ -76,7 +84,7 @@ class Searcher:
         self.refresh()
         return True
 
-    def _take(self, known: Sequence[Segment]) -> Snapshot:
+    def _take(self, known: Sequence[MappedSegment]) -> Snapshot:
         missing = ""
         while True:
             with reading(self._database.path):
@@ -85,7 +93,12 @@ class Searcher:
                     self._version = self._database.data_version
                 try:
                     return Snapshot.take(
-                        self._path, self._database, self._settings, missed=self._missed, known=known
+                        self._path,
+                        self._database,
+                        self._settings,
+                        self._parts.payload,
+                        missed=self._missed,
+                        known=known,
                     )
                 except FileNotFoundError as exc:
                     # A compaction may remove files between our look at the database and this; then a newer
@@ -136,21 +149,24 @@ class Searcher:
                 self._filters[where] = filtered_rows(self._database, condition)
         return self._filters[where]
 
-    def hits(self, queries: FloatArray, request: SearchRequest, *, bare: bool = False) -> list[list[Hit]]:
+    def hits(self, queries: Vectors, request: SearchRequest, *, bare: bool = False) -> list[list[Hit]]:
         """Return up to k hits for each of the prepared queries (Q, E), best first, ties by id; `bare` as in `make_hits`."""
         names: Names = {}
 
         def make(found: Candidates, width: int) -> list[list[RowScore]]:
             return best_rows(self._database, found, names, k=request.k, width=width, group=request.group)
 
-        chosen = search_made(self.snapshot, self.ann, queries, request, make)
+        chosen = search_made(self._find, self.snapshot, queries, request, make)
         return make_hits(self._database, self.snapshot, chosen, part="dense", bare=bare)
+
+    def _find(self, queries: Vectors, width: int, request: SearchRequest) -> Iterator[Candidates]:
+        return self._parts.search_rows(self.snapshot, self.ann, queries, width, request)
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
         """Add to bare hits what their documents hold."""
         return fill_hits(self._database, self.snapshot, hits)
 
-    def ids(self, queries: FloatArray, request: SearchRequest) -> list[list[tuple[str, float]]]:
+    def ids(self, queries: Vectors, request: SearchRequest) -> list[list[tuple[str, float]]]:
         """Return (doc_id, score) of what `hits` finds; an id is read from the database, and proved, once."""
 
         def make(found: Candidates, width: int) -> list[list[tuple[str, float]]]:
@@ -164,14 +180,16 @@ class Searcher:
                 group=request.group,
             )
 
-        return search_made(self.snapshot, self.ann, queries, request, make)
+        return search_made(self._find, self.snapshot, queries, request, make)
 
     def passages(self, rows: RowArray) -> tuple[list[Hit], FloatArray]:
-        """Return what stands in some rows, as hits of score 1, and their vectors (N, E)."""
+        """Return what stands in some rows, as hits of score 1, and their vectors (N, E); (N, 0) where not one a passage."""
         rows = rows[self.snapshot.present[rows]]
         if not len(rows):
             return [], np.empty((0, self._settings.dimension), np.float32)
         (hits,) = make_hits(self._database, self.snapshot, [[(int(row), 1.0) for row in rows]], part="dense")
+        if self._settings.kind != "dense":
+            return hits, np.empty((len(rows), 0), np.float32)
         return hits, self.snapshot.gather(rows)
 
     def text_hits(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from ..candidates import Candidates, Mask, Scorer
 from ..storage.codes import FloatArray, RowArray
 from ..storage.database import Database
 from ..storage.layout import SEGMENT_FOLDER
-from ..storage.segment import Segment
+from ..storage.payload import Payload
+from ..storage.segment import MappedSegment, Segment
 from ..storage.settings import Settings
 from .exact import BINARY_OVERSAMPLING, MissedFaiss, search_segments, stored_vectors
 
@@ -33,7 +35,7 @@ class Snapshot:
     """The vectors of one commit. `alive` is by row number, None where every row is."""
 
     settings: Settings
-    segments: Sequence[Segment]
+    segments: Sequence[MappedSegment]
     alive: Mask | None
     num_rows: int  # alive
     next_row: int
@@ -45,9 +47,10 @@ class Snapshot:
         folder: Path,
         database: Database,
         settings: Settings,
+        payload: Payload,
         *,
         missed: MissedFaiss,
-        known: Sequence[Segment] = (),
+        known: Sequence[MappedSegment] = (),
     ) -> Snapshot:
         """Map the segments that the database names; `known` are mapped already.
 
@@ -57,8 +60,7 @@ class Snapshot:
         """
         mapped = {segment.info.name: segment for segment in known}
         segments = [
-            mapped.get(info.name)
-            or Segment(folder / SEGMENT_FOLDER / info.name, info, settings.storage, settings.dimension)
+            mapped.get(info.name) or payload.open(folder / SEGMENT_FOLDER / info.name, info)
             for info in database.segments()
         ]
         tombstones = database.tombstones()
@@ -69,6 +71,11 @@ class Snapshot:
             alive = np.ones(next_row, bool)
             alive[tombstones] = False
         return cls(settings, segments, alive, num_rows, next_row, missed)
+
+    @property
+    def dense(self) -> Sequence[Segment]:
+        """The segments of an index with one vector a passage."""
+        return cast("Sequence[Segment]", self.segments)
 
     @property
     def scorer(self) -> Scorer:
@@ -100,7 +107,7 @@ class Snapshot:
         Raises:
             IndexFileError: no segment holds a row, or the bytes of one were changed.
         """
-        located = self._locate(rows)
+        located = [(cast("Segment", segment), at, positions) for segment, at, positions in self.locate(rows)]
         if len(located) == 1:
             return located[0][0].gather(located[0][2])
         vectors = np.empty((len(rows), self.settings.dimension), np.float32)
@@ -118,16 +125,18 @@ class Snapshot:
 
     @cached_property
     def noise(self) -> CosineNoise | None:
-        """How alike the vectors here are, measured on some from all parts; None where they are too few to say."""
+        """How alike the vectors here are, measured on some from all parts; None where they are too few to say, or not one a passage."""
+        if self.settings.kind != "dense":
+            return None
         return noise_of(self.sample(NOISE_SAMPLE), self.scorer)
 
     def keys(self, rows: RowArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         keys = np.empty(len(rows), np.uint64)
-        for segment, at, positions in self._locate(rows):
+        for segment, at, positions in self.locate(rows):
             keys[at] = segment.keys[positions]
         return keys
 
-    def _locate(self, rows: RowArray) -> list[tuple[Segment, RowArray, RowArray]]:
+    def locate(self, rows: RowArray) -> list[tuple[MappedSegment, RowArray, RowArray]]:
         """Return (segment, indices into rows, positions in the segment) for each segment that holds some."""
         firsts = np.asarray([segment.info.first_row for segment in self.segments], np.int64)
         which = np.searchsorted(firsts, rows, side="right") - 1
@@ -149,11 +158,11 @@ class Snapshot:
     def _placed(self, rows: RowArray) -> Iterator[tuple[Segment, RowArray]]:
         """Yield each segment that holds some of the rows (Q, K), with their positions there, -1 for all others (Q, K)."""
         there = np.flatnonzero(rows >= 0)
-        for segment, at, positions in self._locate(rows.ravel()[there]):
+        for segment, at, positions in self.locate(rows.ravel()[there]):
             segment.check_positions(positions)
             places = np.full(rows.size, -1, np.int64)
             places[there[at]] = positions
-            yield segment, places.reshape(rows.shape)
+            yield cast("Segment", segment), places.reshape(rows.shape)
 
     def rescore(self, queries: FloatArray, candidates: Candidates) -> Candidates:
         """Score candidates again by the stored vectors, each pair alone, in double precision; best first."""
@@ -208,7 +217,7 @@ class Snapshot:
 
         def search(some: FloatArray, width: int) -> Candidates:
             return search_segments(
-                self.segments,
+                self.dense,
                 self.scorer,
                 some,
                 width,

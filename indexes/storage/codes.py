@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..types import Storage
 
-STORAGES: tuple[Storage, ...] = get_args(Storage)
+STORAGES: tuple[Storage, ...] = ("float32", "float16", "int8", "binary")  # of one vector a passage
+TOKEN_BITS: dict[Storage, int] = {"2-bit": 2, "4-bit": 4}  # a number of a token's vector
 FloatArray = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.int64]
 Codes = npt.NDArray[Any]  # Any: float32, float16 or uint8, as the storage has it

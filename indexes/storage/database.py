@@ -22,7 +22,16 @@ from .codes import RowArray
 from .faults import reading
 from .matching import path_glob, text_matches
 from .metadata import strict_json
-from .schema import ADD_PLACES, FORMAT_VERSION, TEXT_CONTENT, TEXT_SCHEMA, WITH_PLACES, checked, unchecked
+from .schema import (
+    ADD_PLACES,
+    FORMAT_VERSION,
+    NEWEST_VERSION,
+    TEXT_CONTENT,
+    TEXT_SCHEMA,
+    WITH_PLACES,
+    checked,
+    unchecked,
+)
 from .segment_file import SegmentInfo
 from .text_rows import stored_text_rows
 from .words import index_words
@@ -81,9 +90,9 @@ class Database:
         version = self.meta("format_version")
         if version in TEXT_CONTENT:
             return int(version)
-        newer = isinstance(version, int) and version > FORMAT_VERSION
+        newer = isinstance(version, int) and version > NEWEST_VERSION
         raise IndexFileError(
-            f"{self.path.parent}: index format version {version}; this embedkit reads up to {FORMAT_VERSION}. "
+            f"{self.path.parent}: index format version {version}; this embedkit reads up to {NEWEST_VERSION}. "
             + ("Update embedkit, or build the index again" if newer else "Build the index again")
         )
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from .codes import Codes
 from .commit import Writer
 from .database import Database
 from .faults import writing
 from .layout import SEGMENT_FOLDER, SEGMENT_PATTERN
-from .segment import Segment
-from .segment_file import SegmentInfo, write_segment
+from .payload import Payload
+from .segment import MappedSegment
+from .segment_file import SegmentInfo
 
 Positions = npt.NDArray[np.int64]
 Alive = npt.NDArray[np.bool_] | None  # by row number; None where every row is
 
-_CHUNK_ROWS = 8192
 
-
-def merge_newest(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
+def merge_newest(writer: Writer, segments: Sequence[MappedSegment], alive: Alive) -> None:
     """Merge the newest segments, as far back as one is not twice as large as all after it together.
 
     A vector is so written again only when its segment has about doubled: log2(N) times at most.
@@ -35,7 +33,7 @@ def merge_newest(writer: Writer, segments: Sequence[Segment], alive: Alive) -> N
     merge(writer, segments[first:], alive)
 
 
-def merge(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
+def merge(writer: Writer, segments: Sequence[MappedSegment], alive: Alive) -> None:
     """Put the living rows of neighbouring segments into one new segment, in one commit.
 
     Raises:
@@ -43,7 +41,7 @@ def merge(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
     """
     database = writer.database
     kept = [_living(alive, segment) for segment in segments]
-    merged = write_kept(writer.folder, database, segments, kept)
+    merged = write_kept(writer.folder, database, writer.payload, segments, kept)
     with database.transaction():
         put_in_place_of(segments, merged, database)
         first, last = int(segments[0].rows[0]), int(segments[-1].rows[-1])
@@ -52,7 +50,11 @@ def merge(writer: Writer, segments: Sequence[Segment], alive: Alive) -> None:
 
 
 def write_kept(
-    folder: Path, database: Database, segments: Sequence[Segment], kept: Sequence[Positions]
+    folder: Path,
+    database: Database,
+    payload: Payload,
+    segments: Sequence[MappedSegment],
+    kept: Sequence[Positions],
 ) -> SegmentInfo | None:
     """Write some rows of neighbouring segments, given by their positions in each, to one new file; None where there are none.
 
@@ -64,18 +66,17 @@ def write_kept(
     if not len(rows):
         return None
     with writing(folder):
-        return write_segment(
+        return payload.write_kept(
             folder / SEGMENT_FOLDER / database.next_file_name(SEGMENT_PATTERN),
-            _codes(parts),
-            storage=segments[0].storage,
-            rows=rows,
-            keys=np.concatenate([segment.keys[at] for segment, at in parts]),
-            dimension=segments[0].dimension,
-            scales=segments[0].scales,
+            parts,
+            rows,
+            np.concatenate([segment.keys[at] for segment, at in parts]),
         )
 
 
-def put_in_place_of(segments: Sequence[Segment], merged: SegmentInfo | None, database: Database) -> None:
+def put_in_place_of(
+    segments: Sequence[MappedSegment], merged: SegmentInfo | None, database: Database
+) -> None:
     """Name what `write_kept` wrote in place of the segments; to be called within a transaction."""
     database.take_file_name()
     database.remove_segments([segment.info.name for segment in segments])
@@ -83,16 +84,7 @@ def put_in_place_of(segments: Sequence[Segment], merged: SegmentInfo | None, dat
         database.add_segment(merged)
 
 
-def _living(alive: Alive, segment: Segment) -> Positions:
+def _living(alive: Alive, segment: MappedSegment) -> Positions:
     if alive is None:
         return np.arange(len(segment), dtype=np.int64)
     return np.flatnonzero(alive[segment.rows]).astype(np.int64)
-
-
-def _codes(parts: Iterable[tuple[Segment, Positions]]) -> Iterator[Codes]:
-    for segment, positions in parts:
-        for start in range(0, len(positions), _CHUNK_ROWS):
-            chunk = positions[start : start + _CHUNK_ROWS]
-            segment.check_positions(chunk)
-            yield segment.codes[chunk]
-            segment.release()

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from embedkit.storage.files import put_in_place
 
+from ..types import VectorKind
 from .faults import reading, writing
 from .words import TOKENIZER
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 3  # of a new index with one vector a passage
+OTHER_KINDS_VERSION = 4  # of a new one of any other kind: the same tables, other segments
+NEWEST_VERSION = 4
 # What the text index holds, by format version: the texts as they are, or their words (`index_words`).
-TEXT_CONTENT = {1: "passage_texts", 2: "passage_words", 3: "passage_words"}
+TEXT_CONTENT = {1: "passage_texts", 2: "passage_words", 3: "passage_words", 4: "passage_words"}
 WITH_PLACES = 3  # the version from which on documents know where their text stands in its file
 
 _SCHEMA = """
@@ -54,8 +57,17 @@ def unchecked(value: str) -> str | None:
     return text if value == checked(text) else None
 
 
+def version_of(kind: VectorKind) -> int:
+    """Return the format version of a new index."""
+    return FORMAT_VERSION if kind == "dense" else OTHER_KINDS_VERSION
+
+
 def create_database(
-    path: Path, settings: str, *, fill: Callable[[sqlite3.Connection], None] | None = None
+    path: Path,
+    settings: str,
+    *,
+    version: int = FORMAT_VERSION,
+    fill: Callable[[sqlite3.Connection], None] | None = None,
 ) -> None:
     """Make a new database in one step: it is there whole, or not at all. `fill` puts in more than the settings."""
     temporary = path.with_name(path.name + ".new")
@@ -68,7 +80,7 @@ def create_database(
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript("BEGIN;" + _SCHEMA + ";".join(TEXT_SCHEMA))
             values = {
-                "format_version": FORMAT_VERSION,
+                "format_version": version,
                 "settings": checked(settings),
                 "next_row": 1,
                 "next_file": 1,

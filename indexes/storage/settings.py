@@ -10,8 +10,8 @@ from typing import Any, get_args
 from embedkit.errors import IndexMismatchError
 from embedkit.storage.hashing import json_digest
 
-from ..types import Metric, Storage
-from .codes import STORAGES
+from ..types import Metric, Storage, VectorKind
+from .codes import STORAGES, TOKEN_BITS
 
 Fingerprint = Mapping[str, Any]  # Any: whatever JSON holds
 
@@ -22,7 +22,8 @@ class Settings:
 
     `fingerprint` names what the vectors depend on (weights, tokenizer, pooling, prompts …), None for vectors made
     elsewhere. `cutting` says how texts are cut into passages; empty where they are not. `fields` above 0 says that a vector is so many
-    parts side by side, one for each field of a document, zeros for a missing one; see `indexes.candidates.Scorer`.
+    parts side by side, one for each field of a document, zeros for a missing one; see `indexes.candidates.Scorer`. `kind` is what each
+    passage has: one vector, or in a multi-vector index one for each token.
     """
 
     dimension: int
@@ -31,14 +32,21 @@ class Settings:
     fingerprint: Fingerprint | None = None
     cutting: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever JSON holds
     fields: int = 0
+    kind: VectorKind = "dense"
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
             raise ValueError(f"dimension is {self.dimension}; it must be at least 1")
         if self.metric not in get_args(Metric):
             raise ValueError(f"metric is {self.metric!r}; it must be one of {', '.join(get_args(Metric))}")
-        if self.storage not in STORAGES:
-            raise ValueError(f"storage is {self.storage!r}; it must be one of {', '.join(STORAGES)}")
+        if self.kind not in get_args(VectorKind):
+            raise ValueError(f"kind is {self.kind!r}; it must be one of {', '.join(get_args(VectorKind))}")
+        storages = tuple(TOKEN_BITS) if self.kind == "multi-vector" else STORAGES
+        if self.storage not in storages:
+            raise ValueError(f"storage is {self.storage!r}; it must be one of {', '.join(storages)}")
+        if self.kind == "multi-vector" and (self.metric != "cosine" or self.fields):
+            what = "documents with fields" if self.fields else f"the metric {self.metric}"
+            raise ValueError(f"token vectors are compared by cosine, text with text; {what} cannot be had")
         if self.storage == "binary" and self.metric != "cosine":
             raise ValueError(
                 f"binary storage keeps directions alone; the metric must be cosine, not {self.metric}"
@@ -63,6 +71,8 @@ class Settings:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if not self.fields:
             del values["fields"]  # releases that do not know it read all other indexes
+        if self.kind == "dense":
+            del values["kind"]
         return json.dumps(values, sort_keys=True, default=dict)
 
     @property
@@ -73,6 +83,17 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Settings:
         return cls(**json.loads(text))
+
+    def need_dense(self, place: object, what: str) -> None:
+        """Refuse what takes one vector a passage.
+
+        Raises:
+            IndexMismatchError: the index is of another kind.
+        """
+        if self.kind != "dense":
+            raise IndexMismatchError(
+                f"{place} is a {self.kind} index; {what} takes one vector a passage. Build an index for that with a dense model"
+            )
 
     def check_encoder(self, fingerprint: Fingerprint | None, place: str) -> None:
         """Refuse an encoder that did not make the vectors here.

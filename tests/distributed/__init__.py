@@ -62,7 +62,7 @@ def contents(path: Path) -> Contents:
             "SELECT doc_id, title, text, metadata, content_hash, source, places, number, start, stop FROM documents "
             "LEFT JOIN passages USING (doc_key) ORDER BY doc_key, number"
         ).fetchall()
-        codes = [segment.codes.copy() for segment in index.snapshot.segments]
+        codes = [segment.codes.copy() for segment in index.snapshot.dense]
         execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, text_index, instance)")
         rows = [row for (row,) in execute("SELECT row FROM passages ORDER BY row")]
         rank = {row: number for number, row in enumerate(rows)}

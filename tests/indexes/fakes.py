@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.data.records import Document
+from embedkit.retrieval.token_vectors import TokenVectors
 from indexes import Index, Settings
 from indexes.storage.codes import FloatArray
 
@@ -17,6 +18,14 @@ def embed(texts: Sequence[str]) -> FloatArray:
     """Return (N, 16) vectors; the same text has the same vector in every process."""
     rows = [np.frombuffer(hashlib.sha512(text.encode()).digest(), np.uint8)[:DIMENSION] for text in texts]
     return (np.asarray(rows, np.float32).reshape(-1, DIMENSION) - np.float32(127.5)) / np.float32(64)
+
+
+def embed_tokens(texts: Sequence[str]) -> TokenVectors:
+    """Return a vector of 16 numbers for each word: the same word has the same one."""
+    words = [text.split() for text in texts]
+    vectors = embed([word for some in words for word in some])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return TokenVectors(vectors, np.array([len(some) for some in words], np.int64))
 
 
 def documents(count: int, *, source: str = "notes.jsonl", version: int = 1) -> list[Document]:
@@ -39,8 +48,14 @@ def create(folder: Path, count: int = 0, **settings: object) -> Index:
     index = Index.create(folder, Settings(**chosen))  # type: ignore[arg-type]  # tests give the right ones
     if count:
         docs = documents(count)
-        index.add(docs, embed([f"{doc.title} {doc.text}" for doc in docs]))
+        texts = [f"{doc.title} {doc.text}" for doc in docs]
+        index.add(docs, embed_tokens(texts) if index.settings.kind == "multi-vector" else embed(texts))
     return index
+
+
+def create_tokens(folder: Path, count: int = 0, storage: str = "2-bit") -> Index:
+    """Make an index of token vectors with `count` documents in one commit, open for writing."""
+    return create(folder, count, storage=storage, kind="multi-vector")
 
 
 def halves(title: str, text: str) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Every version of the format loads for ever."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ import pytest
 from embedkit.data.places import Mark, Place
 from embedkit.data.records import Document
 from embedkit.errors import IndexFileError
+from embedkit.retrieval.vectors import Vectors
 from indexes import BuildReport, Index, build, compact, repair, stats, verify
-from indexes.storage.codes import STORAGES
+from indexes.storage.codes import STORAGES, TOKEN_BITS
 from indexes.storage.segment import Segment
 from indexes.storage.segment_file import SegmentInfo
-from tests.indexes.fakes import DIMENSION, embed
+from tests.indexes.fakes import DIMENSION, embed, embed_tokens
 from tests.indexes.make_format_fixture import FIXTURES, TEXTS
 
 FOLDERS = sorted(path.name for path in FIXTURES.iterdir())
@@ -24,11 +26,13 @@ def test_an_index_of_every_version_and_storage_is_searched_and_changed(tmp_path:
     assert list(verify(folder)) == []
     with Index.open(folder, writable=True) as index:
         assert index.settings.fingerprint == {"weights": "abc", "max_seq_length": 256}
+        make: Callable[[Sequence[str]], Vectors] = embed if index.settings.kind == "dense" else embed_tokens
         for number, text in enumerate(["a", "b"]):
-            hit = index.search(embed([text]), k=1)[0][0]
+            hit = index.search(make([text]), k=1)[0][0]
             assert (hit.doc_id, hit.text, hit.metadata) == (f"d{number}", TEXTS[number], {"n": number})
-            assert hit.score == pytest.approx(1, abs=0.02)  # int8's precision in 16 dimensions
-        hit = index.search(embed(["d"]), k=1, exact=True)[0][0]
+            # int8's precision in 16 dimensions, and that of two bits a number
+            assert hit.score == pytest.approx(1, abs=0.1 if name.endswith("-bit") else 0.02)
+        hit = index.search(make(["d"]), k=1, exact=True)[0][0]
         assert (hit.doc_id, hit.passage, hit.text) == ("d2", 1, "It has two passages.")
         assert [hit.doc_id for hit in index.search_text(["notes"])[0]] == ["d0"]
         assert index.search_text(["deleted"])[0] == []
@@ -129,7 +133,9 @@ def test_the_places_of_version_3_are_read(tmp_path: Path) -> None:
 
 
 def test_there_is_a_fixture_of_every_storage() -> None:
-    assert [f"v{version}-{storage}" for version in (1, 2, 3) for storage in sorted(STORAGES)] == FOLDERS
+    assert [f"v{version}-{storage}" for version in (1, 2, 3) for storage in sorted(STORAGES)] + [
+        f"v4-{storage}" for storage in sorted(TOKEN_BITS)
+    ] == FOLDERS
 
 
 def test_a_file_of_random_bytes_is_no_segment(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_ranks_are_judged_by_the_scores_behind_them(opened: Search) -> None:
 
 
 def test_chance_is_that_among_the_documents_that_the_filter_lets_pass(opened: Search) -> None:
-    noise = cosine_noise(opened.embedder.encoder)  # type: ignore[union-attr] # hybrid has one
+    noise = cosine_noise(opened.embedder.encoder)  # type: ignore[union-attr,arg-type] # hybrid has one
     cosine = (noise.scale(12).chance + noise.scale(1).chance) / 2
     hit = Hit("soup", cosine, "x", scores={"dense": cosine})
     assert judge(opened, "y", [hit], DENSE)[0].weak

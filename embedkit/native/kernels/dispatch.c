@@ -1,4 +1,5 @@
 /* Which kernels this processor can run, and the entry points that hand work on to them. Compiled for any processor. */
+#include "common/maxsim.h"
 #include "common/search.h"
 #include "native.h"
 
@@ -166,4 +167,27 @@ EXPORT void embedkit_scan(const struct kernels *k, const struct stored *v, const
                           const float *norms, int64_t first, int64_t last, const uint8_t *allowed, int64_t best,
                           float *least, float *scores, int64_t *found, char *memory) {
     k->set->scan(v, queries, few, norms, first, last, allowed, best, least, scores, found, memory);
+}
+
+EXPORT int64_t embedkit_maxsim_bytes(int64_t width, int64_t filled) {
+    struct maxsim_memory m;
+    return divide_maxsim(&m, width, filled, NULL);
+}
+
+/* See maxsim.c; `k` are kernels of fp32. */
+EXPORT void embedkit_centroid_products(const struct kernels *k, const struct tokens *t, const struct token_query *q,
+                                       float *to) {
+    k->set->centroid_products(t, q, to);
+}
+
+EXPORT void embedkit_score_tokens(const struct kernels *k, const struct tokens *t, const struct token_query *q,
+                                  const struct token_rows *rows, const int64_t *positions, int64_t count, float *scores,
+                                  char *memory) {
+    k->set->score_tokens(t, q, rows, positions, count, scores, memory);
+}
+
+EXPORT void embedkit_score_centroids(const struct kernels *k, const float *products, int64_t filled,
+                                     const struct token_rows *rows, const int64_t *positions, int64_t count,
+                                     float *scores) {
+    k->set->score_centroids(products, filled, rows, positions, count, scores);
 }

@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 7
+#define KERNELS_VERSION 8
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 #define EXPORT __attribute__((visibility("default")))
@@ -91,6 +91,9 @@ static inline int64_t attention_scratch_bytes(int64_t length, int64_t head_size)
 
 struct merging;
 struct stored;
+struct tokens;
+struct token_query;
+struct token_rows;
 
 /* What one instruction set computes for every precision. */
 struct set {
@@ -108,6 +111,12 @@ struct set {
     void (*scan)(const struct stored *v, const struct linear *queries, int64_t few, const float *norms, int64_t first,
                  int64_t last, const uint8_t *allowed, int64_t k, float *least, float *scores, int64_t *found,
                  char *memory);
+    /* See maxsim.h. */
+    void (*centroid_products)(const struct tokens *t, const struct token_query *q, float *to);
+    void (*score_tokens)(const struct tokens *t, const struct token_query *q, const struct token_rows *rows,
+                         const int64_t *positions, int64_t count, float *scores, char *memory);
+    void (*score_centroids)(const float *products, int64_t filled, const struct token_rows *rows, const int64_t *positions,
+                            int64_t count, float *scores);
 };
 
 /* How rows become the input of a product, and what a number of it is worth; NULL where a product reads them as they lie. */

@@ -260,7 +260,7 @@ class _Refresh:
                 dimension=encoder.dimension,
                 storage=STORAGE,
                 fingerprint=encoder.fingerprint,
-                cutting=cutting_of(encoder, BuildOptions()),
+                cutting=cutting_of(embedder.room, encoder.fields, BuildOptions()),
             )
             self.index = Index.create(self.home.index, settings)
         index = self._writable()

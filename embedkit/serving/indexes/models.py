@@ -38,6 +38,7 @@ class IndexModels:
         """
         from embedkit.inference.token_merging import merging_of
 
+        index.settings.need_dense(index.path, "a server")
         fingerprint = index.settings.fingerprint
         if fingerprint is None:
             return None

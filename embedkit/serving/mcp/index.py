@@ -57,6 +57,8 @@ class ServedIndex:
 
     @contextmanager
     def opened(self, options: SearchOptions, call: Call) -> Iterator[Search]:
+        from embedkit.encoding.embedder import Embedder
+
         self._turns.take(call)
         try:
             with ExitStack() as stack:
@@ -67,7 +69,7 @@ class ServedIndex:
                         raise
                     self._encoder = None  # somebody has built it again, with another model
                     search = stack.enter_context(self._open(options))
-                if search.embedder is not None:
+                if isinstance(search.embedder, Embedder):
                     self._encoder = search.embedder.encoder
                 yield search
         finally:
@@ -86,6 +88,7 @@ class ServedIndex:
             encoder=self._encoder,
             gathering=wanted.gathering,
         ) as search:
+            search.index.settings.need_dense(self.path, "an MCP server")
             yield search
 
     def search(self, opened: Search, query: str, options: SearchOptions, narrowing: Narrowing) -> list[Hit]:

@@ -174,7 +174,7 @@ def _listed(text: str | None) -> list[str]:
 def _embedded(opened: Search, text: str) -> Float32:
     from embedkit.encoding.embedder import Embedder
 
-    assert opened.embedder is not None  # of a dense search
+    assert isinstance(opened.embedder, Embedder)  # of a dense search
     return Embedder(opened.embedder.encoder, "document")([text])
 
 

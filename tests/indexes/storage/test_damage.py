@@ -252,12 +252,12 @@ def test_an_index_is_not_made_among_other_files(tmp_path: Path) -> None:
 
 def test_an_index_of_a_newer_format_is_refused(folder: Path) -> None:
     connection = sqlite3.connect(folder / "index.sqlite")
-    connection.execute("UPDATE meta SET value = 4 WHERE name = 'format_version'")
+    connection.execute("UPDATE meta SET value = 5 WHERE name = 'format_version'")
     connection.commit()
     connection.close()
     with pytest.raises(
-        IndexFileError, match=r"index format version 4; this embedkit reads up to 3\. Update embedkit"
+        IndexFileError, match=r"index format version 5; this embedkit reads up to 4\. Update embedkit"
     ):
         Index.open(folder)
-    with pytest.raises(IndexFileError, match="index format version 4; this embedkit repairs up to 3"):
+    with pytest.raises(IndexFileError, match="index format version 5; this embedkit repairs up to 4"):
         list(repair(folder))

@@ -2,6 +2,7 @@
  * sixteen. */
 #include <math.h>
 
+#include "maxsim.h"
 #include "merge.h"
 #include "search.h"
 #include "set.h"
@@ -39,4 +40,7 @@ const struct set OF_SET(set) = {
     .merge_sequence = OF_SET(merge_sequence),
     .score_pairs = OF_SET(score_pairs),
     .scan = OF_SET(scan),
+    .centroid_products = OF_SET(centroid_products),
+    .score_tokens = OF_SET(score_tokens),
+    .score_centroids = OF_SET(score_centroids),
 };

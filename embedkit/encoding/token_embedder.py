@@ -1,0 +1,125 @@
+"""A multi-vector encoder as a plain function from texts to token vectors that counts what it did, as `Embedder` is of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedkit.inference.choice import Choice
+from embedkit.retrieval.token_vectors import TokenVectors
+from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.types import OnTruncate, Precision, TextRole
+
+
+class TokenModules(Protocol):
+    """What stands before texts: markers of their role, and words."""
+
+    def prompt(self, role: TextRole) -> str: ...
+
+
+class TokenFolder(Protocol):
+    """What is said of a model's folder."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modules(self) -> TokenModules: ...
+
+
+class EmbeddedTokens(Protocol):
+    """The token vectors of some texts, and what there is to say about them: (N,) bool each."""
+
+    @property
+    def vectors(self) -> TokenVectors: ...
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def empty(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def unknown(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def num_tokens(self) -> int: ...
+
+
+class TokenEncoder(Protocol):
+    """What a multi-vector model is to an index: `embedkit.encoding.multi_vector.MultiVectorEncoder`."""
+
+    fields: tuple[str, ...]
+
+    @property
+    def folder(self) -> TokenFolder: ...
+
+    @property
+    def choice(self) -> Choice | None: ...
+
+    @property
+    def precision(self) -> Precision: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]: ...  # Any: whatever JSON holds
+
+    def tokenizer(self, role: TextRole) -> Tokenizer: ...
+
+    def encode_windows(
+        self, texts: Iterable[str], *, role: TextRole, on_truncate: OnTruncate
+    ) -> Iterator[EmbeddedTokens]: ...
+
+
+class TokenEmbedder:
+    """Embeds documents or queries; keeps count of texts, tokens, cut, empty and unknown texts.
+
+    A query that is empty or unknown to the model gets no vectors: with none a search finds nothing. May be called from several threads.
+    """
+
+    def __init__(self, encoder: TokenEncoder, role: TextRole) -> None:
+        self.encoder, self.role = encoder, role
+        self.texts = 0
+        self.tokens = 0
+        self.truncated = 0
+        self.empty = 0
+        self.unknown = 0
+        self._counting = Lock()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What cuts the texts of its role into tokens."""
+        return self.encoder.tokenizer(self.role)
+
+    @property
+    def room(self) -> int:
+        """The tokens that the model reads of a text, beside special ones and its marker."""
+        tokenizer, prompt = self.tokenizer, self.encoder.folder.modules.prompt(self.role)
+        own = len(tokenizer.ids([prompt])[0]) if prompt else 0
+        return tokenizer.max_length - tokenizer.single.num_special - own
+
+    def __call__(self, texts: Sequence[str]) -> TokenVectors:
+        """Encode texts: -> the token vectors of N texts."""
+        parts = [TokenVectors(np.empty((0, self.encoder.dimension), np.float32), np.empty(0, np.int64))]
+        for window in self.encoder.encode_windows(texts, role=self.role, on_truncate="ok"):
+            vectors = window.vectors
+            if self.role == "query":
+                vectors = vectors.where(~(window.empty | window.unknown))
+            parts.append(vectors)
+            with self._counting:
+                self.texts += len(window.vectors)
+                self.tokens += window.num_tokens
+                self.truncated += int(window.truncated.sum())
+                self.empty += int(window.empty.sum())
+                self.unknown += int(window.unknown.sum())
+        return TokenVectors.concatenate(parts)

@@ -1,0 +1,136 @@
+"""Multi-vector models and the indexes that they make: which of both belong together, and what does not apply to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedkit.errors import CheckpointError, IndexMismatchError
+from embedkit.models import find_model
+from embedkit.pipelines.models import MAXSIM
+from embedkit.types import Computing, TextRole
+
+if TYPE_CHECKING:
+    from embedkit.encoding.token_embedder import TextTokenEncoder, TokenEmbedder
+    from embedkit.pipelines.options import BuildOptions
+    from indexes import Settings
+    from indexes.types import Storage, VectorKind
+
+USUAL_STORAGE: Storage = "2-bit"
+
+
+def is_multi_vector_model(model: str | Path) -> bool:
+    """Say whether a folder, or a shipped model, gives a vector for each token."""
+    from embedkit.checkpoint.multi_vector import is_multi_vector
+
+    return is_multi_vector(find_model(model))
+
+
+def load_token_encoder(
+    model: str | Path, computing: Computing, *, interactive: bool = False
+) -> TextTokenEncoder:
+    """Load a multi-vector model, computed as the options say.
+
+    Raises:
+        As `MultiVectorEncoder.load`.
+    """
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
+
+    encoder: TextTokenEncoder = MultiVectorEncoder.load(
+        model,
+        device=computing.device,
+        precision=computing.precision,
+        backend=computing.backend,
+        force_precision=computing.force_precision,
+        interactive=interactive,
+    )
+    return encoder
+
+
+def load_token_embedder(
+    model: str | Path,
+    computing: Computing,
+    role: TextRole,
+    *,
+    interactive: bool = False,
+    merge_tokens: float | None = None,
+) -> TokenEmbedder:
+    """Load a multi-vector model that embeds texts of a role.
+
+    Raises:
+        As `refuse_for_tokens` and `MultiVectorEncoder.load`.
+    """
+    from embedkit.encoding.token_embedder import TokenEmbedder
+
+    refuse_for_tokens(model, merge_tokens=merge_tokens)
+    return TokenEmbedder(load_token_encoder(model, computing, interactive=interactive), role)
+
+
+def refuse_for_tokens(
+    model: str | Path,
+    *,
+    merge_tokens: float | None = None,
+    recursions: int | None = None,
+    rerank: Sequence[str] = (),
+) -> None:
+    """Refuse what does not apply to a multi-vector model.
+
+    Raises:
+        CheckpointError: something of it was asked for.
+    """
+    for asked, option, why in (
+        (merge_tokens, "--merge-tokens", "it gives each token a vector of its own"),
+        (recursions, "--recursions", "its layers are passed once"),
+        (MAXSIM in rerank, "--rerank maxsim", "its search is by maxsim already, over all passages"),
+    ):
+        if asked:
+            raise CheckpointError(
+                f"{model}: is a multi-vector model, for which {option} means nothing: {why}. Leave it out"
+            )
+
+
+def check_kind(place: object, kind: VectorKind, model: str | Path) -> bool:
+    """Say whether an index of a kind is one of token vectors; refuse a model of another kind.
+
+    Raises:
+        IndexMismatchError: the model is of another kind than the index.
+    """
+    there, here = kind == "multi-vector", is_multi_vector_model(model)
+    if there != here:
+        named = {
+            True: "a multi-vector model, with a vector for each token",
+            False: "a model with one vector a text",
+        }
+        raise IndexMismatchError(
+            f"{place} was built by {named[there]}; {model} is {named[here]}. Use what it was built with"
+        )
+    return there
+
+
+def token_settings(
+    encoder: TextTokenEncoder, options: BuildOptions, cutting: Mapping[str, int] | None = None
+) -> Settings:
+    """Return the settings of a new index of token vectors.
+
+    Raises:
+        ValueError: an option does not apply to them.
+    """
+    from indexes import Settings
+    from indexes.storage.codes import TOKEN_BITS
+
+    if options.metric not in (None, "cosine"):
+        raise ValueError(
+            f"--metric {options.metric}: token vectors are compared by cosine, and a score is the sum of the best. Leave it out"
+        )
+    if options.storage is not None and options.storage not in TOKEN_BITS:
+        raise ValueError(
+            f"--storage {options.storage} is for one vector a text; token vectors are kept as {' or '.join(TOKEN_BITS)}"
+        )
+    return Settings(
+        dimension=encoder.dimension,
+        storage=options.storage or USUAL_STORAGE,
+        fingerprint=encoder.fingerprint,
+        cutting=cutting or {},
+        kind="multi-vector",
+    )

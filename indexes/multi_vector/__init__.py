@@ -1,0 +1,1 @@
+"""Indexes with a vector for each token, compared by MaxSim: how they are stored, and searched."""
