@@ -54,7 +54,7 @@ class EmbeddedTokens(Protocol):
     def num_tokens(self) -> int: ...
 
 
-class TokenEncoder(Protocol):
+class TextTokenEncoder(Protocol):
     """What a multi-vector model is to an index: `embedkit.encoding.multi_vector.MultiVectorEncoder`."""
 
     fields: tuple[str, ...]
@@ -87,7 +87,7 @@ class TokenEmbedder:
     A query that is empty or unknown to the model gets no vectors: with none a search finds nothing. May be called from several threads.
     """
 
-    def __init__(self, encoder: TokenEncoder, role: TextRole) -> None:
+    def __init__(self, encoder: TextTokenEncoder, role: TextRole) -> None:
         self.encoder, self.role = encoder, role
         self.texts = 0
         self.tokens = 0
