@@ -5,7 +5,8 @@ The same arithmetic as `embedkit.model.pooling` and `embedkit.model.sentence`, f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,23 @@ from numpy.typing import NDArray
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.model.config import LayerNormConfig, PoolingMode, SentenceConfig
 from embedkit.types import Float32
+
+
+def _product(weight: Float32) -> Callable[[Float32], Float32]:
+    """Return what multiplies rows with a matrix so that a row's bits do not depend on how many there are."""
+    from embedkit.native.dispatch import why_not_here
+
+    if why_not_here("fp32") is None:
+        from embedkit.native.products import Product
+
+        return Product(weight)
+    return partial(sums_of_products, weight)
+
+
+def sums_of_products(weight: Float32, rows: Float32) -> Float32:
+    """Compute x W' without kernels: (M, K), (N, K) -> (N, M)."""
+    found: Float32 = np.einsum("ni,oi->no", rows, weight)  # by numpy itself: BLAS rounds a lone row otherwise
+    return found
 
 
 class SentenceHead:
@@ -28,6 +46,10 @@ class SentenceHead:
         self.config = config
         self.attention = None if attention is None else dict(attention)
         self.dense = [(layer["0.weight"], layer.get("0.bias")) for layer in dense]
+        self._products = [
+            None if isinstance(layer, LayerNormConfig) else _product(weight)
+            for (weight, _), layer in zip(self.dense, config.dense, strict=True)
+        ]
 
     def __call__(self, hidden: Float32, lengths: NDArray[np.int64], *, skip: int = 0) -> Float32:
         """Pool, without the first `skip` tokens of each sequence, and go through the layers.
@@ -51,11 +73,12 @@ class SentenceHead:
 
     def project(self, pooled: Float32) -> Float32:
         """Go through the layers and the normalization, row by row: (B, P) -> (B, E)."""
-        for (weight, bias), layer in zip(self.dense, self.config.dense, strict=True):
+        for (weight, bias), product, layer in zip(self.dense, self._products, self.config.dense, strict=True):
             if isinstance(layer, LayerNormConfig):
                 pooled = _layer_norm(pooled, layer.eps) * weight
             else:
-                pooled = pooled @ weight.T
+                assert product is not None
+                pooled = product(pooled)
             if bias is not None:
                 pooled += bias
             if not isinstance(layer, LayerNormConfig):
