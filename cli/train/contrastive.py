@@ -25,7 +25,7 @@ Examples:
   embedkit train contrastive squad nli.tsv -m encoder -o new --steps 5000 --evaluate sts/dev.tsv --patience 5
   embedkit train contrastive qa.jsonl -m encoder -o new --steps 1000 --batch-size 4096   # cached gradients
   embedkit train contrastive rows.csv --column first=title --column second=text -m encoder -o new --steps 500
-  embedkit train contrastive pairs.jsonl --recipe multi-vector -m encoder -o colbert --steps 1000   # a vector a token
+  embedkit train contrastive pairs.jsonl --recipe multi-vector -m encoder -o colbert --steps 1000
   embedkit train contrastive papers.jsonl --fields title,text,keywords -m encoder -o new --steps 1000
   torchrun --nproc-per-node 8 $(which embedkit) train contrastive pairs.jsonl -m encoder -o new --steps 500
 """
