@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embedkit.encoding.multi_vector import MultiVectorEncoder
     from embedkit.encoding.windows import AnyWindow
     from embedkit.serving.client.encoding import ServedEncoder
+    from indexes.types import VectorKind
 
     AnyEncoder = Encoder | MultiVectorEncoder | ServedEncoder
 
@@ -36,6 +37,7 @@ Examples:
   embedkit encode notes.txt --server http://localhost:8080 -o notes.npy   # by `embedkit serve`
   embedkit encode 'corpus/*.jsonl' -o corpus.npy --shards 16 --workers 4   # or --executor ray
   embedkit encode corpus.jsonl --role document --model COLBERT -o corpus.npz   # a vector for each token
+  embedkit encode corpus.jsonl --role document --model SPLADE -o corpus.npz   # weights of terms
   cat queries.txt | embedkit encode - > queries.jsonl
 """
 
@@ -98,6 +100,7 @@ class Encoding:
             show_default=False,
         ),
     ] = None
+    max_active_dims: options.MaxActiveDims = None
 
 
 @grouped
@@ -121,8 +124,8 @@ def encode(
             "--output",
             "-o",
             metavar="FILE",
-            help=".npy (ids beside it) or .jsonl; of a multi-vector model .npz or .jsonl; with --shards also a folder, in which the shards "
-            "stay. Default: JSON lines to standard output.",
+            help=".npy (ids beside it) or .jsonl; of a multi-vector or learned sparse model .npz or .jsonl; with --shards also a folder, in "
+            "which the shards stay. Default: JSON lines to standard output.",
             show_default=False,
         ),
     ] = None,
@@ -132,7 +135,7 @@ def encode(
     reading: options.Reading,
     printing: options.Printing,
 ) -> None:
-    """Turn texts into sentence vectors; with a multi-vector model into the vectors of their tokens.
+    """Turn texts into vectors: of sentences, of tokens with a multi-vector model, of terms with a sparse one.
 
     A title is put before its text, and white space around both is left out, as `index build` does. Every text has its row:
     a blank one, which an index leaves out, is encoded as an empty text and counted. Memory does not grow with the input. Stopped at any moment, the same command goes on
@@ -152,7 +155,14 @@ def encode(
         raise typer.BadParameter(
             "--role puts the model's own prompt before texts, and excludes --prompt and --prompt-name"
         )
-    tokens = server is None and _is_multi_vector(model)
+    if server is None and _kind(model) == "sparse":
+        _encode_terms(inputs, model, output, sharding, encoding, computing, reading, printing)
+        return
+    if encoding.max_active_dims is not None:
+        raise typer.BadParameter(
+            "--max-active-dims goes with a learned sparse model, and this is none; leave it out"
+        )
+    tokens = server is None and _kind(model) == "multi-vector"
     _check_kind(encoding, tokens=tokens, output=output)
     settings = EncodeOptions(
         prompt=encoding.prompt,
@@ -201,21 +211,70 @@ def encode(
             _to_file(job, output, printing)
 
 
+def _role_for_terms(encoding: Encoding) -> TextRole:
+    """Refuse what a learned sparse model does not have, and return the role, which it needs."""
+    for name in ("prompt", "prompt_name", "truncate_dim", "merge_tokens", "recursions", "token_pooling"):
+        if getattr(encoding, name) is not None:
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} does not go with a learned sparse model; leave it out"
+            )
+    if encoding.role is None:
+        raise typer.BadParameter(
+            "a learned sparse model encodes queries and documents each in their way: --role query or --role document"
+        )
+    return encoding.role
+
+
+def _encode_terms(
+    inputs: list[str],
+    model: str | None,
+    output: Path | None,
+    sharding: Sharding,
+    encoding: Encoding,
+    computing: Computing,
+    reading: options.Reading,
+    printing: options.Printing,
+) -> None:
+    from embedkit.data.reading import DocumentReader
+    from embedkit.encoding.sparse_job import SparseOptions
+    from embedkit.pipelines.models import or_default
+
+    from .encode_sparse import encode_sparse
+
+    if sharding.shards is not None:
+        raise typer.BadParameter("--shards does not go with a learned sparse model; leave it out")
+    sharding.refuse_alone()
+    wanted = SparseOptions(
+        role=_role_for_terms(encoding),
+        on_truncate=encoding.on_truncate,
+        fail_on_empty=encoding.on_empty == "error",
+    )
+    reader = DocumentReader(inputs, reading)
+    console.say_waiting(inputs)
+    limits = {"max_seq_length": encoding.max_seq_length, "max_active_dims": encoding.max_active_dims}
+    encode_sparse(or_default(model), wanted, reader, output, computing, printing, **limits)
+
+
+def _kind(model: str | None) -> VectorKind:
+    from embedkit.pipelines.models import kind_of_model, or_default
+
+    return kind_of_model(or_default(model))
+
+
 def _refuse_what_a_server_decides(encoding: Encoding) -> None:
-    for name in ("max_seq_length", "truncate_dim", "merge_tokens", "recursions", "token_pooling"):
+    for name in (
+        "max_seq_length",
+        "truncate_dim",
+        "merge_tokens",
+        "recursions",
+        "token_pooling",
+        "max_active_dims",
+    ):
         if getattr(encoding, name) is not None:
             option = name.replace("_", "-")
             raise typer.BadParameter(
                 f"--{option} and --server exclude each other: the server's model is as it was started"
             )
-
-
-def _is_multi_vector(model: str | None) -> bool:
-    from embedkit.checkpoint.multi_vector import is_multi_vector
-    from embedkit.models import find_model
-    from embedkit.pipelines.models import or_default
-
-    return is_multi_vector(find_model(or_default(model)))
 
 
 def _check_kind(encoding: Encoding, *, tokens: bool, output: Path | None) -> None:
@@ -262,7 +321,7 @@ def _encoder(
         return
     from embedkit.pipelines.models import load_encoder, load_multi_vector_encoder, or_default
 
-    if _is_multi_vector(model):
+    if _kind(model) == "multi-vector":
         limit, factor = encoding.max_seq_length, encoding.token_pooling
         yield load_multi_vector_encoder(
             or_default(model), computing, max_seq_length=limit, token_pooling=factor

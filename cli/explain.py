@@ -19,6 +19,7 @@ EXAMPLES = """\b
 Examples:
   embedkit explain "how do I resume a build" "The same command again resumes after a stop."
   embedkit explain "how do I resume a build" docs/searching.md
+  embedkit explain "how do I resume a build" docs/searching.md --model SPLADE   # terms and their weights
   embedkit explain "how do I resume a build" docs/searching.md --index docs.index --html why.html
 """
 # From these shares of the strongest effect on, a word has its letters or its ground coloured.
@@ -61,18 +62,30 @@ def explain(
 
     Green words raise the score (without them it falls), red ones lower it. Below, the token of the document nearest to
     each token of the query, and the tokens that each layer attends to most. The page holds all cosines and attention maps.
+    Of a learned sparse model: the terms that query and document share and what each adds to the score, then those that each
+    text was expanded by.
     """
     from embedkit.encoding.encoder import Encoder
     from embedkit.explaining.explain import explain as compute
     from embedkit.explaining.page import render_html
     from embedkit.explaining.views import as_dict
-    from embedkit.pipelines.models import or_default
+    from embedkit.pipelines.models import kind_of_model, or_default
     from embedkit.storage.files import write_text
 
     if index is None:
         text, folder = _text_of(document), or_default(model)
     else:
         text, folder = _look_up(index, document, model)
+    if kind_of_model(folder) == "sparse":
+        from .explain_terms import explain_by_terms
+
+        refuse = [("--html", html is not None), ("--attention", attention)]
+        if asked := [option for option, given in refuse if given]:
+            raise typer.BadParameter(
+                f"{asked[0]} does not go with a learned sparse model: its score is a sum over terms"
+            )
+        explain_by_terms(folder, query, text, device=device, as_json=as_json)
+        return
     encoder = Encoder.load(folder, device=device, backend="torch")
     models.say_names(encoder.folder.name)
     explanation = compute(encoder, query, text)

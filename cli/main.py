@@ -26,7 +26,7 @@ from .shared.usage import Group, did_you_mean
 
 # The commands and what the overall help says of each: the module of a command is loaded when the command is called.
 COMMANDS = {
-    "encode": "Turn texts into sentence vectors; with a multi-vector model into the vectors of their tokens.",
+    "encode": "Turn texts into vectors: of sentences, of tokens with a multi-vector model, of terms with a sparse one.",
     "index": "Build, change, check and measure an index.",
     "search": "Search an index, or those of a server.",
     "grep": "Search a folder by meaning and by words, with nothing set up.",

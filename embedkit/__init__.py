@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embedkit.data.records import Document, Hit, Query, ReadOptions
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.job import EncodeOptions, EncodeProgress, encode_to_file
+    from embedkit.encoding.sparse import SparseEncoder
     from embedkit.errors import EmbedkitError
     from embedkit.generation.generator import Generator
     from embedkit.generation.options import GenerationOptions
@@ -30,6 +31,7 @@ _HOMES = {
     "embedkit.data.records": ("Document", "Hit", "Query", "ReadOptions"),
     "embedkit.encoding.encoder": ("Encoder",),
     "embedkit.encoding.job": ("EncodeOptions", "EncodeProgress", "encode_to_file"),
+    "embedkit.encoding.sparse": ("SparseEncoder",),
     "embedkit.errors": ("EmbedkitError",),
     "embedkit.generation.generator": ("Generator",),
     "embedkit.generation.options": ("GenerationOptions",),
@@ -56,6 +58,7 @@ __all__ = [
     "ReadOptions",
     "Retriever",
     "SearchOptions",
+    "SparseEncoder",
     "encode_to_file",
     "read_documents",
     "read_queries",

@@ -21,4 +21,9 @@ def parts_of(settings: Settings, database: Database) -> KindParts:
         from .multi_vector.search import TokenSearch
 
         return KindParts(MultiVectorPayload(settings, database), TokenSearch(database))
+    if settings.kind == "sparse":
+        from .sparse.payload import SparsePayload
+        from .sparse.search import search_sparse
+
+        return KindParts(SparsePayload(settings), search_sparse)
     raise ValueError(f"the kind {settings.kind!r} is not known here")

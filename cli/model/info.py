@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from embedkit.checkpoint.adapters import Adapter
     from embedkit.checkpoint.classification import ClassifierFolder
     from embedkit.checkpoint.folder import ModelFolder
+    from embedkit.inference.backend import Output
     from embedkit.model.config import EncoderConfig, HeadLayer
 
 EXAMPLES = examples("embedkit model info", "embedkit model info FOLDER --json")
@@ -23,6 +24,7 @@ def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
     from embedkit.checkpoint.classification import is_classifier
     from embedkit.checkpoint.generation import is_generator
     from embedkit.checkpoint.multi_vector import is_multi_vector
+    from embedkit.checkpoint.sparse_modules import is_sparse
     from embedkit.models import find_model
     from embedkit.pipelines.models import or_default
 
@@ -31,6 +33,8 @@ def info(model: AnyModel = None, as_json: options.AsJson = False) -> None:
         content = _generator(folder)
     elif is_multi_vector(folder):
         content = _multi_vector(folder)
+    elif is_sparse(folder):
+        content = _sparse(folder)
     else:
         content = _classifier(folder) if is_classifier(folder) else _encoder(folder)
     if console.wants_json(as_json):
@@ -101,6 +105,37 @@ def _multi_vector(folder: Path) -> dict[str, object]:
     }
 
 
+def _sparse(folder: Path) -> dict[str, object]:
+    from embedkit.checkpoint.sparse import fingerprint, read_sparse_folder
+
+    read = read_sparse_folder(folder)
+    query, document = read.sides["query"], read.sides["document"]
+    content: dict[str, object] = {
+        "model": read.name,
+        "folder": str(folder),
+        "kind": "sparse",
+        "family": "token weights",
+    }
+    if document.model is not None:
+        content = _shape(read.name, folder, document.model.family, document.model.config, kind="sparse")
+    sides = {"query": query, "document": document}
+    return content | {
+        "max_seq_length": document.tokenizer.max_length,
+        "dimension": read.dimension,
+        "term_weights": {
+            role: "of tokens"
+            if side.pooling is None
+            else f"{side.pooling.strategy} of {side.pooling.activation}"
+            for role, side in sides.items()
+        },
+        "max_active_dims": read.max_active_dims,
+        "similarity": read.modules.similarity,
+        "prompts": dict(read.modules.prompts),
+        "weights": {role: side["weights"] for role, side in fingerprint(read)["sides"].items()},
+        **({} if document.model is None else _computed(document.model, output="term_weights")),
+    }
+
+
 def _layer(layer: HeadLayer) -> str:
     activation = getattr(layer, "activation", "layer norm")
     return f"{layer.in_features} -> {layer.out_features} {activation}"
@@ -136,13 +171,13 @@ def _beside(adapter: Adapter | None, folder: Path) -> dict[str, object]:
     }
 
 
-def _computed(read: ModelFolder | ClassifierFolder) -> dict[str, object]:
+def _computed(read: ModelFolder | ClassifierFolder, *, output: Output | None = None) -> dict[str, object]:
     """Say what computes the model here, in which precision, and why not what is faster."""
     from embedkit.errors import DeviceError
     from embedkit.inference.loading import choose
 
     try:
-        choice = choose(read, device="auto", precision="fp32")
+        choice = choose(read, output=output, device="auto", precision="fp32")
     except DeviceError as exc:
         return {"computed_by": f"nothing here: {exc}"}
     return {

@@ -33,6 +33,7 @@ Examples:
   embedkit search docs.index "how do I resume a build"
   embedkit search my.index "wind energy" --mode hybrid --where "year > 2020" -k 5
   embedkit search my.index "wind energy" --rerank --candidates 100 --rerank-budget 200ms
+  embedkit search dense.index "wind energy" --with sparse.index --mode hybrid   # vectors, terms and words
   embedkit search my.index --queries queries.jsonl --run out.trec
   embedkit search http://localhost:8080/docs "wind energy"   # the index docs of `embedkit serve`
   embedkit search --shard http://a:8080/x --shard http://b:8080/y "wind energy"   # two servers as one index
@@ -118,6 +119,16 @@ def search(
             show_default=False,
         ),
     ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="INDEX",
+            autocompletion=complete_index,
+            help="Search this index of the same documents, too, such as a sparse one, by its vectors, and fuse the hits; repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
     gathering: options.Gathering,
     computing: options.ComputingOptions,
     as_json: options.AsJson = False,
@@ -142,7 +153,11 @@ def search(
         compute_single_queries()
     if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
         searching = replace(searching, group=True)
-    loading = _Models(model=model, rerank=rerank, interactive=interactive, computing=computing)
+    if beside and not isinstance(place, Path):
+        raise typer.BadParameter("--with goes with an index that is here")
+    loading = _Models(
+        model=model, rerank=rerank, interactive=interactive, computing=computing, beside=tuple(beside or ())
+    )
     with _opened(place, searching, loading, gathering.options(api_key, shards), api_key, ef) as searched:
         if query is not None:
             answer(searched, query, searching, show_all=show_all, as_json=as_json)
@@ -181,6 +196,7 @@ class _Models:
     rerank: str | None
     interactive: bool
     computing: Computing
+    beside: tuple[Path, ...] = ()
 
 
 @contextmanager
@@ -204,6 +220,7 @@ def _opened(
             rerank=models.rerank,
             interactive=models.interactive,
             gathering=gathering,
+            beside=models.beside,
         ) as opened:
             yield LocalSource(opened, wanted)
         return

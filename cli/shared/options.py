@@ -99,6 +99,17 @@ TruncateDim = Annotated[
         show_default=False,
     ),
 ]
+MaxActiveDims = Annotated[
+    int | None,
+    typer.Option(
+        "--max-active-dims",
+        rich_help_panel=TUNING,
+        metavar="N",
+        min=1,
+        help="Of a learned sparse model: keep the N terms of largest weight of each text. Default: as the model's folder says.",
+        show_default=False,
+    ),
+]
 MergeTokens = Annotated[
     float | None,
     typer.Option(

@@ -16,14 +16,17 @@ from ..shared.rows import RowReading
 from . import view as train_view
 
 if TYPE_CHECKING:
+    from embedkit.training.contrastive.data_sets import DataSet
     from embedkit.training.contrastive.recipe import ContrastiveRecipe
     from embedkit.training.contrastive.training import Contrastive
+    from embedkit.training.engine.evaluation_sets import EvaluationSet
 
 EXAMPLES = """\b
 Examples:
   embedkit train contrastive pairs.jsonl --model encoder --output sentences --steps 1000
   embedkit train contrastive squad nli.tsv -m encoder -o new --steps 5000 --evaluate sts/dev.tsv --patience 5
   embedkit train contrastive qa.jsonl -m encoder -o new --steps 1000 --batch-size 4096   # cached gradients
+  embedkit train contrastive pairs.jsonl --recipe sparse -m encoder -o splade --steps 1000
   embedkit train contrastive rows.csv --column first=title --column second=text -m encoder -o new --steps 500
   embedkit train contrastive pairs.jsonl --recipe multi-vector -m encoder -o colbert --steps 1000
   embedkit train contrastive papers.jsonl --fields title,text,keywords -m encoder -o new --steps 1000
@@ -48,7 +51,11 @@ class ContrastiveTuning:
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", metavar="N", min=2, help="Rows a step, over all devices.", show_default="64"
+            "--batch-size",
+            metavar="N",
+            min=2,
+            help="Rows a step, over all devices.",
+            show_default="the recipe's",
         ),
     ] = None
     query_prompt: Annotated[
@@ -161,13 +168,15 @@ def _journey(
     model: Path,
     quiet: bool,
 ) -> Contrastive:
+    if recipe.sparse is not None:
+        return _sparse_journey(data, reading, tuning, recipe, model=model, quiet=quiet)
     from embedkit.checkpoint.folder import fingerprint
     from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
     from embedkit.training.contrastive.guide import load_guide
     from embedkit.training.contrastive.head import fields_of
     from embedkit.training.contrastive.start import load_start
     from embedkit.training.contrastive.training import Contrastive
-    from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
+    from embedkit.training.engine.evaluation_sets import load_evaluation_sets
 
     folder, encoder, tokens = load_start(model, recipe)
     roles = reading.roles()
@@ -184,6 +193,44 @@ def _journey(
     journey = Contrastive(
         folder, encoder, made, recipe, origin=origin, evaluation=sets, guide=guide, tokens=tokens
     )
+    _say_start(journey, made, sets, quiet=quiet)
+    return journey
+
+
+def _sparse_journey(
+    data: Sequence[str],
+    reading: RowReading,
+    tuning: ContrastiveTuning,
+    recipe: ContrastiveRecipe,
+    *,
+    model: Path,
+    quiet: bool,
+) -> Contrastive:
+    """Begin the training of a learned sparse model."""
+    from embedkit.checkpoint.folder import fingerprint
+    from embedkit.training.contrastive.data_sets import make_data_set, read_data_set
+    from embedkit.training.contrastive.sparse import SparseContrastive, start_sparse
+    from embedkit.training.engine.evaluation_sets import load_evaluation_sets
+
+    folder, encoder, fresh = start_sparse(str(model), recipe)
+    roles = reading.roles()
+    read = [read_data_set(source, roles, recipe.loss, read=reading.read()) for source in data]
+    made = [make_data_set(rows, recipe, folder, encoder, number=number) for number, rows in enumerate(read)]
+    sets = load_evaluation_sets(tuning.evaluate or [])
+    origin = str(fingerprint(folder)["weights"])
+    journey = SparseContrastive(folder, encoder, made, recipe, origin=origin, evaluation=sets)
+    if fresh and not quiet:
+        console.note(f"new, as {folder.name} has none: {', '.join(fresh)}, which begins as the token table")
+    _say_start(journey, made, sets, quiet=quiet)
+    return journey
+
+
+def _say_start(
+    journey: Contrastive, made: Sequence[DataSet], sets: Sequence[EvaluationSet], *, quiet: bool
+) -> None:
+    """Say what each data set is, and what of the evaluation sets is in training, too."""
+    from embedkit.training.engine.evaluation_sets import find_overlaps
+
     if not quiet:
         for each, share in zip(made, journey.shares, strict=True):
             held_out = console.counted(each.num_held_out, "row")
@@ -191,7 +238,6 @@ def _journey(
             console.note(f"{each.described(each.examples.name)}; {of_steps}{held_out} held out")
         for overlap in find_overlaps(sets, (text for each in made for text in each.examples.texts)):
             console.warn(f"{overlap.warning()}")
-    return journey
 
 
 def _write_card(journey: Contrastive, output: Path) -> None:

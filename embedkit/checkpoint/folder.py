@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from embedkit.checkpoint.adapters import Adapter, read_adapter
 from embedkit.checkpoint.colbert import says_colbert
@@ -17,6 +17,7 @@ from embedkit.checkpoint.hf_config import TOKENIZER_CLASSES, read_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.multi_vector_modules import says_multi_vector
 from embedkit.checkpoint.names import Family
+from embedkit.checkpoint.sparse_modules import is_sparse, sparse_refusal
 from embedkit.checkpoint.st_modules import SentenceModules, read_modules
 from embedkit.checkpoint.st_router import default_role, has_router
 from embedkit.checkpoint.static import is_static, read_static
@@ -52,6 +53,7 @@ class ModelFolder:
     adapter: Adapter | None = None
     beside: tuple[str, ...] = ()
     routes: Mapping[TextRole, ModelFolder] = field(default_factory=dict)
+    kind: Literal["dense"] = "dense"
 
     @property
     def name(self) -> str:
@@ -104,6 +106,8 @@ def read_model_folder(
             f"{path}: this is a multi-vector model, which gives a text a vector for each token; here one vector is wanted. "
             "With such a model embedkit encodes, builds indexes, searches and reranks (--rerank, rerank --maxsim)"
         )
+    if is_sparse(path):
+        raise sparse_refusal(path)
     if not has_router(path):
         return _read_folder(path, max_seq_length, recursions)
     roles: tuple[TextRole, ...] = get_args(TextRole)

@@ -187,6 +187,11 @@ def write_modules(folder: Path, modules: SentenceModules, config: EncoderConfig)
 
 def write_texts(folder: Path, modules: SentenceModules) -> None:
     """Write `config_sentence_transformers.json`."""
+    write_json(folder / "config_sentence_transformers.json", texts_content(modules))
+
+
+def texts_content(modules: SentenceModules) -> dict[str, Any]:  # Any: whatever JSON holds
+    """Return what `read_texts` reads."""
     content: dict[str, Any] = {
         "prompts": dict(modules.prompts),
         "default_prompt_name": modules.default_prompt_name,
@@ -194,7 +199,7 @@ def write_texts(folder: Path, modules: SentenceModules) -> None:
     }
     if modules.truncate_dim is not None:
         content["truncate_dim"] = modules.truncate_dim
-    write_json(folder / "config_sentence_transformers.json", content)
+    return content
 
 
 def write_module_list(folder: Path, names: list[str]) -> None:

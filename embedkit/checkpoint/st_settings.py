@@ -39,25 +39,31 @@ _UNKNOWN = (
     "query_expansion",
     "tokenizer_name_or_path",
 )
-_TEXT_INPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
+Task = Literal["feature-extraction", "fill-mask"]
+_TASKS = {"feature-extraction": "a sentence encoder", "fill-mask": "a learned sparse model"}
+_OUTPUTS: dict[Task, str] = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
 
 
-def read_texts(path: Path) -> dict[str, Any]:
+def read_texts(
+    path: Path, *, kind: str = "SentenceTransformer", similarity: Similarity = "cosine"
+) -> dict[str, Any]:
     """Read a `config_sentence_transformers.json`, which may be missing: the fields of `SentenceModules` that it holds.
+
+    `kind` is the one of model that is wanted, `similarity` that of a folder that says none.
 
     Raises:
         CheckpointError: it is unreadable, or of another kind of model.
     """
     content = read_json(path, {})
-    kind = json_field(content, "model_type", "SentenceTransformer", str(path))
-    if kind != "SentenceTransformer":
+    found = json_field(content, "model_type", kind, str(path))
+    if found != kind:
         raise CheckpointError(
-            f"{path}: model_type is {kind!r}, another kind of model than the 'SentenceTransformer' that embedkit computes"
+            f"{path}: model_type is {found!r}, another kind of model than the {kind!r} that embedkit computes here"
         )
     prompts = json_field(content, "prompts", dict[str, Any](), str(path))
     prompts = {name: "" if prompt is None else prompt for name, prompt in prompts.items()}
     default = json_field(content, "default_prompt_name", "", str(path)) or None
-    similarity = json_field(content, "similarity_fn_name", "cosine", str(path))
+    compared = json_field(content, "similarity_fn_name", str(similarity), str(path)) or similarity
     truncate_dim = (
         json_field(content, "truncate_dim", 1, str(path)) if content.get("truncate_dim") is not None else None
     )
@@ -67,31 +73,34 @@ def read_texts(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: default_prompt_name is {default!r}; prompts has: {', '.join(prompts) or 'none'}. Correct the file"
         )
-    if similarity not in get_args(Similarity):
+    if compared not in get_args(Similarity):
         raise CheckpointError(
-            f"{path}: similarity_fn_name is {similarity!r}; known are {', '.join(get_args(Similarity))}"
+            f"{path}: similarity_fn_name is {compared!r}; known are {', '.join(get_args(Similarity))}"
         )
     if truncate_dim is not None and truncate_dim < 1:
         raise CheckpointError(
             f"{path}: truncate_dim is {truncate_dim}; it must be at least 1. Correct the file"
         )
     names = {"prompts": prompts, "default_prompt_name": default}
-    return {**names, "similarity": similarity, "truncate_dim": truncate_dim}
+    return {**names, "similarity": compared, "truncate_dim": truncate_dim}
 
 
-def read_limits(encoder_folder: Path, *, others: Sequence[str] = ()) -> tuple[int | None, bool]:
+def read_limits(
+    encoder_folder: Path, *, others: Sequence[str] = (), task: Task = "feature-extraction"
+) -> tuple[int | None, bool]:
     """Return the longest text in tokens (None: the tokenizer's own limit), and whether texts are lower-cased first.
 
-    `others` are settings that the caller reads by itself, of `limits_path`.
+    `others` are settings that the caller reads by itself, of `limits_path`; `task` is what the encoder is asked for: token vectors, or
+    a masked language model's logits.
 
     Raises:
         CheckpointError: the file is unreadable, or asks for what we do not compute.
     """
     path = limits_path(encoder_folder)
     content = {key: value for key, value in read_json(path, {}).items() if key not in others}
-    check_task(content, path, "feature-extraction")
+    check_task(content, path, task)
     check_arguments(content, path)
-    _check_input(content, path)
+    _check_input(content, path, task)
     max_seq_length = json_field(content, "max_seq_length", 0, str(path)) or None
     return max_seq_length, json_field(content, "do_lower_case", False, str(path))
 
@@ -103,11 +112,11 @@ def limits_path(encoder_folder: Path) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def check_task(content: Json, path: Path, wanted: str) -> None:
+def check_task(content: Json, path: Path, wanted: Task) -> None:
     task = content.get("transformer_task", wanted)
     if task != wanted:
         raise CheckpointError(
-            f"{path}: transformer_task is {task!r}; a sentence encoder has {wanted!r}. Is this a reranker?"
+            f"{path}: transformer_task is {task!r}; {_TASKS[wanted]} has {wanted!r}. Is this another kind of model?"
         )
 
 
@@ -134,13 +143,14 @@ def check_arguments(content: Json, path: Path) -> None:
             )
 
 
-def _check_input(content: Json, path: Path) -> None:
-    """Refuse what takes something else than the token vectors of a text from the encoder."""
-    inputs = json_field(content, "modality_config", {"text": dict(_TEXT_INPUT)}, str(path))
+def _check_input(content: Json, path: Path, task: Task) -> None:
+    """Refuse what takes something else from the encoder than what the task needs of a text."""
+    wanted = {"method": "forward", "method_output_name": _OUTPUTS[task]}
+    inputs = json_field(content, "modality_config", {"text": dict(wanted)}, str(path))
     text = inputs.get("text")
-    if "message" in inputs or text != _TEXT_INPUT:
+    if "message" in inputs or text != wanted:
         raise CheckpointError(
-            f"{path}: modality_config is {inputs}; only a text's last_hidden_state is computed"
+            f"{path}: modality_config is {inputs}; only a text's {_OUTPUTS[task]} is computed"
         )
     output = json_field(content, "module_output_name", "token_embeddings", str(path))
     if output != "token_embeddings":

@@ -27,8 +27,7 @@ from indexes.search.syntax import Node, leaves, parse_filter, uses_of
 from indexes.storage.vectors import prepare_vectors
 
 if TYPE_CHECKING:
-    from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.token_embedder import TokenEmbedder
+    from embedkit.pipelines.embedders import AnyEmbedder
     from embedkit.retrieval.reranker import Reranker
     from indexes.storage.settings import Fingerprint
 
@@ -194,7 +193,7 @@ class StoreSearch:
 
     index: StoreIndex
     retriever: Retriever
-    embedder: Embedder | TokenEmbedder | None
+    embedder: AnyEmbedder | None
     reranker: Reranker | None
 
 

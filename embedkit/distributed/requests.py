@@ -12,7 +12,7 @@ from embedkit.data.walking import WalkOptions
 from embedkit.distributed.plan import Computed
 from embedkit.encoding.job import EncodeOptions
 from embedkit.errors import IndexMismatchError
-from embedkit.pipelines.models import load_encoder, or_default
+from embedkit.pipelines.models import kind_of_model, load_encoder, or_default
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
 from indexes import Kind, Settings
@@ -115,12 +115,12 @@ def resolve(request: ShardRequest) -> Resolved:
     """
     from embedkit.encoding.embedder import Embedder
     from embedkit.pipelines.building import Documents
-    from embedkit.pipelines.token_models import is_multi_vector_model
 
     model = or_default(request.model)
-    if is_multi_vector_model(model):
+    kind = kind_of_model(model)
+    if kind != "dense":
         raise IndexMismatchError(
-            f"{model}: is a multi-vector model, of which an index lies in one piece. Leave out --shards"
+            f"{model}: is a {kind} model, of which an index lies in one piece. Leave out --shards"
         )
     if request.vectors is not None:
         return _resolve_vectors(request, request.vectors)

@@ -17,6 +17,7 @@ from embedkit.checkpoint.st_router import default_role
 from embedkit.data.fields import FieldTexts
 from embedkit.encoding.field_documents import encode_fields, fields_of_mappings
 from embedkit.encoding.learned_comparison import LearnedComparison
+from embedkit.encoding.prompts import named_prompt, role_prompt
 from embedkit.encoding.similarity import similarity
 from embedkit.encoding.windows import (
     EncodedWindow,
@@ -171,26 +172,11 @@ class Encoder:
         Raises:
             CheckpointError: the model has no such prompt.
         """
-        prompts = self.folder.modules.prompts
-        name = name if name is not None else self.folder.modules.default_prompt_name
-        if name is None:
-            return ""
-        if name not in prompts:
-            known = ", ".join(sorted(prompts)) or "none"
-            raise CheckpointError(
-                f"{self.folder.path}: no prompt named {name!r}; it has: {known}. Give the text itself"
-            )
-        return prompts[name]
+        return named_prompt(self.folder.modules, self.folder.path, name)
 
     def role_prompt(self, role: TextRole) -> str:
-        """Return the prompt for queries or for documents, "" where the model has none: never the default one.
-
-        Names are tried as sentence-transformers says it does. (In its release 6.2 an empty "document" of its own hides
-        "passage" and "corpus"; we take them, as their models mean it.)
-        """
-        names = ("query",) if role == "query" else ("document", "passage", "corpus")
-        found = next((name for name in names if name in self.folder.modules.prompts), None)
-        return "" if found is None else self.prompt(found)
+        """Return the prompt for queries or for documents, "" where the model has none: never the default one."""
+        return role_prompt(self.folder.modules, role)
 
     def encode(
         self,

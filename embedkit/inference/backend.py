@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.folder import ModelFolder
+from embedkit.model.sparse_config import TermPooling
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32
 
 AnyFolder = ModelFolder | ClassifierFolder  # what a model is loaded from
-Output = Literal["pooled", "hidden_states", "mlm_logits", "class_logits"]
+Output = Literal["pooled", "hidden_states", "mlm_logits", "class_logits", "term_weights"]
 OUTPUT_NAMES: dict[Output, str] = {
     "pooled": "pooled vectors",
     "hidden_states": "token vectors",
     "mlm_logits": "masked-language-model logits",
     "class_logits": "class scores",
+    "term_weights": "weights of terms",
 }
 
 
@@ -47,6 +49,10 @@ class Backend(Protocol):
     def class_logits(self, batch: TokenBatch, *, layers: int | None = None) -> Float32:
         """Score each sequence for each class, (B, C): after `layers` layers, or after all of them."""
         raise _refusal(self, "class_logits")
+
+    def term_weights(self, batch: TokenBatch, pooling: TermPooling) -> Float32:
+        """Weigh the whole vocabulary for each sequence by its masked-language-model logits: (B, V), none below 0."""
+        raise _refusal(self, "term_weights")
 
 
 def _refusal(backend: Backend, output: Output) -> TypeError:

@@ -62,10 +62,11 @@ class Choice:
         return next((each for each in self.findings if each.precision == self.precision), None)
 
 
-# What each runtime computes, whatever the model. A graph ends in a sentence's vector; only torch has a masked-language-model head.
+# What each runtime computes, whatever the model. A graph ends in a sentence's vector; only torch gives a
+# masked-language-model head's logits themselves.
 _OUTPUTS: dict[Runtime, tuple[Output, ...]] = {
-    "native": ("pooled", "hidden_states", "class_logits"),
-    "numpy": ("pooled", "hidden_states", "class_logits"),
+    "native": ("pooled", "hidden_states", "class_logits", "term_weights"),
+    "numpy": ("pooled", "hidden_states", "class_logits", "term_weights"),
     "torch": get_args(Output),
     "onnx": ("pooled", "hidden_states"),
     "openvino": ("pooled", "hidden_states"),

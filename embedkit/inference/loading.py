@@ -84,7 +84,13 @@ def load_backend(folder: AnyFolder, choice: Choice, *, merge_tokens: float = 0.0
         return GraphBackend.load(folder, file, runtime=choice.runtime, precision=choice.precision)
     from embedkit.inference.numpy_runtime.backend import load_packed
 
-    return load_packed(folder, runtime=choice.runtime, precision=choice.precision, merge_tokens=merge_tokens)
+    return load_packed(
+        folder,
+        runtime=choice.runtime,
+        precision=choice.precision,
+        merge_tokens=merge_tokens,
+        terms=choice.output == "term_weights",
+    )
 
 
 def load_reference(folder: ModelFolder) -> Backend:
@@ -108,5 +114,9 @@ def _measured_model(folder: AnyFolder, output: Output) -> dict[str, Any]:  # Any
     """Name the model under which what was measured is kept."""
     if isinstance(folder, ClassifierFolder):
         return {**folder.fingerprint, "kind": "cross-encoder"}
-    kinds = {"mlm_logits": "masked language model", "hidden_states": "token vectors"}
+    kinds: dict[Output, str] = {
+        "mlm_logits": "masked language model",
+        "hidden_states": "token vectors",
+        "term_weights": "learned sparse model",
+    }
     return fingerprint(folder) | ({"kind": kinds[output]} if output in kinds else {})

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.inference.backend import AnyFolder, Backend, Output
 from embedkit.inference.choice import CPU_TOKEN_BUDGET
+from embedkit.model.sparse_config import TermPooling
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32
 
@@ -77,11 +78,13 @@ def compared(backend: Backend, batch: TokenBatch, output: Output) -> Float32:
     """Compute one vector per sequence whose cosine to that of fp32 says how good a precision is.
 
     It is the pooled one, which is also what a cross-encoder's head reads: of few classes logits would tell too little. Of
-    a masked language model it is the logits at the token in the middle. Where token vectors are asked for, it is these, one a token:
-    what rounding does to them evens out in their mean.
+    a masked language model it is the logits at the token in the middle, of a learned sparse one the weights of the terms. Where token
+    vectors are asked for, it is these, one a token: what rounding does to them evens out in their mean.
     """
     if output == "hidden_states":
         return backend.hidden_states(batch)
+    if output == "term_weights":
+        return backend.term_weights(batch, TermPooling())
     if output == "mlm_logits":
         return backend.mlm_logits(batch, np.cumsum(batch.lengths) - batch.lengths + batch.lengths // 2)
     return backend.pooled(batch)

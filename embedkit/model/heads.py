@@ -34,7 +34,12 @@ class MaskedLMHead(nn.Module):
             hidden: (M, D); token_table: (V, D), the encoder's own token embeddings
             returns: (M, V)
         """
-        return F.linear(self.norm(activate(self.dense(hidden), self.activation)), token_table, self.bias)
+        return F.linear(self.transform(hidden), token_table, self.bias)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """(M, D) -> (M, D'): what the decoder compares with the vector of each token."""
+        transformed: Tensor = self.norm(activate(self.dense(hidden), self.activation))
+        return transformed
 
 
 class NextSentenceHead(nn.Module):

@@ -14,7 +14,7 @@ from embedkit.native.packing import aligned_bytes, padded
 Float32 = NDArray[np.float32]
 
 
-class Product:
+class RowProduct:
     """x W', with a matrix that is packed once.
 
     Shapes:

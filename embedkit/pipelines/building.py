@@ -15,22 +15,17 @@ from embedkit.data.reading import DocumentReader
 from embedkit.data.scope import scope_of
 from embedkit.errors import IndexMismatchError, RecordError
 from embedkit.pipelines.default_index import make_home, remove_home
+from embedkit.pipelines.embedders import USUAL_STORAGE, check_kind, load_embedder, storage_of
 from embedkit.pipelines.filling import fill_index
-from embedkit.pipelines.models import load_encoder, metric_of, of_index, or_default
+from embedkit.pipelines.models import metric_of, of_index, or_default
 from embedkit.pipelines.options import BuildOptions
-from embedkit.pipelines.token_models import (
-    check_kind,
-    is_multi_vector_model,
-    load_token_embedder,
-    token_settings,
-)
+from embedkit.pipelines.token_models import token_settings
 from embedkit.types import Computing
 from indexes import (
     BuildReport,
     FileNames,
     Index,
     Settings,
-    Storage,
     build_vectors,
     find_vanished,
     is_index,
@@ -40,18 +35,16 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.token_embedder import TokenEmbedder
+    from embedkit.pipelines.embedders import AnyEmbedder
 
 HANDFUL = 10  # documents that are deleted without a question
 PASSAGE_TOKENS = 256  # or what the model reads, where that is less
-USUAL_STORAGE: Storage = "float32"
 
 
 class Source(Protocol):
     """Where an index's vectors come from."""
 
-    embedder: Embedder | TokenEmbedder | None
+    embedder: AnyEmbedder | None
 
     @property
     def failed(self) -> list[str]:
@@ -105,7 +98,7 @@ class Documents:
     ) -> None:
         self.reader, self.computing = reader, computing
         self.model, self.merge_tokens = model, merge_tokens
-        self.embedder: Embedder | TokenEmbedder | None = None
+        self.embedder: AnyEmbedder | None = None
 
     @property
     def failed(self) -> list[str]:
@@ -146,16 +139,18 @@ class Documents:
         if isinstance(embedder, TokenEmbedder):
             return token_settings(embedder.encoder, options, cutting)
         encoder = embedder.encoder
+        kind = encoder.folder.kind
         return Settings(
             dimension=encoder.width("document"),
             metric=options.metric or metric_of(encoder),
-            storage=options.storage or USUAL_STORAGE,
+            storage=storage_of(kind, options.storage),
+            kind=kind,
             fingerprint=encoder.fingerprint,
             cutting=cutting,
             fields=len(encoder.fields),
         )
 
-    def _cutting(self, embedder: Embedder | TokenEmbedder, options: BuildOptions) -> dict[str, int]:
+    def _cutting(self, embedder: AnyEmbedder, options: BuildOptions) -> dict[str, int]:
         return cutting_of(embedder.room, embedder.encoder.fields, options)
 
     def check(self, index: Index, options: BuildOptions) -> None:
@@ -187,33 +182,26 @@ class Documents:
             fraction=self.reader.fraction,
         )
 
-    def _load(self, index: Index | None) -> Embedder | TokenEmbedder:
+    def _load(self, index: Index | None) -> AnyEmbedder:
         if self.embedder is None:
-            from embedkit.encoding.embedder import Embedder
             from embedkit.inference.token_merging import merging_of
 
             model = or_default(self.model) if index is None else of_index(index, self.model)
-            of_tokens = (
-                is_multi_vector_model(model)
-                if index is None
-                else check_kind(index.path, index.settings.kind, model)
-            )
-            if of_tokens:
-                self.embedder = load_token_embedder(
-                    model, self.computing, "document", merge_tokens=self.merge_tokens
-                )
-                return self.embedder
             share = 0.0 if index is None else merging_of(index.settings.fingerprint)
             share = share if self.merge_tokens is None else self.merge_tokens
-            encoder = load_encoder(model, self.computing, merge_tokens=share)
-            self.embedder = Embedder(encoder, "document", by_field=True)
+            if index is not None:
+                check_kind(index, model)
+            limit = None if index is None else (index.settings.fingerprint or {}).get("max_active_dims")
+            self.embedder = load_embedder(
+                model, self.computing, "document", merge_tokens=share, max_active_dims=limit
+            )
         return self.embedder
 
 
 class ReadyVectors:
     """Vectors that were made elsewhere, with their ids."""
 
-    embedder: Embedder | TokenEmbedder | None = None
+    embedder: AnyEmbedder | None = None
 
     def __init__(self, vectors: Path, ids: Path) -> None:
         self.vectors, self.ids = vectors, ids

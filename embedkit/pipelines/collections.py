@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ from embedkit.data.reading import DocumentReader
 from embedkit.data.records import Document
 from embedkit.models import lasting_name
 from embedkit.pipelines.collection_cache import CachedCollection
+from embedkit.pipelines.embedders import embedder_of, storage_of
 from embedkit.pipelines.models import metric_of
 from embedkit.pipelines.options import BuildOptions
 from embedkit.pipelines.token_models import token_settings
-from embedkit.retrieval.vectors import Vectors
 from indexes import (
     BuildReport,
     GatherOptions,
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.token_embedder import TokenEmbedder
+    from embedkit.pipelines.embedders import AnyEmbedder
     from indexes.sharded.options import Connect
 
 # Passages per commit of a cached collection: what a stop costs at most.
@@ -57,12 +56,12 @@ class CollectionPlace:
 
 
 def cached_collection(
-    place: CollectionPlace, test: RetrievalSet, embedder: Embedder | TokenEmbedder | None
+    place: CollectionPlace, test: RetrievalSet, embedder: AnyEmbedder | None
 ) -> CachedCollection | None:
     """Return where a set's collection is cached; None where an index was named."""
     if place.index is not None:
         return None
-    from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.token_embedder import TokenEmbedder
 
     assert test.corpus is not None  # whoever names no index names a corpus
     depends_on: dict[str, object] = {"searched": "by words alone"}
@@ -71,15 +70,15 @@ def cached_collection(
         depends_on = {
             "encoder": embedder.encoder.fingerprint,
             "precision": embedder.encoder.precision,
-            "metric": metric_of(embedder.encoder)
-            if isinstance(embedder, Embedder)
-            else "maxsim of 4-bit tokens",
+            "metric": "maxsim of 4-bit tokens"
+            if isinstance(embedder, TokenEmbedder)
+            else metric_of(embedder.encoder),
         }
     return CachedCollection.of(place.cache, test.name, corpus=test.corpus, encoder=depends_on)
 
 
 def open_collection(
-    place: CollectionPlace, cached: CachedCollection | None, embedder: Embedder | TokenEmbedder | None
+    place: CollectionPlace, cached: CachedCollection | None, embedder: AnyEmbedder | None
 ) -> Searchable:
     """Open the index that was named, or a collection that is whole in the cache; without `embedder` for words alone.
 
@@ -99,45 +98,44 @@ def open_collection(
 
 
 def fill_collection(
-    cached: CachedCollection, corpus: Path, embedder: Embedder | TokenEmbedder | None
+    cached: CachedCollection, corpus: Path, embedder: AnyEmbedder | None
 ) -> Iterator[BuildReport]:
     """Encode a collection into the cache, or go on where an earlier run was stopped."""
-    from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.token_embedder import TokenEmbedder
-
     reader = DocumentReader([str(corpus)])
-    embed: Callable[[Sequence[str]], Vectors] = _one_number
-    if isinstance(embedder, Embedder):
-        embed = Embedder(embedder.encoder, "document")
-    elif embedder is not None:
-        embed = TokenEmbedder(embedder.encoder, "document")
+    encoder = None if embedder is None else embedder.encoder
+    embed = _one_number if encoder is None else embedder_of(encoder, "document")
     with _open_for_filling(cached.path, embedder) as index:
         yield from build(index, reader, embed=embed, commit_every=COMMIT_EVERY, fraction=reader.fraction)
     cached.mark_whole()
 
 
-def _open_for_filling(path: Path, embedder: Embedder | TokenEmbedder | None) -> Index:
-    from embedkit.encoding.embedder import Embedder
-
+def _open_for_filling(path: Path, embedder: AnyEmbedder | None) -> Index:
     if is_index(path):
         return Index.open(path, writable=True)
     if embedder is None:
         return Index.create(path, Settings(dimension=1))
     index = Index.create(path, _settings(embedder))
-    if not isinstance(embedder, Embedder):
+    if index.settings.kind == "multi-vector":
         for _ in build_ann(index, "flat"):  # what is measured is the model, not what lists leave out
             pass
     index.note_model_path(lasting_name(embedder.encoder.folder.path))
     return index
 
 
-def _settings(embedder: Embedder | TokenEmbedder) -> Settings:
-    from embedkit.encoding.embedder import Embedder
+def _settings(embedder: AnyEmbedder) -> Settings:
+    from embedkit.encoding.token_embedder import TokenEmbedder
 
-    if not isinstance(embedder, Embedder):
+    if isinstance(embedder, TokenEmbedder):
         return token_settings(embedder.encoder, BuildOptions(storage="4-bit"))
     encoder = embedder.encoder
-    return Settings(dimension=encoder.dimension, metric=metric_of(encoder), fingerprint=encoder.fingerprint)
+    kind = encoder.folder.kind
+    return Settings(
+        dimension=encoder.dimension,
+        metric=metric_of(encoder),
+        storage=storage_of(kind),
+        fingerprint=encoder.fingerprint,
+        kind=kind,
+    )
 
 
 def _one_number(texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from indexes import BuildReport, Index, build
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.encoding.token_embedder import TextTokenEncoder
+    from embedkit.pipelines.embedders import AnyEncoder
     from embedkit.tokenization.blocks import Offsets
 
 Spans = Sequence[tuple[int, int]]
@@ -23,7 +23,7 @@ Spans = Sequence[tuple[int, int]]
 def fill_index(
     index: Index,
     documents: Iterable[Document],
-    encoder: Encoder | TextTokenEncoder,
+    encoder: AnyEncoder,
     embed: Callable[[Sequence[Any]], Vectors],  # Any: texts, or those of the model's fields
     *,
     offsets: Offsets | None = None,

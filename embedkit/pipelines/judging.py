@@ -13,8 +13,7 @@ from indexes import mark_words
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
-    from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.token_embedder import TokenEmbedder
+    from embedkit.pipelines.embedders import AnyEmbedder
     from embedkit.retrieval.options import SearchOptions
     from embedkit.retrieval.reranker import Reranker
     from embedkit.retrieval.retriever import Retriever
@@ -51,7 +50,7 @@ class OpenSearch(Protocol):
     def retriever(self) -> Retriever: ...
 
     @property
-    def embedder(self) -> Embedder | TokenEmbedder | None: ...
+    def embedder(self) -> AnyEmbedder | None: ...
 
     @property
     def reranker(self) -> Reranker | None: ...
@@ -71,11 +70,11 @@ def judge(opened: OpenSearch, query: str, hits: Sequence[Hit], wanted: SearchOpt
 
     Weak are those of dense and hybrid search whose cosine, share of BM25 and reranker's score are what chance gives; in dense search,
     which has no BM25, a word of the query saves a hit. Nothing is weak where `min_score` says what counts, nor where scores have no
-    scale (vectors that are compared by dot or l2): there a strength is the part of the best hit's score.
+    scale (vectors that are compared by dot or l2, several indexes): there a strength is the part of the best hit's score.
     """
     if not hits:
         return []
-    if wanted.mode != "text" and opened.index.score_limit is None:
+    if opened.retriever.joined or (wanted.mode != "text" and opened.index.score_limit is None):
         best = hits[0].score
         return [JudgedHit(hit, max(0.0, hit.score / best) if best > 0 else 0.0) for hit in hits]
     yardstick = yardstick_of(opened, query, wanted)

@@ -80,6 +80,7 @@ def _known(name: str, place: Place, folder: Path) -> KnownModel:
     from embedkit.checkpoint.folder import read_model_folder
     from embedkit.checkpoint.generation import is_generator, read_generator_folder
     from embedkit.checkpoint.multi_vector import is_multi_vector, read_multi_vector_folder
+    from embedkit.checkpoint.sparse_modules import is_sparse
     from embedkit.model.costs import num_parameters
 
     where: dict[str, Any] = {"name": name, "place": place, "folder": str(folder)}
@@ -95,6 +96,8 @@ def _known(name: str, place: Place, folder: Path) -> KnownModel:
             encoder = read_multi_vector_folder(folder).encoder
             size = num_parameters(encoder.config)
             return KnownModel(**where, kind="multi-vector", family=encoder.family, parameters=size)
+        if is_sparse(folder):
+            return _known_sparse(where, folder)
         read = read_model_folder(folder)
     except EmbedkitError as exc:
         return KnownModel(**where, kind="other", reason=str(exc))
@@ -102,3 +105,13 @@ def _known(name: str, place: Place, folder: Path) -> KnownModel:
         size = read.config.vocab_size * read.config.hidden_size
         return KnownModel(**where, kind="dense", family="static", parameters=size)
     return KnownModel(**where, kind="dense", family=read.family, parameters=num_parameters(read.config))
+
+
+def _known_sparse(where: dict[str, Any], folder: Path) -> KnownModel:
+    from embedkit.checkpoint.sparse import read_sparse_folder
+    from embedkit.model.costs import num_parameters
+
+    model = read_sparse_folder(folder).sides["document"].model
+    if model is None:
+        return KnownModel(**where, kind="sparse", family="token weights")
+    return KnownModel(**where, kind="sparse", family=model.family, parameters=num_parameters(model.config))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from embedkit.data.beir import RetrievalSet
+from embedkit.errors import CheckpointError
 from embedkit.evaluation.identical_ids import ignored_note, queries_are_documents
 from embedkit.evaluation.metrics import Metric
 from embedkit.evaluation.results import Evaluation
@@ -23,7 +24,8 @@ from embedkit.pipelines.collections import (
     open_collection,
     own_documents,
 )
-from embedkit.pipelines.models import MAXSIM, load_encoder, load_reranker, of_index
+from embedkit.pipelines.embedders import check_kind, load_embedder
+from embedkit.pipelines.models import MAXSIM, kind_of_model, load_reranker, of_index
 from embedkit.pipelines.systems import (
     Found,
     depth_of,
@@ -34,12 +36,7 @@ from embedkit.pipelines.systems import (
     search_all,
     unknown_notes,
 )
-from embedkit.pipelines.token_models import (
-    check_kind,
-    is_multi_vector_model,
-    load_token_embedder,
-    refuse_for_tokens,
-)
+from embedkit.pipelines.token_models import refuse_for_tokens
 from embedkit.retrieval.options import Fusion, Mode, SearchOptions
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.retriever import Retriever
@@ -48,9 +45,8 @@ from embedkit.types import Computing
 from indexes import Searchable
 
 if TYPE_CHECKING:
-    from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.token_embedder import TokenEmbedder
     from embedkit.inference.choice import Choice
+    from embedkit.pipelines.embedders import AnyEmbedder
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.reranking.maxsim import MaxSim
 
@@ -122,7 +118,7 @@ class _Encoder:
     """An encoder of the job, and what it is called in tables; BM25 alone has none."""
 
     name: str
-    embedder: Embedder | TokenEmbedder | None
+    embedder: AnyEmbedder | None
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class _System:
     name: str
     mode: Mode
     index: Searchable
-    embedder: Embedder | TokenEmbedder | None
+    embedder: AnyEmbedder | None
     notes: tuple[str, ...]
     ignore_identical_ids: bool
 
@@ -262,26 +258,31 @@ def _short(folder: str) -> str:
     return folder if folder == MAXSIM else labels([folder])[0]
 
 
-def _load_embedder(folder: str | Path, job: Job, *, merge_tokens: float = 0.0) -> Embedder | TokenEmbedder:
-    from embedkit.encoding.embedder import Embedder
-
-    if is_multi_vector_model(folder):
+def _load_embedder(
+    folder: str | Path, job: Job, *, merge_tokens: float = 0.0, max_active_dims: int | None = None
+) -> AnyEmbedder:
+    if kind_of_model(folder) == "multi-vector":
         refuse_for_tokens(folder, merge_tokens=job.merge_tokens, recursions=job.recursions, rerank=job.rerank)
-        return load_token_embedder(folder, job.computing, "query")
     share = merge_tokens if job.merge_tokens is None else job.merge_tokens
-    return Embedder(
-        load_encoder(folder, job.computing, merge_tokens=share, recursions=job.recursions), "query"
+    return load_embedder(
+        folder,
+        job.computing,
+        "query",
+        merge_tokens=share,
+        recursions=job.recursions,
+        max_active_dims=max_active_dims,
     )
 
 
-def _embedder_of_index(job: Job) -> Embedder | TokenEmbedder:
+def _embedder_of_index(job: Job) -> AnyEmbedder:
     from embedkit.inference.token_merging import merging_of
 
     with job.place.open_named() as index:
         share = merging_of(index.settings.fingerprint)
         model = of_index(index, None)
-        check_kind(index.path, index.settings.kind, model)
-        return _load_embedder(model, job, merge_tokens=share)
+        check_kind(index, model)
+        limit = (index.settings.fingerprint or {}).get("max_active_dims")
+        return _load_embedder(model, job, merge_tokens=share, max_active_dims=limit)
 
 
 def _load_reranker(name: str, job: Job) -> CrossEncoder | MaxSim | None:
@@ -306,7 +307,12 @@ def _ready_reranker(model: CrossEncoder | MaxSim | None, system: _System) -> tup
         return model, str(model.encoder.fingerprint["weights"])
     if model is not None:
         return model, "+".join(file_hash(file) for file in model.folder.all_weight_files)
-    from embedkit.encoding.embedder import Embedder
+    from embedkit.encoding.encoder import Encoder
 
-    assert isinstance(system.embedder, Embedder)  # wherever maxsim is asked for, a model is loaded
-    return MaxSim(system.embedder.encoder), MAXSIM
+    assert system.embedder is not None  # wherever maxsim is asked for, a model is loaded
+    encoder = system.embedder.encoder
+    if not isinstance(encoder, Encoder):
+        raise CheckpointError(
+            f"{encoder.folder.path}: maxsim compares token vectors, and this is a learned sparse model. Name a reranker"
+        )
+    return MaxSim(encoder), MAXSIM

@@ -12,11 +12,12 @@ from embedkit.models import ENCODER, SHIPPED, shipped
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.encoding.multi_vector import MultiVectorEncoder
+    from embedkit.encoding.sparse import SparseEncoder
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.retrieval.reranker import Reranker
     from embedkit.types import Computing
     from indexes.storage.settings import Fingerprint, Settings
-    from indexes.types import Metric
+    from indexes.types import Metric, VectorKind
 
 ENVIRONMENT = "EMBEDKIT_MODEL"
 _CONFIGURED: dict[str, str] = {}  # "model" -> what configuration files name where the environment names none
@@ -88,18 +89,22 @@ def of_index(index: Built, named: str | None) -> str | Path:
 
 def _is_of(index: Built, model: str) -> bool:
     from embedkit.checkpoint.folder import fingerprint, read_model_folder
+    from embedkit.encoding.sparse import sparse_fingerprint
     from embedkit.errors import CheckpointError, IndexMismatchError
     from embedkit.inference.token_merging import merging_of, merging_part
 
     merging = merging_part(merging_of(index.settings.fingerprint))
     try:
-        index.check_encoder(fingerprint(read_model_folder(model)) | merging)
+        if kind_of_model(model) == "sparse":
+            index.check_encoder(sparse_fingerprint(model, index.settings.fingerprint))
+        else:
+            index.check_encoder(fingerprint(read_model_folder(model)) | merging)
     except (CheckpointError, IndexMismatchError):
         return False
     return True
 
 
-def metric_of(encoder: Encoder) -> Metric:
+def metric_of(encoder: Encoder | SparseEncoder) -> Metric:
     """Return how an index compares the vectors of a model: as its folder says.
 
     Raises:
@@ -151,6 +156,42 @@ def load_encoder(
     )
 
 
+def load_sparse_encoder(
+    model: str | Path,
+    computing: Computing,
+    *,
+    interactive: bool = False,
+    max_seq_length: int | None = None,
+    max_active_dims: int | None = None,
+) -> SparseEncoder:
+    """Load a learned sparse model as `SparseEncoder.load` does.
+
+    Raises:
+        As `SparseEncoder.load`.
+    """
+    from embedkit.encoding.sparse import SparseEncoder
+
+    return SparseEncoder.load(
+        model,
+        computing=computing,
+        interactive=interactive,
+        max_seq_length=max_seq_length,
+        max_active_dims=max_active_dims,
+    )
+
+
+def kind_of_model(model: str | Path) -> VectorKind:
+    """Say what an index of a model's vectors holds of each passage."""
+    from embedkit.checkpoint.multi_vector import is_multi_vector
+    from embedkit.checkpoint.sparse_modules import is_sparse
+    from embedkit.models import find_model
+
+    folder = find_model(model)
+    if is_multi_vector(folder):
+        return "multi-vector"
+    return "sparse" if is_sparse(folder) else "dense"
+
+
 def load_reranker(
     name: str, computing: Computing, *, encoder: Encoder | None = None, interactive: bool = False
 ) -> Reranker:
@@ -160,16 +201,13 @@ def load_reranker(
         ValueError: maxsim without an encoder.
         As `CrossEncoder.load`.
     """
-    from embedkit.checkpoint.multi_vector import is_multi_vector
-    from embedkit.models import find_model
-
     if name == MAXSIM:
         from embedkit.reranking.maxsim import MaxSim
 
         if encoder is None:
             raise ValueError("maxsim needs the encoder of the search")
         return MaxSim(encoder)
-    if is_multi_vector(find_model(name)):
+    if kind_of_model(name) == "multi-vector":
         from embedkit.reranking.maxsim import MaxSim
 
         if (

@@ -1,4 +1,4 @@
-"""Multi-vector models and the indexes that they make: which of both belong together, and what does not apply to them."""
+"""Multi-vector models and the indexes that they make, and what does not apply to them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedkit.errors import CheckpointError, IndexMismatchError
-from embedkit.models import find_model
+from embedkit.errors import CheckpointError
 from embedkit.pipelines.models import MAXSIM
 from embedkit.types import Computing, TextRole
 
@@ -15,16 +14,9 @@ if TYPE_CHECKING:
     from embedkit.encoding.token_embedder import TextTokenEncoder, TokenEmbedder
     from embedkit.pipelines.options import BuildOptions
     from indexes import Settings
-    from indexes.types import Storage, VectorKind
+    from indexes.types import Storage
 
 USUAL_STORAGE: Storage = "2-bit"
-
-
-def is_multi_vector_model(model: str | Path) -> bool:
-    """Say whether a folder, or a shipped model, gives a vector for each token."""
-    from embedkit.checkpoint.multi_vector import is_multi_vector
-
-    return is_multi_vector(find_model(model))
 
 
 def load_token_encoder(
@@ -88,24 +80,6 @@ def refuse_for_tokens(
             raise CheckpointError(
                 f"{model}: is a multi-vector model, for which {option} means nothing: {why}. Leave it out"
             )
-
-
-def check_kind(place: object, kind: VectorKind, model: str | Path) -> bool:
-    """Say whether an index of a kind is one of token vectors; refuse a model of another kind.
-
-    Raises:
-        IndexMismatchError: the model is of another kind than the index.
-    """
-    there, here = kind == "multi-vector", is_multi_vector_model(model)
-    if there != here:
-        named = {
-            True: "a multi-vector model, with a vector for each token",
-            False: "a model with one vector a text",
-        }
-        raise IndexMismatchError(
-            f"{place} was built by {named[there]}; {model} is {named[here]}. Use what it was built with"
-        )
-    return there
 
 
 def token_settings(

@@ -29,7 +29,7 @@ TEXT_GAIN = 1.5
 
 
 class SearchIndex(Protocol):
-    """What a retriever needs of an index."""
+    """What a retriever needs of an index. Any: vectors of the index's kind, as `Vectors`."""
 
     def search(self, queries: Any, *, k: int, where: str | None, group: bool, bare: bool) -> list[list[Hit]]:
         """Return up to k hits for each of (Q, E) queries (Any: or vectors of another kind, as the index has them), best first; `bare` without what their documents hold."""
@@ -63,6 +63,8 @@ class SearchIndex(Protocol):
 
 class Retriever:
     """Searches an index with what embeds its queries and, where there is one, a reranker."""
+
+    joined = False  # whether hits come from several indexes (`embedkit.retrieval.joined`)
 
     def __init__(
         self,

@@ -48,6 +48,8 @@ def tune(
     index.need_writer()
     if not 0 < target_recall <= 1:
         raise ValueError(f"target_recall is {target_recall}; it must be above 0 and at most 1")
+    if index.settings.kind == "sparse":
+        index.settings.need_dense(index.path, "tuning")
     if index.ann is None and index.settings.kind == "dense":
         raise IndexFileError(
             f"{index.path}: the index is searched exactly, so there is nothing to tune. "

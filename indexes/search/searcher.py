@@ -157,7 +157,8 @@ class Searcher:
             return best_rows(self._database, found, names, k=request.k, width=width, group=request.group)
 
         chosen = search_made(self._find, self.snapshot, queries, request, make)
-        return make_hits(self._database, self.snapshot, chosen, part="dense", bare=bare)
+        part = "sparse" if self._settings.kind == "sparse" else "dense"
+        return make_hits(self._database, self.snapshot, chosen, part=part, bare=bare)
 
     def _find(self, queries: Vectors, width: int, request: SearchRequest) -> Iterator[Candidates]:
         return self._parts.search_rows(self.snapshot, self.ann, queries, width, request)

@@ -47,6 +47,15 @@ class Settings:
         if self.kind == "multi-vector" and (self.metric != "cosine" or self.fields):
             what = "documents with fields" if self.fields else f"the metric {self.metric}"
             raise ValueError(f"token vectors are compared by cosine, text with text; {what} cannot be had")
+        if self.kind == "sparse" and (self.storage != "int8" or self.metric == "l2" or self.fields):
+            what = (
+                "documents with fields"
+                if self.fields
+                else f"the metric {self.metric} with storage {self.storage}"
+            )
+            raise ValueError(
+                f"weights of terms are kept in 8 bits (int8) and compared by dot or cosine; {what} cannot be had"
+            )
         if self.storage == "binary" and self.metric != "cosine":
             raise ValueError(
                 f"binary storage keeps directions alone; the metric must be cosine, not {self.metric}"

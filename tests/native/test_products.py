@@ -10,7 +10,7 @@ from embedkit.inference.numpy_runtime.sentence_head import sums_of_products
 from embedkit.inference.sample import SAMPLE_TEXTS
 from embedkit.models import ENCODER, TINY
 from embedkit.native.dispatch import why_not_here
-from embedkit.native.products import Product
+from embedkit.native.products import RowProduct
 from embedkit.types import WantedPrecision
 
 needs_kernels = pytest.mark.skipif(why_not_here("fp32") is not None, reason="no kernels are compiled here")
@@ -25,7 +25,7 @@ def test_products_equal_those_in_float64_and_rows_do_not_depend_on_company(
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(columns, size)).astype(np.float32)
     x = rng.normal(size=(rows, size)).astype(np.float32)
-    product = Product(weight)
+    product = RowProduct(weight)
     found = product(x)
     np.testing.assert_allclose(found, x.astype(np.float64) @ weight.astype(np.float64).T, atol=1e-4)
     for row in range(0, rows, 5):

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from embedkit.checkpoint.arrays import Weights, load_classifier_weights, load_sentence_weights
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.folder import ModelFolder
+from embedkit.checkpoint.mlm_arrays import load_mlm_weights
 from embedkit.inference.backend import AnyFolder, Backend
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
 from embedkit.inference.numpy_runtime.scoring_head import ScoringHead
 from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
+from embedkit.inference.numpy_runtime.term_head import TermHead
 from embedkit.model.config import EncoderConfig, SentenceConfig
+from embedkit.model.sparse_config import TermPooling
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32, Precision, Runtime
 
@@ -70,7 +73,7 @@ class TokenTable:
 
 
 class PackedBackend(Backend):
-    """Token vectors, a `SentenceHead` that pools them, and a cross-encoder's `ScoringHead` over that."""
+    """Token vectors, a `SentenceHead` that pools them, a cross-encoder's `ScoringHead` over that, or a `TermHead` over the tokens'."""
 
     def __init__(
         self,
@@ -78,10 +81,11 @@ class PackedBackend(Backend):
         head: SentenceHead,
         *,
         scoring: ScoringHead | None = None,
+        terms: TermHead | None = None,
         runtime: Runtime,
         precision: Precision,
     ) -> None:
-        self.encoder, self.head, self.scoring = encoder, head, scoring
+        self.encoder, self.head, self.scoring, self.terms = encoder, head, scoring, terms
         self.runtime, self.precision = runtime, precision
 
     def __repr__(self) -> str:
@@ -101,6 +105,11 @@ class PackedBackend(Backend):
             return super().class_logits(batch, layers=layers)
         return self.scoring(self._pooled(batch, layers=layers))
 
+    def term_weights(self, batch: TokenBatch, pooling: TermPooling) -> Float32:
+        if self.terms is None:
+            return super().term_weights(batch, pooling)
+        return self.terms(self.hidden_states(batch), batch.lengths, pooling)
+
     def _pooled(self, batch: TokenBatch, *, skip: int = 0, layers: int | None = None) -> Float32:
         """Compute no more of the last layer than the pooling reads: -> (B, E)."""
         tokens = batch.input_ids, batch.lengths, batch.token_type_ids
@@ -115,8 +124,11 @@ def load_packed(
     runtime: Runtime,
     precision: Precision,
     merge_tokens: float = 0.0,
+    terms: bool = False,
 ) -> PackedBackend:
     """Load a folder's weights for a runtime that can compute them; see `embedkit.inference.choice`.
+
+    With `terms` a masked-language-model head is loaded, too, and gives `term_weights`.
 
     Raises:
         CheckpointError: the weights do not fit the folder's config.
@@ -138,7 +150,13 @@ def load_packed(
         encoder = make_encoder(
             folder.config, weights, runtime=runtime, precision=precision, merge_tokens=merge_tokens
         )
-    return PackedBackend(encoder, head, scoring=scoring, runtime=runtime, precision=precision)
+    term_head = None
+    if terms:
+        assert isinstance(folder, ModelFolder)  # a cross-encoder is asked for class scores
+        term_head = TermHead(folder.config, load_mlm_weights(folder))
+    return PackedBackend(
+        encoder, head, scoring=scoring, terms=term_head, runtime=runtime, precision=precision
+    )
 
 
 def make_encoder(

@@ -21,9 +21,9 @@ def _product(weight: Float32) -> Callable[[Float32], Float32]:
     from embedkit.native.dispatch import why_not_here
 
     if why_not_here("fp32") is None:
-        from embedkit.native.products import Product
+        from embedkit.native.products import RowProduct
 
-        return Product(weight)
+        return RowProduct(weight)
     return partial(sums_of_products, weight)
 
 

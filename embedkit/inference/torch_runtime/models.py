@@ -1,4 +1,4 @@
-"""The three kinds of models that torch runs: sentence encoders, cross-encoders and masked language models."""
+"""The kinds of models that torch runs: sentence encoders, cross-encoders, masked language models and learned sparse ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from embedkit.checkpoint.sentence_folder import load_model
 from embedkit.inference.backend import AnyFolder, Output
 from embedkit.inference.numpy_runtime.scoring_head import ScoringHead
 from embedkit.inference.torch_runtime.backend import DTYPES, TorchBackend, rows
+from embedkit.inference.torch_runtime.terms import load_terms
 from embedkit.model.classification import SequenceClassifier
 from embedkit.model.pretraining import PretrainingModel
 from embedkit.model.sentence import SentenceEncoder
@@ -82,6 +83,8 @@ def load_torch(
     place = torch.device(device)
     if isinstance(folder, ClassifierFolder):
         return TorchClassifier(load_classifier(folder), device=place, precision=precision)
+    if output == "term_weights":
+        return load_terms(folder, device=device, precision=precision)
     if output == "mlm_logits":
         model, _ = load_pretraining(folder, fresh_heads=False)
         return TorchMaskedLM(model, device=place, precision=precision)

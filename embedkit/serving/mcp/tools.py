@@ -171,11 +171,11 @@ def _listed(text: str | None) -> list[str]:
     return [each.strip() for each in (text or "").split(",") if each.strip()]
 
 
-def _embedded(opened: Search, text: str) -> Float32:
-    from embedkit.encoding.embedder import Embedder
+def _embedded(opened: Search, text: str) -> Any:  # Any: one vector, of the index's kind
+    from embedkit.pipelines.embedders import embedder_of
 
-    assert isinstance(opened.embedder, Embedder)  # of a dense search
-    return Embedder(opened.embedder.encoder, "document")([text])
+    assert opened.embedder is not None  # of a dense search
+    return embedder_of(opened.embedder.encoder, "document")([text])
 
 
 def split_place(place: str) -> tuple[str, int | None, int | None]:

@@ -15,6 +15,7 @@ from embedkit.errors import TrainingError
 from embedkit.model.late_interaction import MaxSimilarity
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.similarity import Similarity
+from embedkit.model.sparse import SparseModel
 from embedkit.training import loss_table
 from embedkit.training.contrastive.entries import Entries, entries_of
 from embedkit.training.contrastive.head import cannot_compare, check_compares, similarity_of
@@ -156,7 +157,7 @@ def make_data_set(
     rows: Matched,
     recipe: ContrastiveRecipe,
     folder: ModelFolder,
-    model: SentenceEncoder,
+    model: SentenceEncoder | SparseModel,
     *,
     number: int,
     maxsim: MaxSimilarity | None = None,
@@ -237,7 +238,7 @@ def _objective(
     rows: Matched,
     recipe: ContrastiveRecipe,
     folder: ModelFolder,
-    model: SentenceEncoder,
+    model: SentenceEncoder | SparseModel,
     similarity: Similarity | MaxSimilarity | None,
 ) -> Objective:
     with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ from embedkit.model.late_interaction import MaxSimilarity
 from embedkit.model.learned_parts import AttentionPoolingConfig, Combine, SimilarityConfig
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.similarity import Similarity
+from embedkit.model.sparse import SparseModel
 from embedkit.training.contrastive.recipe import ContrastiveRecipe, HeadRecipe
 from embedkit.training.loss import Loss
 from embedkit.training.loss_table import SIMILARITY, losses_of
@@ -131,7 +132,7 @@ def _keep(before: SentenceEncoder, fresh: SentenceEncoder) -> None:
             getattr(fresh, part).load_state_dict(getattr(before, part).state_dict())
 
 
-def similarity_of(model: SentenceEncoder, recipe: ContrastiveRecipe) -> Similarity | None:
+def similarity_of(model: SentenceEncoder | SparseModel, recipe: ContrastiveRecipe) -> Similarity | None:
     """Return how losses compare the vectors of a model with its head; None: in the way that each takes by itself."""
     if model.similarity is not None:
         return Similarity(model.similarity.config.kind, model.similarity)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from embedkit.model.config import PoolingMode
 from embedkit.model.learned_parts import SimilarityKind, check_fields
+from embedkit.model.sparse_config import TermActivation, TermPooling, TermStrategy
 from embedkit.recipe import OneOf
 from embedkit.training import loss_table
 from embedkit.training.engine.recipes import (
@@ -154,6 +155,37 @@ class MultiVectorRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SparseRecipe:
+    """What makes a learned sparse model (SPLADE) of an encoder with a masked-language-model head.
+
+    A term weighs the maximum, or sum (`strategy`), of log(1 + ReLU(logit)) over a text's tokens, with `activation` log1p_relu the logarithm
+    taken twice. `query_flops` and `document_flops` weigh the FLOPS penalty of each side, which grow with the square of the step to that
+    at `flops_warmup_steps`. With `weigh_queries` queries are computed without a model, by a learned weight of each of their tokens.
+    `max_active_dims` is written into the folder: so many terms of a text are kept.
+    """
+
+    strategy: TermStrategy = "max"
+    activation: TermActivation = "relu"
+    query_flops: float = 5e-5
+    document_flops: float = 3e-5
+    flops_warmup_steps: int = 500
+    weigh_queries: bool = False
+    max_active_dims: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "query_flops", "document_flops")
+        check_least(self, 1, "flops_warmup_steps", "max_active_dims")
+
+    @property
+    def pooling(self) -> TermPooling:
+        return TermPooling(strategy=self.strategy, activation=self.activation)
+
+    def share(self, step: int) -> float:
+        """Return the part of the penalties' weights that counts in a step, from 0: its square root grows evenly up to 1."""
+        return min(1.0, (step + 1) / self.flops_warmup_steps) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptRecipe:
     """What is put before the texts of the first column, and of the others; the finished model keeps them as its prompts."""
 
@@ -174,6 +206,7 @@ class ContrastiveRecipe:
     routing: RoutingRecipe | None = None
     lora: LoraRecipe | None = None
     multi_vector: MultiVectorRecipe | None = None
+    sparse: SparseRecipe | None = None
 
     def __post_init__(self) -> None:
         check_encoder_run(self.run)

@@ -28,6 +28,7 @@ from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.similarity import LearnedSimilarity
+from embedkit.model.sparse import SparseModel
 from embedkit.recipe import as_table
 from embedkit.tokenization.kinds import token_kinds
 from embedkit.training.contrastive.data_sets import DataSet
@@ -73,7 +74,7 @@ class Contrastive:
     def __init__(
         self,
         folder: ModelFolder,
-        model: SentenceEncoder,
+        model: SentenceEncoder | SparseModel,
         sets: Sequence[DataSet],
         recipe: ContrastiveRecipe,
         *,
@@ -87,9 +88,10 @@ class Contrastive:
         # Markers are prompts of the model's own.
         self._recipe = recipe if tokens is None else replace(recipe, prompts=tokens.prompts)
         check_routing(model.encoder.config, recipe.routing)
-        if tokens is not None and recipe.lora is not None and recipe.lora.save == "adapter":
+        written = "learned sparse" if recipe.sparse else "multi-vector" if tokens is not None else None
+        if written is not None and recipe.lora is not None and recipe.lora.save == "adapter":
             raise TrainingError(
-                "lora.save is 'adapter', and a multi-vector model is written whole. Take lora.save=merged"
+                f"lora.save is 'adapter', and a {written} model is written whole. Take lora.save=merged"
             )
         self._adapter = adapter_of(
             recipe.lora,
@@ -121,6 +123,7 @@ class Contrastive:
             encoder = PackedEncoder(model, all_layers=recipe.loss.adaptive_layers)
             self._module = ContrastiveModule(encoder, objectives)
         else:
+            assert isinstance(model, SentenceEncoder)  # those of a multi-vector model are
             self._module = TokenModule(model, objectives)
         self._model = model
         self._mixture = Mixture(
@@ -238,6 +241,9 @@ class Contrastive:
     ) -> Tensor:
         """Compute the loss of the whole batch from this device's share of its vectors."""
         embeddings = in_order(embeddings, order, ranks, count=len(entries.texts))  # (U, ...)
+        return self._loss_of(each, entries, embeddings, ranks)
+
+    def _loss_of(self, each: DataSet, entries: Entries, embeddings: Tensor, ranks: Ranks) -> Tensor:
         batch = self._batch_rows(entries, ranks)
         guide = self._guidance(entries, ranks)
         value: Tensor = each.objective(embeddings, batch, guide)
@@ -302,7 +308,7 @@ class Contrastive:
         budget = self._recipe.data.micro_tokens
         return each.measure_retrieval(partial(tokens.search, module, ranks, budget=budget))
 
-    def _check_evaluation(self, model: SentenceEncoder) -> None:
+    def _check_evaluation(self, model: SentenceEncoder | SparseModel) -> None:
         """Refuse to measure by cosine what is trained to be compared by no product of two texts' vectors."""
         for each in self.evaluation if self._tokens is not None else ():
             if each.pairs:
@@ -348,6 +354,7 @@ class Contrastive:
         return embed
 
     def save(self, folder: RunFolder) -> None:
+        assert isinstance(self._model, SentenceEncoder)
         model = merged(self._model, self._recipe.lora)
         if self._tokens is not None:
             made = self._tokens.folder

@@ -15,6 +15,7 @@ from embedkit.model.filling import fill_up
 from embedkit.model.layers import runs_of
 from embedkit.model.routing import current_log
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.sparse import SparseModel
 from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import micro_batches
@@ -29,7 +30,9 @@ EVALUATION_WINDOW = 4096  # texts tokenized and sorted by length together
 class PackedEncoder(nn.Module):
     """A sentence encoder whose forward takes packed tokens: what wrappers for many devices can call."""
 
-    def __init__(self, model: SentenceEncoder | StaticEncoder, *, all_layers: bool = False) -> None:
+    def __init__(
+        self, model: SentenceEncoder | StaticEncoder | SparseModel, *, all_layers: bool = False
+    ) -> None:
         """With `all_layers`, forward gives the sentence vectors after each layer in training: (B, L, E)."""
         super().__init__()
         self.model = model

@@ -10,13 +10,26 @@ from pathlib import Path
 from embedkit.retrieval.vectors import Vectors
 from indexes import Index, build, build_ann, compact
 from tests.indexes.fakes import create, create_tokens, documents, embed, embed_tokens
+from tests.indexes.sparse.made_up import embed_terms, settings
 
 COUNT = 120
-EMBEDS: dict[str, Callable[[Sequence[str]], Vectors]] = {"dense": embed, "multi-vector": embed_tokens}
+EMBEDS: dict[str, Callable[[Sequence[str]], Vectors]] = {
+    "dense": embed,
+    "multi-vector": embed_tokens,
+    "sparse": embed_terms,
+}
 
 
 def create_kind(folder: Path, kind: str, count: int = 0) -> Index:
-    return create(folder, count) if kind == "dense" else create_tokens(folder, count)
+    if kind == "dense":
+        return create(folder, count)
+    if kind == "multi-vector":
+        return create_tokens(folder, count)
+    index = Index.create(folder, settings(metric="cosine"))
+    if count:
+        docs = documents(count)
+        index.add(docs, embed_terms([f"{doc.title} {doc.text}" for doc in docs]))
+    return index
 
 
 def main(folder: Path, work: str, kind: str) -> None:

@@ -72,7 +72,7 @@ def crash_change(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, 
     assert len([name for name in names if name.endswith(".vectors")]) == 1
 
 
-@pytest.fixture(params=["dense", "multi-vector"])
+@pytest.fixture(params=["dense", "multi-vector", "sparse"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
