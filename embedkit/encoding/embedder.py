@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.text_counts import TextCounts
 from embedkit.encoding.windows import EncodedWindow
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.types import Float32, TextRole
 
 
-class Embedder:
+class Embedder(TextCounts):
     """Embeds documents or queries with an encoder's prompt for them; keeps count of texts, tokens, cut, empty and unknown texts.
 
     A query that is empty or unknown to the model has no direction: it gets zeros, with which a search finds nothing. (Documents
@@ -29,16 +29,11 @@ class Embedder:
     """
 
     def __init__(self, encoder: Encoder, role: TextRole, *, by_field: bool = False) -> None:
+        super().__init__()
         encoder.check_searchable(by_field=by_field or role == "query")
         self.encoder, self.role = encoder, role
         self._by_field = by_field and bool(encoder.fields)
         self.prompt = encoder.role_prompt(role)
-        self.texts = 0
-        self.tokens = 0
-        self.truncated = 0
-        self.empty = 0
-        self.unknown = 0
-        self._counting = Lock()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -59,12 +54,7 @@ class Embedder:
                 embeddings[window.empty | window.unknown] = 0
                 embeddings = self.encoder.as_queries(embeddings)
             parts.append(embeddings)
-            with self._counting:
-                self.texts += len(window.embeddings)
-                self.tokens += window.num_tokens
-                self.truncated += int(window.truncated.sum())
-                self.empty += int(window.empty.sum())
-                self.unknown += int(window.unknown.sum())
+            self.count(window)
         return np.concatenate(parts) if parts else np.empty((0, self.encoder.width(self.role)), np.float32)
 
     def _windows(self, texts: Sequence[Any]) -> Iterator[EncodedWindow]:  # Any: as above

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
-
-import numpy as np
 
 from embedkit.encoding.sparse import SparseEncoder
+from embedkit.encoding.text_counts import TextCounts
 from embedkit.retrieval.sparse_vectors import SparseVectors
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.types import TextRole
 
 
-class SparseEmbedder:
+class SparseEmbedder(TextCounts):
     """Embeds documents or queries with an encoder's prompt for them; keeps count of texts, tokens, cut, empty and unknown texts.
 
     A query that is empty or unknown to the model gets no terms, with which a search finds nothing. May be called from several threads.
     """
 
     def __init__(self, encoder: SparseEncoder, role: TextRole) -> None:
+        super().__init__()
         self.encoder, self.role = encoder, role
         self.prompt = encoder.role_prompt(role)
-        self.texts = 0
-        self.tokens = 0
-        self.truncated = 0
-        self.empty = 0
-        self.unknown = 0
-        self._counting = Lock()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -46,10 +39,5 @@ class SparseEmbedder:
             if self.role == "query":
                 vectors = vectors.without(window.empty | window.unknown)
             parts.append(vectors)
-            with self._counting:
-                self.texts += len(vectors)
-                self.tokens += window.num_tokens
-                self.truncated += int(np.count_nonzero(window.truncated))
-                self.empty += int(np.count_nonzero(window.empty))
-                self.unknown += int(np.count_nonzero(window.unknown))
+            self.count(window)
         return SparseVectors.concatenate(parts)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from embedkit.encoding.text_counts import CountedWindow, TextCounts
 from embedkit.inference.choice import Choice
 from embedkit.retrieval.token_vectors import TokenVectors
 from embedkit.tokenization.tokenizer import Tokenizer
@@ -35,23 +34,11 @@ class TokenFolder(Protocol):
     def modules(self) -> TokenModules: ...
 
 
-class EmbeddedTokens(Protocol):
-    """The token vectors of some texts, and what there is to say about them: (N,) bool each."""
+class EmbeddedTokens(CountedWindow, Protocol):
+    """The token vectors of some texts, and what there is to say about them."""
 
     @property
     def vectors(self) -> TokenVectors: ...
-
-    @property
-    def truncated(self) -> NDArray[np.bool_]: ...
-
-    @property
-    def empty(self) -> NDArray[np.bool_]: ...
-
-    @property
-    def unknown(self) -> NDArray[np.bool_]: ...
-
-    @property
-    def num_tokens(self) -> int: ...
 
 
 class TextTokenEncoder(Protocol):
@@ -81,20 +68,15 @@ class TextTokenEncoder(Protocol):
     ) -> Iterator[EmbeddedTokens]: ...
 
 
-class TokenEmbedder:
+class TokenEmbedder(TextCounts):
     """Embeds documents or queries; keeps count of texts, tokens, cut, empty and unknown texts.
 
     A query that is empty or unknown to the model gets no vectors: with none a search finds nothing. May be called from several threads.
     """
 
     def __init__(self, encoder: TextTokenEncoder, role: TextRole) -> None:
+        super().__init__()
         self.encoder, self.role = encoder, role
-        self.texts = 0
-        self.tokens = 0
-        self.truncated = 0
-        self.empty = 0
-        self.unknown = 0
-        self._counting = Lock()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -116,10 +98,5 @@ class TokenEmbedder:
             if self.role == "query":
                 vectors = vectors.where(~(window.empty | window.unknown))
             parts.append(vectors)
-            with self._counting:
-                self.texts += len(window.vectors)
-                self.tokens += window.num_tokens
-                self.truncated += int(window.truncated.sum())
-                self.empty += int(window.empty.sum())
-                self.unknown += int(window.unknown.sum())
+            self.count(window)
         return TokenVectors.concatenate(parts)

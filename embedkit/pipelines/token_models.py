@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedkit.errors import CheckpointError
-from embedkit.pipelines.models import MAXSIM
+from embedkit.pipelines.models import MAXSIM, load_multi_vector_encoder
 from embedkit.types import Computing, TextRole
 
 if TYPE_CHECKING:
@@ -17,27 +17,6 @@ if TYPE_CHECKING:
     from indexes.types import Storage
 
 USUAL_STORAGE: Storage = "2-bit"
-
-
-def load_token_encoder(
-    model: str | Path, computing: Computing, *, interactive: bool = False
-) -> TextTokenEncoder:
-    """Load a multi-vector model, computed as the options say.
-
-    Raises:
-        As `MultiVectorEncoder.load`.
-    """
-    from embedkit.encoding.multi_vector import MultiVectorEncoder
-
-    encoder: TextTokenEncoder = MultiVectorEncoder.load(
-        model,
-        device=computing.device,
-        precision=computing.precision,
-        backend=computing.backend,
-        force_precision=computing.force_precision,
-        interactive=interactive,
-    )
-    return encoder
 
 
 def load_token_embedder(
@@ -56,7 +35,7 @@ def load_token_embedder(
     from embedkit.encoding.token_embedder import TokenEmbedder
 
     refuse_for_tokens(model, merge_tokens=merge_tokens)
-    return TokenEmbedder(load_token_encoder(model, computing, interactive=interactive), role)
+    return TokenEmbedder(load_multi_vector_encoder(model, computing, interactive=interactive), role)
 
 
 def refuse_for_tokens(
