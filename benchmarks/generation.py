@@ -87,7 +87,7 @@ def queries(output: Path, data: Path | None, *, steps: int, texts: int, seed: in
     recipe = load_recipe(GenerationRecipe, preset="query-generation", values=settings)
     start = start_from_folder(shipped(TINY), recipe)
     journey = GenerationTraining(start, query_pairs(data or data_folder()), recipe)
-    resume = (output / "run.json").exists()
+    resume = (output / "training" / "run.json").exists()
     made: list[Step] = []
     for report in train(journey, recipe.run, recipe.optim, RunFolder(output), resume=resume):
         if isinstance(report, Step):
