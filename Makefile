@@ -18,6 +18,8 @@ JOBS ?= 2
 # Tests write much and wait for the disk, but none cuts the power: where memory has room, their files lie there.
 ROOM := $(shell df --output=avail /dev/shm 2>/dev/null | tail -n 1)
 MEMORY := $(shell test "$(or $(ROOM),0)" -gt 4000000 && echo TMPDIR=/dev/shm)
+# Tests start many processes, which would each compile all that they import.
+export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(MEMORY) $(BIN)/python -m pytest
 # What Python compiles for itself when it is first imported is a small part of what is installed.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt

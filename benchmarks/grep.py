@@ -47,6 +47,7 @@ SUFFIXES = (".py", ".pyi", ".md", ".txt", ".h", ".rst")
 # Starts the command from a small process: the kernel's peak memory figure includes the starting process.
 LAUNCHER = """
 import os, sys, time
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled once
 started = time.perf_counter()
 process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
 _, status, usage = os.wait4(process, 0)
