@@ -1,7 +1,10 @@
 """Adapt a model to judged collections, and measure their judged queries before and after: nDCG@10, dense and hybrid.
 
-    python benchmarks/adapt.py --output FOLDER [--sets adi cacm cisi scifact time] [--model embedkit-small]
+    python benchmarks/adapt.py --output FOLDER [--sets cacm cisi scifact time code forum] [--model embedkit-small]
                                [--evaluate FILE ...] [-- OPTIONS OF ADAPT ...]
+
+code and forum are the rows of varied/code_python (functions, asked by their queries) and varied/forum_title_body (questions, asked by
+their titles) that the models in the box were not trained on (`docs/reproduce/varied.py`); they are written to FOLDER/sets.
 
 Adapting reads the documents alone; the judged queries only measure. Each collection's model goes to FOLDER/NAME; what is there already is
 gone on with, so an interrupted benchmark can be repeated. FOLDER/NAME.json holds the reports, FOLDER/results.json the table. With
@@ -20,7 +23,34 @@ from typing import Any
 
 from timing import data_folder, report
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "docs" / "reproduce"))
+from sources import rows
+from varied import held_out
+
 MODES = ("dense", "hybrid")
+# Of the sets that are made of rows held back: the file, which column asks, and which one is found.
+HELD_BACK = {
+    "code": ("code_python/train.jsonl.zst", "query", "code"),
+    "forum": ("forum_title_body/train.tsv.zst", "title", "body"),
+}
+
+
+def judged_set(name: str, output: Path) -> Path:
+    """Return the folder of a judged set; what is made of rows held back is written there first."""
+    if name not in HELD_BACK:
+        return data_folder() / "retrieval" / name
+    file, asks, found = HELD_BACK[name]
+    kept = [row for row in rows(data_folder() / "varied" / file) if held_out(row)]
+    numbers: dict[str, int] = {}  # of each text that is found: several may ask for one
+    asked = [(row[asks], numbers.setdefault(row[found], len(numbers))) for row in kept]
+    folder = output / "sets" / name
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    corpus = [json.dumps({"_id": str(number), "text": text}) for text, number in numbers.items()]
+    queries = [json.dumps({"_id": f"q{i}", "text": text}) for i, (text, _) in enumerate(asked)]
+    qrels = ["query-id\tcorpus-id\tscore", *(f"q{i}\t{number}\t1" for i, (_, number) in enumerate(asked))]
+    for path, lines in (("corpus.jsonl", corpus), ("queries.jsonl", queries), ("qrels/test.tsv", qrels)):
+        (folder / path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
 
 
 def embedkit(*words: str) -> list[dict[str, Any]]:  # Any: whatever JSON holds
@@ -44,9 +74,12 @@ def adapt(source: Path, output: Path, model: str, evaluate: Sequence[str], optio
 def judged(source: Path, model: str) -> dict[str, float]:
     """Return nDCG@10 of the judged queries by mode."""
     modes = [word for mode in MODES for word in ("--mode", mode)]
-    rows = embedkit("evaluate", "retrieval", str(source), "--model", model, *modes, "--metric", "ndcg@10")
-    rows = [row for row in rows if row["system"] != "BM25"]
-    found = {"hybrid" if row["system"].endswith(" hybrid") else "dense": row["values"] for row in rows}
+    systems = embedkit("evaluate", "retrieval", str(source), "--model", model, *modes, "--metric", "ndcg@10")
+    found = {
+        "hybrid" if each["system"].endswith(" hybrid") else "dense": each["values"]
+        for each in systems
+        if each["system"] != "BM25"
+    }
     return {mode: float(values["ndcg@10"]) for mode, values in found.items()}
 
 
@@ -55,16 +88,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", default=["adi", "cacm", "cisi", "scifact", "time"])
+    parser.add_argument("--sets", nargs="+", default=["cacm", "cisi", "scifact", "time", "code", "forum"])
     parser.add_argument("--model", default="embedkit-small")
     parser.add_argument("--evaluate", nargs="*", default=[], help="general sets, measured before and after")
     parser.add_argument("options", nargs="*", help="options of `embedkit adapt`, after --")
     arguments = parser.parse_args()
     output = arguments.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    rows = []
+    table = []
     for name in arguments.sets:
-        source = data_folder() / "retrieval" / name
+        source = judged_set(name, output)
         found = adapt(source, output / name, arguments.model, arguments.evaluate, arguments.options)
         (output / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         before, after = judged(source, arguments.model), judged(source, str(output / name))
@@ -76,9 +109,9 @@ def main() -> None:
         row["agreement"] = f"{found['agreement']:.4f}"
         row |= {each["name"]: f"{each['before']:.4f} -> {each['after']:.4f}" for each in found["sets"]}
         row["keep"] = found["keep"]
-        rows.append(row)
+        table.append(row)
         print(row, flush=True)
-    report("nDCG@10 of judged queries before and after adapting", rows, output=output / "results.json")
+    report("nDCG@10 of judged queries before and after adapting", table, output=output / "results.json")
 
 
 if __name__ == "__main__":
