@@ -2,8 +2,9 @@
 
     python -m benchmarks.grep_quality search [--collections stdlib topics manual] [--rerank MODEL]
     python -m benchmarks.grep_quality prefixes [--collections stdlib]
+    python -m benchmarks.grep_quality weights
 
-Both take --work DIR, to keep the indexes, and --output FILE
+All take --work DIR, to keep the indexes, and --output FILE
 
 The questions are those of `benchmarks/questions`. A hit is right if it is in a file of the answer and shares a line with it.
 
@@ -13,6 +14,8 @@ hybrid hits that the command line would not show, because they are taken for no 
 
 prefixes: what stands before the text of a passage when it is embedded: nothing, the file's path (as grep does), the names that
 enclose it (`class Walker › list`), or both. BM25 reads the path and the passage in all cases.
+
+weights: hybrid search with several weights of words, that of meaning being 1.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,7 +39,7 @@ from embedkit.pipelines.grep.folder import Folder
 from embedkit.pipelines.grep.home import Home
 from embedkit.pipelines.judging import strong_hits
 from embedkit.pipelines.searching import open_search
-from embedkit.retrieval.options import SearchOptions
+from embedkit.retrieval.options import FOLDER_TEXT_WEIGHT, SearchOptions
 from embedkit.types import Computing
 from indexes.maintenance import build as building
 from indexes.storage.documents import Passage
@@ -44,9 +48,11 @@ SHOWN = 5
 SYSTEMS = {
     "dense": SearchOptions(mode="dense", k=K),
     "text (BM25)": SearchOptions(mode="text", k=K),
-    "hybrid": SearchOptions(mode="hybrid", k=K),
+    "hybrid": SearchOptions(mode="hybrid", k=K, text_weight=FOLDER_TEXT_WEIGHT),
 }
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 RERANKED = "hybrid + rerank"
+WEIGHED = "hybrid, words by {:g}"
 AS_IT_IS = "path (as it is)"
 PREFIXES: dict[str, Callable[[str, str], str]] = {
     "nothing": lambda path, names: "",
@@ -124,6 +130,17 @@ def compare_prefixes(collection: str, folder: Path) -> Answered:
     return answered
 
 
+def compare_weights(collection: str, folder: Path) -> Answered:
+    """Return the ranks under "text weight W"."""
+    questions = COLLECTIONS[collection](folder / collection)
+    home = index(folder / collection, folder / f"{collection}.home", collection)
+    answered = Answered(questions)
+    for weight in WEIGHTS:
+        options = replace(SYSTEMS["hybrid"], text_weight=weight)
+        answered.ranks[WEIGHED.format(weight)] = search(home, questions, options)
+    return answered
+
+
 def embed_after(make: Callable[[str, str], str]) -> None:
     """Let `build` embed passages after what `make` makes of path and names; they are cut so that it has room."""
 
@@ -152,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("search", "prefixes"))
+    parser.add_argument("what", choices=("search", "prefixes", "weights"))
     parser.add_argument("--collections", nargs="+", choices=COLLECTIONS)
     parser.add_argument(
         "--rerank", default=RERANKER, metavar="MODEL", help=f"a cross-encoder, maxsim or none ({RERANKER})"
@@ -162,18 +179,23 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="also write the table as JSON")
     given = parser.parse_args()
-    collections = given.collections or (list(COLLECTIONS) if given.what == "search" else ["stdlib"])
+    collections = given.collections or (["stdlib"] if given.what == "prefixes" else list(COLLECTIONS))
     rerank = None if given.rerank == "none" else given.rerank
-    bases = ["hybrid"] if given.what == "search" else [f"{mode}, {AS_IT_IS}" for mode in ("dense", "hybrid")]
+    bases = {
+        "search": ["hybrid"],
+        "prefixes": [f"{mode}, {AS_IT_IS}" for mode in ("dense", "hybrid")],
+        "weights": [WEIGHED.format(1.0)],
+    }[given.what]
+    measure: dict[str, Callable[[str, Path], Answered]] = {
+        "search": lambda name, work: compare_systems(name, work, rerank),
+        "prefixes": compare_prefixes,
+        "weights": compare_weights,
+    }
     total = Answered()
     with tempfile.TemporaryDirectory(prefix="embedkit-questions-") as temporary:
         work = given.work or Path(temporary)
         for name in collections:
-            made = (
-                compare_systems(name, work, rerank)
-                if given.what == "search"
-                else compare_prefixes(name, work)
-            )
+            made = measure[given.what](name, work)
             report(name, tables(made, bases), output=None)
             total.add(made)
     report(given.what, tables(total, bases), output=given.output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 
@@ -62,29 +62,43 @@ async def _drive(target: Target, clients: int, seconds: float) -> Load:
     return load
 
 
-async def _client(target: Target, load: Load, ends: float, numbers: Sequence[int] | object) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=2**26)
-    try:
-        while time.perf_counter() < ends:
-            number = next(numbers)  # type: ignore[call-overload] # an iterator that all share
-            body, texts = target.body(number)
-            began = time.perf_counter()
-            writer.write(
-                f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\n\r\n".encode()
-                + body
-            )
-            status, answer = await _answer(reader)
-            if status == 429:
-                load.refused += 1
-                await asyncio.sleep(0.05)
-            elif status != 200 or (target.check is not None and not target.check(number, answer)):
-                load.failed += 1
-            else:
-                load.seconds.append(time.perf_counter() - began)
-                load.texts += texts
-    finally:
-        writer.close()
+async def _client(target: Target, load: Load, ends: float, numbers: Iterator[int]) -> None:
+    """Ask until the time is over; where the server breaks the connection off, the request has failed and the next one takes a new one."""
+    while time.perf_counter() < ends:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=2**26)
+        except OSError:
+            load.failed += 1
+            await asyncio.sleep(0.05)
+            continue
+        try:
+            while time.perf_counter() < ends:
+                await _ask(target, load, next(numbers), reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            load.failed += 1
+        finally:
+            writer.close()
+
+
+async def _ask(
+    target: Target, load: Load, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    body, texts = target.body(number)
+    began = time.perf_counter()
+    writer.write(
+        f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    status, answer = await _answer(reader)
+    if status == 429:
+        load.refused += 1
+        await asyncio.sleep(0.05)
+    elif status != 200 or (target.check is not None and not target.check(number, answer)):
+        load.failed += 1
+    else:
+        load.seconds.append(time.perf_counter() - began)
+        load.texts += texts
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

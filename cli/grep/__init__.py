@@ -12,7 +12,7 @@ from ..shared import console, options
 from ..shared.commands import RerankCommand
 from ..shared.groups import grouped
 from ..shared.threads import compute_single_queries
-from .asked import Managing, Narrowed, Refreshing, Rerank, ShowingHits, walk_options
+from .asked import Managing, Narrowed, Refreshing, Rerank, SearchingFolder, ShowingHits, walk_options
 
 EXAMPLES = """\b
 Examples:
@@ -51,7 +51,7 @@ def grep(
     *,
     narrowed: Narrowed,
     showing: ShowingHits,
-    searching: options.Searching,
+    searching: SearchingFolder,
     rerank: Rerank = None,
     refreshing: Refreshing,
     managing: Managing,

@@ -14,10 +14,19 @@ from embedkit.data.walking import WalkOptions
 from embedkit.models import RERANKER
 from embedkit.pipelines.grep.filtering import Narrowing
 from embedkit.pipelines.grep.home import DEFAULT
+from embedkit.retrieval.options import FOLDER_TEXT_WEIGHT
 
 from ..shared import options
 
 Color = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchingFolder(options.Searching):
+    """How the index of a folder is searched."""
+
+    text_weight: options.TextWeight = FOLDER_TEXT_WEIGHT
+
 
 Rerank = Annotated[
     str | None,

@@ -358,6 +358,18 @@ class Walking:
     ] = False
 
 
+TextWeight = Annotated[
+    float,
+    typer.Option(
+        "--text-weight",
+        rich_help_panel=TUNING,
+        metavar="W",
+        min=0.0,
+        help="Weight of words in mode hybrid.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Searching(SearchOptions):
     """How an index is searched."""
@@ -398,16 +410,7 @@ class Searching(SearchOptions):
             help="Weight of meaning in mode hybrid.",
         ),
     ] = 1.0
-    text_weight: Annotated[
-        float,
-        typer.Option(
-            "--text-weight",
-            rich_help_panel=TUNING,
-            metavar="W",
-            min=0.0,
-            help="Weight of words in mode hybrid.",
-        ),
-    ] = 1.0
+    text_weight: TextWeight = 1.0
     fusion: FusionOption = "scores"
     rerank_weight: RerankWeight = None
     rerank_budget_seconds: Annotated[

@@ -19,6 +19,7 @@ from embedkit.errors import IndexFileError, IndexMismatchError, OutputError, Rec
 from embedkit.pipelines.grep.folder import Folder, find_home, temporary_home
 from embedkit.pipelines.grep.home import MAX_BYTES, Home, resolved, trim_cache
 from embedkit.pipelines.grep.state import FolderState
+from embedkit.retrieval.options import FOLDER_TEXT_WEIGHT
 from embedkit.serving.mcp.building import FirstBuild
 from embedkit.serving.mcp.served import Call, CallCancelledError, ServedText, Turns, near_vectors
 from embedkit.serving.mcp.within import inner_parts, read_within
@@ -71,6 +72,10 @@ class ServedFolder:
     @property
     def shown(self) -> str:
         return str(self.path)
+
+    @property
+    def text_weight(self) -> float:
+        return FOLDER_TEXT_WEIGHT
 
     @property
     def home(self) -> Home:

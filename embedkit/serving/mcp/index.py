@@ -52,6 +52,10 @@ class ServedIndex:
     def shown(self) -> str:
         return str(self.path)
 
+    @property
+    def text_weight(self) -> float:
+        return 1.0
+
     def bring_up_to_date(self, call: Call) -> list[str]:
         return []
 

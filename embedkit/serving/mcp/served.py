@@ -55,6 +55,11 @@ class Served(Protocol):
         """What it is called."""
         ...
 
+    @property
+    def text_weight(self) -> float:
+        """Weight of words in a search by both."""
+        ...
+
     def bring_up_to_date(self, call: Call) -> list[str]:
         """Bring it up to date within its time, and return what is to be said with the answer.
 

@@ -70,7 +70,9 @@ class _Answers:
     def search(self, arguments: Arguments, call: Call) -> str:
         query = str(arguments["query"])
         options = SearchOptions(
-            k=int(arguments.get("k", self.defaults.k)), mode=arguments.get("mode", self.defaults.mode)
+            k=int(arguments.get("k", self.defaults.k)),
+            mode=arguments.get("mode", self.defaults.mode),
+            text_weight=self.served.text_weight,
         )
         notes = self.served.bring_up_to_date(call)
         if not self.served.is_there:
