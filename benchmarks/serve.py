@@ -191,6 +191,7 @@ def _compare(
         row = spread(loads)
         share = round(100 * row["texts/s"] / rate, 1)
         rows.append({"texts": kind, "server": name, "clients": clients, **row, "% of encode": share})
+        print(rows[-1], flush=True)
     return rows
 
 
