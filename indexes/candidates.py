@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from .storage.codes import FloatArray, RowArray
 from .types import Metric
 
 Floating = npt.NDArray[Any]  # Any: float32 or, where a score is made final, float64
+Scored = tuple[FloatArray, RowArray]  # (N,) each: scores and rows
 Mask = npt.NDArray[np.bool_]  # by row number: may the row be returned?
 
 _LONE_ROWS = 512  # of which the differences from a query stay in the cache
@@ -34,6 +36,14 @@ class Candidates:
             np.full((num_queries, k), -np.inf, np.float32), np.full((num_queries, k), -1, np.int64)
         )
 
+    @staticmethod
+    def of(found: Sequence[Scored]) -> Candidates:
+        """Return what was found for each query, best first, as arrays as wide as the longest."""
+        padded = Candidates.none(len(found), max(len(scores) for scores, _ in found))
+        for number, (scores, rows) in enumerate(found):
+            padded.scores[number, : len(scores)], padded.rows[number, : len(rows)] = scores, rows
+        return padded
+
     def merge(self, other: Candidates, k: int) -> Candidates:
         """Return the best k of two sets without a row in common."""
         scores = np.concatenate([self.scores, other.scores], axis=1)
@@ -52,6 +62,15 @@ class Candidates:
         replaced.scores[queries, : other.rows.shape[1]] = other.scores
         replaced.rows[queries, : other.rows.shape[1]] = other.rows
         return replaced
+
+
+def best_and_ties(scores: FloatArray, rows: RowArray, k: int) -> Scored:
+    """Return the best k and all that tie with the last of them, best first."""
+    if len(scores) > k:
+        kept = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+        scores, rows = scores[kept], rows[kept]
+    order = np.argsort(-scores, kind="stable")
+    return scores[order], rows[order]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.encoding.text_counts import CountedWindow
 from embedkit.errors import RecordError
 from embedkit.retrieval.token_vectors import TokenVectors
 from embedkit.tokenization.batch import TokenBatch
@@ -70,17 +71,9 @@ class TokenizedWindow:
         return counts
 
 
-class AnyWindow(Protocol):
+class AnyWindow(CountedWindow, Protocol):
     """What there is to say about N consecutive texts that were encoded; see `EncodedWindow`."""
 
-    @property
-    def truncated(self) -> NDArray[np.bool_]: ...
-    @property
-    def empty(self) -> NDArray[np.bool_]: ...
-    @property
-    def unknown(self) -> NDArray[np.bool_]: ...
-    @property
-    def num_tokens(self) -> int: ...
     @property
     def finite(self) -> NDArray[np.bool_]:
         """(N,) True where all values are finite."""

@@ -9,7 +9,6 @@ from embedkit.data.records import Hit
 from embedkit.retrieval.fusion import Ranking, fuse
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.reranker import Reranker
-from embedkit.retrieval.reranking import rerank_hits
 from embedkit.retrieval.retriever import Retriever, first_of_each_document
 
 
@@ -39,17 +38,7 @@ class JoinedRetriever(Retriever):
         for query, found in zip(queries, zip(*lists, strict=True), strict=True):
             hits = fuse([Ranking(hits) for hits in found], by=options.fusion)
             hits = first_of_each_document(hits) if options.group else hits
-            if self.reranker is not None:
-                hits = rerank_hits(
-                    self.reranker,
-                    query,
-                    hits,
-                    candidates=options.candidates,
-                    weight=options.rerank_weight,
-                    budget_seconds=options.rerank_budget_seconds,
-                ).hits
-            kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
-            results.append(kept[: options.k])
+            results.append(self._best(query, hits, options))
         return results
 
     def search_ids(

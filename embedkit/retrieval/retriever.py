@@ -108,21 +108,21 @@ class Retriever:
         if options.mode == "hybrid":
             wanted = options.k if self.reranker is None else width
             found = self.index.fill([hits[:wanted] for hits in self._fused(queries, dense, text, options)])
-        results = []
-        for query, hits in zip(queries, found, strict=True):
-            if self.reranker is not None:
-                reranked = rerank_hits(
-                    self.reranker,
-                    query,
-                    hits,
-                    candidates=options.candidates,
-                    weight=options.rerank_weight,
-                    budget_seconds=options.rerank_budget_seconds,
-                )
-                hits = reranked.hits
-            kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
-            results.append(kept[: options.k])
-        return results
+        return [self._best(query, hits, options) for query, hits in zip(queries, found, strict=True)]
+
+    def _best(self, query: str, hits: Sequence[Hit], options: SearchOptions) -> list[Hit]:
+        """Rerank hits where there is a reranker, and keep the first k that score enough."""
+        if self.reranker is not None:
+            hits = rerank_hits(
+                self.reranker,
+                query,
+                hits,
+                candidates=options.candidates,
+                weight=options.rerank_weight,
+                budget_seconds=options.rerank_budget_seconds,
+            ).hits
+        kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
+        return kept[: options.k]
 
     def _fused(
         self,

@@ -19,7 +19,7 @@ from embedkit.native.search import num_threads
 from embedkit.native.threads import on_threads
 from embedkit.retrieval.token_vectors import TokenVectors
 
-from ..candidates import Candidates, Mask
+from ..candidates import Candidates, Mask, Scored, best_and_ties
 from ..search.ann_file import AnnFile
 from ..search.search import SearchRequest
 from ..search.snapshot import Snapshot
@@ -30,7 +30,6 @@ from .scoring import QueryScorer
 from .segment import TokenSegment
 
 Knobs = Mapping[str, int]
-Scored = tuple[FloatArray, RowArray]  # (N,) each: scores and rows
 BLOCK_QUERIES = 64
 # Where so many times the candidates of an approximate search are all there are, or all that a filter lets pass, looking at all is
 # no slower.
@@ -60,7 +59,7 @@ def search_tokens(
     mask, matching = snapshot.restrict(rows)
     for start in range(0, len(queries), BLOCK_QUERIES):
         block = [queries.text(at) for at in range(start, min(len(queries), start + BLOCK_QUERIES))]
-        yield _pad(_search_block(snapshot, block, k, mask, matching, knobs))
+        yield Candidates.of(_search_block(snapshot, block, k, mask, matching, knobs))
 
 
 def _search_block(
@@ -101,9 +100,9 @@ def _search_one(
             # As a filter lets fewer rows pass, more lists have to be read for as many of them.
             chosen = _candidates(segments, scorer, int(np.ceil(knobs["nprobe"] / share)), count, mask)
             if sum(map(len, chosen)) >= min(k, matching):
-                return _best(_score(segments, scorer, chosen, threads), k)
+                return best_and_ties(*_score(segments, scorer, chosen, threads), k)
     everything = [_allowed(segment, np.arange(len(segment)), mask) for segment in segments]
-    return _best(_score(segments, scorer, everything, threads), k)
+    return best_and_ties(*_score(segments, scorer, everything, threads), k)
 
 
 def _candidates(
@@ -131,20 +130,3 @@ def _score(
         np.concatenate([scorer.by_tokens(segment, at, threads=threads) for segment, at in pairs]),
         np.concatenate([segment.rows[at] for segment, at in pairs]),
     )
-
-
-def _best(found: Scored, k: int) -> Scored:
-    """Return the best k and all that tie with the last of them, best first."""
-    scores, rows = found
-    if len(scores) > k:
-        kept = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-        scores, rows = scores[kept], rows[kept]
-    order = np.argsort(-scores, kind="stable")
-    return scores[order], rows[order]
-
-
-def _pad(found: Sequence[Scored]) -> Candidates:
-    padded = Candidates.none(len(found), max(len(scores) for scores, _ in found))
-    for number, (scores, rows) in enumerate(found):
-        padded.scores[number, : len(scores)], padded.rows[number, : len(rows)] = scores, rows
-    return padded

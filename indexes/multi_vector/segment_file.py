@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from ..storage.codes import RowArray
 from ..storage.new_file import unnamed_file
-from ..storage.segment_file import SegmentInfo
+from ..storage.segment_file import SegmentInfo, placed
 from .codebook import Bytes, Codebook, Ids
 
 MAGIC = b"EMBKMVS\x01"
@@ -70,12 +70,7 @@ class TokenSegmentLayout:
             "codes": self.row_bytes * self.tokens,
             "postings": 4 * self.postings,
         }
-        parts, at = {}, 0
-        for name, size in sizes.items():
-            at = -(-at // 64) * 64
-            parts[name] = (at, size)
-            at += size
-        return parts
+        return placed(sizes)
 
 
 def make_lists(ids: Ids, counts: RowArray) -> tuple[Ids, RowArray, Postings]:

@@ -18,14 +18,13 @@ from embedkit.native.search import num_threads
 from embedkit.native.threads import on_threads
 from embedkit.retrieval.sparse_vectors import SparseVectors
 
-from ..candidates import Candidates, Mask
+from ..candidates import Candidates, Mask, Scored, best_and_ties
 from ..search.ann_file import AnnFile
 from ..search.search import SearchRequest
 from ..search.snapshot import Snapshot
 from ..storage.codes import FloatArray, RowArray
 from .segment import SparseSegment
 
-Scored = tuple[FloatArray, RowArray]  # (N,) each: scores and rows
 OVERSHOOT = "overshoot"
 BLOCK_QUERIES = 64
 # Where a filter lets fewer rows of a segment pass, they are scored one by one: a list has more entries than that.
@@ -87,10 +86,10 @@ def find_rows(
     for start in range(0, len(queries), BLOCK_QUERIES):
         block = range(start, min(len(queries), start + BLOCK_QUERIES))
         if len(block) < 2 or threads < 2:
-            yield _pad([search(position) for position in block])
+            yield Candidates.of([search(position) for position in block])
             continue
         with ThreadPoolExecutor(threads, "sparse") as pool:
-            yield _pad(list(on_threads(pool, search, block)))
+            yield Candidates.of(list(on_threads(pool, search, block)))
 
 
 _NOTHING: Scored = np.empty(0, np.float32), np.empty(0, np.int64)
@@ -144,16 +143,5 @@ def _score_lists(segment: SparseSegment, query: TermQuery, allowed: Mask | None)
 
 def _best(scores: FloatArray, rows: RowArray, k: int) -> Scored:
     """Return the best k above 0 and all that tie with the last of them, best first."""
-    kept = scores > 0
-    if np.count_nonzero(kept) > k:
-        kept &= scores >= np.partition(scores, -k)[-k]
-    scores, rows = scores[kept], rows[kept]
-    order = np.argsort(-scores, kind="stable")
-    return scores[order], rows[order]
-
-
-def _pad(found: Sequence[Scored]) -> Candidates:
-    padded = Candidates.none(len(found), max(len(scores) for scores, _ in found))
-    for number, (scores, rows) in enumerate(found):
-        padded.scores[number, : len(scores)], padded.rows[number, : len(rows)] = scores, rows
-    return padded
+    positive = scores > 0
+    return best_and_ties(scores[positive], rows[positive], k)

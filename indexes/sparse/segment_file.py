@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from ..storage.codes import RowArray
 from ..storage.new_file import unnamed_file
-from ..storage.segment_file import SegmentInfo
+from ..storage.segment_file import SegmentInfo, placed
 from .lists import BLOCK_ROWS, BlockLists, make_lists
 from .rows import SparseRows, term_type
 
@@ -98,12 +98,7 @@ class SparseLayout:
         }
         types = self.types
         sizes = {"header": HEADER.size} | {name: types[name].itemsize * n for name, n in counts.items()}
-        parts, at = {}, 0
-        for name, size in sizes.items():
-            at = -(-at // 64) * 64
-            parts[name] = (at, size)
-            at += size
-        return parts
+        return placed(sizes)
 
 
 def write_segment(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +75,17 @@ class Layout:
             "codes": self.rows * self.row_bytes,
             "bits": self.rows * self.bit_bytes,
         }
-        parts, at = {}, 0
-        for name, size in sizes.items():
-            at = -(-at // 64) * 64
-            parts[name] = (at, size)
-            at += size
-        return parts
+        return placed(sizes)
+
+
+def placed(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Return where each part of a file begins, at a multiple of 64 bytes, and its size; they follow one another in this order."""
+    parts, at = {}, 0
+    for name, size in sizes.items():
+        at = -(-at // 64) * 64
+        parts[name] = (at, size)
+        at += size
+    return parts
 
 
 def write_segment(
