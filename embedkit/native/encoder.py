@@ -2,7 +2,8 @@
 
 1. Sequences are sorted by length, longest first, and cut into chunks of about CHUNK_TOKENS tokens.
 2. Each thread makes one call into the library, which takes chunks until there is none left.
-3. A chunk goes through all layers on one core; threads never wait for one another.
+3. A chunk goes through all layers on one core. A thread that finds no chunk left takes a share of those that others compute, so that
+   one long text alone keeps all threads busy, and none is idle while the last chunks of a batch are under way.
 
 Every row is computed the same way whatever stands beside it, so neither batches nor threads change a bit of the result.
 """
@@ -21,7 +22,7 @@ from embedkit.errors import DeviceError
 from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import why_not_here
-from embedkit.native.library import Batch, NativePrecision, load_library
+from embedkit.native.library import STOPPED, Batch, Crew, NativePrecision, Progress, load_library
 from embedkit.native.merging import check_share
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
 from embedkit.native.threads import on_threads
@@ -30,6 +31,8 @@ Int64 = NDArray[np.int64]
 
 # Enough rows that a panel of weights is used many times, few enough that what passes between layers stays in cache.
 CHUNK_TOKENS = 192
+# A text is shared among threads that get this many of its tokens each, at least: it takes 60 µs to wake one.
+SHARED_TOKENS = 32
 
 
 def why_not(config: EncoderConfig, precision: NativePrecision) -> str | None:
@@ -209,7 +212,8 @@ class NativeEncoder:
     ) -> None:
         input_ids, lengths, types, keys = tokens
         order = np.argsort(-lengths, kind="stable")
-        chunks = cut(lengths[order], self.threads)
+        threads = max(1, min(self.threads, len(input_ids) // SHARED_TOKENS))
+        chunks = cut(lengths[order], threads)
         starts = starts_of(lengths)
         sizes = starts_of(lengths[order])[chunks]
         self._reserve(int(np.diff(sizes).max()), int(lengths.max()))
@@ -226,21 +230,23 @@ class NativeEncoder:
             keys=None if keys is None else keys.ctypes.data,
             hidden_states=hidden.ctypes.data,
         )
-        following = ctypes.c_longlong(0)
+        memories = (ctypes.c_void_p * threads)(*(each.ctypes.data for each in self._workspaces[:threads]))
+        crew = Crew(ctypes.addressof(memories), threads, *self._capacity)
+        progress = Progress()
         run = load_library().embedkit_run
 
-        def work(memory: NDArray[np.uint8]) -> None:
-            model = ctypes.byref(self._model.structure)
-            run(model, ctypes.byref(batch), ctypes.byref(following), memory.ctypes.data, *self._capacity)
+        def work(own: int) -> None:
+            pointers = (ctypes.byref(each) for each in (self._model.structure, batch, progress, crew))
+            run(*pointers, own)
 
         def stop() -> None:
-            following.value = batch.num_chunks
+            progress.next = STOPPED
 
-        if batch.num_chunks == 1:
-            work(self._workspaces[0])
+        if threads == 1 and batch.num_chunks == 1:
+            work(0)
         else:  # one thread, too: Ctrl-C then waits for a chunk, not for the batch
-            pointed_at = (input_ids, types, keys, starts, order, chunks, hidden)
-            list(on_threads(self._pool, work, self._workspaces, stop=stop, keep=pointed_at))
+            pointed_at = (input_ids, types, keys, starts, order, chunks, hidden, memories)
+            list(on_threads(self._pool, work, range(threads), stop=stop, keep=pointed_at))
 
     def _reserve(self, rows: int, length: int) -> None:
         """Make the workspaces large enough."""

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 9  # of the structures below; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 10  # of the structures below; KERNELS_VERSION in kernels/native.h
+STOPPED = 2**40  # what ends a batch early as its next chunk; STOPPED in kernels/encoder.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 
@@ -74,7 +75,7 @@ class Model(ctypes.Structure):
 
 
 class Batch(ctypes.Structure):
-    """`struct batch` of kernels/encoder.c."""
+    """`struct batch` of kernels/encoder.h."""
 
     _fields_ = (
         ("input_ids", ctypes.c_void_p),
@@ -88,6 +89,23 @@ class Batch(ctypes.Structure):
         ("merged_share", ctypes.c_double),
         ("keys", ctypes.c_void_p),
         ("hidden_states", ctypes.c_void_p),
+    )
+
+
+class Progress(ctypes.Structure):
+    """`struct progress` of kernels/encoder.h."""
+
+    _fields_ = (("next", ctypes.c_int64), ("done", ctypes.c_int64))
+
+
+class Crew(ctypes.Structure):
+    """`struct crew` of kernels/encoder.h."""
+
+    _fields_ = (
+        ("memories", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("length", ctypes.c_int64),
     )
 
 
@@ -130,7 +148,7 @@ def load_library() -> ctypes.CDLL:
         "embedkit_workspace_bytes": (number, (ctypes.POINTER(Model), number, number)),
         "embedkit_run": (
             None,
-            (ctypes.POINTER(Model), ctypes.POINTER(Batch), pointer, pointer, number, number),
+            (*(ctypes.POINTER(each) for each in (Model, Batch, Progress, Crew)), number),
         ),
         "embedkit_pack": (None, (pointer, ctypes.POINTER(Linear), *(pointer,) * 6, ctypes.c_float)),
         "embedkit_multiply": (None, (pointer, ctypes.POINTER(Linear), pointer, number, pointer)),

@@ -50,6 +50,23 @@ def test_neither_threads_nor_batches_nor_their_order_change_a_bit(precision: Nat
         np.testing.assert_array_equal(one.hidden_states(ids[part], sizes[[number]]), hidden[part])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_threads_that_share_a_text_change_no_bit_of_it(precision: NativePrecision, share: float) -> None:
+    skip_unless_native(precision)
+    config = FAMILIES["hidden 384, heads of 32"]  # six panels of heads
+    weights = random_model(config)[1]
+    one, four = (
+        NativeEncoder(config, weights, precision=precision, threads=threads, merge_tokens=share)
+        for threads in (1, 4)
+    )
+    for lengths in ([47], [64], [200], [256], [256, 250], [90, 3, 1]):
+        ids, sizes = random_tokens(config, lengths)
+        for _ in range(5):  # as the threads happen to meet
+            np.testing.assert_array_equal(four.hidden_states(ids, sizes), one.hidden_states(ids, sizes))
+            np.testing.assert_array_equal(four.first_states(ids, sizes), one.first_states(ids, sizes))
+
+
 INTERRUPTED = """
 import signal
 import numpy as np

@@ -9,25 +9,15 @@
  * sequences B, columns of qkv), the eps as a double, float tables and weights in the order in which they are read below,
  * int64 ids (N), lengths (B).
  */
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "native.h"
+#include "encoder.h"
 
 int64_t embedkit_cpu_features(void);
 const struct kernels *embedkit_kernels(int64_t features, int64_t precision);
-int64_t embedkit_workspace_bytes(const struct model *m, int64_t rows, int64_t length);
-struct batch {
-    const int64_t *input_ids, *token_types, *starts, *order, *chunks;
-    int64_t num_chunks, num_layers, first_only;
-    double merged_share;
-    float *hidden_states;
-};
-void embedkit_run(const struct model *m, const struct batch *b, atomic_llong *next, char *memory, int64_t rows,
-                  int64_t length);
-
 static FILE *input;
 
 static void *zeroed(int64_t bytes) {
@@ -60,6 +50,24 @@ static struct linear read_linear(const struct kernels *k, int64_t rows_in, int64
     return pack(k, weights, bias, rows_in, columns, shift);
 }
 
+/* More than most sequences, so that threads help one another. */
+#define THREADS 3
+
+struct thread {
+    const struct model *model;
+    const struct batch *batch;
+    struct progress *progress;
+    const struct crew *crew;
+    int64_t own;
+    pthread_t id;
+};
+
+static void *encode(void *thread) {
+    const struct thread *t = thread;
+    embedkit_run(t->model, t->batch, t->progress, t->crew, t->own);
+    return NULL;
+}
+
 static int run(const struct kernels *k, const char *to) {
     int64_t *n = read_some(12 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
     double *eps = read_some(8, 0);
@@ -83,10 +91,18 @@ static int run(const struct kernels *k, const char *to) {
         if (lengths[i] > longest) longest = lengths[i];
     }
     float *out = zeroed(tokens * hidden * 4);
-    struct batch b = {ids, NULL, starts, order, chunks, sequences, n[3], 0, 0.0, out};
-    atomic_llong next = 0;
+    struct batch b = {ids, NULL, starts, order, chunks, sequences, n[3], 0, 0.0, NULL, out};
+    struct progress progress = {0, 0};
     int64_t rows = padded(longest);
-    embedkit_run(&m, &b, &next, zeroed(embedkit_workspace_bytes(&m, rows, longest)), rows, longest);
+    char *memories[THREADS];
+    for (int i = 0; i < THREADS; i++) memories[i] = zeroed(embedkit_workspace_bytes(&m, rows, longest));
+    struct crew crew = {memories, THREADS, rows, longest};
+    struct thread threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = (struct thread){&m, &b, &progress, &crew, i, 0};
+        if (pthread_create(&threads[i].id, NULL, encode, &threads[i])) exit(3);
+    }
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i].id, NULL);
     FILE *output = fopen(to, "wb");
     return !output || fwrite(out, (size_t)hidden * 4, (size_t)tokens, output) != (size_t)tokens || fclose(output);
 }

@@ -23,8 +23,12 @@ KERNELS = REPOSITORY / "embedkit" / "native" / "kernels"
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 # As in setup.py, with warnings as errors.
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-FP32 = ("attention_fp32", "gemm_fp32", "merge", "rows", "search")
 INT8 = ("codes", "gemm_int8")
+FP32 = tuple(
+    name
+    for name in sorted(file.stem for file in (KERNELS / "common").glob("*.c"))
+    if name not in INT8 and not name.endswith("bf16")
+)
 SETS = (
     ("generic", "generic", "generic", FP32 + INT8, ()),
     ("neon", "neon", "neon", FP32 + INT8, ()),
@@ -49,8 +53,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
             objects.append(folder / f"{name}-{source}.o")
             _compile(*flags, *macros, *folders, "-c", KERNELS / "common" / f"{source}.c", "-o", objects[-1])
     has = (f"-DHAS_{name}" for name, *_ in SETS)
-    neutral = (KERNELS / "encoder.c", KERNELS / "dispatch.c", Path(__file__).parent / "run_model.c")
-    _compile(*has, f"-I{KERNELS}", *neutral, *objects, "-static", "-lm", "-o", folder / "run_model")
+    neutral = (*sorted(KERNELS.glob("*.c")), Path(__file__).parent / "run_model.c")
+    _compile(
+        *has, f"-I{KERNELS}", *neutral, *objects, "-static", "-pthread", "-lm", "-o", folder / "run_model"
+    )
     return folder / "run_model"
 
 
