@@ -22,7 +22,7 @@ from embedkit.errors import DeviceError
 from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import why_not_here
-from embedkit.native.library import STOPPED, Batch, Crew, NativePrecision, Progress, load_library
+from embedkit.native.library import STOPPED, Batch, BatchProgress, Crew, NativePrecision, load_library
 from embedkit.native.merging import check_share
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
 from embedkit.native.threads import on_threads
@@ -232,7 +232,7 @@ class NativeEncoder:
         )
         memories = (ctypes.c_void_p * threads)(*(each.ctypes.data for each in self._workspaces[:threads]))
         crew = Crew(ctypes.addressof(memories), threads, *self._capacity)
-        progress = Progress()
+        progress = BatchProgress()
         run = load_library().embedkit_run
 
         def work(own: int) -> None:

@@ -92,7 +92,7 @@ class Batch(ctypes.Structure):
     )
 
 
-class Progress(ctypes.Structure):
+class BatchProgress(ctypes.Structure):
     """`struct progress` of kernels/encoder.h."""
 
     _fields_ = (("next", ctypes.c_int64), ("done", ctypes.c_int64))
@@ -148,7 +148,7 @@ def load_library() -> ctypes.CDLL:
         "embedkit_workspace_bytes": (number, (ctypes.POINTER(Model), number, number)),
         "embedkit_run": (
             None,
-            (*(ctypes.POINTER(each) for each in (Model, Batch, Progress, Crew)), number),
+            (*(ctypes.POINTER(each) for each in (Model, Batch, BatchProgress, Crew)), number),
         ),
         "embedkit_pack": (None, (pointer, ctypes.POINTER(Linear), *(pointer,) * 6, ctypes.c_float)),
         "embedkit_multiply": (None, (pointer, ctypes.POINTER(Linear), pointer, number, pointer)),

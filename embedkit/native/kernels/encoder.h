@@ -1,4 +1,4 @@
-/* What Python and the tests call to encode; `struct Batch` and `struct Progress` of library.py. */
+/* What Python and the tests call to encode; `Batch` and `BatchProgress` of library.py. */
 #ifndef EMBEDKIT_ENCODER_H
 #define EMBEDKIT_ENCODER_H
 

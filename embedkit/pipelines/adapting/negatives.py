@@ -84,17 +84,17 @@ def mine_negatives(
 
 
 def _apart(search: Search, pairs: Mapping[str, QueryPassage]) -> Search:
-    """Keep a query's own document out of its hits; where its title is the query, others come without theirs as well."""
+    """Keep a query's own document out of its hits. Where its title is the query, others come without theirs as well, if they have a text."""
 
     def find(queries: Sequence[str], depth: int) -> list[list[Hit]]:
-        return [
-            [
-                replace(hit, title="") if pairs[query].kind == "title" else hit
-                for hit in hits
-                if hit.metadata["document"] != pairs[query].document
-            ]
-            for query, hits in zip(queries, search(queries, depth), strict=True)
-        ]
+        found = []
+        for query, hits in zip(queries, search(queries, depth), strict=True):
+            asked = pairs[query]
+            others = (hit for hit in hits if hit.metadata["document"] != asked.document)
+            if asked.kind == "title":
+                others = (replace(hit, title="") for hit in others if hit.text.strip())
+            found.append(list(others))
+        return found
 
     return find
 

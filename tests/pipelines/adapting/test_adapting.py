@@ -87,6 +87,20 @@ def test_no_query_gets_a_negative_of_its_own_document_nor_a_title_that_gives_it_
     assert read_json(adaptation.folder.labelled)["scale"] is None  # no cross-encoder, no margins
 
 
+def test_a_document_that_is_a_title_alone_is_no_empty_negative(
+    documents: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    lines = documents.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    titles = [{"id": f"title of {row['id']}", "title": f"the {row['title']}", "text": ""} for row in rows]
+    both = tmp_path / "documents.jsonl"
+    both.write_text("\n".join([*lines, *map(json.dumps, titles)]) + "\n", encoding="utf-8")
+    adaptation = make_adaptation(both, tiny_model, tmp_path / "mine")
+    assert any(report.stage == "label" for report in adaptation.run())  # and no further
+    assert {pair.kind for pair in adaptation.pairs} >= {"title"}
+    assert all(text for row in read_rows(adaptation.folder.mined) for text in row["negatives"])
+
+
 @pytest.mark.parametrize("stop", ["queries", "generate", "mlm", "index", "mine", "label", "train", "measure"])
 def test_a_stop_in_any_stage_changes_nothing(
     documents: Path,
