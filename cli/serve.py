@@ -18,6 +18,7 @@ from embedkit.models import ENCODER, RERANKER
 from .shared import console, options
 from .shared.completing import complete_index, complete_model, complete_reranker
 from .shared.groups import grouped
+from .shared.threads import switch_often
 
 if TYPE_CHECKING:
     from embedkit.serving.http.access import Access
@@ -196,6 +197,7 @@ def serve(
     Clients of OpenAI, Cohere, Jina, Hugging Face (TEI) and Ollama work unchanged; /docs lists the routes. Nothing but this
     machine reaches the server unless --host says so. SIGTERM or Ctrl-C ends it: what runs is finished first.
     """
+    switch_often()
     from embedkit.extras import load_extra
 
     http_server = load_extra("serve", purpose="embedkit serve")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .maintenance.tune_points import TunePoint, TuneReport
     from .maintenance.verify import Finding, verify
     from .search.conditions import Misuse
+    from .search.shared_scans import SharedScans
     from .search.shared_text import TextStatistics
     from .search.snippets import Snippet, mark_words, snippets
     from .search.text import find_terms
@@ -83,6 +84,7 @@ _HOMES = {
     "store": ("Deleted", "Index"),
     "maintenance.ann_build": ("AnnReport", "build_ann", "check_structure"),
     "search.conditions": ("Misuse",),
+    "search.shared_scans": ("SharedScans",),
     "search.shared_text": ("TextStatistics",),
     "search.text": ("find_terms",),
     "search.snippets": ("Snippet", "mark_words", "snippets"),
@@ -121,6 +123,7 @@ __all__ = [
     "ShardPlace",
     "ShardedIndex",
     "ShardsFile",
+    "SharedScans",
     "Snippet",
     "Stats",
     "Storage",

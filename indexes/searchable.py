@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from embedkit.retrieval.strength import CosineNoise
 
     from .maintenance.field_values import FieldValues
+    from .search.shared_scans import SharedScans
     from .sharded.coverage import Coverage
     from .sharded.options import GatherOptions
 
@@ -114,6 +115,10 @@ class Searchable(SearchIndex, Protocol):
 
     def limit_cache(self, num_bytes: int) -> None:
         """Keep so much of the database in this handle's own memory."""
+        ...
+
+    def share_scans(self, scans: SharedScans) -> None:
+        """Share segments, and passes over all vectors, with other handles of this index that have the same `scans`."""
         ...
 
 

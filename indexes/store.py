@@ -45,6 +45,7 @@ from .storage.settings import Fingerprint, Settings
 
 if TYPE_CHECKING:
     from .maintenance.field_values import FieldValues
+    from .search.shared_scans import SharedScans
 
 # Small commits make small segments; beyond this many the newest are merged.
 MAX_SEGMENTS = 16
@@ -183,6 +184,10 @@ class Index:
     def limit_cache(self, num_bytes: int) -> None:
         """Keep so much of the database in this handle's own memory."""
         self.database.limit_cache(num_bytes)
+
+    def share_scans(self, scans: SharedScans) -> None:
+        """Share segments, and passes over all vectors, with other handles of this index that have the same `scans`."""
+        self._searcher.share_scans(scans)
 
     def rest(self) -> None:
         """Let go of the commit, so that writers can take their log into the database; `follow` comes before the next search."""

@@ -24,6 +24,7 @@ from .conditions import condition_of
 from .exact import MissedFaiss
 from .hits import Names, RowScore, best_rows, fill_hits, make_hits, name_hits, text_hits
 from .search import KindParts, SearchRequest, search_made
+from .shared_scans import SharedScans
 from .shared_text import RowLengths, SharedText, TextStatistics
 from .snapshot import Snapshot
 from .text import filtered_rows, find_terms, search_words
@@ -55,6 +56,7 @@ class Searcher:
         self._names: Names = {}
         self._lengths: RowLengths | None = None
         self._missed = MissedFaiss()
+        self._scans: SharedScans | None = None
         self.shared_fields: Sequence[str] | None = None  # of a shard: the fields of all
         self._version = 0
         self.ann: AnnFile | None = None
@@ -92,7 +94,7 @@ class Searcher:
                     self._database.begin_snapshot()
                     self._version = self._database.data_version
                 try:
-                    return Snapshot.take(
+                    taken = Snapshot.take(
                         self._path,
                         self._database,
                         self._settings,
@@ -100,6 +102,7 @@ class Searcher:
                         missed=self._missed,
                         known=known,
                     )
+                    return taken if self._scans is None else taken.sharing(self._scans)
                 except FileNotFoundError as exc:
                     # A compaction may remove files between our look at the database and this; then a newer
                     # snapshot does not name the file any more.
@@ -132,6 +135,11 @@ class Searcher:
         _check_k(k)
         rows = None if where is None else self.rows_of(where)
         return SearchRequest(k=k, rows=rows, group=group, exact=exact, knobs=knobs, device=self._device)
+
+    def share_scans(self, scans: SharedScans) -> None:
+        """Share segments, and passes over all vectors, with other handles of this index."""
+        self._scans = scans
+        self.snapshot = self.snapshot.sharing(scans)
 
     def share_fields(self, names: Sequence[str] | None) -> None:
         """Take other fields than those of this index for the ones that a filter may name."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +23,7 @@ from ..storage.payload import Payload
 from ..storage.segment import MappedSegment, Segment
 from ..storage.settings import Settings
 from .exact import BINARY_OVERSAMPLING, MissedFaiss, search_segments, stored_vectors
+from .shared_scans import SharedScans
 
 # As many more than k are fetched, so that ties at the border can be put in order by id.
 MARGIN = 8
@@ -40,6 +42,7 @@ class Snapshot:
     num_rows: int  # alive
     next_row: int
     missed: MissedFaiss  # of all snapshots of an index
+    scans: SharedScans | None = None  # with other handles of the same index
 
     @classmethod
     def take(
@@ -80,6 +83,16 @@ class Snapshot:
     @property
     def scorer(self) -> Scorer:
         return Scorer(self.settings.metric, self.settings.fields)
+
+    def sharing(self, scans: SharedScans) -> Snapshot:
+        """Return the same, which shares segments and passes over them with other handles."""
+        return replace(self, segments=[scans.shared(each) for each in self.segments], scans=scans)
+
+    @cached_property
+    def vectors_key(self) -> Hashable:
+        """What is equal where the same vectors are alive, whichever handle of an index sees them."""
+        dead = b"" if self.alive is None else hashlib.sha256(self.alive.tobytes()).digest()
+        return tuple(str(segment.path) for segment in self.segments), dead
 
     def restrict(self, rows: RowArray | None) -> tuple[Mask | None, int]:
         """Return the mask of the rows of a filter (None: no filter) that are alive, and how many they are."""
@@ -227,9 +240,20 @@ class Snapshot:
                 release=release,
             )
 
+        if self.scans is not None and rows is None and not first_row and not release:
+            search = partial(self._search_together, self.scans, search)
         if self.settings.storage == "binary":
             return self.rescore(queries, search(queries, min(matching, max(200, BINARY_OVERSAMPLING * k))))
         return self._with_ties(search, queries, k, fetch=min(matching, k + MARGIN), matching=matching)
+
+    def _search_together(
+        self,
+        scans: SharedScans,
+        search: Callable[[FloatArray, int], Candidates],
+        queries: FloatArray,
+        width: int,
+    ) -> Candidates:
+        return scans.scan((self.vectors_key, width), queries, lambda some: search(some, width))
 
     def _with_ties(
         self,

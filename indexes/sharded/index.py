@@ -24,6 +24,7 @@ from embedkit.retrieval.strength import CosineNoise
 from ..candidates import Scorer
 from ..maintenance.field_values import FieldValues, merge_fields
 from ..search.conditions import check_in_all
+from ..search.shared_scans import SharedScans
 from ..search.snapshot import NOISE_SAMPLE, noise_of, spread
 from ..storage.codes import FloatArray
 from ..storage.settings import Fingerprint
@@ -170,6 +171,10 @@ class ShardedIndex:
         """As `Index.limit_cache`, for all shards together."""
         share = num_bytes // max(1, len(self._scatter.numbers))
         self._scatter.each(lambda shard: shard.limit_cache(max(2**18, share)))
+
+    def share_scans(self, scans: SharedScans) -> None:
+        """As `Index.share_scans`, of each shard by itself."""
+        self._scatter.each(lambda shard: shard.share_scans(scans))
 
     def _share_fields(self) -> None:
         names = sorted(

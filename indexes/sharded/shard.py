@@ -10,6 +10,7 @@ from embedkit.data.records import Document, Hit
 if TYPE_CHECKING:
     from ..maintenance.field_values import FieldValues
     from ..search.conditions import Misuse
+    from ..search.shared_scans import SharedScans
     from ..search.shared_text import TextStatistics
     from ..storage.codes import FloatArray, RowArray
     from ..storage.settings import Settings
@@ -35,6 +36,8 @@ class Shard(Protocol):
     def state(self) -> object: ...
 
     def limit_cache(self, num_bytes: int) -> None: ...
+
+    def share_scans(self, scans: SharedScans) -> None: ...
 
     def field_names(self) -> list[str]: ...
 

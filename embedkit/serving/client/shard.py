@@ -20,7 +20,7 @@ from embedkit.serving.indexes.shard_json import (
     vectors_json,
 )
 from embedkit.types import Float32
-from indexes import FieldValues, Misuse, Settings, TextStatistics, find_terms
+from indexes import FieldValues, Misuse, Settings, SharedScans, TextStatistics, find_terms
 from indexes.storage.codes import RowArray
 
 _STRANGE = (KeyError, TypeError, ValueError, AttributeError)
@@ -97,6 +97,9 @@ class ServedShard:
 
     def limit_cache(self, num_bytes: int) -> None:
         """The server sees to its own memory."""
+
+    def share_scans(self, scans: SharedScans) -> None:
+        """The server makes its passes together by itself."""
 
     def field_names(self) -> list[str]:
         return list(self._about["fields"])

@@ -8,7 +8,7 @@ from threading import Condition
 from typing import NamedTuple
 
 from embedkit.errors import IndexFileError
-from indexes import GatherOptions, Searchable, is_sharded, open_index
+from indexes import GatherOptions, Searchable, SharedScans, is_sharded, open_index
 from indexes.sharded.shards_file import SHARDS
 from indexes.storage.layout import database_path
 
@@ -73,6 +73,7 @@ class Handles:
         self._idle: list[Searchable] = []
         self._open = 0
         self._retired = False
+        self._scans = SharedScans()
         self.identity = identity_of(folder)
         self._idle.append(self._opened())  # where there is none, it says so
         self._open = 1
@@ -94,6 +95,7 @@ class Handles:
         else:
             raise ReplacedError
         index.limit_cache(CACHE_BYTES)
+        index.share_scans(self._scans)
         index.rest()
         return index
 
