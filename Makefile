@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 MODEL := $(VENV)/.installed-model
 PARITY := $(VENV)/.installed-parity
 CLIENTS := $(VENV)/.installed-clients
+# langchain-huggingface wants an older huggingface_hub than other clients: it has an environment on top of the first.
+LANGCHAIN := $(VENV)/langchain
 STORES := $(VENV)/.installed-stores
 # Of `make gpu`, which installs nothing: the Python whose torch finds the GPU, and where the results go.
 GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
@@ -47,6 +49,15 @@ $(CLIENTS): $(INSTALLED)
 	$(PIP) 'embedkit[clients]'
 	@touch $@
 
+$(LANGCHAIN)/.installed: $(CLIENTS)
+	$(PYTHON) -m venv $(LANGCHAIN)
+	grep -v '^huggingface_hub==' constraints.txt > $(LANGCHAIN)/constraints.txt
+	$(LANGCHAIN)/bin/python -m pip install --quiet --no-compile --constraint $(LANGCHAIN)/constraints.txt \
+	  langchain-huggingface==1.2.3 huggingface_hub==1.33.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(LANGCHAIN)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
+	@touch $@
+
 $(STORES): $(INSTALLED)
 	$(PIP) 'embedkit[stores]'
 	@touch $@
@@ -76,8 +87,9 @@ test-parity: $(PARITY)  ## compare with reference libraries; real data and slow 
 test-cpus: $(INSTALLED)  ## run the kernels for ARM on emulated processors (gcc-aarch64-linux-gnu, qemu-user-static), and all levels here
 	$(PYTEST) -m "cpus or not cpus" tests/native/cpus tests/native/test_levels.py
 
-test-clients: $(CLIENTS)  ## ask our server by the clients of OpenAI, Cohere, Hugging Face, Ollama and others
+test-clients: $(LANGCHAIN)/.installed  ## ask our server by the clients of OpenAI, Cohere, Hugging Face, Ollama and others
 	$(PYTEST) -n $(JOBS) --dist loadfile -m clients tests/serving/clients
+	$(MEMORY) $(LANGCHAIN)/bin/python -m pytest -m clients tests/serving/clients/test_huggingface.py
 
 test-frameworks: $(INSTALLED)  ## run docs/integrations.md with LangChain, LlamaIndex, Haystack, Chroma, txtai, BEIR and mteb
 	$(PIP) 'embedkit[frameworks]'
