@@ -17,10 +17,12 @@ SHOWN_SHARED, SHOWN_TERMS = 15, 12
 
 def explain_by_terms(folder: str | Path, query: str, text: str, *, device: Device, as_json: bool) -> None:
     """Print the score of a document for a query as a sum over terms."""
+    from embedkit.encoding.sparse import SparseEncoder
     from embedkit.explaining.terms import explain_terms
-    from embedkit.pipelines.models import load_sparse_encoder
 
-    encoder = load_sparse_encoder(folder, Computing(device=device, precision="fp32"), interactive=True)
+    encoder = SparseEncoder.load(
+        folder, computing=Computing(device=device, precision="fp32"), interactive=True
+    )
     models.say_names(encoder.name)
     found = explain_terms(encoder, query, text)
     if console.wants_json(as_json):

@@ -83,12 +83,10 @@ def generate(
     from embedkit.data.reading import DocumentReader
     from embedkit.encoding.draft import check_output
     from embedkit.generation.generator import Generator
-    from embedkit.generation.job import ENDINGS, OUTPUTS, GenerateOptions
+    from embedkit.generation.job import FORMS, OUTPUTS, GenerateOptions
 
     if output is not None:
-        check_output(
-            output, content=OUTPUTS, endings=ENDINGS
-        )  # before the model is loaded, which takes longer
+        check_output(output, content=OUTPUTS, forms=FORMS)  # before the model is loaded, which takes longer
     reader = DocumentReader(inputs, reading)
     console.say_waiting(inputs)
     generator = Generator.load(model, device=device, max_source_tokens=max_source_tokens)

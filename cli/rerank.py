@@ -172,14 +172,15 @@ class Scoring:
 
     def load(self, computing: options.ComputingOptions) -> CrossEncoder | MaxSim:
         from embedkit.checkpoint.multi_vector import is_multi_vector
+        from embedkit.encoding.multi_vector import MultiVectorEncoder
         from embedkit.models import find_model
-        from embedkit.pipelines.models import load_encoder, load_multi_vector_encoder
+        from embedkit.pipelines.models import load_encoder
         from embedkit.reranking.cross_encoder import CrossEncoder
         from embedkit.reranking.maxsim import MaxSim
 
         if self.maxsim and self.model is not None and is_multi_vector(find_model(self.model)):
             limit = self.max_seq_length
-            return MaxSim(load_multi_vector_encoder(self.model, computing, max_seq_length=limit))
+            return MaxSim(MultiVectorEncoder.load(self.model, computing=computing, max_seq_length=limit))
         if self.maxsim:
             model = self.model or shipped(ENCODER)
             return MaxSim(load_encoder(model, computing, max_seq_length=self.max_seq_length))

@@ -338,7 +338,7 @@ def _say_ready(services: Services, address: str, access: Access, *, as_json: boo
                 "key": bool(access.keys),
             }
         )
-    served = [f"models {', '.join(services.encoders)}"]
+    served = [f"models {', '.join(services.encoders)}"] if services.encoders else []
     if services.rerankers:
         served.append(f"rerankers {', '.join(services.rerankers)}")
     if services.indexes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from embedkit.data.records import Document, Hit
 from embedkit.retrieval.retriever import SearchIndex
@@ -69,14 +69,17 @@ class Searchable(SearchIndex, Protocol):
 
     def search(
         self,
-        queries: FloatArray,
+        queries: Any,
         *,
         k: int = 10,
         where: str | None = None,
         group: bool = False,
         bare: bool = False,
     ) -> list[list[Hit]]:
-        """Return up to k hits for each of (Q, E) queries, best first; `bare` without what their documents hold."""
+        """Return up to k hits for each of (Q, E) queries (Any: or vectors of another kind, as the index has them), best first.
+
+        `bare` ones are without what their documents hold.
+        """
         ...
 
     def check_encoder(self, fingerprint: Fingerprint | None) -> None:

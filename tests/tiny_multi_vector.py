@@ -16,11 +16,13 @@ from embedkit.model.config import DenseConfig, EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
+from embedkit.types import Computing
 from tests.tiny import tiny_config, tiny_tokenizer
 
 MARKERS = ("[unused0]", "[unused1]")
 DIMENSION = 16
 EXPANSION = QueryExpansion(length=8)
+ON_CPU = Computing(device="cpu", precision="fp32")
 
 
 def marked_tokenizer(*, special: bool = True, max_length: int = 32) -> Tokenizer:

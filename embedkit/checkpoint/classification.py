@@ -20,6 +20,7 @@ from embedkit.checkpoint.hf_config import check_no_generator, read_config, write
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.multi_vector_modules import says_multi_vector
 from embedkit.checkpoint.names import Family
+from embedkit.checkpoint.sparse_modules import is_sparse, sparse_refusal
 from embedkit.checkpoint.st_parts import ACTIVATION_CLASSES
 from embedkit.checkpoint.st_settings import check_arguments
 from embedkit.checkpoint.static import is_static
@@ -121,6 +122,8 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
             f"{path}: this is a multi-vector model, which reads query and text apart; here a cross-encoder is wanted. "
             "A search reranks with it by its token vectors: search --rerank FOLDER, or embedkit rerank --maxsim --model FOLDER"
         )
+    if is_sparse(path):
+        raise sparse_refusal(path, "a cross-encoder")
     adapter = read_adapter(path)
     own = (path / "config.json").is_file() or adapter is None
     config_path = (path if own or adapter is None else adapter.base) / "config.json"

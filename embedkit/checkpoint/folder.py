@@ -104,7 +104,7 @@ def read_model_folder(
     if says_multi_vector(path) or says_colbert(path):
         raise CheckpointError(
             f"{path}: this is a multi-vector model, which gives a text a vector for each token; here one vector is wanted. "
-            "With such a model embedkit encodes, builds indexes, searches and reranks (--rerank, rerank --maxsim)"
+            "With such a model embedkit encodes, builds indexes, searches and serves them, and reranks (--rerank, rerank --maxsim)"
         )
     if is_sparse(path):
         raise sparse_refusal(path)

@@ -41,11 +41,11 @@ def is_sparse(path: str | Path) -> bool:
     return any(_name(row).rpartition(".")[2] in _SPARSE for row in rows)
 
 
-def sparse_refusal(path: Path) -> CheckpointError:
-    """Say that a folder is of this kind where a dense model is wanted."""
+def sparse_refusal(path: Path, wanted: str = "a dense model") -> CheckpointError:
+    """Say that a folder is of this kind where another one is wanted."""
     return CheckpointError(
-        f"{path}: this is a learned sparse model (SPLADE), whose vectors are weights of terms; here a dense model is wanted. "
-        "encode, index build, search and evaluate retrieval take it"
+        f"{path}: this is a learned sparse model (SPLADE), whose vectors are weights of terms; here {wanted} is wanted. "
+        "encode, index build, search and evaluate retrieval take it; serve and mcp its indexes"
     )
 
 

@@ -1,7 +1,8 @@
 """The unfinished output of a job over texts: the folder `OUTPUT.partial`, its journal, and the step to the final files.
 
-The files `vectors` (or whatever the job makes), `ids` and `hashes` (of the texts) only grow. A commit flushes them to disk and then replaces
-`journal.json`, which says how many bytes of each are good; whatever stands beyond is cut off when the job goes on.
+The files `vectors` (or whatever the job makes), `ids`, `hashes` (of the texts) and `counts` (of vectors or terms, where each text has its own)
+only grow. A commit flushes them to disk and then replaces `journal.json`, which says how many bytes of each are good; whatever stands beyond
+is cut off when the job goes on.
 """
 
 from __future__ import annotations
@@ -12,20 +13,19 @@ import hashlib
 import json
 import os
 import shutil
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from embedkit.data.vectors import NPY_HEADER_BYTES, ids_path, npy_header
+from embedkit.data.vectors import ids_path
+from embedkit.encoding.output_forms import OutputForm, forms_of
 from embedkit.errors import OutputError
 from embedkit.storage.files import put_in_place
 
 VECTORS = "vectors"
-ENDINGS = (".npy", ".jsonl")  # what vectors are written as
-ARCHIVE = ".npz"  # what token vectors are written as, beside .jsonl
+_PACKED = "packed"  # what the content is called once it lies in the final file as well
 
 Json = dict[str, Any]  # Any: whatever JSON holds
 
@@ -35,8 +35,12 @@ def partial_path(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def check_output(output: Path, *, content: str = VECTORS, endings: Sequence[str] = ENDINGS) -> None:
-    """Make sure that a job can begin, or go on, towards `output`.
+def check_output(
+    output: Path, *, content: str = VECTORS, forms: Mapping[str, OutputForm] | None = None
+) -> OutputForm:
+    """Make sure that a job can begin, or go on, towards `output`, and return how that is laid out.
+
+    `forms` are what is written, by ending; None: those of dense vectors.
 
     Raises:
         OutputError: it exists, has an ending that we do not write, or lies in a file.
@@ -44,24 +48,27 @@ def check_output(output: Path, *, content: str = VECTORS, endings: Sequence[str]
     parent = next((folder for folder in output.absolute().parents if folder.exists()), Path("/"))
     if not parent.is_dir():
         raise OutputError(f"{output}: {parent} is a file; it must be a folder. Choose another --output")
-    if output.suffix not in endings:
+    forms = forms_of(None) if forms is None else forms
+    if output.suffix not in forms:
         raise OutputError(
-            f"{output}: the ending is {output.suffix!r}; {content} are written as {' or '.join(endings)}. Choose one of these"
+            f"{output}: the ending is {output.suffix!r}; {content} are written as {' or '.join(forms)}. Choose one of these"
         )
+    form = forms[output.suffix]
     folder = partial_path(output)
     if os.path.lexists(output):
         if folder.is_dir() and not (folder / content).exists():
             shutil.rmtree(folder, ignore_errors=True)  # what a stop after the last rename left
         raise OutputError(f"{output}: already exists. Choose another --output, or remove it first")
-    if output.suffix == ".npy" and ids_path(output).exists() and not folder.exists():
+    if form.ids_beside and ids_path(output).exists() and not folder.exists():
         raise OutputError(f"{ids_path(output)}: already exists. Choose another --output, or remove it first")
+    return form
 
 
 class Draft:
     """The folder of an unfinished job: opened at its last commit, appended to, and finished.
 
-    `content` is what the job makes. As `.npy` it is vectors of a `dimension`, with the ids in a file beside it; as `.npz` vectors, how many
-    each text has, and the ids. `settings` decide the bits of the result: a job goes on only with those it was begun with. `report` is the caller's,
+    `content` is what the job makes, vectors of a `dimension` where it makes any; `forms` are what is written, by ending, as in `check_output`.
+    `settings` decide the bits of the result: a job goes on only with those it was begun with. `report` is the caller's,
     committed with the rows it is about.
     """
 
@@ -72,14 +79,13 @@ class Draft:
         settings: Json,
         dimension: int = 0,
         content: str = VECTORS,
-        endings: Sequence[str] = ENDINGS,
+        forms: Mapping[str, OutputForm] | None = None,
     ) -> None:
-        check_output(output, content=content, endings=endings)
+        self.form = check_output(output, content=content, forms=forms)
         self.output = output
         self.content = content
         self.folder = partial_path(output)
-        self.as_npy, self.as_archive = output.suffix == ".npy", output.suffix == ARCHIVE
-        self._names = (content, "ids", "hashes", *(["counts"] if self.as_archive else []))
+        self._names = (content, "ids", "hashes", *(["counts"] if self.form.pack else []))
         self.dimension = dimension
         self.settings = settings
         self._files: dict[str, BinaryIO] = {}
@@ -125,14 +131,18 @@ class Draft:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock()
         self._restore()  # what another process may have committed before it let go of the lock
+        packed = self.folder / _PACKED
+        if packed.exists():
+            packed.replace(self.folder / self.content)  # a stop before the last rename
         beside = ids_path(self.output)
-        if self.as_npy and beside.exists():
+        if self.form.ids_beside and beside.exists():
             if not self.rows or (self.folder / "ids").exists():
                 raise OutputError(f"{beside}: already exists. Choose another --output, or remove it first")
             beside.replace(self.folder / "ids")  # a stop between the last two renames
-        if self.as_npy and not self._sizes[self.content]:
-            (self.folder / self.content).write_bytes(npy_header(0, self.dimension))
-            self._sizes[self.content] = NPY_HEADER_BYTES
+        if self.form.header is not None and not self._sizes[self.content]:
+            header = self.form.header(0, self.dimension)
+            (self.folder / self.content).write_bytes(header)
+            self._sizes[self.content] = len(header)
         for name in self._names:
             path = self.folder / name
             path.touch()
@@ -182,13 +192,13 @@ class Draft:
     def append(
         self, keys: Iterable[tuple[str, str]], content: bytes, report: Json, *, counts: bytes = b""
     ) -> None:
-        """Write what was made of some (id, text) pairs and commit it; `counts` are the int64 of a `.npz`."""
+        """Write what was made of some (id, text) pairs and commit it; `counts` are the int64 of what is packed."""
         keys = list(keys)
         self._files["hashes"].write(b"".join(self._hash(*key) for key in keys))
         self._files[self.content].write(content)
-        if self.as_archive:
+        if self.form.pack is not None:
             self._files["counts"].write(counts)
-        if self.as_npy or self.as_archive:
+        if self.form.ids_beside or self.form.pack is not None:
             self._files["ids"].write("".join(f"{doc_id}\n" for doc_id, _ in keys).encode("utf-8"))
         for name in self._names:
             file = self._files[name]
@@ -221,29 +231,19 @@ class Draft:
 
     def finish(self) -> None:
         """Give the files their final names; that of the output itself says that all is there."""
-        if self.as_npy:
-            with (self.folder / self.content).open("r+b") as stream:
-                stream.write(npy_header(self.rows, self.dimension))
+        made = content = self.folder / self.content
+        if self.form.header is not None:
+            with content.open("r+b") as stream:
+                stream.write(self.form.header(self.rows, self.dimension))
+        if self.form.pack is not None:
+            made = self.folder / "archive"
+            self.form.pack(self.folder, content, self.dimension, made)
+        if self.form.ids_beside:
             put_in_place(self.folder / "ids", ids_path(self.output))
-        if self.as_archive:
-            self._write_archive()
-        put_in_place(self.folder / self.content, self.output)
+        if made != content:
+            content.replace(self.folder / _PACKED)  # as if it had moved: a folder without it is done
+        put_in_place(made, self.output)
         shutil.rmtree(self.folder, ignore_errors=True)  # what stays behind is removed by the next call
-
-    def _write_archive(self) -> None:
-        """Put vectors, counts and ids into one uncompressed file, in place of the vectors."""
-        counts = np.fromfile(self.folder / "counts", dtype="<i8")
-        ids = (self.folder / "ids").read_text(encoding="utf-8").split("\n")[:-1]
-        whole = self.folder / "archive"
-        with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, array in (("counts", counts), ("ids", np.array(ids, dtype=np.str_))):
-                with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-            with archive.open("vectors.npy", "w", force_zip64=True) as member:
-                member.write(npy_header(int(counts.sum()), self.dimension))
-                with (self.folder / self.content).open("rb") as stream:
-                    shutil.copyfileobj(stream, member, 2**20)
-        put_in_place(whole, self.folder / self.content)
 
     @property
     def rows(self) -> int:

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from embedkit.data.fields import FieldTexts, document_fields
 from embedkit.data.records import Document, titled_text
 from embedkit.encoding.draft import Draft
-from embedkit.encoding.vector_files import endings, file_content
+from embedkit.encoding.output_forms import forms_of
+from embedkit.encoding.sparse_windows import SparseWindow
+from embedkit.encoding.vector_files import file_content
 from embedkit.encoding.windows import AnyWindow, TextRefusedError, TokenWindow
 from embedkit.errors import CheckpointError, RecordError
 from embedkit.storage.files import output_errors
@@ -31,7 +33,7 @@ W = TypeVar("W", bound=AnyWindow, covariant=True)
 
 
 class WindowEncoder(Protocol[W]):
-    """What a job needs of what encodes its texts: an `Encoder`, a `MultiVectorEncoder`, or a server's."""
+    """What a job needs of what encodes its texts: an `Encoder`, a `MultiVectorEncoder`, a `SparseEncoder`, or a server's."""
 
     @property
     def fields(self) -> tuple[str, ...]: ...
@@ -61,7 +63,7 @@ class EncodeProgress:
     """How far an encoding job is. Counts run from the job's first start; `seconds` and `session_tokens` from this one's.
 
     `unknown` counts texts that the model's vocabulary has no part of, `nonfinite` vectors with a value that is not finite; `duplicates`, known at the end only, counts texts
-    that stood earlier already; `vectors` those of a multi-vector model; the `first_…` name the place of the first such text.
+    that stood earlier already; `vectors` those of a multi-vector model, `terms` the weights of a learned sparse one; the `first_…` name the place of the first such text.
     """
 
     texts: int = 0
@@ -72,6 +74,7 @@ class EncodeProgress:
     nonfinite: int = 0
     duplicates: int | None = None
     vectors: int = 0
+    terms: int = 0
     resumed_at: int = 0
     seconds: float = 0.0
     session_tokens: int = 0
@@ -83,6 +86,10 @@ class EncodeProgress:
     @property
     def tokens_per_second(self) -> float:
         return self.session_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def terms_per_text(self) -> float:
+        return self.terms / self.texts if self.texts else 0.0
 
     @property
     def texts_per_second(self) -> float:
@@ -187,8 +194,8 @@ def encode_to_file(
 ) -> Iterator[EncodeProgress]:
     """Encode documents into `output` (.npy or .jsonl), with the ids beside it; yield a report after each window.
 
-    `vectors.npy` gets `vectors.ids.txt`, an id a line in the order of the rows; JSON lines hold their ids. Token vectors are written as .npz or
-    .jsonl; see `embedkit.encoding.vector_files`.
+    `vectors.npy` gets `vectors.ids.txt`, an id a line in the order of the rows; JSON lines hold their ids. Token vectors and weights of terms are
+    written as .npz or .jsonl; see `embedkit.encoding.vector_files`.
     Stopped at any moment, the same call resumes.
 
     Raises:
@@ -206,7 +213,7 @@ def encode_to_file(
         Path(output),
         dimension=encoder.width(options.role),
         settings=settings,
-        endings=endings(encoder.fingerprint),
+        forms=forms_of(encoder.fingerprint.get("kind")),
     )
     return _run(encoder, documents, draft, options)
 
@@ -257,6 +264,7 @@ def count_window(
         empty=progress.empty + int(window.empty.sum()),
         unknown=progress.unknown + int(window.unknown.sum()),
         vectors=progress.vectors + (len(window.vectors.vectors) if isinstance(window, TokenWindow) else 0),
+        terms=progress.terms + (len(window.vectors.terms) if isinstance(window, SparseWindow) else 0),
         nonfinite=progress.nonfinite + int((~window.finite).sum()),
         first_truncated=first(window.truncated, progress.first_truncated),
         first_empty=first(window.empty, progress.first_empty),

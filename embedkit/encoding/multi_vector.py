@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -28,7 +29,7 @@ from embedkit.retrieval.token_vectors import TokenVectors
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import one_ahead, padded_batches
 from embedkit.tokenization.tokenizer import Tokenizer
-from embedkit.types import Device, OnTruncate, Precision, TextRole, WantedPrecision, WantedRuntime
+from embedkit.types import Computing, OnTruncate, Precision, TextRole
 
 Bools = NDArray[np.bool_]
 
@@ -71,18 +72,16 @@ class MultiVectorEncoder:
         cls,
         folder: str | Path,
         *,
-        device: Device = "auto",
-        precision: WantedPrecision = "fp32",
-        force_precision: bool = False,
+        computing: Computing | None = None,
         max_seq_length: int | None = None,
-        backend: WantedRuntime = "auto",
         interactive: bool = False,
         token_pooling: float | None = None,
         measure: bool = True,
     ) -> Self:
-        """Load a multi-vector folder; the options are those of `Encoder.load`.
+        """Load a multi-vector folder.
 
-        `token_pooling` is the factor by which documents get fewer vectors; None: as the folder says.
+        `computing` says on which device, in which precision and by which backend; None: fp32, wherever is fastest. `interactive` says that
+        somebody waits for a handful of short texts. Without `measure` no precision is measured. `token_pooling` is the factor by which documents get fewer vectors; None: as the folder says.
 
         Raises:
             CheckpointError: the folder is not a multi-vector model that we can compute.
@@ -91,14 +90,15 @@ class MultiVectorEncoder:
         """
         if token_pooling is not None and token_pooling < 1:
             raise ValueError(f"token_pooling is {token_pooling:g}; it must be at least 1")
+        computing = Computing(precision="fp32") if computing is None else computing
         read = read_multi_vector_folder(folder, max_seq_length=max_seq_length)
         choice = choose(
             read.encoder,
             output="hidden_states",
-            device=device,
-            precision=precision,
-            force=force_precision,
-            backend=backend,
+            device=computing.device,
+            precision=computing.precision,
+            force=computing.force_precision,
+            backend=computing.backend,
             interactive=interactive,
             measure=measure,
         )
@@ -233,6 +233,17 @@ class MultiVectorEncoder:
             raise ValueError(
                 "queries that are filled up are not cut into pieces; on_truncate must be another"
             )
+        self._prompt_tokens(role)  # else refused with the first window only
+        return self._windows(iter(texts), role, on_truncate)
+
+    def _windows(
+        self, texts: Iterator[str], role: TextRole, on_truncate: OnTruncate
+    ) -> Iterator[TokenWindow]:
+        tokenize = partial(self.tokenize, role=role, on_truncate=on_truncate)
+        for window in one_ahead(tokenize, cut_windows(texts)):
+            yield self.finish(self.sequence_vectors(window.batch, role), window, role)
+
+    def _prompt_tokens(self, role: TextRole) -> int:
         tokenizer, prompt = self.tokenizer(role), self.folder.modules.prompt(role)
         num_tokens = len(tokenizer.ids([prompt])[0]) if prompt else 0
         room = tokenizer.max_length - tokenizer.single.num_special
@@ -241,48 +252,50 @@ class MultiVectorEncoder:
                 f"{self.folder.path}: the prompt {prompt[:60]!r} has {num_tokens} tokens; the model reads {room} of a {role} "
                 "besides the special ones. Shorten it"
             )
-        tokenize = partial(
-            tokenize_window,
-            tokenizer=tokenizer,
-            prompt=prompt,
-            prompt_tokens=num_tokens,
+        return num_tokens
+
+    def tokenize(
+        self, texts: Sequence[str], role: TextRole, *, on_truncate: OnTruncate = "ok"
+    ) -> TokenizedWindow:
+        """Make tokens of texts, queries filled up; the first of three steps, for who computes the texts of several callers together.
+
+        Raises:
+            CheckpointError: the prompt leaves no room for a text.
+            TextRefusedError: a text is too long and `on_truncate` is "error".
+        """
+        window = tokenize_window(
+            texts,
+            self.tokenizer(role),
+            prompt=self.folder.modules.prompt(role),
+            prompt_tokens=self._prompt_tokens(role),
             on_truncate=on_truncate,
         )
-        return self._windows(iter(texts), tokenize, role, num_tokens)
+        return replace(window, batch=self.folder.filled_up(window.batch)) if role == "query" else window
 
-    def _windows(
-        self,
-        texts: Iterator[str],
-        tokenize: partial[TokenizedWindow],
-        role: TextRole,
-        prompt_tokens: int,
-    ) -> Iterator[TokenWindow]:
-        for window in one_ahead(tokenize, cut_windows(texts)):
-            batch = self.folder.filled_up(window.batch) if role == "query" else window.batch
-            keep = self._scored(batch, role, prompt_tokens)
-            with self._computing:
-                found = self._token_vectors(batch, keep)
-            starts = window.starts
-            counts = np.add.reduceat(found.counts, starts) if len(starts) else found.counts
-            whole = TokenVectors(found.vectors, counts.astype(np.int64))
-            pooling = self.pooling
-            if pooling is not None and role in pooling.roles:
-                whole = pool_tokens(whole, factor=pooling.factor, protected=pooling.protected)
-            yield TokenWindow(
-                whole.take(window.rows),
-                window.truncated,
-                window.empty,
-                window.unknown,
-                int(batch.lengths.sum()),
-            )
+    def sequence_vectors(self, batch: TokenBatch, role: TextRole) -> TokenVectors:
+        """Compute the vectors of B sequences, of those tokens that have any; the second step."""
+        keep = self._scored(batch, role)
+        with self._computing:
+            return self._token_vectors(batch, keep)
 
-    def _scored(self, batch: TokenBatch, role: TextRole, prompt_tokens: int) -> Bools:
+    def finish(self, computed: TokenVectors, window: TokenizedWindow, role: TextRole) -> TokenWindow:
+        """Make of the vectors of a window's sequences those of its texts; the third step."""
+        starts = window.starts
+        counts = np.add.reduceat(computed.counts, starts) if len(starts) else computed.counts
+        whole = TokenVectors(computed.vectors, counts.astype(np.int64))
+        pooling = self.pooling
+        if pooling is not None and role in pooling.roles:
+            whole = pool_tokens(whole, factor=pooling.factor, protected=pooling.protected)
+        tokens = int(window.batch.lengths.sum())
+        return TokenWindow(whole.take(window.rows), window.truncated, window.empty, window.unknown, tokens)
+
+    def _scored(self, batch: TokenBatch, role: TextRole) -> Bools:
         """Say which tokens of a batch get a vector: (N,)."""
         if self._own_tokens:
             template = self.folder.encoder.tokenizer.single
             lengths = batch.lengths
             position = np.arange(len(batch.input_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            before = len(template.prefix) + prompt_tokens
+            before = len(template.prefix) + self._prompt_tokens(role)
             return (position >= before) & (position < np.repeat(lengths - len(template.suffix), lengths))
         return self.folder.counted(batch, role)
 

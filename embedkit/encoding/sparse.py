@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedkit.checkpoint.sparse import SparseFolder, SparseSide, fingerprint, read_sparse_folder
+from embedkit.data.fields import FieldTexts
 from embedkit.encoding.prompts import named_prompt, role_prompt
 from embedkit.encoding.sparse_sides import Side, load_side
+from embedkit.encoding.sparse_windows import SparseWindow, describe_terms, term_names
 from embedkit.encoding.windows import TokenizedWindow, cut_windows, tokenize_window
 from embedkit.errors import CheckpointError
+from embedkit.inference.backend import Backend
 from embedkit.inference.choice import Choice
 from embedkit.retrieval.sparse_vectors import SparseVectors
+from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import one_ahead
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.types import Computing, OnTruncate, Precision, TextRole
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SparseWindow:
-    """The sparse vectors of some consecutive texts, and what there is to say about them, as of an `EncodedWindow`."""
-
-    vectors: SparseVectors
-    truncated: NDArray[np.bool_]
-    empty: NDArray[np.bool_]
-    unknown: NDArray[np.bool_]
-    num_tokens: int
 
 
 def sparse_fingerprint(
@@ -119,10 +108,19 @@ class SparseEncoder:
         """The tokenizer of documents."""
         return self.folder.sides["document"].tokenizer
 
+    def max_length(self, role: TextRole) -> int:
+        """The tokens that are read of a query or a document, special ones included."""
+        return self.of_role(role).tokenizer.max_length
+
     @property
-    def max_length(self) -> int:
-        """The tokens that are read of a document, special ones included."""
-        return self.tokenizer.max_length
+    def backend(self) -> Mapping[TextRole, Backend | None]:
+        """What computes the texts of each role; None where a table does."""
+        return {role: side.backend for role, side in self.sides.items()}
+
+    @property
+    def token_budget(self) -> int:
+        """The tokens of a batch, padded to its longest sequence, at most."""
+        return min(side.token_budget for side in self.sides.values())
 
     @property
     def choice(self) -> Choice | None:
@@ -199,44 +197,91 @@ class SparseEncoder:
             CheckpointError: the prompt leaves no room for a text.
             TextRefusedError: a text is too long and `on_truncate` is "error".
         """
-        side = self.sides[role]
         prompt = self.role_prompt(role) if prompt is None else prompt
-        tokenizer = side.part.tokenizer
+        self._prompt_tokens(prompt, role)  # else refused with the first window only
+        tokenize = partial(self.tokenize, role=role, prompt=prompt, on_truncate=on_truncate)
+        return self._windows(iter(texts), tokenize, role)
+
+    def _prompt_tokens(self, prompt: str, role: TextRole) -> int:
+        tokenizer = self.of_role(role).tokenizer
         num_tokens = len(tokenizer.ids([prompt])[0]) if prompt else 0
         if num_tokens >= tokenizer.max_length - tokenizer.single.num_special:
             raise CheckpointError(
                 f"{self.folder.path}: the prompt {prompt[:60]!r} has {num_tokens} tokens, which leaves no room for a text. Shorten it"
             )
+        return num_tokens
 
-        def tokenize(window: Sequence[str]) -> TokenizedWindow:
-            return tokenize_window(
-                window, tokenizer, prompt=prompt, prompt_tokens=num_tokens, on_truncate=on_truncate
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        role: TextRole,
+        *,
+        prompt: str | None = None,
+        on_truncate: OnTruncate = "ok",
+    ) -> TokenizedWindow:
+        """Make tokens of texts; the first of three steps, for who computes the texts of several callers together.
+
+        Raises:
+            CheckpointError: the prompt leaves no room for a text.
+            TextRefusedError: a text is too long and `on_truncate` is "error".
+        """
+        prompt = self.role_prompt(role) if prompt is None else prompt
+        return tokenize_window(
+            texts,
+            self.of_role(role).tokenizer,
+            prompt=prompt,
+            prompt_tokens=self._prompt_tokens(prompt, role),
+            on_truncate=on_truncate,
+        )
+
+    def sequence_vectors(self, batch: TokenBatch, role: TextRole) -> SparseVectors:
+        """Compute the vectors of B sequences; the second step."""
+        return self.sides[role].weigh(batch)
+
+    def finish(self, computed: SparseVectors, window: TokenizedWindow, role: TextRole) -> SparseWindow:
+        """Make of the vectors of a window's sequences those of its texts; the third step."""
+        vectors = self.sides[role].of_texts(computed, window.owners)
+        if self.max_active_dims is not None:
+            vectors = vectors.strongest(self.max_active_dims)
+        return SparseWindow(
+            vectors.take(window.rows),
+            window.truncated,
+            window.empty,
+            window.unknown,
+            int(window.batch.lengths.sum()),
+            self.tokenizer,
+        )
+
+    def encode_role_windows(
+        self, texts: Iterable[str], *, role: TextRole | None, prompt: str | None, on_truncate: OnTruncate
+    ) -> Iterator[SparseWindow]:
+        """Encode a stream of texts as `encode_windows` does, for a job over files.
+
+        Raises:
+            CheckpointError: there is no role; else as `encode_windows`.
+        """
+        if role is None:
+            raise CheckpointError(
+                f"{self.folder.path}: a learned sparse model encodes queries and documents each in their way. Say which these are",
+                ": --role query or --role document",
             )
+        return self.encode_windows(texts, role=role, prompt=prompt, on_truncate=on_truncate)
 
-        return self._windows(iter(texts), side, tokenize)
+    def encode_field_windows(
+        self, documents: Iterable[FieldTexts], *, on_truncate: OnTruncate
+    ) -> Iterator[SparseWindow]:
+        raise TypeError(f"{self.folder.path}: a learned sparse model has no experts for fields")
 
     def _windows(
-        self, texts: Iterator[str], side: Side, tokenize: Any
-    ) -> Iterator[SparseWindow]:  # Any: the function above
+        self, texts: Iterator[str], tokenize: partial[TokenizedWindow], role: TextRole
+    ) -> Iterator[SparseWindow]:
         for window in one_ahead(tokenize, cut_windows(texts)):
-            vectors = side.weigh(window.batch, window.owners)
-            if self.max_active_dims is not None:
-                vectors = vectors.strongest(self.max_active_dims)
-            tokens = int(window.batch.lengths.sum())
-            yield SparseWindow(
-                vectors.take(window.rows), window.truncated, window.empty, window.unknown, tokens
-            )
+            yield self.finish(self.sequence_vectors(window.batch, role), window, role)
 
     def terms(self, ids: Sequence[int]) -> list[str]:
         """Return the tokens that dimensions stand for, as the vocabulary spells them; of a number without a token "#number"."""
-        tokens = map(self.tokenizer.backend.id_to_token, ids)
-        return [f"#{term}" if token is None else token for term, token in zip(ids, tokens, strict=True)]
+        return term_names(ids, self.tokenizer)
 
     def describe(self, vectors: SparseVectors) -> list[dict[str, float]]:
         """Return each row as {term: weight}, the largest weight first."""
-        found = []
-        for position in range(len(vectors)):
-            terms, weights = vectors.row(position)
-            order = np.argsort(-weights, kind="stable")
-            found.append(dict(zip(self.terms(terms[order].tolist()), weights[order].tolist(), strict=True)))
-        return found
+        return describe_terms(vectors, self.tokenizer)

@@ -37,7 +37,7 @@ class SparseEmbedder(TextCounts):
         for window in self.encoder.encode_windows(texts, role=self.role, on_truncate="ok"):
             vectors = window.vectors
             if self.role == "query":
-                vectors = vectors.without(window.empty | window.unknown)
+                vectors = vectors.where(~(window.empty | window.unknown))
             parts.append(vectors)
             self.count(window)
         return SparseVectors.concatenate(parts)

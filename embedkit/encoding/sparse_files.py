@@ -1,4 +1,4 @@
-"""Sparse vectors in a file: the `.npz` that scipy's `load_npz` reads as a CSR matrix."""
+"""Reading sparse vectors from a file: the `.npz` that scipy's `load_npz` reads as a CSR matrix."""
 
 from __future__ import annotations
 
@@ -9,33 +9,12 @@ import numpy as np
 
 from embedkit.errors import RecordError
 from embedkit.retrieval.sparse_vectors import SparseVectors
-from embedkit.storage.files import output_errors, put_in_place
 
 _FORMAT = "csr"
 
 
-def write_sparse(path: Path, vectors: SparseVectors) -> None:
-    """Write N rows of V columns, whole or not at all.
-
-    Raises:
-        OutputError: the disk is full or cannot be written.
-    """
-    temporary = path.with_name(path.name + ".new")
-    with output_errors(path, "Make room, and run the command again"):
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                format=np.array(_FORMAT.encode()),
-                shape=np.array([len(vectors), vectors.dimension]),
-                data=vectors.weights,
-                indices=vectors.terms,
-                indptr=vectors.starts,
-            )
-        put_in_place(temporary, path)
-
-
 def read_sparse(path: Path) -> SparseVectors:
-    """Read what `write_sparse`, or scipy's `save_npz`, wrote.
+    """Read what a job over files, or scipy's `save_npz`, wrote.
 
     Raises:
         RecordError: the file cannot be read, or is no CSR matrix.

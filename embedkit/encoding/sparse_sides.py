@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from embedkit.checkpoint.sparse import SparseSide, read_term_weights
 from embedkit.inference.backend import Backend
-from embedkit.inference.choice import Choice, token_budget
+from embedkit.inference.choice import CPU_TOKEN_BUDGET, Choice, token_budget
 from embedkit.inference.loading import choose, load_backend
-from embedkit.model.sparse_config import TermPooling
 from embedkit.retrieval.sparse_vectors import SparseVectors
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.batching import padded_batches
@@ -28,32 +27,52 @@ class Side:
     ) -> None:
         """Use `load_side`: either there is a backend, with what chose it, or a table of weights (V,)."""
         self.part, self.choice = part, choice
-        self._backend, self._table = backend, table
+        self.backend, self._table = backend, table
         self._computing = Lock()  # calls from several threads share the processor's cores one after another
 
-    def weigh(self, batch: TokenBatch, owners: NDArray[np.int64]) -> SparseVectors:
-        """Return one row a text: `owners` (C,) says which text each sequence is (a chunk) of."""
+    @property
+    def token_budget(self) -> int:
+        """The tokens of a batch, padded to its longest sequence, at most."""
+        return CPU_TOKEN_BUDGET if self.choice is None else token_budget(self.choice)
+
+    def weigh(self, batch: TokenBatch) -> SparseVectors:
+        """Return one row for each of B sequences; one without tokens has no terms."""
         if self._table is not None:
-            return _known_tokens(batch, owners, self._table)
-        found: list[SparseVectors] = []
-        order: list[NDArray[np.int64]] = []
-        budget, assembled = self._budget(), np.flatnonzero(batch.lengths)
+            return _known_tokens(batch, self._table)
+        order = [np.flatnonzero(batch.lengths == 0)]
+        found = [SparseVectors.none(self.part.dimension, len(order[0]))]
+        assembled = np.flatnonzero(batch.lengths)
         pooling = self.part.pooling
-        assert self._backend is not None
+        assert self.backend is not None
         assert pooling is not None
-        for some in padded_batches(batch.lengths[assembled], budget):
+        for some in padded_batches(batch.lengths[assembled], self.token_budget):
             for rows in np.array_split(
                 assembled[some], -(-len(some) * self.part.dimension // _BATCH_WEIGHTS)
             ):
                 with self._computing:
-                    dense = self._backend.term_weights(batch.take(rows), pooling)
+                    dense = self.backend.term_weights(batch.take(rows), pooling)
                 found.append(SparseVectors.from_dense(dense))
                 order.append(rows)
-        return _by_owner(found, order, owners, self.part.dimension, pooling)
+        return SparseVectors.concatenate(found).take(np.argsort(np.concatenate(order)))
 
-    def _budget(self) -> int:
-        assert self.choice is not None
-        return token_budget(self.choice)
+    def of_texts(self, sequences: SparseVectors, owners: NDArray[np.int64]) -> SparseVectors:
+        """Pool the rows of each text's sequences: `owners` (C,) says which text each is (a chunk) of."""
+        num_texts = int(owners[-1]) + 1 if len(owners) else 0
+        if num_texts == len(owners):
+            return sequences
+        dimension = sequences.dimension
+        keys = np.repeat(owners, sequences.counts) * dimension + sequences.terms
+        sorting = np.argsort(keys, kind="stable")
+        keys, weights = keys[sorting], sequences.weights[sorting]
+        firsts = np.flatnonzero(np.diff(keys, prepend=-1))
+        # A table gives a term the same weight in all of them.
+        adds = self.part.pooling is not None and self.part.pooling.strategy == "sum"
+        if len(firsts):
+            weights = (np.add if adds else np.maximum).reduceat(weights, firsts)
+        texts, terms = np.divmod(keys[firsts], dimension)
+        counts = np.bincount(texts, minlength=num_texts)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        return SparseVectors(starts, terms.astype(np.int32), np.asarray(weights, np.float32), dimension)
 
 
 def load_side(part: SparseSide, *, computing: Computing, interactive: bool, measure: bool) -> Side:
@@ -78,40 +97,14 @@ def load_side(part: SparseSide, *, computing: Computing, interactive: bool, meas
     return Side(part, backend=load_backend(part.model, choice), choice=choice, table=None)
 
 
-def _known_tokens(batch: TokenBatch, owners: NDArray[np.int64], table: Float32) -> SparseVectors:
-    """Give each token that a text holds, once, its weight."""
-    texts = np.repeat(owners, batch.lengths)
-    keys = np.unique(texts * len(table) + batch.input_ids)  # by text, then by token
-    texts, terms = np.divmod(keys, len(table))
+def _known_tokens(batch: TokenBatch, table: Float32) -> SparseVectors:
+    """Give each token that a sequence holds, once, its weight."""
+    sequences = np.repeat(np.arange(len(batch)), batch.lengths)
+    keys = np.unique(sequences * len(table) + batch.input_ids)  # by sequence, then by token
+    sequences, terms = np.divmod(keys, len(table))
     weights = table[terms]
     kept = weights != 0
-    counts = np.bincount(texts[kept], minlength=int(owners[-1]) + 1 if len(owners) else 0)
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    starts = np.concatenate(
+        [np.zeros(1, np.int64), np.cumsum(np.bincount(sequences[kept], minlength=len(batch)))]
+    )
     return SparseVectors(starts, terms[kept].astype(np.int32), weights[kept], len(table))
-
-
-def _by_owner(
-    found: list[SparseVectors],
-    order: list[NDArray[np.int64]],
-    owners: NDArray[np.int64],
-    dimension: int,
-    pooling: TermPooling,
-) -> SparseVectors:
-    """Put the rows of sequences in the order of their texts, those of one text pooled; one without tokens has no terms."""
-    num_texts = int(owners[-1]) + 1 if len(owners) else 0
-    if not found:
-        return SparseVectors(
-            np.zeros(num_texts + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), dimension
-        )
-    rows = SparseVectors.concatenate(found)
-    texts = np.repeat(owners[np.concatenate(order)], rows.counts)
-    keys = texts * dimension + rows.terms
-    sorting = np.argsort(keys, kind="stable")
-    keys, weights = keys[sorting], rows.weights[sorting]
-    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
-    pool = np.maximum if pooling.strategy == "max" else np.add
-    weights = pool.reduceat(weights, firsts) if len(firsts) else weights
-    texts, terms = np.divmod(keys[firsts], dimension)
-    counts = np.bincount(texts, minlength=num_texts)
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    return SparseVectors(starts, terms.astype(np.int32), np.asarray(weights, np.float32), dimension)

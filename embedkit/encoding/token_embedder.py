@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
-from embedkit.encoding.text_counts import CountedWindow, TextCounts
-from embedkit.inference.choice import Choice
+from embedkit.encoding.multi_vector import MultiVectorEncoder
+from embedkit.encoding.text_counts import TextCounts
 from embedkit.retrieval.token_vectors import TokenVectors
 from embedkit.tokenization.tokenizer import Tokenizer
-from embedkit.types import OnTruncate, Precision, TextRole
-
-
-class TokenModules(Protocol):
-    """What stands before texts: markers of their role, and words."""
-
-    def prompt(self, role: TextRole) -> str: ...
-
-
-class TokenFolder(Protocol):
-    """What is said of a model's folder."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def modules(self) -> TokenModules: ...
-
-
-class EmbeddedTokens(CountedWindow, Protocol):
-    """The token vectors of some texts, and what there is to say about them."""
-
-    @property
-    def vectors(self) -> TokenVectors: ...
-
-
-class TextTokenEncoder(Protocol):
-    """What a multi-vector model is to an index: `embedkit.encoding.multi_vector.MultiVectorEncoder`."""
-
-    fields: tuple[str, ...]
-
-    @property
-    def folder(self) -> TokenFolder: ...
-
-    @property
-    def choice(self) -> Choice | None: ...
-
-    @property
-    def precision(self) -> Precision: ...
-
-    @property
-    def dimension(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]: ...  # Any: whatever JSON holds
-
-    def tokenizer(self, role: TextRole) -> Tokenizer: ...
-
-    def encode_windows(
-        self, texts: Iterable[str], *, role: TextRole, on_truncate: OnTruncate
-    ) -> Iterator[EmbeddedTokens]: ...
+from embedkit.types import TextRole
 
 
 class TokenEmbedder(TextCounts):
@@ -74,7 +19,7 @@ class TokenEmbedder(TextCounts):
     A query that is empty or unknown to the model gets no vectors: with none a search finds nothing. May be called from several threads.
     """
 
-    def __init__(self, encoder: TextTokenEncoder, role: TextRole) -> None:
+    def __init__(self, encoder: MultiVectorEncoder, role: TextRole) -> None:
         super().__init__()
         self.encoder, self.role = encoder, role
 

@@ -19,6 +19,7 @@ import numpy as np
 from embedkit.data.records import Document
 from embedkit.encoding.draft import Draft
 from embedkit.encoding.job import document_text
+from embedkit.encoding.output_forms import LINES
 from embedkit.generation.generator import Generator
 from embedkit.generation.options import GenerationOptions
 from embedkit.generation.outputs import Generated, Output
@@ -26,7 +27,7 @@ from embedkit.storage.files import output_errors
 
 Form = Literal["outputs", "pairs", "lines"]
 OUTPUTS = "outputs"
-ENDINGS = (".jsonl", ".txt")
+FORMS = {".jsonl": LINES, ".txt": LINES}
 WINDOW_TEXTS = (
     32  # larger ones are at most 8 % faster (300 paragraphs, 16 tokens each), and a bar moves once a window
 )
@@ -117,7 +118,7 @@ def generate_to_file(
         "options": asdict(options),
         "form": form,
     }
-    draft = Draft(Path(output), settings=settings, content=OUTPUTS, endings=ENDINGS)
+    draft = Draft(Path(output), settings=settings, content=OUTPUTS, forms=FORMS)
     return _run(generator, documents, draft, options, form)
 
 

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedkit.errors import CheckpointError, IndexMismatchError
-from embedkit.pipelines.models import Built, kind_of_model, load_encoder, load_sparse_encoder
-from embedkit.pipelines.token_models import load_token_embedder, refuse_for_tokens
+from embedkit.pipelines.models import Built, kind_of_model, load_encoder
+from embedkit.pipelines.token_models import refuse_for_tokens
 
 if TYPE_CHECKING:
     from embedkit.encoding.embedder import Embedder
     from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
     from embedkit.encoding.sparse import SparseEncoder
     from embedkit.encoding.sparse_embedder import SparseEmbedder
-    from embedkit.encoding.token_embedder import TextTokenEncoder, TokenEmbedder
+    from embedkit.encoding.token_embedder import TokenEmbedder
     from embedkit.types import Computing, TextRole
     from indexes.types import Storage, VectorKind
 
-    AnyEncoder = Encoder | TextTokenEncoder | SparseEncoder
+    AnyEncoder = Encoder | MultiVectorEncoder | SparseEncoder
     AnyEmbedder = Embedder | TokenEmbedder | SparseEmbedder
 
 USUAL_STORAGE: Storage = "float32"
@@ -27,6 +28,16 @@ _KINDS: dict[VectorKind, str] = {
     "multi-vector": "a multi-vector model, with a vector for each token",
     "sparse": "a learned sparse model, with weights of terms",
 }
+
+
+def describe_kind(encoder: AnyEncoder) -> str | None:
+    """Say what kind of model it is where it does not give one vector a text; else None."""
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.sparse import SparseEncoder
+
+    if isinstance(encoder, Encoder):
+        return None
+    return _KINDS["sparse" if isinstance(encoder, SparseEncoder) else "multi-vector"]
 
 
 def check_kind(index: Built, model: str | Path) -> None:
@@ -100,8 +111,11 @@ def load_embedder(
         )
         return embedder_of(encoder, role, by_field=role == "document")
     if kind == "multi-vector":
-        refuse_for_tokens(model, recursions=recursions)
-        return load_token_embedder(model, computing, role, interactive=interactive, merge_tokens=merge_tokens)
+        from embedkit.encoding.multi_vector import MultiVectorEncoder
+
+        refuse_for_tokens(model, merge_tokens=merge_tokens, recursions=recursions)
+        tokens = MultiVectorEncoder.load(model, computing=computing, interactive=interactive)
+        return embedder_of(tokens, role)
     if recursions is not None:
         raise CheckpointError(
             f"{model}: this is a learned sparse model, of which all layers are computed. Leave out recursions"
@@ -111,5 +125,9 @@ def load_embedder(
             f"{model}: this is a learned sparse model, which weighs every token; tokens are not merged",
             ". Leave out --merge-tokens",
         )
-    sparse = load_sparse_encoder(model, computing, interactive=interactive, max_active_dims=max_active_dims)
-    return embedder_of(sparse, role)
+    from embedkit.encoding.sparse import SparseEncoder
+
+    terms = SparseEncoder.load(
+        model, computing=computing, interactive=interactive, max_active_dims=max_active_dims
+    )
+    return embedder_of(terms, role)

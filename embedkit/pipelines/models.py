@@ -11,7 +11,6 @@ from embedkit.models import ENCODER, SHIPPED, shipped
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.encoding.multi_vector import MultiVectorEncoder
     from embedkit.encoding.sparse import SparseEncoder
     from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.retrieval.reranker import Reranker
@@ -156,30 +155,6 @@ def load_encoder(
     )
 
 
-def load_sparse_encoder(
-    model: str | Path,
-    computing: Computing,
-    *,
-    interactive: bool = False,
-    max_seq_length: int | None = None,
-    max_active_dims: int | None = None,
-) -> SparseEncoder:
-    """Load a learned sparse model as `SparseEncoder.load` does.
-
-    Raises:
-        As `SparseEncoder.load`.
-    """
-    from embedkit.encoding.sparse import SparseEncoder
-
-    return SparseEncoder.load(
-        model,
-        computing=computing,
-        interactive=interactive,
-        max_seq_length=max_seq_length,
-        max_active_dims=max_active_dims,
-    )
-
-
 def kind_of_model(model: str | Path) -> VectorKind:
     """Say what an index of a model's vectors holds of each passage."""
     from embedkit.checkpoint.multi_vector import is_multi_vector
@@ -208,41 +183,15 @@ def load_reranker(
             raise ValueError("maxsim needs the encoder of the search")
         return MaxSim(encoder)
     if kind_of_model(name) == "multi-vector":
+        from embedkit.encoding.multi_vector import MultiVectorEncoder
         from embedkit.reranking.maxsim import MaxSim
 
         if (
             interactive and computing.precision == "auto"
         ):  # it reads many texts; one query is not worth measuring for
             computing = replace(computing, precision="fp32")
-        return MaxSim(load_multi_vector_encoder(name, computing))
+        return MaxSim(MultiVectorEncoder.load(name, computing=computing))
     return load_cross_encoder(name, computing, interactive=interactive)
-
-
-def load_multi_vector_encoder(
-    model: str | Path,
-    computing: Computing,
-    *,
-    interactive: bool = False,
-    max_seq_length: int | None = None,
-    token_pooling: float | None = None,
-) -> MultiVectorEncoder:
-    """Load a multi-vector model as `MultiVectorEncoder.load` does, computed as the options say.
-
-    Raises:
-        As `MultiVectorEncoder.load`.
-    """
-    from embedkit.encoding.multi_vector import MultiVectorEncoder
-
-    return MultiVectorEncoder.load(
-        model,
-        device=computing.device,
-        precision=computing.precision,
-        backend=computing.backend,
-        force_precision=computing.force_precision,
-        max_seq_length=max_seq_length,
-        interactive=interactive,
-        token_pooling=token_pooling,
-    )
 
 
 def load_cross_encoder(model: str | Path, computing: Computing, *, interactive: bool = False) -> CrossEncoder:

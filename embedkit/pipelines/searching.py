@@ -20,7 +20,7 @@ from indexes import GatherOptions, Searchable, open_index
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.pipelines.embedders import AnyEmbedder
+    from embedkit.pipelines.embedders import AnyEmbedder, AnyEncoder
     from embedkit.retrieval.reranker import Reranker
 
 
@@ -43,7 +43,7 @@ def open_search(
     model: str | None = None,
     rerank: str | None = None,
     interactive: bool = False,
-    encoder: Encoder | None = None,
+    encoder: AnyEncoder | None = None,
     gathering: GatherOptions | None = None,
     beside: Sequence[Path] = (),
 ) -> Iterator[Search]:
@@ -86,7 +86,7 @@ def load_models(
     model: str | None = None,
     rerank: str | None = None,
     interactive: bool = False,
-    encoder: Encoder | None = None,
+    encoder: AnyEncoder | None = None,
 ) -> tuple[AnyEmbedder | None, Reranker | None]:
     """Load what embeds the queries, unless words alone are asked for, and what reranks, if anything; as `open_search`."""
     if rerank is not None and index.settings.kind == "multi-vector":
@@ -107,7 +107,7 @@ def load_models(
 
 
 def load_query_embedder(
-    index: Built, model: str | None, computing: Computing, *, interactive: bool, encoder: Encoder | None
+    index: Built, model: str | None, computing: Computing, *, interactive: bool, encoder: AnyEncoder | None
 ) -> AnyEmbedder:
     """Load what embeds queries for what a model made.
 

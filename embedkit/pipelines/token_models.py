@@ -7,35 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedkit.errors import CheckpointError
-from embedkit.pipelines.models import MAXSIM, load_multi_vector_encoder
-from embedkit.types import Computing, TextRole
+from embedkit.pipelines.models import MAXSIM
 
 if TYPE_CHECKING:
-    from embedkit.encoding.token_embedder import TextTokenEncoder, TokenEmbedder
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
     from embedkit.pipelines.options import BuildOptions
     from indexes import Settings
     from indexes.types import Storage
 
 USUAL_STORAGE: Storage = "2-bit"
-
-
-def load_token_embedder(
-    model: str | Path,
-    computing: Computing,
-    role: TextRole,
-    *,
-    interactive: bool = False,
-    merge_tokens: float | None = None,
-) -> TokenEmbedder:
-    """Load a multi-vector model that embeds texts of a role.
-
-    Raises:
-        As `refuse_for_tokens` and `MultiVectorEncoder.load`.
-    """
-    from embedkit.encoding.token_embedder import TokenEmbedder
-
-    refuse_for_tokens(model, merge_tokens=merge_tokens)
-    return TokenEmbedder(load_multi_vector_encoder(model, computing, interactive=interactive), role)
 
 
 def refuse_for_tokens(
@@ -62,7 +42,7 @@ def refuse_for_tokens(
 
 
 def token_settings(
-    encoder: TextTokenEncoder, options: BuildOptions, cutting: Mapping[str, int] | None = None
+    encoder: MultiVectorEncoder, options: BuildOptions, cutting: Mapping[str, int] | None = None
 ) -> Settings:
     """Return the settings of a new index of token vectors.
 

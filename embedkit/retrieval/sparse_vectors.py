@@ -57,9 +57,9 @@ class SparseVectors:
         return self.terms[part], self.weights[part]
 
     @classmethod
-    def none(cls, dimension: int) -> Self:
-        """Return no rows at all."""
-        return cls(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), dimension)
+    def none(cls, dimension: int, rows: int = 0) -> Self:
+        """Return rows without terms, or no rows at all."""
+        return cls(np.zeros(rows + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), dimension)
 
     @classmethod
     def from_dense(cls, dense: Float32) -> Self:
@@ -96,10 +96,10 @@ class SparseVectors:
         entries = np.arange(starts[-1]) + np.repeat(self.starts[order] - starts[:-1], counts)
         return SparseVectors(starts, self.terms[entries], self.weights[entries], self.dimension)
 
-    def without(self, rows: npt.NDArray[np.bool_]) -> SparseVectors:
-        """Take all terms from the rows (N,) for which this holds."""
-        kept = ~np.repeat(rows, self.counts)
-        counts = np.where(rows, 0, self.counts)
+    def where(self, wanted: npt.NDArray[np.bool_]) -> SparseVectors:
+        """Return the same rows, those that are not `wanted` (N,) without terms."""
+        kept = np.repeat(wanted, self.counts)
+        counts = np.where(wanted, self.counts, 0)
         return SparseVectors(_starts(counts), self.terms[kept], self.weights[kept], self.dimension)
 
     def strongest(self, count: int) -> SparseVectors:

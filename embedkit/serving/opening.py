@@ -45,14 +45,18 @@ def open_services(wanted: ServeOptions) -> Services:
 
 
 def _open_services(wanted: ServeOptions) -> Services:
+    from embedkit.encoding.encoder import Encoder
+
     named = [load_encoder(each, wanted.computing) for each in wanted.models]
     indexes = open_indexes(
         index_names(wanted.indexes), IndexModels(named, wanted.computing), wanted.gathering
     )
     try:
-        own = [index.encoder for index in indexes.values() if index.encoder is not None]
-        encoders = named or list({id(encoder): encoder for encoder in own}.values())
-        served = _named(encoders or [load_encoder(or_default(None), wanted.computing)])
+        own = {id(index.encoder): index.encoder for index in indexes.values() if index.encoder is not None}
+        encoders = named or [encoder for encoder in own.values() if isinstance(encoder, Encoder)]
+        if not encoders and not own:
+            encoders = [load_encoder(or_default(None), wanted.computing)]
+        served = _named(encoders)
         for encoder in encoders:
             check_one_model(encoder.folder, "a server")
         rerankers = _named([load_cross_encoder(each, wanted.computing) for each in wanted.rerankers])

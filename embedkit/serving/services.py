@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from embedkit.pipelines.embedders import describe_kind
 from embedkit.serving.engine.engine import Engine
 from embedkit.serving.http.messages import RefusedError
 from embedkit.serving.limits import Limits
+from embedkit.serving.model_names import served_name
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -23,6 +25,7 @@ Model = TypeVar("Model")
 class Services:
     """What is served. The first model of each kind answers requests that name none.
 
+    `encoders` are those that give a text one vector; models of other kinds search their indexes alone.
     `indexes` are those of `embedkit.serving.indexes`, by name; `aliases` are names under which clients may ask for a model that
     is called otherwise here, such as "text-embedding-3-small".
     """
@@ -46,9 +49,26 @@ class Services:
         """Return an encoder with its name here.
 
         Raises:
-            RefusedError: 404, there is none of this name.
+            RefusedError: 404, there is none of this name; 400, it is of another kind.
         """
+        if name not in self.encoders:
+            self._refuse_other_kind(name)
         return _named(self.encoders, name, self.aliases, "embedding model")
+
+    def _refuse_other_kind(self, name: str | None) -> None:
+        """Refuse a model that searches an index here, but gives a text more than one vector; without a name where there are no others."""
+        for index in self.indexes.values():
+            encoder = index.encoder
+            kind = None if encoder is None else describe_kind(encoder)
+            if encoder is None or kind is None:
+                continue
+            served = served_name(encoder.folder.name)
+            if name == served or (name is None and not self.encoders):
+                raise RefusedError(
+                    400,
+                    f"{served!r} is {kind}: it searches the index {index.name!r}, and gives a text no single vector. "
+                    "Name a dense model, or start the server with one: --model",
+                )
 
     def reranker(self, name: str | None) -> tuple[str, CrossEncoder]:
         """Return a cross-encoder with its name here.

@@ -61,17 +61,19 @@ class TokenBatch:
 
     @classmethod
     def joined(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
-        """Return the sequences of one batch after those of another; all have token types or none has.
+        """Return the sequences of one batch after those of another; all have token types, and numbers of keys, or none has.
 
-        `untruncated_lengths` and `num_keys` are left out.
+        `untruncated_lengths` are left out.
         """
         if len(batches) == 1:
             return batches[0]
         types = [batch.token_type_ids for batch in batches if batch.token_type_ids is not None]
+        keys = [batch.num_keys for batch in batches if batch.num_keys is not None]
         return cls(
             np.concatenate([batch.input_ids for batch in batches]),
             np.concatenate([batch.lengths for batch in batches]),
             np.concatenate(types) if types else None,
+            num_keys=np.concatenate(keys) if keys else None,
         )
 
     def padded(self, pad_token_id: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from ..storage.codes import RowArray
 from ..storage.new_file import unnamed_file
-from ..storage.segment_file import SegmentInfo, placed
+from ..storage.segment_file import SegmentInfo, filled_head, placed
 from .codebook import Bytes, Codebook, Ids
 
 MAGIC = b"EMBKMVS\x01"
@@ -120,7 +120,6 @@ def write_segment(
         num_bytes = file.tell()
         if num_bytes != sum(parts["postings"]):
             raise ValueError(f"{path}: {num_bytes} bytes were written; {sum(parts['postings'])} were planned")
-        head = bytearray(parts["ids"][0])
         values = {
             "header": HEADER.pack(
                 MAGIC, codebook.bits, codebook.dimension, len(rows), len(ids), len(of), len(postings)
@@ -132,11 +131,7 @@ def write_segment(
             "list starts": list_starts.astype("<i8").tobytes(),
             "checksums": np.asarray(sums, "<u4").tobytes(),
         }
-        for name, value in values.items():
-            offset, size = parts[name]
-            if len(value) != size:
-                raise ValueError(f"the part {name} has {len(value)} bytes; {size} were planned")
-            head[offset : offset + size] = value
+        head = filled_head(parts, values)
         file.seek(0)
         file.write(head)
     return SegmentInfo(path.name, int(rows[0]), len(rows), num_bytes, zlib.crc32(head))

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from ..storage.codes import RowArray
 from ..storage.new_file import unnamed_file
-from ..storage.segment_file import SegmentInfo, placed
+from ..storage.segment_file import SegmentInfo, filled_head, placed
 from .lists import BLOCK_ROWS, BlockLists, make_lists
 from .rows import SparseRows, term_type
 
@@ -125,17 +125,13 @@ def write_segment(
         parts = layout.offsets()
         num_bytes = sum(parts["list largest"])
         file.truncate(num_bytes)
-        head = bytearray(parts["terms"][0])
         scales = np.concatenate([np.empty(0, np.float32), *written.scales])
         values = {"rows": rows, "keys": keys, "starts": starts, "scales": scales}
         values |= {"block lists": np.array(written.block_lists), "checksums": np.array(written.checksums())}
         header = HEADER.pack(MAGIC, dimension, BLOCK_ROWS, len(rows), layout.entries, layout.lists)
-        for name, value in {"header": np.frombuffer(header, "u1"), **values}.items():
-            data = value.astype(layout.types.get(name, value.dtype)).tobytes()
-            offset, size = parts[name]
-            if len(data) != size:
-                raise ValueError(f"the part {name} has {len(data)} bytes; {size} were planned")
-            head[offset : offset + size] = data
+        types = layout.types
+        data = {name: value.astype(types[name]).tobytes() for name, value in values.items()}
+        head = filled_head(parts, {"header": header, **data})
         file.seek(0)
         file.write(head)
     return SegmentInfo(path.name, int(rows[0]), len(rows), num_bytes, zlib.crc32(head))

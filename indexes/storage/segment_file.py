@@ -88,6 +88,21 @@ def placed(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     return parts
 
 
+def filled_head(parts: Mapping[str, tuple[int, int]], values: Mapping[str, bytes]) -> bytes:
+    """Put the first parts of a file in their places; they end where the first part without a value begins.
+
+    Raises:
+        ValueError: a value is not as long as its part.
+    """
+    head = bytearray(next(offset for name, (offset, _) in parts.items() if name not in values))
+    for name, value in values.items():
+        offset, size = parts[name]
+        if len(value) != size:
+            raise ValueError(f"the part {name} has {len(value)} bytes; {size} were planned")
+        head[offset : offset + size] = value
+    return bytes(head)
+
+
 def write_segment(
     path: Path,
     chunks: Iterable[Codes],
@@ -146,8 +161,6 @@ def _head(
     scales: FloatArray | None,
     checksums: list[int],
 ) -> bytes:
-    parts = layout.offsets()
-    head = bytearray(parts["codes"][0])
     storage = STORAGES.index(layout.storage)
     header = _HEADER.pack(MAGIC, storage, layout.dimension, layout.rows, BLOCK_ROWS)
     values = {
@@ -157,9 +170,4 @@ def _head(
         "scales": b"" if scales is None else scales.astype("<f4").tobytes(),
         "checksums": np.asarray(checksums, "<u4").tobytes(),
     }
-    for name, value in values.items():
-        offset, size = parts[name]
-        if len(value) != size:
-            raise ValueError(f"the part {name} has {len(value)} bytes; {size} were planned")
-        head[offset : offset + size] = value
-    return bytes(head)
+    return filled_head(layout.offsets(), values)

@@ -17,6 +17,7 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.sparse import SparseEncoder
 from embedkit.errors import CheckpointError
 from embedkit.model.sparse_config import TermPooling
+from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.types import Computing
 from tests.tiny import write_tiny_model
 from tests.tiny_masked_lm import write_tiny_masked_lm
@@ -151,3 +152,8 @@ def test_a_fingerprint_tells_what_decides_the_vectors(tmp_path: Path) -> None:
         limited.encode_documents("the dog runs")
     assert len(limited.encode_documents([])) == 0
     assert np.isfinite(limited.encode_documents(["a"]).weights).all()
+
+
+def test_it_is_no_cross_encoder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="weights of terms; here a cross-encoder is wanted"):
+        CrossEncoder.load(write_tiny_sparse(tmp_path / "sparse", weigh_queries=True))

@@ -121,6 +121,25 @@ def test_what_stopped_goes_on_with_the_same_bits(
         np.testing.assert_array_equal(whole[name], parts[name])
 
 
+def test_a_stop_before_the_archive_has_its_name_is_made_good(
+    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = MultiVectorEncoder.load(model)
+    output, folder = tmp_path / "v.npz", tmp_path / "v.npz.partial"
+
+    def job() -> Any:
+        return encode_to_file(encoder, read_documents([str(corpus)]), output, EncodeOptions(role="document"))
+
+    list(islice(job(), 2))  # the window is committed, and nothing finished
+    (folder / "archive").write_bytes(b"half")
+    (folder / "vectors").rename(folder / "packed")
+    *_, resumed = job()
+    assert resumed.resumed_at == 4
+    expected = encoder.encode_documents(TEXTS)
+    np.testing.assert_array_equal(loaded(output)["vectors"], expected.vectors)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.data.reading import read_documents
+from embedkit.encoding import windows
+from embedkit.encoding.job import EncodeOptions, EncodeProgress, encode_to_file
+from embedkit.encoding.sparse import SparseEncoder
 from embedkit.encoding.sparse_files import read_sparse
 from tests.checkpoint.test_sparse import write_tiny_sparse
 from tests.tiny import write_tiny_model
@@ -80,6 +86,62 @@ def test_encode_writes_terms_with_weights(model: Path, corpus: Path, tmp_path: P
     )
     _, error = run("encode", corpus, "-m", model, "--role", "document", "-o", tmp_path / "v.npz", code=1)
     assert "already exists" in error
+
+
+@pytest.mark.parametrize("ending", [".npz", ".jsonl"])
+def test_what_stopped_goes_on_with_the_same_bits(
+    ending: str, model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_TEXTS", 3)
+    encoder = SparseEncoder.load(model)
+
+    def job(name: str) -> Iterator[EncodeProgress]:
+        documents = read_documents([str(corpus)])
+        return encode_to_file(encoder, documents, tmp_path / name, EncodeOptions(role="document"))
+
+    *_, last = job(f"whole{ending}")
+    list(islice(job(f"parts{ending}"), 2))
+    assert (tmp_path / f"parts{ending}.partial").is_dir()
+    *_, resumed = job(f"parts{ending}")
+    assert (resumed.resumed_at, resumed.texts, resumed.terms) == (3, 4, last.terms)
+    expected = encoder.encode_documents(TEXTS)
+    if ending == ".jsonl":
+        whole, parts = ((tmp_path / name).read_bytes() for name in ("whole.jsonl", "parts.jsonl"))
+        assert whole == parts
+        rows = [json.loads(line)["terms"] for line in parts.splitlines()]
+        assert rows == encoder.describe(expected)
+        return
+    found = read_sparse(tmp_path / "parts.npz")
+    np.testing.assert_array_equal(found.starts, expected.starts)
+    np.testing.assert_array_equal(found.terms, expected.terms)
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-6)
+    for name in ("whole", "parts"):
+        assert (tmp_path / f"{name}.ids.txt").read_text(encoding="utf-8") == "d0\nd1\nd2\nd3\n"
+    np.testing.assert_array_equal(read_sparse(tmp_path / "whole.npz").weights, found.weights)
+
+
+def test_scipy_reads_the_matrix(model: Path, corpus: Path, tmp_path: Path) -> None:
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    run("encode", corpus, "-m", model, "--role", "query", "-o", tmp_path / "v.npz")
+    found = scipy_sparse.load_npz(tmp_path / "v.npz")
+    expected = SparseEncoder.load(model).encode_queries(TEXTS).to_dense()
+    np.testing.assert_array_equal(found.toarray(), expected)
+
+
+def test_a_job_with_other_terms_or_ids_in_the_way_is_refused(
+    model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_TEXTS", 3)
+    documents, output = read_documents([str(corpus)]), tmp_path / "v.npz"
+    begun = encode_to_file(SparseEncoder.load(model), documents, output, EncodeOptions(role="document"))
+    list(islice(begun, 2))
+    how = ("--role", "document", "-o", output)
+    _, error = run("encode", corpus, "-m", model, *how, "--max-active-dims", 7, code=1)
+    assert "begun with encoder.max_active_dims = None; now it is 7" in error
+    (tmp_path / "w.ids.txt").write_text("mine\n", encoding="utf-8")
+    how = ("--role", "document", "-o", tmp_path / "w.npz")
+    _, error = run("encode", corpus, "-m", model, *how, code=1)
+    assert "w.ids.txt: already exists" in error
 
 
 def test_an_index_is_built_searched_and_fused_with_others(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from embedkit.inference.sample import compared
 from embedkit.reranking.maxsim import MaxSim
 from embedkit.retrieval.token_vectors import TokenVectors
 from tests.tiny import FAMILY_SHAPES, write_static_model, write_tiny_model
-from tests.tiny_multi_vector import DIMENSION, tiny_multi_vector_config, write_tiny_multi_vector
+from tests.tiny_multi_vector import DIMENSION, ON_CPU, tiny_multi_vector_config, write_tiny_multi_vector
 
 TEXTS = [
     "the dog runs.",
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> MultiVectorEncoder:
-    return MultiVectorEncoder.load(folder, device="cpu")
+    return MultiVectorEncoder.load(folder, computing=ON_CPU)
 
 
 def test_documents_have_a_vector_for_each_token_but_those_of_the_skiplist(
@@ -58,7 +59,7 @@ def test_queries_are_filled_up_to_one_length(encoder: MultiVectorEncoder) -> Non
 
 def test_longer_queries_stay_whole_where_the_length_is_the_least(tmp_path: Path) -> None:
     folder = write_tiny_multi_vector(tmp_path / "m", expansion=QueryExpansion(length=8, fixed=False))
-    found = MultiVectorEncoder.load(folder, device="cpu").encode_queries(TEXTS)
+    found = MultiVectorEncoder.load(folder, computing=ON_CPU).encode_queries(TEXTS)
     assert found.counts.tolist() == [8, 8, 9, 27, 8]
 
 
@@ -76,7 +77,9 @@ def test_tokens_that_fill_up_change_no_others_unless_they_are_attended_to(
     }.items():
         folder = write_tiny_multi_vector(tmp_path / name, expansion=expansion)
         vectors[name] = (
-            MultiVectorEncoder.load(folder, device="cpu", backend=backend).encode_queries(query).vectors
+            MultiVectorEncoder.load(folder, computing=replace(ON_CPU, backend=backend))
+            .encode_queries(query)
+            .vectors
         )
     assert len(vectors["none"]) == 7
     np.testing.assert_allclose(vectors["unattended"][:7], vectors["none"], atol=TOLERANCE)
@@ -86,7 +89,7 @@ def test_tokens_that_fill_up_change_no_others_unless_they_are_attended_to(
 
 def test_runtimes_agree(folder: Path) -> None:
     found = {
-        name: MultiVectorEncoder.load(folder, device="cpu", backend=name)
+        name: MultiVectorEncoder.load(folder, computing=replace(ON_CPU, backend=name))
         for name in ("native", "numpy", "torch")
     }
     for name in ("numpy", "torch"):
@@ -125,22 +128,24 @@ def test_long_texts_are_refused_or_read_in_pieces_as_asked_for(encoder: MultiVec
 def test_a_prompt_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
     folder = write_tiny_multi_vector(tmp_path / "m", prompts={"document": "the dog " * 20})
     with pytest.raises(CheckpointError, match=r"has 40 tokens; the model reads 18 of a document"):
-        MultiVectorEncoder.load(folder, device="cpu").encode_documents(TEXTS)
+        MultiVectorEncoder.load(folder, computing=ON_CPU).encode_documents(TEXTS)
 
 
 def test_what_cannot_leave_tokens_unattended_is_refused(tmp_path: Path) -> None:
     config = tiny_multi_vector_config(**FAMILY_SHAPES["deberta-v2"])
     folder = write_tiny_multi_vector(tmp_path / "m", config=config)
     with pytest.raises(CheckpointError, match="not computed with disentangled attention"):
-        MultiVectorEncoder.load(folder, device="cpu")
+        MultiVectorEncoder.load(folder, computing=ON_CPU)
     attended = write_tiny_multi_vector(
         tmp_path / "attended", config=config, expansion=QueryExpansion(length=8, attend=True)
     )
-    assert MultiVectorEncoder.load(attended, device="cpu").encode_queries(["the dog"]).counts.tolist() == [8]
+    assert MultiVectorEncoder.load(attended, computing=ON_CPU).encode_queries(
+        ["the dog"]
+    ).counts.tolist() == [8]
 
 
 def test_pooling_keeps_one_vector_in_so_many(encoder: MultiVectorEncoder, folder: Path) -> None:
-    pooled = MultiVectorEncoder.load(folder, device="cpu", token_pooling=2)
+    pooled = MultiVectorEncoder.load(folder, computing=ON_CPU, token_pooling=2)
     found = pooled.encode_documents(TEXTS)
     assert found.counts.tolist() == [1 + 5 // 2, 1 + 1, 1 + 3, 1 + 19 // 2, 1 + 5 // 2]
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=TOLERANCE)
@@ -149,13 +154,15 @@ def test_pooling_keeps_one_vector_in_so_many(encoder: MultiVectorEncoder, folder
     assert pooled.document_pooling == 2
     assert pooled.fingerprint != encoder.fingerprint
     with pytest.raises(ValueError, match=r"token_pooling is 0.5; it must be at least 1"):
-        MultiVectorEncoder.load(folder, device="cpu", token_pooling=0.5)
+        MultiVectorEncoder.load(folder, computing=ON_CPU, token_pooling=0.5)
 
 
 def test_the_folders_own_pooling_is_done_unless_another_is_asked_for(tmp_path: Path) -> None:
     folder = write_tiny_multi_vector(tmp_path / "m", pooling=TokenPooling(factor=3, protected=0))
-    assert MultiVectorEncoder.load(folder, device="cpu").encode_documents(TEXTS[:1]).counts.tolist() == [2]
-    whole = MultiVectorEncoder.load(folder, device="cpu", token_pooling=1)
+    assert MultiVectorEncoder.load(folder, computing=ON_CPU).encode_documents(TEXTS[:1]).counts.tolist() == [
+        2
+    ]
+    whole = MultiVectorEncoder.load(folder, computing=ON_CPU, token_pooling=1)
     assert whole.encode_documents(TEXTS[:1]).counts.tolist() == [6]
 
 

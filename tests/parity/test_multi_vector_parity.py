@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from embedkit.types import Float32, TextRole
 from tests.tiny import FAMILY_SHAPES
 from tests.tiny_multi_vector import (
     MARKERS,
+    ON_CPU,
     marked_tokenizer,
     tiny_multi_vector_config,
     write_tiny_multi_vector,
@@ -64,7 +66,7 @@ def theirs(folder: Path, role: TextRole) -> list[Float32]:
 
 
 def ours(folder: Path, role: TextRole, **how: Any) -> list[Float32]:
-    encoder = MultiVectorEncoder.load(folder, device="cpu", **how)
+    encoder = MultiVectorEncoder.load(folder, computing=replace(ON_CPU, **how))
     found = encoder.encode_queries(QUERIES) if role == "query" else encoder.encode_documents(DOCUMENTS)
     return [found.text(number) for number in range(len(found))]
 
@@ -282,7 +284,7 @@ def test_folders_of_colbert_are_read_as_there(tmp_path: Path, metadata: dict[str
 
 def test_two_layers_project_as_there(tmp_path: Path) -> None:
     folder = saved(tmp_path)
-    assert MultiVectorEncoder.load(folder, device="cpu").folder.modules.layers == (
+    assert MultiVectorEncoder.load(folder, computing=ON_CPU).folder.modules.layers == (
         DenseConfig(in_features=32, out_features=16, bias=False, activation="identity"),
     )
     torch.manual_seed(3)

@@ -55,6 +55,12 @@ def test_padding_loses_nothing(sequences: Sequences) -> None:
     assert len(batch) == len(sequences)
 
 
+def test_joining_keeps_what_is_attended_to() -> None:
+    parts = [TokenBatch(np.arange(n), np.array([n]), num_keys=np.array([n - 1])) for n in (3, 2)]
+    joined = TokenBatch.joined(parts)
+    np.testing.assert_array_equal(joined.num_keys, [2, 1])
+
+
 def test_lengths_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths add up to 3; input_ids has 2 tokens"):
         TokenBatch(np.array([1, 2]), np.array([3]))

@@ -24,6 +24,7 @@ from embedkit.serving.engine.request import QueuedRequest, Window
 from embedkit.serving.engine.spans import cut_spans
 from embedkit.serving.engine.stats import EngineStats
 from embedkit.serving.engine.tasks import EmbedTask, ScoreTask, Task, TokenVectorsTask
+from embedkit.serving.engine.text_tasks import EncodedTexts, TextsTask, TextsWork
 from embedkit.serving.engine.waiting import PRIORITIES, MixedBatch, QueuedPart, Waiting
 from embedkit.serving.engine.work import (
     Embedded,
@@ -111,6 +112,10 @@ class Engine:
     def token_vectors(self, work: TokenVectorsWork) -> Future[TokensOfTexts]:
         """Compute the vectors of all tokens of texts; raises as `embed` does."""
         return self._submit(partial(TokenVectorsTask, work))
+
+    def encode(self, work: TextsWork) -> Future[EncodedTexts]:
+        """Encode texts with a multi-vector or a learned sparse model; raises as `embed` does."""
+        return self._submit(partial(TextsTask, work))
 
     def stats(self) -> EngineStats:
         """Return what is going on, and what was done since the engine began."""

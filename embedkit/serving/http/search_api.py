@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from time import perf_counter
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from embedkit.errors import CheckpointError, IndexFileError
 from embedkit.extras import load_extra
 from embedkit.machine import num_cores
-from embedkit.serving.engine.engine import Embedded
 from embedkit.serving.http import encode_api, shard_api, write_api
 from embedkit.serving.http.choosing import named_indexes, one_index
 from embedkit.serving.http.messages import HttpRequest, HttpResponse, RefusedError, Route
@@ -27,7 +26,7 @@ from embedkit.serving.http.search_bodies import (
     hit_json,
     one_value,
 )
-from embedkit.serving.indexes.computing import EngineReranker, QueryVectors, query_work
+from embedkit.serving.indexes.computing import AnyEncoded, EngineReranker, QueryVectors, submit
 from embedkit.serving.indexes.explaining import MOST_CHARS, Explainer, passage_text
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.looking import NotHereError, document, indexes_json, similar
@@ -97,7 +96,7 @@ class _SearchApi:
         wanted, indexes = body.options, named_indexes(self.services, body.index)
         gone = Event()
         reranker = self._reranker(body.rerank, gone)
-        embedded: dict[Any, Embedded] = {}  # Any: encoders
+        embedded: dict[object, AnyEncoded] = {}
         if wanted.mode != "text":
             embedded = await self._embedded(indexes, body.query)
         embed_seconds = perf_counter() - started
@@ -118,18 +117,16 @@ class _SearchApi:
         answer["took_ms"] = {name: round(1000 * seconds, 3) for name, seconds in took.items()}
         return HttpResponse(content=answer)
 
-    async def _embedded(
-        self, indexes: Sequence[LiveIndex], query: str
-    ) -> dict[Any, Embedded]:  # Any: encoders
+    async def _embedded(self, indexes: Sequence[LiveIndex], query: str) -> dict[object, AnyEncoded]:
         """Have the query embedded by the encoder of each index, once by each, together with those of other requests."""
-        waiting = {}
+        waiting: dict[object, asyncio.Future[AnyEncoded]] = {}
         for index in indexes:
-            if index.encoder is None:
+            embedder = index.embedder
+            if embedder is None:
                 raise RefusedError(400, READY_VECTORS.format(name=index.name))
-            if index.encoder not in waiting:
-                waiting[index.encoder] = asyncio.wrap_future(
-                    self.services.engine.embed(query_work(index.encoder, [query]))
-                )
+            if embedder.encoder not in waiting:
+                future: Future[Any] = submit(self.services.engine, embedder, [query])  # Any: of its kind
+                waiting[embedder.encoder] = asyncio.wrap_future(future)
         return dict(zip(waiting, await asyncio.gather(*waiting.values()), strict=True))
 
     def _reranker(self, named: bool | str, gone: Event) -> EngineReranker | None:
@@ -159,7 +156,9 @@ class _SearchApi:
         index = one_index(self.services, asked.get("index"))
         passage, k = _whole(asked, "passage", 0, least=0), _whole(asked, "k", 10, least=1)
         started = perf_counter()
-        found = await self._looked_up(partial(similar, index, request.params["id"], passage, k))
+        found = await self._looked_up(
+            partial(similar, index, self.services.engine, request.params["id"], passage, k)
+        )
         total = round(1000 * (perf_counter() - started), 3)
         content = {
             "query": None,

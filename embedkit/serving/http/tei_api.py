@@ -276,7 +276,7 @@ def _tokens(
 
 def _info(services: Services) -> Mapping[str, Any]:  # Any: JSON
     """Describe the first encoder, or where there is none the first reranker."""
-    if services.encoders:
+    if services.encoders or not services.rerankers:
         name, encoder = services.encoder(None)
         sentence = encoder.folder.modules.sentence
         kind: Mapping[str, Any] = {"embedding": {"pooling": "+".join(sentence.pooling)}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -11,40 +12,67 @@ import numpy as np
 
 from embedkit.errors import EmbedkitError
 from embedkit.retrieval.reranker import Reranker
-from embedkit.serving.engine.engine import Embedded, EmbedWork, Engine, ScoreWork
-from embedkit.types import Float32
+from embedkit.retrieval.vectors import Vectors
+from embedkit.serving.engine.engine import Embedded, EmbedWork, Engine, Priority, ScoreWork
+from embedkit.serving.engine.text_tasks import EncodedTexts, TextsWork
+from embedkit.types import Float32, TextRole
 
 if TYPE_CHECKING:
-    from embedkit.encoding.encoder import Encoder
+    from embedkit.pipelines.embedders import AnyEmbedder
     from embedkit.reranking.cross_encoder import CrossEncoder
+
+AnyEncoded = Embedded | EncodedTexts
 
 
 class AbandonedError(EmbedkitError):
     """Nobody waits for the answer any more."""
 
 
-def query_work(encoder: Encoder, queries: Sequence[str]) -> EmbedWork:
-    return EmbedWork(encoder=encoder, texts=queries, role="query", priority="interactive")
+def submit(
+    engine: Engine,
+    embedder: AnyEmbedder,
+    texts: Sequence[str],
+    *,
+    role: TextRole = "query",
+    priority: Priority = "interactive",
+) -> Future[Embedded] | Future[EncodedTexts]:
+    """Have texts encoded by an index's encoder, of whichever kind.
+
+    Raises:
+        QueueFullError: the engine takes no more.
+    """
+    from embedkit.encoding.embedder import Embedder
+
+    if isinstance(embedder, Embedder):
+        return engine.embed(EmbedWork(encoder=embedder.encoder, texts=texts, role=role, priority=priority))
+    return engine.encode(TextsWork(encoder=embedder.encoder, texts=texts, role=role, priority=priority))
+
+
+def vectors_of(encoded: AnyEncoded) -> Vectors:
+    """Return the vectors of queries; zeros, or none, with which a search finds nothing, for what is empty or unknown to the model."""
+    if isinstance(encoded, EncodedTexts):
+        return encoded.vectors
+    nothing = encoded.empty | encoded.unknown
+    return np.where(nothing[:, None], np.float32(0), encoded.vectors)
 
 
 class QueryVectors:
     """The vectors of the queries of one request, by encoder: those that were computed before, else computed when asked for."""
 
-    def __init__(self, engine: Engine, known: dict[Encoder, Embedded], abandoned: Event) -> None:
+    def __init__(self, engine: Engine, known: dict[object, AnyEncoded], abandoned: Event) -> None:
         self._engine, self.known, self._abandoned = engine, known, abandoned
         self.seconds = 0.0
 
-    def embed(self, encoder: Encoder, queries: Sequence[str]) -> Float32:
-        """Return (Q, E) vectors; zeros, with which a search finds nothing, for what is empty or unknown to the model."""
+    def embed(self, embedder: AnyEmbedder, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of Q queries, of the encoder's kind."""
+        encoder = embedder.encoder
         if encoder not in self.known:
             if self._abandoned.is_set():
                 raise AbandonedError("the client has gone")
             started = time.perf_counter()
-            self.known[encoder] = self._engine.embed(query_work(encoder, queries)).result()
+            self.known[encoder] = submit(self._engine, embedder, queries).result()
             self.seconds += time.perf_counter() - started
-        embedded = self.known[encoder]
-        nothing = embedded.empty | embedded.unknown
-        return np.where(nothing[:, None], np.float32(0), embedded.vectors)
+        return vectors_of(self.known[encoder])
 
 
 class EngineReranker(Reranker):

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from embedkit.data.records import titled_text
+from embedkit.errors import CheckpointError
+from embedkit.pipelines.embedders import describe_kind
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.looking import NotHereError, missing
+from embedkit.serving.model_names import served_name
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.explaining.explain import ExplainedText, Explanation
+    from embedkit.pipelines.embedders import AnyEncoder
 
 MOST_CHARS = 20_000  # of a text: each of its words costs one encoding of it
 
@@ -25,7 +29,7 @@ class Explainer:
         self._copies: WeakKeyDictionary[Encoder, Encoder] = WeakKeyDictionary()
         self._turn = Lock()
 
-    def explain(self, encoder: Encoder, query: str, text: str) -> dict[str, Any]:  # Any: JSON
+    def explain(self, encoder: AnyEncoder, query: str, text: str) -> dict[str, Any]:  # Any: JSON
         """Explain the cosine of a query and a text.
 
         Raises:
@@ -35,6 +39,10 @@ class Explainer:
         from embedkit.encoding.encoder import Encoder
         from embedkit.explaining.explain import explain
 
+        if not isinstance(encoder, Encoder):
+            raise CheckpointError(
+                f"{served_name(encoder.folder.name)} is {describe_kind(encoder)}; word by word the cosines of dense models are explained"
+            )
         with self._turn:
             if encoder not in self._copies:
                 self._copies[encoder] = Encoder.load(
@@ -51,7 +59,7 @@ class Explainer:
             }
 
 
-def passage_text(index: LiveIndex, doc_id: str, passage: int) -> tuple[str, int, Encoder | None]:
+def passage_text(index: LiveIndex, doc_id: str, passage: int) -> tuple[str, int, AnyEncoder | None]:
     """Return a passage as it was embedded, its title before it; how many characters stand before the passage; the index's encoder.
 
     Raises:

@@ -18,8 +18,7 @@ from embedkit.serving.indexes.models import IndexModels
 from indexes import FieldValues, GatherOptions, Searchable
 
 if TYPE_CHECKING:
-    from embedkit.encoding.embedder import Embedder
-    from embedkit.encoding.encoder import Encoder
+    from embedkit.pipelines.embedders import AnyEmbedder, AnyEncoder
 
 logger = logging.getLogger(__name__)
 MOST_HANDLES = 8  # of one index: searches beyond that wait for one another
@@ -35,11 +34,11 @@ class OpenedIndex:
 
     name: str
     index: Searchable
-    embedder: Embedder | None
+    embedder: AnyEmbedder | None
     note: str = ""
 
     @property
-    def encoder(self) -> Encoder | None:
+    def encoder(self) -> AnyEncoder | None:
         return None if self.embedder is None else self.embedder.encoder
 
 
@@ -48,7 +47,7 @@ class _Version:
     """One index file with the encoder that it is of."""
 
     handles: Handles
-    embedder: Embedder | None
+    embedder: AnyEmbedder | None
 
 
 class LiveIndex:
@@ -88,10 +87,14 @@ class LiveIndex:
         self._version.handles.retire()
 
     @property
-    def encoder(self) -> Encoder | None:
+    def embedder(self) -> AnyEmbedder | None:
         """What its queries are embedded by now; None where its vectors were made elsewhere."""
-        embedder = self._version.embedder
-        return None if embedder is None else embedder.encoder
+        return self._version.embedder
+
+    @property
+    def encoder(self) -> AnyEncoder | None:
+        """The model of `embedder`."""
+        return None if self.embedder is None else self.embedder.encoder
 
     @contextmanager
     def opened(self) -> Iterator[OpenedIndex]:
@@ -175,9 +178,10 @@ class LiveIndex:
                 raise
         raise IndexFileError(f"{self.path}: is replaced again and again. Ask again later")
 
-    def _embedder(self, handles: Handles) -> Embedder | None:
-        from embedkit.encoding.embedder import Embedder
+    def _embedder(self, handles: Handles) -> AnyEmbedder | None:
+        from embedkit.encoding.encoder import Encoder
         from embedkit.encoding.noise import cosine_noise
+        from embedkit.pipelines.embedders import embedder_of
 
         index = handles.take()
         try:
@@ -186,8 +190,9 @@ class LiveIndex:
             handles.give(index)
         if encoder is None:
             return None
-        cosine_noise(encoder)  # measured now, not while somebody waits for an answer
-        return Embedder(encoder, "query")
+        if isinstance(encoder, Encoder):
+            cosine_noise(encoder)  # measured now, not while somebody waits for an answer
+        return embedder_of(encoder, "query")
 
 
 def open_indexes(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from embedkit.data.records import titled_text
 from embedkit.errors import EmbedkitError
 from embedkit.pipelines.judging import JudgedHit
-from embedkit.serving.indexes.live import LiveIndex
-from embedkit.serving.indexes.searching import NamedHit
+from embedkit.retrieval.vectors import Vectors
+from embedkit.serving.engine.engine import Engine
+from embedkit.serving.indexes.computing import submit
+from embedkit.serving.indexes.live import LiveIndex, OpenedIndex
+from embedkit.serving.indexes.searching import READY_VECTORS, NamedHit
 from embedkit.serving.model_names import served_name
 
 
@@ -30,6 +34,7 @@ def _index_json(index: LiveIndex) -> dict[str, Any]:  # Any: JSON
             "documents": opened.index.count_documents(),
             "passages": len(opened.index),
             "model": None if encoder is None else served_name(encoder.folder.name),
+            "kind": settings.kind,
             "dimension": settings.dimension,
             "metric": settings.metric,
             "modes": ["text"] if encoder is None else ["dense", "text", "hybrid"],
@@ -77,9 +82,10 @@ def document(index: LiveIndex, doc_id: str) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def similar(index: LiveIndex, doc_id: str, passage: int, k: int) -> list[NamedHit]:
+def similar(index: LiveIndex, engine: Engine, doc_id: str, passage: int, k: int) -> list[NamedHit]:
     """Return the documents whose passages are nearest to a passage of a document, without itself, best first.
 
+    Of an index of several vectors or weights a passage the engine encodes the text again, which is the passage's own title and text.
     A strength is the part of the passage's own score, 1 where they are alike.
 
     Raises:
@@ -92,13 +98,22 @@ def similar(index: LiveIndex, doc_id: str, passage: int, k: int) -> list[NamedHi
         places = [place for place, hit in enumerate(hits) if hit.passage == passage]
         if not places:
             raise NotHereError(f"{doc_id!r} has no passage {passage}; it has 0 to {hits[-1].passage}")
-        found = opened.index.search(vectors[places], k=k + 1, group=True)[0]
+        itself: Vectors = vectors[places]
+        if opened.index.settings.kind != "dense":
+            itself = _encoded(opened, engine, titled_text(hits[places[0]].title, hits[places[0]].text))
+        found = opened.index.search(itself, k=k + 1, group=True)[0]
     own = next((hit.score for hit in found if hit.doc_id == doc_id), 0.0)
     return [
         NamedHit(index.name, JudgedHit(hit, min(1.0, max(0.0, hit.score / own)) if own > 0 else 0.0))
         for hit in found
         if hit.doc_id != doc_id
     ][:k]
+
+
+def _encoded(opened: OpenedIndex, engine: Engine, text: str) -> Vectors:
+    if opened.embedder is None:
+        raise NotHereError(READY_VECTORS.format(name=opened.name))
+    return submit(engine, opened.embedder, [text], role="document").result().vectors
 
 
 def missing(index: LiveIndex, doc_id: str) -> NotHereError:

@@ -1,11 +1,13 @@
 """Hits of several indexes in one order.
 
-1. `score`: one model, compared by cosine. Cosines are as they are, and so are the fused scores of hybrid search, which lie on the
-   scales of `embedkit.retrieval.fusion`: the cosine, and BM25 as a share of what the query could reach in its index.
+1. `score`: one model. What a query scores by meaning is comparable, be it a cosine, a dot product or MaxSim. So are, of cosines, the fused
+   scores of hybrid search, which lie on the scales of `embedkit.retrieval.fusion`: the cosine, and BM25 as a share of what the query could
+   reach in its index.
 2. `strength`: several models, whose cosines are not comparable. What counts is where a hit lies between what chance gives in its index, 0,
    and what relevant documents typically have, 1, or beyond (`embedkit.retrieval.strength`). By words alone (mode text) it is so, too: as a share of
    what the query could reach.
-3. `ranks`: fusion by ranks was asked for, or vectors are compared by dot or l2, whose scores have no scale: 1 / (60 + rank).
+3. `ranks`: fusion by ranks was asked for, or scores of several models or of hybrid search have no scale, as those of dot, l2, MaxSim and
+   weights of terms: 1 / (60 + rank).
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ def order_of(searches: Sequence[Search], wanted: SearchOptions) -> Order:
         return "ranks"
     if wanted.mode == "text":
         return "strength"
-    if any(search.index.score_limit is None for search in searches):
-        return "ranks"
     encoders = {None if search.embedder is None else search.embedder.encoder for search in searches}
-    return "score" if len(encoders) == 1 else "strength"
+    scaled = all(search.index.score_limit is not None for search in searches)
+    if len(encoders) == 1 and (scaled or wanted.mode == "dense"):
+        return "score"
+    return "strength" if scaled else "ranks"
 
 
 def merge(

@@ -8,11 +8,13 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from embedkit.pipelines.models import load_encoder, of_index
+from embedkit.pipelines.embedders import check_kind, load_embedder
+from embedkit.pipelines.models import of_index
 from embedkit.types import Computing
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
+    from embedkit.pipelines.embedders import AnyEncoder
     from indexes import Searchable
     from indexes.storage.settings import Fingerprint
 
@@ -24,13 +26,13 @@ class IndexModels:
     """
 
     def __init__(self, given: Iterable[Encoder] = (), computing: Computing | None = None) -> None:
-        self._given = {_key(encoder.fingerprint): encoder for encoder in given}
-        self._loaded: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
+        self._given: dict[str, AnyEncoder] = {_key(encoder.fingerprint): encoder for encoder in given}
+        self._loaded: WeakValueDictionary[str, AnyEncoder] = WeakValueDictionary()
         self._computing = computing or Computing()
         self._loading = Lock()
 
-    def of(self, index: Searchable) -> Encoder | None:
-        """Return the encoder of an index; None where its vectors were made elsewhere.
+    def of(self, index: Searchable) -> AnyEncoder | None:
+        """Return the encoder of an index, of the index's kind; None where its vectors were made elsewhere.
 
         Raises:
             CheckpointError, DeviceError: it cannot be found, loaded or computed here, or no index is searched with it.
@@ -38,7 +40,6 @@ class IndexModels:
         """
         from embedkit.inference.token_merging import merging_of
 
-        index.settings.need_dense(index.path, "a server")
         fingerprint = index.settings.fingerprint
         if fingerprint is None:
             return None
@@ -46,11 +47,17 @@ class IndexModels:
         with self._loading:
             encoder = self._given.get(key) or self._loaded.get(key)
             if encoder is None:
-                share = merging_of(fingerprint)
-                encoder = load_encoder(of_index(index, None), self._computing, merge_tokens=share)
+                model = of_index(index, None)
+                check_kind(index, model)
+                encoder = load_embedder(
+                    model,
+                    self._computing,
+                    "query",
+                    merge_tokens=merging_of(fingerprint),
+                    max_active_dims=fingerprint.get("max_active_dims"),
+                ).encoder
                 index.check_encoder(encoder.fingerprint)
                 self._loaded[key] = encoder
-        encoder.check_searchable(by_field=True)
         return encoder
 
 

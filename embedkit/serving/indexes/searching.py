@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.judging import JudgedHit, judge
@@ -15,13 +14,11 @@ from embedkit.pipelines.searching import Search
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.reranking import rerank_hits
 from embedkit.retrieval.retriever import Retriever
+from embedkit.retrieval.vectors import Vectors
 from embedkit.serving.indexes.computing import EngineReranker, QueryVectors
 from embedkit.serving.indexes.live import LiveIndex, OpenedIndex
 from embedkit.serving.indexes.merging import IndexHit, merge
 from embedkit.serving.model_names import served_name
-
-if TYPE_CHECKING:
-    from embedkit.types import Float32
 
 READY_VECTORS = 'the index {name!r} was built from ready vectors: which encoder made them is not known. Search it with "mode": "text"'
 
@@ -92,9 +89,9 @@ def _model(opened: OpenedIndex) -> str:
 
 
 def _search(opened: OpenedIndex, vectors: QueryVectors, reranker: EngineReranker | None) -> Search:
-    embed: Callable[[Sequence[str]], Float32] | None = None
-    if opened.encoder is not None:
-        embed = partial(vectors.embed, opened.encoder)
+    embed: Callable[[Sequence[str]], Vectors] | None = None
+    if opened.embedder is not None:
+        embed = partial(vectors.embed, opened.embedder)
     retriever = Retriever(opened.index, embed=embed, reranker=reranker)
     return Search(opened.index, retriever, opened.embedder, reranker)
 
@@ -160,9 +157,13 @@ def _notes(
             notes.append(f"{each.name}: {coverage.explained()}")
     if not query.strip():
         return [*notes, "the query is empty"]
-    for encoder, embedded in vectors.known.items():
+    embedders = {each.embedder.encoder: each.embedder for each in opened if each.embedder is not None}
+    for encoder, embedder in embedders.items():
+        embedded = vectors.known.get(encoder)
+        if embedded is None:
+            continue
         if embedded.truncated.any():
-            limit = encoder.tokenizer.max_length
+            limit = embedder.tokenizer.max_length
             notes.append(
                 f"the query was cut to the {limit} tokens that {served_name(encoder.folder.name)} reads"
             )

@@ -78,6 +78,7 @@ def answer(live: LiveIndex, body: ShardBody) -> Json:
         index = opened.index
         if not isinstance(index, Index):
             raise ValueError(f"{live.name!r} lies in shards; name these themselves")
+        index.settings.need_dense(live.name, "a shard")
         if body.settings is not None and body.settings != index.settings.digest:
             raise IndexMismatchError(
                 f"{live.name!r} is another index than was asked before, of another encoder or other passages. Open it anew"

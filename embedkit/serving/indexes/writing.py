@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from embedkit.data.records import Document
 from embedkit.errors import IndexMismatchError
+from embedkit.pipelines.embedders import embedder_of
 from embedkit.pipelines.filling import fill_index
-from embedkit.serving.engine.engine import EmbedWork, Engine
+from embedkit.retrieval.vectors import Vectors
+from embedkit.serving.engine.engine import Engine
+from embedkit.serving.indexes.computing import submit
 from embedkit.serving.indexes.live import LiveIndex
 from indexes import BuildReport, Deleted, Index
-
-if TYPE_CHECKING:
-    from embedkit.encoding.encoder import Encoder
-    from embedkit.types import Float32
 
 
 def add_documents(live: LiveIndex, documents: Sequence[Document], engine: Engine) -> BuildReport:
@@ -36,15 +34,15 @@ def add_documents(live: LiveIndex, documents: Sequence[Document], engine: Engine
             f"the model of the index {live.name!r} encodes documents by the fields {', '.join(encoder.fields)}. "
             "Add them with: embedkit index build"
         )
+    embedder = embedder_of(encoder, "document")
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        return submit(engine, embedder, texts, role="document", priority="bulk").result().vectors
+
     with live.writing, Index.open(live.path, writable=True) as index:
         index.check_encoder(encoder.fingerprint)
-        *_, last = fill_index(index, documents, encoder, lambda texts: _embed(engine, encoder, texts))
+        *_, last = fill_index(index, documents, encoder, embed, offsets=embedder.tokenizer.offsets)
         return last
-
-
-def _embed(engine: Engine, encoder: Encoder, texts: Sequence[str]) -> Float32:
-    work = EmbedWork(encoder=encoder, texts=texts, role="document", priority="bulk")
-    return engine.embed(work).result().vectors
 
 
 def delete_documents(live: LiveIndex, doc_ids: Sequence[str]) -> Deleted:

@@ -20,10 +20,11 @@ from embedkit.pipelines.grep.folder import Folder, find_home, temporary_home
 from embedkit.pipelines.grep.home import MAX_BYTES, Home, resolved, trim_cache
 from embedkit.pipelines.grep.state import FolderState
 from embedkit.retrieval.options import FOLDER_TEXT_WEIGHT
+from embedkit.retrieval.vectors import Vectors
 from embedkit.serving.mcp.building import FirstBuild
 from embedkit.serving.mcp.served import Call, CallCancelledError, ServedText, Turns, near_vectors
 from embedkit.serving.mcp.within import inner_parts, read_within
-from embedkit.types import Computing, Float32
+from embedkit.types import Computing
 from indexes import is_index
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class ServedFolder:
         return self._shown_hits(self._folder.search(opened, query, options, self._scoped(narrowing)))
 
     def search_vectors(
-        self, opened: Search, vectors: Float32, options: SearchOptions, narrowing: Narrowing
+        self, opened: Search, vectors: Vectors, options: SearchOptions, narrowing: Narrowing
     ) -> list[Hit]:
         return self._shown_hits(near_vectors(opened.index, vectors, options, self._scoped(narrowing)))
 

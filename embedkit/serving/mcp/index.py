@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING
 from embedkit.data.records import Hit
 from embedkit.errors import IndexMismatchError
 from embedkit.pipelines.searching import open_search
+from embedkit.retrieval.vectors import Vectors
 from embedkit.serving.mcp.served import Call, ServedText, Turns, near_vectors, unknown_name
-from embedkit.types import Computing, Float32
+from embedkit.types import Computing
 from indexes import GatherOptions, open_index
+from indexes.types import VectorKind
 
 if TYPE_CHECKING:
-    from embedkit.encoding.encoder import Encoder
+    from embedkit.pipelines.embedders import AnyEncoder
     from embedkit.pipelines.grep.filtering import Narrowing
     from embedkit.pipelines.searching import Search
     from embedkit.retrieval.options import SearchOptions
+
+
+_WHAT: dict[VectorKind, str] = {
+    "dense": "vectors",
+    "multi-vector": "vectors, one for each token",
+    "sparse": "weights of terms",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +55,7 @@ class ServedIndex:
         self.path, self.options = path, options
         open_index(path, gathering=options.gathering).close()
         self._turns = Turns()
-        self._encoder: Encoder | None = None
+        self._encoder: AnyEncoder | None = None
 
     @property
     def shown(self) -> str:
@@ -61,8 +70,6 @@ class ServedIndex:
 
     @contextmanager
     def opened(self, options: SearchOptions, call: Call) -> Iterator[Search]:
-        from embedkit.encoding.embedder import Embedder
-
         self._turns.take(call)
         try:
             with ExitStack() as stack:
@@ -73,7 +80,7 @@ class ServedIndex:
                         raise
                     self._encoder = None  # somebody has built it again, with another model
                     search = stack.enter_context(self._open(options))
-                if isinstance(search.embedder, Embedder):
+                if search.embedder is not None:
                     self._encoder = search.embedder.encoder
                 yield search
         finally:
@@ -92,7 +99,6 @@ class ServedIndex:
             encoder=self._encoder,
             gathering=wanted.gathering,
         ) as search:
-            search.index.settings.need_dense(self.path, "an MCP server")
             yield search
 
     def search(self, opened: Search, query: str, options: SearchOptions, narrowing: Narrowing) -> list[Hit]:
@@ -100,7 +106,7 @@ class ServedIndex:
         return opened.retriever.search([query], wanted)[0]
 
     def search_vectors(
-        self, opened: Search, vectors: Float32, options: SearchOptions, narrowing: Narrowing
+        self, opened: Search, vectors: Vectors, options: SearchOptions, narrowing: Narrowing
     ) -> list[Hit]:
         return near_vectors(opened.index, vectors, options, narrowing)
 
@@ -126,7 +132,7 @@ class ServedIndex:
             return [
                 f"index: {self.path}",
                 f"{index.count_documents():,} documents, {len(index):,} passages, model {index.model_path or 'not noted'}",
-                f"vectors: {settings.dimension} dimensions, {settings.storage}, {settings.metric}",
+                f"{_WHAT[settings.kind]}: {settings.dimension:,} dimensions, {settings.storage}, {settings.metric}",
             ]
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from embedkit.errors import EmbedkitError, RecordError
-from embedkit.types import Float32
+from embedkit.retrieval.vectors import Vectors
 
 if TYPE_CHECKING:
     from embedkit.data.records import Hit
@@ -86,9 +86,9 @@ class Served(Protocol):
     ) -> list[Hit]: ...
 
     def search_vectors(
-        self, opened: Search, vectors: Float32, options: SearchOptions, narrowing: Narrowing
+        self, opened: Search, vectors: Vectors, options: SearchOptions, narrowing: Narrowing
     ) -> list[Hit]:
-        """Return up to k hits near (1, E) vectors, best first."""
+        """Return up to k hits near the vectors of one text, of the index's kind, best first."""
         ...
 
     def named(self, hits: Sequence[Hit]) -> list[Hit]:
@@ -134,9 +134,9 @@ class Turns:
 
 
 def near_vectors(
-    index: Searchable, vectors: Float32, options: SearchOptions, narrowing: Narrowing
+    index: Searchable, vectors: Vectors, options: SearchOptions, narrowing: Narrowing
 ) -> list[Hit]:
-    """Return up to k hits near (1, E) vectors, best first, of the files that are asked for."""
+    """Return up to k hits near the vectors of one text, best first, of the files that are asked for."""
     return index.search(vectors, k=options.k, where=narrowing.where(options.where))[0]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from embedkit.data.records import titled_text
 from embedkit.errors import RecordError
 from embedkit.pipelines.grep.budget import count_tokens, fitting
 from embedkit.pipelines.grep.filtering import Narrowing
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from embedkit.data.records import Hit
     from embedkit.pipelines.grep.budget import Piece
     from embedkit.pipelines.searching import Search
-    from embedkit.types import Float32
+    from embedkit.retrieval.vectors import Vectors
 
 Arguments = Mapping[str, Any]  # Any: JSON that fits the tool's schema
 _LINES = re.compile(r"(.+?):(\d+)(?:-(\d*))?")
@@ -102,8 +103,8 @@ class _Answers:
         hits = [hit for hit in found if (hit.doc_id, hit.passage) != itself]
         return self._shown(hits[: options.k], notes, arguments)
 
-    def _passage(self, opened: Search, place: str) -> tuple[tuple[str, int], Float32]:
-        """Return the passage that stands at a place: its document and number, and its vector (1, E)."""
+    def _passage(self, opened: Search, place: str) -> tuple[tuple[str, int], Vectors]:
+        """Return the passage that stands at a place: its document and number, and its vector (1, E), or what its text is encoded as."""
         path, first, _ = split_place(place)
         hits, vectors = opened.index.passages(self.served.doc_id(path))
         if not hits:
@@ -111,7 +112,12 @@ class _Answers:
         number = 0 if first is None else _nearest(hits, first)
         if number is None:
             raise RecordError(f"{place}: no passage stands at this line. There is {_extent(hits)}")
-        return (hits[number].doc_id, hits[number].passage), vectors[number : number + 1]
+        hit = hits[number]
+        of_text = opened.index.settings.kind != "dense"  # of which no vectors are handed out
+        text = titled_text(hit.title, hit.text)
+        return (hit.doc_id, hit.passage), (
+            _embedded(opened, text) if of_text else vectors[number : number + 1]
+        )
 
     def get(self, arguments: Arguments, call: Call) -> str:
         path, lines = str(arguments["path"]), arguments.get("lines")
@@ -173,7 +179,7 @@ def _listed(text: str | None) -> list[str]:
     return [each.strip() for each in (text or "").split(",") if each.strip()]
 
 
-def _embedded(opened: Search, text: str) -> Any:  # Any: one vector, of the index's kind
+def _embedded(opened: Search, text: str) -> Vectors:
     from embedkit.pipelines.embedders import embedder_of
 
     assert opened.embedder is not None  # of a dense search

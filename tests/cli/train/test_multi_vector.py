@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from embedkit.checkpoint.multi_vector import read_multi_vector_folder
 from embedkit.encoding.multi_vector import MultiVectorEncoder
+from tests.tiny_multi_vector import ON_CPU
 from tests.training.contrastive_runs import rows_of, write_rows
 
 
@@ -26,5 +27,5 @@ def test_the_preset_makes_a_multi_vector_model_of_an_encoder(tiny_model: Path, t
     assert json.loads(result.stdout.splitlines()[-1])["steps"] == 2
     read = read_multi_vector_folder(tmp_path / "run")
     assert (read.dimension, read.tokenizer("query").max_length) == (128, 32)
-    found = MultiVectorEncoder.load(tmp_path / "run", device="cpu").encode_queries(["the dog"])
+    found = MultiVectorEncoder.load(tmp_path / "run", computing=ON_CPU).encode_queries(["the dog"])
     assert found.vectors.shape == (32, 128)

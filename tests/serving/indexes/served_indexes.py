@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from embedkit.encoding.encoder import Encoder
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.serving.engine.engine import Engine
 from embedkit.serving.http.access import Access
@@ -61,7 +62,11 @@ def serving(
     models = IndexModels(computing=Computing(precision="fp32"))
     indexes = open_indexes(index_names(paths), models)
     limits = limits or Limits()
-    encoders = {each.encoder.folder.name: each.encoder for each in indexes.values() if each.encoder}
+    encoders = {
+        each.encoder.folder.name: each.encoder
+        for each in indexes.values()
+        if isinstance(each.encoder, Encoder)
+    }
     with closing(Engine(limits)) as engine:
         services = Services(
             engine=engine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,18 @@ from embedkit.data.records import Document
 from embedkit.errors import EmbedkitError, RecordError
 from embedkit.pipelines.grep.budget import count_tokens
 from embedkit.pipelines.grep.home import DEFAULT
+from embedkit.pipelines.searching import open_search
+from embedkit.retrieval.options import SearchOptions
 from embedkit.serving.mcp.folder import FolderOptions, ServedFolder
 from embedkit.serving.mcp.index import IndexOptions, ServedIndex
 from embedkit.serving.mcp.served import CallCancelledError
 from embedkit.serving.mcp.tools import Defaults, split_place, tools_for
 from embedkit.types import Computing
 from indexes import Index, Settings, build
+from tests.checkpoint.test_sparse import write_tiny_sparse
+from tests.serving.indexes.served_indexes import build as served_index
+from tests.serving.indexes.served_indexes import numbered
+from tests.tiny_multi_vector import write_tiny_multi_vector
 
 FILES = {
     "animals.md": "# Animals\n\nthe dog runs\n\n## Cats\n\nthe cat sleeps\n",
@@ -267,6 +274,42 @@ def test_an_index_is_served_by_the_ids_of_its_documents(index: ServedIndex) -> N
     assert "2 documents, 2 passages" in ask(index, "status")
     with pytest.raises(EmbedkitError, match="there is no such document here"):
         ask(index, "get", path="/etc/passwd")
+
+
+@pytest.mark.parametrize("kind", ["multi-vector", "sparse", "table"])
+def test_an_index_of_another_kind_is_served_as_a_local_search_finds_it(tmp_path: Path, kind: str) -> None:
+    if kind == "multi-vector":
+        model = write_tiny_multi_vector(tmp_path / "model")
+    else:
+        model = write_tiny_sparse(tmp_path / "model", weigh_queries=kind == "table")
+    here = served_index(tmp_path / "x.index", numbered(20), model)
+    index = ServedIndex(here, IndexOptions(computing=Computing(device="cpu", precision="fp32")))
+    for mode in ("dense", "hybrid"):
+        wanted = SearchOptions(mode=mode, k=3)
+        with open_search(here, wanted, Computing(device="cpu", precision="fp32"), interactive=True) as opened:
+            local = opened.retriever.search(["the girl and a dog"], wanted)[0]
+        answer = ask(index, "search", query="the girl and a dog", mode=mode, k=3)
+        headings = [line.split("  ")[:2] for line in answer.split("\n") if "  score " in line]
+        assert headings == [[hit.doc_id, f"score {hit.score:.2f}"] for hit in local]
+    assert "song" in ask(index, "get", path="old/7")
+    alike = ask(index, "similar", place="old/7", k=3)
+    assert "score" in alike
+    assert not alike.startswith("old/7 ")
+    assert ask(index, "similar", text="the dog and a song", k=1).count("score") == 1
+    what = "vectors, one for each token" if kind == "multi-vector" else "weights of terms"
+    assert f"{what}: " in ask(index, "status")
+
+
+def test_an_index_that_became_one_of_another_kind_is_searched_with_its_model(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    here = served_index(tmp_path / "x.index", numbered(9), tiny_model)
+    index = ServedIndex(here, IndexOptions(computing=Computing(device="cpu")))
+    assert "score" in ask(index, "search", query="the dog", mode="dense")
+    shutil.rmtree(here)
+    served_index(here, numbered(9), write_tiny_multi_vector(tmp_path / "model"))
+    assert "score" in ask(index, "search", query="the dog", mode="dense")
+    assert "one for each token" in ask(index, "status")
 
 
 def test_places_are_read_as_search_names_them() -> None:

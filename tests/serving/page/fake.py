@@ -52,6 +52,8 @@ class Fake:
     documents: Sequence[Document] = DOCUMENTS
     rerankers: Sequence[str] = ("embedkit-rerank-small",)
     has_index: bool = True
+    kinds: Mapping[str, str] = field(default_factory=dict)  # of indexes, where they are not dense
+    modes: Sequence[str] = ("dense", "text", "hybrid")
     broken: bool = False
     delay: float = 0.0
     asked: list[Json] = field(default_factory=list)
@@ -109,9 +111,10 @@ class Fake:
             "documents": len(own),
             "passages": sum(len(passages(each)) for each in own),
             "model": "embedkit-small",
+            "kind": self.kinds.get(name, "dense"),
             "dimension": 384,
             "metric": "cosine",
-            "modes": ["dense", "text", "hybrid"],
+            "modes": list(self.modes),
             "fields": fields(own),
         }
 

@@ -39,6 +39,29 @@ def asked(page: Page, fake: Fake, **wanted: object) -> None:
         page.wait_for_timeout(20)
 
 
+def test_the_modes_are_those_of_the_indexes(visit: Visit, fake: Fake) -> None:
+    fake.modes = ("text",)
+    page = visit("/?q=speed+of+light")
+    asked(page, fake, mode="text")
+    assert page.locator("input[name=mode]:disabled").count() == 2
+    assert page.locator("input[name=mode]:checked").get_attribute("value") == "text"
+    assert "ready vectors" in page.locator("#mode-dense").get_attribute("title")
+    page.goto("/?q=zzz")
+    page.get_by_text("No document has these words.").wait_for()
+    assert not page.get_by_role("button", name="Search by meaning, too").count()
+
+
+def test_kinds_of_models_are_told(visit: Visit, fake: Fake) -> None:
+    fake.kinds = {"papers": "sparse", "notes": "multi-vector"}
+    page = visit("/?q=speed+of+light&mode=dense&index=papers")
+    asked(page, fake, mode="dense")
+    assert page.locator("#mode-dense").get_attribute("title") == "By meaning alone: weights of terms"
+    assert not page.locator("input[name=mode]:disabled").count()
+    page.goto("/?q=speed+of+light&doc=history/roemer.md&in=papers&view=why")
+    page.get_by_text("This index is of a sparse model.").wait_for()
+    assert not any("explain" in path for path, _ in fake.seen)
+
+
 def test_hits_appear_as_one_types_with_few_requests_and_one_entry_of_history(
     visit: Visit, fake: Fake
 ) -> None:

@@ -25,7 +25,7 @@ from embedkit.training.engine.ranks import alone
 from embedkit.training.engine.reporting import Step
 from embedkit.training.engine.run_folder import RunFolder
 from tests.tiny import ROUTED_SHAPES, tiny_config, write_tiny_model
-from tests.tiny_multi_vector import write_tiny_multi_vector
+from tests.tiny_multi_vector import ON_CPU, write_tiny_multi_vector
 from tests.training.contrastive.test_training import (
     AFTER_THREE_STEPS,
     LOSS_ROUNDING,
@@ -138,7 +138,7 @@ def test_what_is_trained_is_saved_and_searches_as_it_was_measured(tiny_model: Pa
         measured = journey.evaluate(journey.module.eval(), alone(precision="fp32"))
     read = read_multi_vector_folder(tmp_path / "run")
     assert (read.dimension, read.modules.prompts) == (8, {"query": "which ", "document": "that "})
-    reranker = MaxSim(MultiVectorEncoder.load(tmp_path / "run", device="cpu"))
+    reranker = MaxSim(MultiVectorEncoder.load(tmp_path / "run", computing=ON_CPU))
     tokens = journey._tokens
     assert tokens is not None
     ranks = alone(precision="fp32")

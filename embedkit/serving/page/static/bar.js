@@ -5,9 +5,17 @@ import { counted, find } from "./dom.js";
 
 const isNarrow = matchMedia("(max-width: 899px)");
 
-/** Make the controls show a state. */
-export function showState(state, rerankers) {
-  document.querySelector(`input[name=mode][value=${state.mode}]`).checked = true;
+const MEANING = { dense: "vectors", "multi-vector": "a vector for each token", sparse: "weights of terms" };
+
+/** Make the controls show a state, whose indexes are searched in some modes and are of some kinds. */
+export function showState(state, rerankers, modes, kinds) {
+  for (const input of document.querySelectorAll("input[name=mode]")) {
+    input.checked = input.value === state.mode;
+    input.disabled = !modes.includes(input.value);
+  }
+  find("mode-dense").title = modes.includes("dense")
+    ? `By meaning alone: ${kinds.map((kind) => MEANING[kind] ?? kind).join(", ")}`
+    : "What is searched was built from ready vectors: it is found by words";
   const k = find("k");
   if (![...k.options].some(({ value }) => value === String(state.k))) k.add(new Option(counted(state.k, "hit"), state.k));
   k.value = String(state.k);

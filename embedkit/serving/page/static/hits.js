@@ -6,7 +6,7 @@ import { marked } from "./marks.js";
 const DOTS = 5;
 const CHIPS = 5;
 const CHIP = 60; // characters
-const SIDES = { dense: "meaning", text: "words", rerank: "reranker" };
+const SIDES = { dense: "meaning", sparse: "terms", text: "words", rerank: "reranker" };
 
 /** Five dots for a strength from 0 to 1, filled as the command line fills them. */
 export function meter(strength, weak) {

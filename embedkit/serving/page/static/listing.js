@@ -114,7 +114,7 @@ export class Listing {
   }
 
   nothing(found, { mode }) {
-    const { change, isFiltered } = this.host;
+    const { change, isFiltered, modes } = this.host;
     return stages.nothing({
       query: found.query,
       leftOut: found.left_out ?? 0,
@@ -122,7 +122,7 @@ export class Listing {
       mode,
       showAll: () => change({ all: true }),
       clear: () => change({ filters: {}, where: "", indexes: [] }),
-      hybrid: () => change({ mode: "hybrid" }),
+      hybrid: modes().includes("hybrid") && (() => change({ mode: "hybrid" })),
     });
   }
 

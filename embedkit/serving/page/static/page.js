@@ -10,7 +10,7 @@ import { matchingWords } from "./marks.js";
 import { Panel, isWide } from "./panel.js";
 import { askKey, settle } from "./settings.js";
 import * as stages from "./stages.js";
-import { fresh, fromAddress, searchKey, toAddress } from "./state.js";
+import { MODES, fresh, fromAddress, searchKey, toAddress } from "./state.js";
 import { commonFields, whereOf } from "./where.js";
 
 const TYPING = 120; // ms without a key before a search starts
@@ -29,6 +29,10 @@ const chosenIndexes = () => {
   return state.indexes.length ? all.filter(({ name }) => state.indexes.includes(name)) : all;
 };
 const fields = () => commonFields(chosenIndexes());
+/** The modes in which all of the indexes can be searched, and the one that is taken. */
+const modes = () => chosenIndexes().reduce((left, index) => left.filter((mode) => index.modes.includes(mode)), MODES);
+const modeTaken = () => (modes().includes(state.mode) ? state.mode : modes()[0]);
+const kinds = () => [...new Set(chosenIndexes().map(({ kind }) => kind))];
 const isFiltered = () => Object.keys(state.filters).length > 0 || state.where !== "" || state.indexes.length > 0;
 
 /** Tell those who do not see the screen, once things have come to rest. */
@@ -168,7 +172,7 @@ async function search() {
   const asked = state;
   const wanted = {
     query: asked.q,
-    mode: asked.mode,
+    mode: modeTaken(),
     index: asked.indexes.length ? asked.indexes : null,
     k: asked.k,
     where: whereOf(asked, fields()),
@@ -181,7 +185,7 @@ async function search() {
     if (running !== mine) return;
     stop();
     filters.wrong("");
-    listing.draw(found, { ...asked, doc: state.doc }, server.indexes.length > 1);
+    listing.draw(found, { ...asked, mode: wanted.mode, doc: state.doc }, server.indexes.length > 1);
     if (panel.isOpen) panel.refresh();
   } catch (error) {
     if (error.name === "AbortError" || running !== mine) return;
@@ -215,7 +219,7 @@ function editWhere() {
 
 /** Make everything that chooses show the state. */
 function controls({ anew = false } = {}) {
-  showState(state, server.rerankers);
+  showState({ ...state, mode: modeTaken() }, server.rerankers, modes(), kinds());
   if (server.indexes.length) filters.draw(state, server.indexes, fields(), { anew });
 }
 
@@ -237,10 +241,11 @@ async function start() {
   if (has && !state.doc && !state.q) box.focus();
 }
 
-const listing = new Listing({ change, go, say, isFiltered });
+const listing = new Listing({ change, go, say, isFiltered, modes });
 const filters = new Filters(find("filters"), change);
 const panel = new Panel(find("panel"), {
   query: () => state.q.trim(),
+  kindOf: (name) => server?.indexes.find((index) => index.name === name)?.kind,
   words: (doc) => matchingWords(listing.hits.filter((hit) => sameDocument(hit, doc))),
   hitOf: (doc) => listing.hits.find((hit) => sameDocument(hit, doc)),
   href: (doc, view) => toAddress({ ...state, doc, view }),

@@ -193,6 +193,9 @@ export class Panel {
     if (view === "why") {
       const query = this.host.query();
       if (!query) return el("p", { class: "muted" }, "There is no query to compare this passage with. Type one into the search box.");
+      const kind = this.host.kindOf(index);
+      if (kind && kind !== "dense")
+        return el("p", { class: "muted" }, `This index is of a ${kind} model. Word by word the similarity of models with one vector a text is explained.`);
       return whyView(await explain(query, index, id, passage, signal));
     }
     if (view === "similar") return this.similarView((await similar(index, id, passage, signal)).hits);

@@ -49,7 +49,7 @@ export function nothing({ query, leftOut, filtered, mode, showAll, clear, hybrid
       { class: "actions" },
       leftOut > 0 && button(leftOut === 1 ? "Show it" : "Show them", showAll),
       filtered && button("Clear all filters", clear, leftOut > 0 ? "quiet" : "primary"),
-      mode === "text" && button("Search by meaning, too", hybrid, "quiet"),
+      mode === "text" && hybrid && button("Search by meaning, too", hybrid, "quiet"),
     ),
   );
 }

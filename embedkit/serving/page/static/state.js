@@ -1,6 +1,6 @@
 // What is searched and what is open, as the address of the page holds it.
 
-const MODES = ["hybrid", "dense", "text"];
+export const MODES = ["hybrid", "dense", "text"];
 const VIEWS = ["document", "why", "similar"];
 export const MOST = 200;
 
