@@ -9,6 +9,8 @@ CLIENTS := $(VENV)/.installed-clients
 # langchain-huggingface wants an older huggingface_hub than other clients: it has an environment on top of the first.
 LANGCHAIN := $(VENV)/langchain
 STORES := $(VENV)/.installed-stores
+# moto, whose S3 LanceDB is tested against, has an environment of its own: boto3 and Chroma want other releases of python-dateutil.
+S3 := $(VENV)/s3
 # Of `make gpu`, which installs nothing: the Python whose torch finds the GPU, and where the results go.
 GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 OUT ?= gpu-results
@@ -60,6 +62,9 @@ $(LANGCHAIN)/.installed: $(CLIENTS)
 
 $(STORES): $(INSTALLED)
 	$(PIP) 'embedkit[stores]'
+	$(BIN)/python -m venv $(S3)
+	grep -v '^python-dateutil=' constraints.txt > $(S3)/constraints.txt
+	$(S3)/bin/python -m pip install --quiet --no-compile --constraint $(S3)/constraints.txt 'moto[s3]>=5.1' flask flask-cors
 	@touch $@
 
 $(MODEL): $(INSTALLED)

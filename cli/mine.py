@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedkit.models import RERANKER
 from embedkit.pipelines.models import MAXSIM
 
+from .mine_options import By, Picking
+from .mine_shards import mine_in_shards, say_cut
 from .shared import console, models, options
 from .shared.completing import complete_index, complete_reranker
 from .shared.groups import grouped
 from .shared.rows import RowReading
+from .shared.sharding import Sharding
 
 if TYPE_CHECKING:
     from embedkit.pipelines.mining import MiningModels
-    from embedkit.training.mining.recipe import MiningRecipe
     from embedkit.training.rows.examples import Examples
-    from indexes import Index, Searchable
+    from indexes import Index
 
 EXAMPLES = """\b
 Examples:
@@ -28,67 +29,9 @@ Examples:
   embedkit mine squad --model FOLDER --by both --ranks 10-100 --relative-margin 0.05 --output mined.jsonl
   embedkit mine pairs.jsonl --by text --corpus documents/ --output mined.jsonl --rerank
   embedkit mine pairs.jsonl --index big.index --output mined.jsonl   # an index that is there, also in shards
+  embedkit mine pairs.jsonl --index big.index --output mined.jsonl --shards 64 --workers 8   # or --executor ray
   embedkit train contrastive mined.jsonl --model encoder --output sentences --steps 1000
 """
-
-
-By = Literal["dense", "text", "both"]
-Pick = Literal["top", "random"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picking:
-    """Which of the hits become negatives."""
-
-    PANEL: ClassVar[str] = "Which hits become negatives"
-
-    num_negatives: Annotated[
-        int, typer.Option("--num-negatives", metavar="N", min=1, help="At most so many a row.")
-    ] = 5
-    ranks: Annotated[
-        str,
-        typer.Option(
-            "--ranks", metavar="FIRST-LAST", help="Ranks to take from, known positives not counted."
-        ),
-    ] = "1-50"
-    margin: Annotated[
-        float,
-        typer.Option(
-            "--margin", metavar="S", help="A negative scores at least so much less than the positive."
-        ),
-    ] = 0.0
-    relative_margin: Annotated[
-        float | None,
-        typer.Option(
-            "--relative-margin",
-            metavar="R",
-            help="… or such a share of the positive's score less, as 0.05.",
-            show_default=False,
-        ),
-    ] = None
-    no_margin: Annotated[bool, typer.Option("--no-margin", help="Compare no scores.")] = False
-    pick: Annotated[Pick, typer.Option("--pick", help="Take the nearest, or any of the window.")] = "top"
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of --pick random.")] = 0
-
-    def recipe(self, *, by_words: bool) -> MiningRecipe:
-        """Return the recipe, or end with wrong usage; words alone have no cosines that a margin could compare."""
-        from embedkit.training.mining.recipe import MiningRecipe
-
-        first, dash, last = self.ranks.partition("-")
-        if not dash or not first.isdigit() or not last.isdigit():
-            raise typer.BadParameter(f"--ranks is {self.ranks!r}; wanted FIRST-LAST, such as 10-100")
-        try:
-            return MiningRecipe(
-                num_negatives=self.num_negatives,
-                first_rank=int(first),
-                last_rank=int(last),
-                margin=None if self.no_margin or (by_words and self.margin == 0) else self.margin,
-                relative_margin=None if self.no_margin else self.relative_margin,
-                pick=self.pick,
-                seed=self.seed,
-            )
-        except ValueError as exc:
-            raise typer.BadParameter(str(exc)) from exc
 
 
 @grouped
@@ -135,8 +78,10 @@ def mine(
         ),
     ] = None,
     picking: Picking,
+    sharding: Sharding,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the same command was stopped.")
+        bool,
+        typer.Option("--resume", help="Go on where the same command was stopped; with --shards it does so."),
     ] = False,
     examples: Annotated[
         int, typer.Option("--examples", metavar="N", min=0, help="Suspects to show in the report.")
@@ -149,9 +94,11 @@ def mine(
 
     What scores too near the positive is left out, for it is likely an answer, too; the report says how much that was, and shows
     where a row's positive looks wrong. The index of the corpus is kept at OUTPUT.index and used again, unless --index names one.
+    With --shards the rows are cut, and workers search that index; the output is the same.
     """
+    from embedkit.distributed.mined_shards import open_whole
+    from embedkit.distributed.requests import MiningWanted
     from embedkit.pipelines.mining import MiningModels
-    from embedkit.training.mining.audit import audit
     from embedkit.training.mining.mining import mine as mine_rows
     from embedkit.training.rows.reading import read_examples
 
@@ -165,7 +112,34 @@ def mine(
     )
     if named is not None and corpus is not None:
         raise typer.BadParameter("--index and --corpus exclude each other: an index holds its documents")
-    searched = _open_named(named)
+    own_index = output.with_name(output.name + ".index")
+    if sharding.shards is not None:
+        shown = mine_in_shards(
+            data,
+            rows,
+            output,
+            sharding,
+            MiningWanted(
+                recipe=recipe,
+                by=by,
+                index=str((named or own_index).resolve()),
+                own=named is None,
+                corpus=corpus or [],
+                rerank=rerank,
+                columns=reading.roles(),
+            ),
+            make_index=lambda: _make_index(
+                MiningModels(by, computing, model=model, rerank=None), own_index, rows, corpus
+            ).close(),
+            model=model,
+            computing=computing,
+            read=reading.read(),
+            as_json=console.wants_json(printing.as_json),
+        )
+        _show(output, shown, examples=examples, as_json=printing.as_json)
+        return
+    sharding.refuse_alone()
+    searched = None if named is None else open_whole(named)
     try:
         loaded = MiningModels(by, computing, model=model, rerank=rerank, index=searched)
         _say(loaded)
@@ -173,10 +147,9 @@ def mine(
         if named is not None:
             manifest["index"] = str(named.resolve())
         if searched is not None:
-            _say_cut(searched)
+            say_cut(searched)
         else:
-            index = searched = loaded.open_index(output.with_name(output.name + ".index"))
-            _fill(loaded, index, rows, corpus=corpus)
+            searched = _make_index(loaded, own_index, rows, corpus)
         searches, score = loaded.searches(searched)
         reports = mine_rows(
             rows, searches, score, recipe=recipe, output=output, manifest=manifest, resume=resume
@@ -190,26 +163,7 @@ def mine(
     finally:
         if searched is not None:
             searched.close()
-    _show(audit(output, examples=examples), as_json=printing.as_json)
-
-
-def _open_named(path: Path | None) -> Searchable | None:
-    """Open an index that is there, all shards of it: what is not searched would give other negatives."""
-    if path is None:
-        return None
-    from indexes import GatherOptions, open_index
-
-    gathering = GatherOptions(require_all=True, seconds=None, connect=options.shard_servers())
-    return open_index(path, gathering=gathering)
-
-
-def _say_cut(index: Searchable) -> None:
-    passages, documents = len(index), index.count_documents()
-    if passages > documents:
-        console.warn(
-            f"{index.path}: {documents:,} documents are cut into {passages:,} passages. A row's positive is known by its whole text, "
-            "so a passage of it is left out by the margin alone"
-        )
+    _show(output, {}, examples=examples, as_json=printing.as_json)
 
 
 def _say(loaded: MiningModels) -> None:
@@ -222,17 +176,27 @@ def _say(loaded: MiningModels) -> None:
     models.say_choice(None if cross_encoder is None else cross_encoder.choice, what="reranker")
 
 
-def _fill(loaded: MiningModels, index: Index, rows: Examples, *, corpus: list[str] | None) -> None:
-    with console.progress_bar("index") as bar:
-        for report in loaded.fill(index, rows, corpus):
-            bar.update(report.fraction, f"{report.read:,} documents")
+def _make_index(loaded: MiningModels, path: Path, rows: Examples, corpus: list[str] | None) -> Index:
+    """Make the index of the corpus, or bring it up to date, and return it."""
+    index = loaded.open_index(path)
+    try:
+        with console.progress_bar("index") as bar:
+            for report in loaded.fill(index, rows, corpus):
+                bar.update(report.fraction, f"{report.read:,} documents")
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
-def _show(found: Any, *, as_json: bool) -> None:  # Any: mining.Audit, imported late
+def _show(output: Path, more: dict[str, Any], *, examples: int, as_json: bool) -> None:  # Any: JSON
     from dataclasses import asdict
 
+    from embedkit.training.mining.audit import audit
+
+    found = audit(output, examples=examples)
     if console.wants_json(as_json):
-        console.print_json(asdict(found))
+        console.print_json(more | asdict(found))
         return
     console.print_table(("measure", "value"), found.table())
     for suspect in found.suspects:

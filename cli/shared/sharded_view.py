@@ -20,16 +20,17 @@ SHOWN = 10  # shards that are named
 
 
 def say_plan(shown: Path, plan: ShardPlan) -> None:
-    size = sum(plan.bytes_of(shard) for shard in range(len(plan.shards)))
+    size = sum(plan.size_of(shard) for shard in range(plan.num_shards))
+    what = f"{console.counted(len(plan.inputs), 'file')}, {size / 1e6:,.1f} MB"
+    if plan.mining:
+        what = console.counted(size, "row")
     computed = plan.computed
-    console.note(
-        f"{shown}: {console.counted(len(plan.inputs), 'file')}, {size / 1e6:,.1f} MB in {console.counted(len(plan.shards), 'shard')}; "
-        f"{computed.precision} by {computed.backend} on {computed.device}"
-    )
+    how = f"; {computed.precision} by {computed.backend} on {computed.device}" if computed.backend else ""
+    console.note(f"{shown}: {what} in {console.counted(plan.num_shards, 'shard')}{how}")
     if not computed.exact and console.is_verbose():
         console.note(
-            f"{computed.backend} rounds a text's numbers by what stands beside it: these vectors are the same for any workers, "
-            "but differ from those of other cuts in the last bits"
+            f"{computed.backend} rounds a text's numbers by what stands beside it: what is made here is the same for any workers, "
+            "but may differ from that of other cuts in the last bits"
         )
 
 
@@ -38,7 +39,7 @@ def watch(build: ShardedBuild, shown: Path) -> Summary:
     try:
         with console.progress_bar("shards") as bar:
             for status in build.run():
-                bar.update(status.fraction, described(status))
+                bar.update(status.fraction, described(status, "rows" if build.plan.mining else "texts"))
     except KeyboardInterrupt:
         done = len(build.status.done)
         console.tell(
@@ -48,14 +49,16 @@ def watch(build: ShardedBuild, shown: Path) -> Summary:
     return build.summary()
 
 
-def described(status: Status) -> str:
+def described(status: Status, unit: str = "texts") -> str:
     """Say in a line how far all workers are."""
     seconds = status.seconds or 1.0
     parts = [f"{len(status.done):,}/{status.total:,} done", console.counted(status.running, "worker")]
     if status.running and not status.passages:
         parts.append("starting")
     else:
-        parts += [f"{status.passages / seconds:,.0f} texts/s", f"{status.tokens / seconds:,.0f} tokens/s"]
+        parts.append(f"{status.passages / seconds:,.0f} {unit}/s")
+        if status.tokens:
+            parts.append(f"{status.tokens / seconds:,.0f} tokens/s")
     if status.slow:
         parts.append(f"slow: {', '.join(status.slow[:3])}")
     if status.failed:

@@ -181,7 +181,7 @@ class WorkerStart:
     @property
     def resolve(self) -> Resolve:
         """What decides how shards are computed: where workers have GPUs, one of them."""
-        from embedkit.distributed.requests import resolve
+        from embedkit.distributed.resolving import resolve
 
         if self.cluster is None or not self.wanted.gpus_per_worker:
             return resolve

@@ -1,21 +1,22 @@
-"""LanceDB: a table in a folder, and one beside it for what embedkit knows of it.
+"""LanceDB: a table in a folder or a bucket, and one beside it for what embedkit knows of it.
 
 A batch is one version of the table, which is there whole or not at all. A push holds a lock on a file in the folder, which the system drops
-when its holder dies. Words are found by LanceDB's own BM25.
+when its holder dies; in a bucket it keeps up a lease, in a table beside the others. Words are found by LanceDB's own BM25.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedkit.connectors.buckets import OPTIONS, check_endpoint, explain
 from embedkit.connectors.lancedb_filters import quoted, to_sql
-from embedkit.connectors.locks import file_lock
+from embedkit.connectors.lancedb_places import InBucket, InFolder, LancePlace
 from embedkit.connectors.store import (
     BATCH_ROWS,
     Hnsw,
@@ -55,9 +56,17 @@ class LanceDb:
         """
         client: Any = load_extra("lancedb", purpose="LanceDB")  # Any: a module
         self.place, self._name, self._beside = url.place, url.table, f"{url.table}_embedkit"
-        self._folder = Path(url.folder)
-        self._database: LanceFolder = client.LanceFolder(self._folder, url.place)
+        self._database: LanceFolder
+        self._beside_it: LancePlace
+        if url.parts.scheme == "s3":
+            check_endpoint(url.place)
+            self._database = client.LanceFolder(url.folder, url.place, OPTIONS, explain)
+            self._beside_it = InBucket(self._database, url.table, url.place)
+        else:
+            self._database = client.LanceFolder(url.folder, url.place)
+            self._beside_it = InFolder(Path(url.folder), url.table, url.place)
         self._opened: LanceTable | None = None
+        self._check: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         self._opened = None
@@ -71,13 +80,13 @@ class LanceDb:
     # What the table is
 
     def read_info(self) -> str | None:
-        names = self._database.names()
-        if self._beside in names and (columns := self._database.open(self._beside).columns) != ["info"]:
-            raise StoreError(not_ours(self.place, self._beside, columns))
-        if self._name not in names:
+        beside, table = self._database.find(self._beside), self._database.find(self._name)
+        if beside is not None and beside.columns != ["info"]:
+            raise StoreError(not_ours(self.place, self._beside, beside.columns))
+        if table is None:
             return None
-        columns = self._table.columns
-        if self._beside not in names or not {*_COLUMNS, "embedding"} <= set(columns):
+        columns = table.columns
+        if beside is None or not {*_COLUMNS, "embedding"} <= set(columns):
             raise StoreError(not_ours(self.place, self._name, columns))
         info = self._database.read_text(self._beside)
         if info is None:
@@ -91,11 +100,12 @@ class LanceDb:
         self._opened = self._database.create(self._name, layout.dimension, half=layout.storage == "float16")
 
     def write_info(self, info: str) -> None:
+        self._check()
         self._database.write_text(self._beside, info)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        with file_lock(self._folder / f"{self._name}.embedkit-lock", self.place):
+        with self._beside_it.writing() as self._check:
             self._opened = None  # what an earlier push did meanwhile is to be seen
             yield
 
@@ -109,6 +119,7 @@ class LanceDb:
         return found
 
     def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
+        self._check()
         columns: dict[str, list[object]] = {
             "doc_id": [row.key.doc_id for row in rows],
             "passage": [row.key.passage for row in rows],
@@ -122,6 +133,7 @@ class LanceDb:
         self._table.upsert(columns, vectors)
 
     def delete(self, keys: Sequence[Key]) -> None:
+        self._check()
         by_passage: dict[int, list[str]] = {}
         for key in keys:
             by_passage.setdefault(key.passage, []).append(key.doc_id)
@@ -162,9 +174,8 @@ class LanceDb:
     def count(self, where: Node | None = None) -> int:
         return self._table.count(None if where is None else to_sql(where))
 
-    def num_bytes(self) -> int:
-        files = (self._folder / f"{self._name}.lance").rglob("*")
-        return sum(file.stat().st_size for file in files if file.is_file())
+    def num_bytes(self) -> int | None:
+        return self._beside_it.num_bytes()
 
     # Search
 
@@ -176,18 +187,15 @@ class LanceDb:
             self._table.index_ids()
         if "words" not in indexed:
             self._table.index_words()
-        made = (
-            self._folder / f"{self._name}.embedkit-hnsw"
-        ).resolve()  # what a graph was made with: LanceDB does not say
         wanted = f"{hnsw.m} {hnsw.ef_construction}" if hnsw.m and count >= _LEAST_FOR_GRAPH else ""
-        there = made.read_text(encoding="utf-8") if "embedding" in indexed and made.exists() else ""
+        there = self._beside_it.read_graph() if "embedding" in indexed else ""
         if there != wanted or bool(wanted) != ("embedding" in indexed):
             self._table.drop_index("embedding")
             if wanted:
                 self._table.index_vectors(
                     metric=layout.metric, m=hnsw.m, ef_construction=hnsw.ef_construction
                 )
-            made.write_text(wanted, encoding="utf-8")
+            self._beside_it.write_graph(wanted)
         self._table.optimize()
         return ""
 

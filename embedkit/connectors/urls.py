@@ -1,4 +1,4 @@
-"""Where a store is: `postgresql://user@host/database?table=docs`, `lance://folder?table=docs`, `qdrant://host?collection=docs` …"""
+"""Where a store is: `postgresql://user@host/database?table=docs`, `lance://folder?table=docs`, `s3://bucket/folder?table=docs` …"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ KINDS = {
     "postgresql": "pgvector",
     "postgres": "pgvector",
     "lance": "lancedb",
+    "s3": "lancedb",
     "qdrant": "qdrant",
     "qdrant+https": "qdrant",
     "chroma": "chroma",
@@ -30,7 +31,7 @@ _OPTIONS = {
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")  # with what is put behind it, a name of PostgreSQL's
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 FORMS = (
-    "postgresql://USER@HOST/DATABASE?table=NAME, lance://FOLDER?table=NAME, qdrant://HOST:PORT?collection=NAME, "
+    "postgresql://USER@HOST/DATABASE?table=NAME, lance://FOLDER?table=NAME, s3://BUCKET/FOLDER?table=NAME, qdrant://HOST:PORT?collection=NAME, "
     "chroma://HOST:PORT?collection=NAME, milvus://HOST:PORT?collection=NAME; without a server qdrant:///FOLDER, "
     "chroma:///FOLDER, milvus:///FILE.db"
 )
@@ -56,8 +57,9 @@ class StoreUrl:
 
     @property
     def folder(self) -> str:
-        """The path in a URL without a host."""
-        return unquote(self.parts.netloc + self.parts.path)
+        """The path in a URL without a host; of a bucket with `s3://` before it."""
+        path = unquote(self.parts.netloc + self.parts.path)
+        return f"s3://{path.rstrip('/')}" if self.parts.scheme == "s3" else path
 
     @property
     def address(self) -> str:
@@ -92,6 +94,9 @@ def read_url(url: str) -> StoreUrl:
         _ = parts.port
     except ValueError as exc:
         raise StoreError(f"{_hidden(url)}: cannot be read ({exc}). Write it like: {FORMS}") from exc
+    if parts.scheme == "s3" and (not parts.netloc or "@" in parts.netloc):
+        got = "holds a user or a key; those come from the environment" if parts.netloc else "names no bucket"
+        raise StoreError(f"{_hidden(url)}: the URL {got}. Write it like: s3://BUCKET/FOLDER?table=NAME")
     kind = KINDS[scheme[1]]
     noun = noun_of(kind)
     table = query.pop(noun, "")

@@ -1,4 +1,4 @@
-"""Building an index, or vectors, in shards: which of them are done, the workers for the others, and the end."""
+"""Building an index, vectors or rows with hard negatives in shards: which of them are done, the workers for the others, and the end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ShardedBuild:
     def __init__(self, folder: Path, plan: ShardPlan, make: MakeExecutor, options: WorkerOptions) -> None:
         """Take a plan whose folder nobody else builds in, and what makes the workers."""
         self.folder, self.plan, self._make, self._options = folder, plan, make, options
-        self.status = Status(len(plan.shards))
+        self.status = Status(plan.num_shards)
         self.lies: dict[int, str] = {}
 
     def run(self) -> Iterator[Status]:
@@ -67,7 +67,7 @@ class ShardedBuild:
             write_quarantine(self.folder, self.plan, status.done)
         elif self.plan.encoding:
             list_vectors(self.folder, self.plan, status.done)
-        else:
+        elif not self.plan.mining:
             status.done = finish(self.folder, self.plan, status.done)
         yield status
 
@@ -89,7 +89,7 @@ class ShardedBuild:
                 yield self.status
 
     def _drive(self, executor: Executor, missing: list[int]) -> Iterator[Status]:
-        sizes = [self.plan.bytes_of(number) for number in range(self.status.total)]
+        sizes = [self.plan.size_of(number) for number in range(self.status.total)]
         if self.plan.index_settings.storage in ("int8", "binary"):
             # Their steps are those of the first vectors, as in a build in one piece.
             done = self.status.done

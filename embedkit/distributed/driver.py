@@ -108,7 +108,7 @@ class _Run:
             if not self.executor.workers and not self.running:
                 reasons = "; ".join(dict.fromkeys(each.reason for each in self.status.refused))
                 raise DeviceError(
-                    f"no worker can build these shards: {reasons}. Compute with --precision fp32 and --backend auto in a new index",
+                    f"no worker can build these shards: {reasons}. Begin anew with --precision fp32 and --backend auto",
                     ", or let workers compute otherwise with --allow-other",
                 )
             while self.waiting and self.executor.room > 0:

@@ -42,6 +42,7 @@ class IndexShards:
         from embedkit.models import lasting_name
 
         plan, encoder = work.plan, work.encoder
+        assert encoder is not None
         embedder = Embedder(encoder, "document", by_field=True)
         texts = PartTexts(plan, work.shard)
         found = None

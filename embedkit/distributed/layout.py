@@ -2,7 +2,7 @@
 
 big.index/
   plan.json              what is to be built (`embedkit.distributed.plan`)
-  shards/00000.index     an ordinary index each, or 00000.vectors; `.00000.….tmp` while it is made
+  shards/00000.index     an ordinary index each, or 00000.vectors, or 00000.mined; `.00000.….tmp` while it is made
   receipts/00000.json    what is done (`embedkit.distributed.receipts`); 00000.ids beside it: the hashes of its ids (of vectors: texts), sorted
   quarantine.jsonl       what could not be read, with its place and the reason
   shards.json            what a search opens, written last (`indexes.ShardsFile`)

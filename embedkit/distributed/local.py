@@ -163,7 +163,8 @@ def work(pipe: Any, folder: Path, options: WorkerOptions) -> None:  # Any: as ab
     """Be a worker: take the numbers of shards from a pipe, and say what becomes of them, until the driver is gone."""
     os.environ.update(options.variables())  # before torch and numpy are loaded
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends its workers
-    from embedkit.distributed.shard import ShardBuilder, ShardProgress, WorkerRefusedError
+    from embedkit.distributed.product import WorkerRefusedError
+    from embedkit.distributed.shard import ShardBuilder, ShardProgress
     from embedkit.errors import EmbedkitError
 
     builder = ShardBuilder(folder)

@@ -54,13 +54,22 @@ class Computed:
     force_precision: bool = False
     merge_tokens: float = 0.0
 
+    def computing(self) -> Computing:
+        """Return what a worker loads the model with."""
+        return Computing(
+            device=self.device,  # type: ignore[arg-type] # read from JSON
+            precision=self.precision,  # type: ignore[arg-type]
+            backend=self.backend,  # type: ignore[arg-type]
+            force_precision=self.force_precision,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
     """What is to be built. `asked` are the options of the command, `shards` the parts of each in the order of the input.
 
-    `encoding` says how texts become vectors in files (the options, how the model is loaded, the ending); empty where indexes are built.
-    `kind` is the ANN structure that each index gets over its own vectors.
+    `encoding` says how texts become vectors in files (the options, how the model is loaded, the ending), and `mining` how rows get hard
+    negatives (`embedkit.distributed.mined_shards`); both are empty where indexes are built. `kind` is the ANN structure that each index gets over its own vectors.
     """
 
     asked: Mapping[str, Any]  # Any: whatever JSON holds
@@ -77,6 +86,7 @@ class ShardPlan:
     embedkit: str = version("embedkit")
     encoding: Mapping[str, Any] = field(default_factory=dict)
     kind: Kind = "flat"
+    mining: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -96,12 +106,24 @@ class ShardPlan:
     def read_options(self) -> ReadOptions:
         return ReadOptions(**self.reading)
 
-    def bytes_of(self, shard: int) -> int:
+    @property
+    def num_shards(self) -> int:
+        return len(self.mining["borders"]) - 1 if self.mining else len(self.shards)
+
+    def rows_of(self, shard: int) -> range:
+        """Return which rows a shard of mined rows holds."""
+        first, last = self.mining["borders"][shard : shard + 2]
+        return range(first, last)
+
+    def size_of(self, shard: int) -> int:
+        """Return how much there is to do for a shard: bytes, or rows that are mined."""
+        if self.mining:
+            return len(self.rows_of(shard))
         return sum(part.last - part.first for part in self.shards[shard])
 
     def _content(self) -> dict[str, Any]:  # Any: JSON
         content = asdict(self)
-        for name, usual in (("encoding", {}), ("kind", "flat")):
+        for name, usual in (("encoding", {}), ("kind", "flat"), ("mining", {})):
             if content[name] == usual:
                 del content[name]  # plans are as they were before there was more to say
         numbers = {each.name: number for number, each in enumerate(self.inputs)}
@@ -150,16 +172,6 @@ class ShardPlan:
             )
         return plan
 
-    def computing(self) -> Computing:
-        """Return what a worker loads the model with."""
-        computed = self.computed
-        return Computing(
-            device=computed.device,  # type: ignore[arg-type] # read from JSON
-            precision=computed.precision,  # type: ignore[arg-type]
-            backend=computed.backend,  # type: ignore[arg-type]
-            force_precision=computed.force_precision,
-        )
-
     def check_version(self) -> None:
         """Refuse to go on with another embedkit.
 
@@ -187,12 +199,12 @@ class ShardPlan:
         ]
         if differing:
             raise IndexMismatchError(
-                f"{folder}: was planned with other options: {_few(differing)}. Give the same command to go on, or build a new index"
+                f"{folder}: was planned with other options: {_few(differing)}. Give the same command to go on, or begin anew elsewhere"
             )
         changed = [problem for each in self.inputs if (problem := _change(each))]
         if changed:
             raise IndexMismatchError(
-                f"{folder}: the input is not what was planned: {_few(changed)}. Put the old files back, or build a new index"
+                f"{folder}: the input is not what was planned: {_few(changed)}. Put the old files back, or begin anew elsewhere"
             )
 
 

@@ -1,9 +1,9 @@
-"""What shards are: ordinary indexes, or vectors in files. Plan, workers, receipts and driver know this much of them."""
+"""What shards are: ordinary indexes, vectors in files, or rows with hard negatives. Plan, workers, receipts and driver know this much of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.texts import PartTexts
+from embedkit.errors import EmbedkitError
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
@@ -19,26 +20,32 @@ if TYPE_CHECKING:
 Report = Callable[[int, int, float], None]  # takes passages, tokens, and the share that is done
 
 
+class WorkerRefusedError(EmbedkitError):
+    """A worker cannot build shards of the plan at all."""
+
+
 @dataclass(frozen=True)
 class Work:
-    """One shard of a plan, for a worker that has the model."""
+    """One shard of a plan, for a worker that has the model; None where rows are mined by words alone."""
 
     folder: Path
     plan: ShardPlan
     shard: int
-    encoder: Encoder
+    encoder: Encoder | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilledShard:
-    """What went into a shard."""
+    """What went into a shard: its `texts`, unless it is of mined rows, of which `mined` holds the counts."""
 
-    texts: PartTexts
-    tokens: int
-    truncated: int
-    empty: int
-    unknown: int
+    texts: PartTexts | None = None
+    tokens: int = 0
+    truncated: int = 0
+    empty: int = 0
+    unknown: int = 0
     nonfinite: int = 0
+    mined: Mapping[str, int] = field(default_factory=dict)
+    as_planned: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from embedkit.distributed.executor import Done, Event, Failed, Refused, WorkerOptions, Working, resident_bytes
-from embedkit.distributed.requests import Resolved, ShardRequest, resolve
-from embedkit.distributed.shard import ShardBuilder, ShardProgress, WorkerRefusedError
+from embedkit.distributed.product import WorkerRefusedError
+from embedkit.distributed.requests import Resolved, ShardRequest
+from embedkit.distributed.resolving import resolve
+from embedkit.distributed.shard import ShardBuilder, ShardProgress
 from embedkit.errors import DeviceError, EmbedkitError
 from embedkit.extras import load_extra
 

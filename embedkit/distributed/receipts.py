@@ -52,6 +52,7 @@ class Receipt:
     backend: str = ""
     runtime: str = ""
     as_planned: bool = True
+    mined: Mapping[str, int] = field(default_factory=dict)  # counts of rows with hard negatives
     files: Sequence[
         Sequence[object]
     ] = ()  # name, bytes, inode and times of change of the files it was proved with

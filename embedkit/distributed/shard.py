@@ -23,21 +23,17 @@ from typing import TYPE_CHECKING
 
 from embedkit.distributed.layout import ids_path, receipt_path, shard_path
 from embedkit.distributed.plan import ShardPlan
-from embedkit.distributed.product import FilledShard, Work
+from embedkit.distributed.planned_models import load_as_planned
+from embedkit.distributed.product import FilledShard, Product, Work, WorkerRefusedError
 from embedkit.distributed.products import product_of
 from embedkit.distributed.receipts import Receipt, make_receipt, verified
-from embedkit.errors import DeviceError, EmbedkitError
+from embedkit.errors import EmbedkitError
 from embedkit.pipelines.models import load_encoder
 from embedkit.storage.files import output_errors, put_in_place, sync
-from embedkit.types import Computing
 from indexes import sqlite_version
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-
-
-class WorkerRefusedError(EmbedkitError):
-    """A worker cannot build shards of the plan at all."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,10 @@ class ShardBuilder:
     def plan(self) -> ShardPlan:
         return ShardPlan.read(self.folder)
 
+    @cached_property
+    def product(self) -> Product:
+        return product_of(self.plan)
+
     def prepare(self) -> None:
         """Load the plan and its model.
 
@@ -72,24 +72,20 @@ class ShardBuilder:
         """
         try:
             self.plan.check_version()
-            found = self.encoder.fingerprint
-            self.plan.index_settings.check_encoder(found, f"{self.folder}'s plan")
+            if self.encoder is not None:
+                self.plan.index_settings.check_encoder(self.encoder.fingerprint, f"{self.folder}'s plan")
         except EmbedkitError as exc:
             raise WorkerRefusedError(f"{socket.gethostname()} cannot work on this plan: {exc}") from exc
 
     @cached_property
-    def encoder(self) -> Encoder:
-        computed = self.plan.computed
-        load = {"merge_tokens": computed.merge_tokens, "measure": False, **self.plan.loading}
-        try:
-            return load_encoder(self.plan.model_path, self.plan.computing(), **load)
-        except DeviceError:
-            if not self.plan.allow_other:
-                raise
-        others = (Computing(precision=computed.precision), Computing(precision="fp32"))  # type: ignore[arg-type]
-        with suppress(DeviceError):
-            return load_encoder(self.plan.model_path, others[0], **load)
-        return load_encoder(self.plan.model_path, others[1], **load)
+    def encoder(self) -> Encoder | None:
+        plan = self.plan
+        if not plan.model_path:
+            return None
+        load = {"merge_tokens": plan.computed.merge_tokens, "measure": False, **plan.loading}
+        return load_as_planned(
+            lambda computing: load_encoder(plan.model_path, computing, **load), plan, plan.computed
+        )
 
     def build(self, shard: int, report: Report) -> Receipt:
         """Build a shard, or return its receipt where it is done already.
@@ -97,7 +93,7 @@ class ShardBuilder:
         Raises:
             EmbedkitError: the input, the disk or the model does not allow it; nothing that counts as done is there.
         """
-        product = product_of(self.plan)
+        product = self.product
         with suppress(ValueError):
             return verified(self.folder, shard, self.plan.digest, product)
         target = shard_path(self.folder, shard, product.ending)
@@ -128,10 +124,12 @@ class ShardBuilder:
 
     def _receipt(self, shard: int, filled: FilledShard) -> Receipt:
         """Say what came into a shard, and who computed it; what it holds is counted once it lies in its place."""
-        choice = self.encoder.choice
-        assert choice is not None
-        computed = self.plan.computed
-        planned = (computed.precision, computed.backend, computed.device)
+        computed, texts = self.plan.computed, filled.texts
+        planned = found = (computed.precision, computed.backend, computed.device)
+        if self.encoder is not None:
+            choice = self.encoder.choice
+            assert choice is not None
+            found = (choice.precision, choice.runtime, choice.device)
         return Receipt(
             shard=shard,
             plan=self.plan.digest,
@@ -143,16 +141,17 @@ class ShardBuilder:
             empty=filled.empty,
             unknown=filled.unknown,
             nonfinite=filled.nonfinite,
-            duplicates=filled.texts.duplicates,
-            quarantined=len(filled.texts.refused),
-            quarantine=filled.texts.refused,
-            encodings=filled.texts.encodings,
+            duplicates=0 if texts is None else texts.duplicates,
+            quarantined=0 if texts is None else len(texts.refused),
+            quarantine=() if texts is None else texts.refused,
+            encodings={} if texts is None else texts.encodings,
+            mined=filled.mined,
             host=socket.gethostname(),
             versions=versions(),
-            precision=choice.precision,
-            backend=choice.runtime,
-            runtime=repr(self.encoder.backend),
-            as_planned=planned == (choice.precision, choice.runtime, choice.device),
+            precision=found[0],
+            backend=found[1],
+            runtime="" if self.encoder is None else repr(self.encoder.backend),
+            as_planned=filled.as_planned and found == planned,
         )
 
 

@@ -19,7 +19,7 @@ class PartTexts:
         self.encodings: dict[str, int] = {}
         self.duplicates = 0
         self._strict, self._unique = plan.strict, unique
-        self._total = max(1, plan.bytes_of(shard))
+        self._total = max(1, plan.size_of(shard))
         self._done, self._bytes_here, self._part_bytes = 0, 0, 0
 
     def __iter__(self) -> Iterator[Document]:

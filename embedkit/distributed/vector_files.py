@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +73,23 @@ def join_vectors(
                 for path in paths:
                     with ids_beside(path).open("rb") as part:
                         shutil.copyfileobj(part, stream)
-        with atomic_file(output) as stream:
-            if output.suffix == ".npy":
-                stream.write(npy_header(rows, plan.index_settings.dimension))
-            for number, path in enumerate(paths, 1):
-                with path.open("rb") as part:
-                    part.seek(NPY_HEADER_BYTES if output.suffix == ".npy" else 0)
-                    shutil.copyfileobj(part, stream, 2**22)
-                yield number / len(paths)
+            head = npy_header(rows, plan.index_settings.dimension)
+            yield from join_files(paths, output, head=head, skip=NPY_HEADER_BYTES)
+        else:
+            yield from join_files(paths, output)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def join_files(paths: Sequence[Path], output: Path, *, head: bytes = b"", skip: int = 0) -> Iterator[float]:
+    """Write one file of several, `head` first, without the first `skip` bytes of each; yields how much is done.
+
+    Raises:
+        OSError, OutputError: the disk is full or cannot be written.
+    """
+    with atomic_file(output) as stream:
+        stream.write(head)
+        for number, path in enumerate(paths, 1):
+            with path.open("rb") as part:
+                part.seek(skip)
+                shutil.copyfileobj(part, stream, 2**22)
+            yield number / len(paths)

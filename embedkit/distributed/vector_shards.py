@@ -47,6 +47,7 @@ class VectorShards:
 
     def fill(self, work: Work, draft: Path, report: Report) -> FilledShard:
         plan = work.plan
+        assert work.encoder is not None
         options = EncodeOptions(**plan.encoding["options"])
         texts = PartTexts(plan, work.shard, unique=False)
         hashes: list[bytes] = []

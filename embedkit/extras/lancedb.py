@@ -1,8 +1,8 @@
-"""LanceDB: tables in a folder, through its Python client."""
+"""LanceDB: tables in a folder or in a bucket of an object store, through its Python client."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -22,20 +22,31 @@ _FAILURES = (ValueError, RuntimeError, OSError, pa.ArrowException)
 
 
 class LanceFolder:
-    """A folder of tables; whatever goes wrong in it is a `StoreError` that names the place."""
+    """A folder of tables; whatever goes wrong in it is a `StoreError` that names the place.
 
-    def __init__(self, folder: Path, place: str) -> None:
-        self.folder, self.place = folder, place
+    In a bucket (s3://…) `options` go to its client, and `explain` may say in other words what an error there means.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        place: str,
+        options: Mapping[str, str] | None = None,
+        explain: Callable[[str], str | None] = lambda said: None,
+    ) -> None:
+        self.place, self._folder, self._options, self._explain = place, folder, options, explain
 
     @cached_property
     def _database(self) -> Any:  # Any: LanceDB is not typed here, where it may be missing
-        return lancedb.connect(str(self.folder))  # which makes the folder
+        return lancedb.connect(self._folder, storage_options=self._options)  # which makes the folder
 
     @contextmanager
     def errors(self) -> Iterator[None]:
         try:
             yield
         except _FAILURES as exc:
+            if (meaning := self._explain(str(exc))) is not None:
+                raise StoreError(f"{self.place}: {meaning}") from exc
             lines = [line.strip() for line in str(exc).splitlines() if line.strip()] or [type(exc).__name__]
             full = isinstance(exc, OSError) or "No space left" in str(exc)
             advice = (
@@ -45,11 +56,32 @@ class LanceFolder:
 
     def names(self) -> set[str]:
         """Return the names of the tables."""
-        return {path.stem for path in self.folder.glob("*.lance") if path.is_dir()}
+        if self._options is None:  # not asked for, as LanceDB would make the folder
+            return {path.stem for path in Path(self._folder).glob("*.lance") if path.is_dir()}
+        found: set[str] = set()
+        with self.errors():
+            page = self._database.list_tables()
+            found.update(page.tables)
+            while page.page_token:
+                page = self._database.list_tables(page_token=page.page_token)
+                found.update(page.tables)
+        return found
 
     def open(self, name: str) -> LanceTable:
         with self.errors():
             return LanceTable(self, self._database.open_table(name))
+
+    def find(self, name: str) -> LanceTable | None:
+        """Open a table; None where there is none, or one whose making was stopped: it is listed and has no version yet."""
+        if name not in self.names():
+            return None
+        with self.errors():
+            try:
+                return LanceTable(self, self._database.open_table(name))
+            except (ValueError, FileNotFoundError) as exc:
+                if "was not found" not in str(exc):
+                    raise
+                return None
 
     def create(self, name: str, dimension: int, *, half: bool) -> LanceTable:
         """Make the table of rows, empty."""
@@ -69,10 +101,16 @@ class LanceFolder:
         with self.errors():
             return LanceTable(self, self._database.create_table(name, schema=schema, exist_ok=True))
 
-    def read_text(self, name: str) -> str | None:
-        """Return the text that `write_text` wrote."""
+    def drop(self, name: str) -> None:
         with self.errors():
-            found = self._database.open_table(name).search().limit(1).to_arrow().to_pylist()
+            self._database.drop_table(name)
+
+    def read_text(self, name: str) -> str | None:
+        """Return the text that `write_text` wrote; None where there is no such table, or nothing in it."""
+        table = self.find(name)
+        if table is None:
+            return None
+        found = table.first_row()
         return str(found[0]["info"]) if found and "info" in found[0] else None
 
     def write_text(self, name: str, text: str) -> None:
@@ -93,6 +131,11 @@ class LanceTable:
     @property
     def columns(self) -> list[str]:
         return list(self._table.schema.names)
+
+    def first_row(self) -> list[dict[str, Any]]:  # Any: what the columns hold
+        """Return any row, or none where the table is empty."""
+        with self._database.errors():
+            return list(self._table.search().limit(1).to_arrow().to_pylist())
 
     @property
     def is_half(self) -> bool:

@@ -22,6 +22,8 @@ from embedkit.types import Computing, Float32
 from indexes import BuildReport, Index, Searchable, Settings, build, is_index
 
 By = Literal["dense", "text", "both"]
+# By words alone there is nothing to encode: every document gets the same vector.
+WORDS_ALONE = Settings(dimension=1, metric="dot")
 
 
 class MiningModels:
@@ -38,8 +40,10 @@ class MiningModels:
         model: str | None,
         rerank: str | None,
         index: Searchable | None = None,
+        encoder: Encoder | None = None,
+        cross_encoder: CrossEncoder | None = None,
     ) -> None:
-        """Load the models.
+        """Load the models that are not loaded already.
 
         Raises:
             IndexMismatchError: the index was made of ready vectors, or by another model.
@@ -48,9 +52,10 @@ class MiningModels:
         self._by = by
         self.encoder: Encoder | None = None
         if by != "text":
-            self.encoder = _own_encoder(index, model, computing) or load_encoder(or_default(model), computing)
+            self.encoder = encoder or _own_encoder(index, model, computing)
+            self.encoder = self.encoder or load_encoder(or_default(model), computing)
             self.encoder.check_searchable()
-        self.cross_encoder: CrossEncoder | None = None
+        self.cross_encoder = cross_encoder
         if rerank is not None:
             self.cross_encoder = load_cross_encoder(rerank, computing)
 
@@ -66,8 +71,7 @@ class MiningModels:
         Raises:
             IndexMismatchError: the index is of another encoder.
         """
-        # By words alone there is nothing to encode: every document gets the same vector.
-        settings, fingerprint = Settings(dimension=1, metric="dot"), None
+        settings, fingerprint = WORDS_ALONE, None
         if self.encoder is not None:
             fingerprint = self.encoder.fingerprint
             settings = Settings(dimension=self.encoder.dimension, fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector and Chroma, started for the tests and stopped by them."""
+"""PostgreSQL with pgvector, Chroma and a store of objects (S3), started for the tests and stopped by them."""
 
 from __future__ import annotations
 
@@ -103,6 +103,25 @@ def chroma(folder: Path, port: int | None = None) -> Iterator[int]:
     try:
         wait_for(port, process)
         yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def s3(folder: Path, *, refuse: bool = False) -> Iterator[str]:
+    """Run moto's S3 in memory; yields its address. With `refuse` it knows no key, and takes keys in earnest."""
+    program = Path(sys.prefix) / "s3" / "bin" / "moto_server"  # its own packages: they exclude Chroma's
+    if not program.exists():
+        pytest.skip(f"needs moto in a virtual environment at {sys.prefix}/s3, as make test-stores makes it")
+    port = free_port()
+    given = {**os.environ, **({"INITIAL_NO_AUTH_ACTION_COUNT": "0"} if refuse else {})}
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        words = [str(program), "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=given)
+    try:
+        wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()

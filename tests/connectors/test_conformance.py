@@ -206,8 +206,9 @@ FILTERS = [
 
 
 _PATTERNS = [where for where in FILTERS if " like " in where or " glob " in where]
+_QUOTES = ["tags contains 'q\"\\'"]
 REFUSED = {
-    "lancedb": ["tags contains 'q\"\\'"],
+    **dict.fromkeys(("lancedb", "lancedb-s3"), _QUOTES),
     **dict.fromkeys(("qdrant", "chroma", "chroma-folder", "milvus"), _PATTERNS),
 }
 

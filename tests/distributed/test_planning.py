@@ -11,8 +11,9 @@ import pytest
 from embedkit.distributed.layout import PLAN
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.planning import planned
+from embedkit.distributed.product import WorkerRefusedError
 from embedkit.distributed.requests import ShardRequest
-from embedkit.distributed.shard import ShardBuilder, WorkerRefusedError
+from embedkit.distributed.shard import ShardBuilder
 from embedkit.errors import EmbedkitError, IndexFileError, IndexMismatchError, RecordError
 from embedkit.pipelines.options import BuildOptions
 from tests.distributed import request, write_texts
@@ -36,9 +37,9 @@ def test_the_same_command_finds_the_same_plan(tmp_path: Path, asked: ShardReques
     assert (tmp_path / "big" / PLAN).read_bytes() == before
     assert make(tmp_path / "other", asked) == plan
     assert [sum(part.last - part.first for part in parts) for parts in plan.shards] == [
-        plan.bytes_of(shard) for shard in range(4)
+        plan.size_of(shard) for shard in range(4)
     ]
-    assert sum(plan.bytes_of(shard) for shard in range(4)) == sum(each.num_bytes for each in plan.inputs)
+    assert sum(plan.size_of(shard) for shard in range(4)) == sum(each.num_bytes for each in plan.inputs)
 
 
 def test_more_or_fewer_workers_are_no_other_plan(tmp_path: Path, asked: ShardRequest) -> None:
@@ -62,7 +63,7 @@ def test_other_options_are_named(
 ) -> None:
     make(tmp_path / "big", asked)
     with pytest.raises(
-        IndexMismatchError, match=f"planned with other options: {message}.* build a new index"
+        IndexMismatchError, match=f"planned with other options: {message}.* begin anew elsewhere"
     ):
         make(tmp_path / "big", replace(asked, **changes))  # type: ignore[arg-type] # a parameter
 

@@ -263,7 +263,7 @@ def test_the_plan_is_resolved_where_the_workers_are(
     corpus: list[Path], static_model: Path, cluster: Any
 ) -> None:
     from embedkit.distributed.ray_workers import RayCluster
-    from embedkit.distributed.requests import resolve
+    from embedkit.distributed.resolving import resolve
 
     asked = request(corpus, static_model)
     try:

@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from embedkit.data.records import titled_text
 from embedkit.errors import OutputError, TrainingError
@@ -58,22 +60,13 @@ def mine(
             were mined with other settings.
         OutputError: the output exists, or (while iterating, too) cannot be written.
     """
-    if examples.second is None:
-        raise TrainingError(
-            f"{examples.name}: {examples.kind} rows have no positives; mining needs pairs of texts"
-        )
-    if score is None and recipe.compares:
-        raise TrainingError(
-            "margins compare scores of one measure, and words alone have none; search densely, give a cross-encoder, or pass --no-margin"
-        )
-    if os.path.lexists(output):
-        raise OutputError(f"{output}: already exists. Choose another --output, or remove it first")
-    part, described = output.with_name(output.name + ".part"), output.with_name(output.name + ".mining.json")
-    wanted = json.loads(json.dumps({"recipe": asdict(recipe), "examples": examples.fingerprint} | manifest))
+    check_mining(examples, recipe, output, measured=score is not None)
+    part, description = output.with_name(output.name + ".part"), description_path(output)
+    wanted = described(examples.fingerprint, asdict(recipe), manifest)
     done = 0
     with output_errors(output):
         if resume and part.exists():
-            if json.loads(described.read_text(encoding="utf-8")) != wanted:
+            if json.loads(description.read_text(encoding="utf-8")) != json.loads(wanted):
                 raise TrainingError(
                     f"{part}: was mined with other data or settings. Mine again without --resume"
                 )
@@ -81,9 +74,37 @@ def mine(
         else:
             output.parent.mkdir(parents=True, exist_ok=True)
             part.unlink(missing_ok=True)  # it would not fit the description that comes first
-            write_text(described, json.dumps(wanted, indent=2) + "\n")
+            write_text(description, wanted)
             part.touch()
     return _mine(examples, searches, score, recipe, part, output, done)
+
+
+def check_mining(examples: Examples, recipe: MiningRecipe, output: Path, *, measured: bool) -> None:
+    """Refuse what cannot be mined; `measured` says that there is something to compare scores by.
+
+    Raises:
+        TrainingError, OutputError: as `mine`.
+    """
+    if examples.second is None:
+        raise TrainingError(
+            f"{examples.name}: {examples.kind} rows have no positives; mining needs pairs of texts"
+        )
+    if recipe.compares and not measured:
+        raise TrainingError(
+            "margins compare scores of one measure, and words alone have none; search densely, give a cross-encoder, or pass --no-margin"
+        )
+    if os.path.lexists(output):
+        raise OutputError(f"{output}: already exists. Choose another --output, or remove it first")
+
+
+def description_path(output: Path) -> Path:
+    """Return where stands what rows were mined with."""
+    return output.with_name(output.name + ".mining.json")
+
+
+def described(rows_hash: str, recipe: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:  # Any: JSON
+    """Say in JSON what rows are mined with."""
+    return json.dumps({"recipe": recipe, "examples": rows_hash, **manifest}, indent=2, sort_keys=True) + "\n"
 
 
 def _whole_lines(path: Path) -> int:
@@ -104,24 +125,38 @@ def _mine(
     output: Path,
     done: int,
 ) -> Iterator[MiningReport]:
-    assert examples.second is not None
-    known: dict[int, set[str]] = defaultdict(set)
-    for query, positive in zip(examples.first.tolist(), examples.second.tolist(), strict=True):
-        known[query].add(titled_text("", examples.texts[positive]))
     yield MiningReport(done, len(examples))
-    for start in range(done, len(examples), WINDOW):
-        rows = range(start, min(start + WINDOW, len(examples)))
-        mined = mine_window(examples, rows, known, searches, score, recipe)
+    for mined in mine_rows(examples, range(done, len(examples)), searches, score, recipe):
         with output_errors(output, f"What is done lies in {part}; make room, and --resume goes on"):
             _append(part, mined)
-        yield MiningReport(rows.stop, len(examples))
+        done += len(mined)
+        yield MiningReport(done, len(examples))
     with output_errors(output, f"What is done lies in {part}; --resume goes on"):
         put_in_place(part, output)
+
+
+def mine_rows(
+    examples: Examples, rows: range, searches: Sequence[Search], score: Score | None, recipe: MiningRecipe
+) -> Iterator[list[Mined]]:
+    """Mine some rows, a window at a time; what is known to be right comes from all rows."""
+    assert examples.second is not None
+    known: dict[int, set[str]] = defaultdict(set)
+    own = np.isin(examples.first, examples.first[rows.start : rows.stop])
+    for query, positive in zip(examples.first[own].tolist(), examples.second[own].tolist(), strict=True):
+        known[query].add(titled_text("", examples.texts[positive]))
+    for start in range(rows.start, rows.stop, WINDOW):
+        window = range(start, min(start + WINDOW, rows.stop))
+        yield mine_window(examples, window, known, searches, score, recipe)
+
+
+def line_of(row: Mined) -> bytes:
+    """Return a row as it stands in a file."""
+    return json.dumps(asdict(row), ensure_ascii=False).encode("utf-8") + b"\n"
 
 
 def _append(part: Path, mined: Iterable[Mined]) -> None:
     with part.open("ab") as stream:
         for row in mined:
-            stream.write(json.dumps(asdict(row), ensure_ascii=False).encode("utf-8") + b"\n")
+            stream.write(line_of(row))
         stream.flush()
         os.fsync(stream.fileno())

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from indexes import Index
-from tests.connectors.conftest import KINDS, Target, chroma_port, postgres_server, target
+from tests.connectors.conftest import KINDS, Target, chroma_port, postgres_server, s3_bucket, target
 
-__all__ = ["chroma_port", "postgres_server", "target"]  # fixtures
+__all__ = ["chroma_port", "postgres_server", "s3_bucket", "target"]  # fixtures
 
 runner = CliRunner()
 

@@ -1,0 +1,170 @@
+"""What a machine that computes says of a command: the model, its precision, and what the shards will be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from embedkit.data.reading import DocumentReader
+from embedkit.distributed.mined_shards import contents_hash, open_whole
+from embedkit.distributed.plan import Computed
+from embedkit.distributed.requests import MiningWanted, Resolved, ShardRequest, VectorsWanted
+from embedkit.errors import IndexMismatchError
+from embedkit.pipelines.mining import WORDS_ALONE, MiningModels
+from embedkit.pipelines.models import kind_of_model, load_encoder, or_default
+from indexes import Settings
+
+if TYPE_CHECKING:
+    from embedkit.encoding.encoder import Encoder
+    from embedkit.inference.choice import Choice
+
+_WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "the",
+    "lazy",
+    "dog",
+    "while",
+    "an",
+    "old",
+    "man",
+    "reads",
+    "his",
+    "paper",
+    "in",
+    "the",
+    "sun",
+]
+_PROBES = 48
+
+
+def resolve(request: ShardRequest) -> Resolved:
+    """Load the model, choose precision and backend (measured, where that is open), and say what the shards will be.
+
+    Raises:
+        ValueError: passages would be longer than what the model reads.
+        CheckpointError, DeviceError: the model cannot be loaded or computed here.
+    """
+    from embedkit.encoding.embedder import Embedder
+    from embedkit.pipelines.building import Documents
+
+    if request.mining is not None:
+        return _resolve_mining(request, request.mining)
+    model = or_default(request.model)
+    kind = kind_of_model(model)
+    if kind != "dense":
+        raise IndexMismatchError(
+            f"{model}: is a {kind} model, of which an index lies in one piece. Leave out --shards"
+        )
+    if request.vectors is not None:
+        return _resolve_vectors(request, request.vectors)
+    reader = DocumentReader([__file__], replace(request.reading, format="file"))  # of which nothing is read
+    source = Documents(reader, request.computing, model=request.model, merge_tokens=request.merge_tokens)
+    settings = source.settings(request.building)
+    if request.kind != "flat" and settings.fields:
+        raise ValueError(
+            f"--kind {request.kind} finds by one product, and documents with fields are compared one by one"
+        )
+    assert isinstance(source.embedder, Embedder)
+    return _resolved(request, source.embedder.encoder, settings)
+
+
+def _resolve_vectors(request: ShardRequest, wanted: VectorsWanted) -> Resolved:
+    from embedkit.encoding.job import encode_stream
+
+    loading = dict(wanted.loading)
+    encoder = load_encoder(
+        or_default(request.model),
+        request.computing,
+        merge_tokens=request.merge_tokens,
+        max_seq_length=loading.get("max_seq_length"),
+        truncate_dim=loading.get("truncate_dim"),
+        recursions=loading.get("recursions"),
+    )
+    prompt = wanted.options.prompt if wanted.prompt_name is None else encoder.prompt(wanted.prompt_name)
+    options = replace(wanted.options, prompt=prompt)
+    encode_stream(encoder, (), options)  # refuses a role that the model needs and has not
+    settings = Settings(dimension=encoder.width(options.role), fingerprint=encoder.fingerprint)
+    encoding = {"options": asdict(options), "loading": loading, "ending": wanted.ending}
+    return _resolved(request, encoder, settings, encoding)
+
+
+def _resolve_mining(request: ShardRequest, wanted: MiningWanted) -> Resolved:
+    from embedkit.models import lasting_name
+
+    with open_whole(wanted.index) as index:
+        models = MiningModels(
+            wanted.by,
+            request.computing,
+            model=request.model,
+            rerank=wanted.rerank,
+            index=None if wanted.own else index,
+        )
+        encoder, judge = models.encoder, models.cross_encoder
+        mining: dict[str, Any] = {
+            "index": wanted.index,
+            "index_hash": contents_hash(wanted.index),
+            "by": wanted.by,
+            "recipe": asdict(wanted.recipe),
+            "columns": dict(wanted.columns),
+            "manifest": wanted.manifest() | models.fingerprints(),
+        }
+    judged = None
+    if judge is not None:
+        # It is given the same pairs together whatever the cut, but not as many threads.
+        judged = _computed(
+            request, judge.choice, exact=judge.choice is not None and judge.choice.runtime == "native"
+        )
+        mining["judge"] = {
+            "model": lasting_name(judge.folder.path),
+            "fingerprint": judge.folder.fingerprint,
+            "computed": asdict(judged),
+        }
+    if encoder is None:
+        words = Computed(device="cpu", precision="fp32", backend="", threads=request.threads, exact=True)
+        return Resolved(WORDS_ALONE.to_json(), "", judged or words, mining=mining)
+    settings = Settings(dimension=encoder.dimension, fingerprint=encoder.fingerprint)
+    found = _resolved(replace(request, merge_tokens=encoder.merge_tokens), encoder, settings)
+    exact = found.computed.exact and (judged is None or judged.exact)
+    return replace(found, computed=replace(found.computed, exact=exact), mining=mining)
+
+
+def _resolved(
+    request: ShardRequest, encoder: Encoder, settings: Settings, encoding: Mapping[str, Any] | None = None
+) -> Resolved:
+    from embedkit.models import lasting_name
+
+    choice = encoder.choice
+    exact = encoder.folder.static or (
+        choice is not None and choice.runtime == "native" and _is_exact(encoder)
+    )
+    computed = _computed(request, choice, exact=exact)
+    return Resolved(settings.to_json(), lasting_name(encoder.folder.path), computed, encoding or {})
+
+
+def _computed(request: ShardRequest, choice: Choice | None, *, exact: bool) -> Computed:
+    assert choice is not None
+    return Computed(
+        device=choice.device,
+        precision=choice.precision,
+        backend=choice.runtime,
+        threads=request.threads,
+        exact=exact,
+        force_precision=request.computing.force_precision,
+        merge_tokens=request.merge_tokens,
+    )
+
+
+def _is_exact(encoder: Encoder) -> bool:
+    """Try whether the bits of a text depend on those beside it, with texts of several lengths together and one by one.
+
+    Not every level and precision of the compiled kernels adds up the rows at the edge of a block as it does those inside.
+    """
+    texts = [" ".join(_WORDS[: 1 + number % len(_WORDS)]) for number in range(_PROBES)]
+    together = encoder.encode(texts)
+    return all((encoder.encode([text])[0] == row).all() for text, row in zip(texts, together, strict=True))
