@@ -29,7 +29,7 @@ Examples:
   embedkit mine squad --model FOLDER --by both --ranks 10-100 --relative-margin 0.05 --output mined.jsonl
   embedkit mine pairs.jsonl --by text --corpus documents/ --output mined.jsonl --rerank
   embedkit mine pairs.jsonl --index big.index --output mined.jsonl   # an index that is there, also in shards
-  embedkit mine pairs.jsonl --index big.index --output mined.jsonl --shards 64 --workers 8   # or --executor ray
+  embedkit mine pairs.jsonl --index big.index --output mined.jsonl --shards 64   # or --executor ray
   embedkit train contrastive mined.jsonl --model encoder --output sentences --steps 1000
 """
 

@@ -63,7 +63,8 @@ def ids_at_one_end(
         edge = start if left else stop
         ids, own = tokens(text[start:stop])
         spans = [(start + first, start + last) for first, last in own]
-        across = max(0, edge - shared_chars)
+        # An odd number before it: of a run of one character tokens have two, four or more, and this would be as far out of step.
+        across = max(0, edge - shared_chars + 1 - shared_chars % 2)
         other = _tokens(lambda part: tokens(part)[1], text, across, min(edge + shared_chars, len(text)))
         border = edge + (shared_chars // 4 if left else -shared_chars // 2)
         place = _border(spans, border)

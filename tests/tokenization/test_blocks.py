@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, trainers
@@ -51,6 +51,7 @@ def test_blocks_join_to_the_tokens_of_the_text(text: str, tokens: Offsets, block
     assert [token for block in found for token in block] == tokens(text)
 
 
+@example(text="a" * 136, spans=pairs, block_chars=49, count=1, left=True)
 @given(
     text=st.text(alphabet="abé .\n", max_size=600)
     | st.lists(st.sampled_from(["a", " " * 70, "b" * 70, "aab ", "c. ", "\n"]), max_size=40).map("".join),
