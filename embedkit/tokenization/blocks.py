@@ -8,6 +8,7 @@ are, at last to the end of the text. Of a text that is cut one block is enough: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 Span = tuple[int, int]  # start and stop in characters
@@ -63,8 +64,7 @@ def ids_at_one_end(
         edge = start if left else stop
         ids, own = tokens(text[start:stop])
         spans = [(start + first, start + last) for first, last in own]
-        # An odd number before it: of a run of one character tokens have two, four or more, and this would be as far out of step.
-        across = max(0, edge - shared_chars + 1 - shared_chars % 2)
+        across = max(0, edge - _coprime(shared_chars))
         other = _tokens(lambda part: tokens(part)[1], text, across, min(edge + shared_chars, len(text)))
         border = edge + (shared_chars // 4 if left else -shared_chars // 2)
         place = _border(spans, border)
@@ -74,6 +74,17 @@ def ids_at_one_end(
             return list(kept), False
         size *= 2
     return list(tokens(text)[0]), True
+
+
+def _coprime(number: int) -> int:
+    """Return the number, or the next below it that neither 2, 3, 5 nor 7 divides.
+
+    Of a long run of one character tokens have two, three or more each: two blocks that begin a multiple of it apart would be out of step
+    with the text in the same way, and be the same.
+    """
+    while math.gcd(number, 2 * 3 * 5 * 7) > 1:
+        number -= 1
+    return number
 
 
 def _tokens(offsets: Offsets, text: str, start: int, stop: int) -> Sequence[Span]:

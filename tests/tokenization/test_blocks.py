@@ -52,6 +52,7 @@ def test_blocks_join_to_the_tokens_of_the_text(text: str, tokens: Offsets, block
 
 
 @example(text="a" * 136, spans=pairs, block_chars=49, count=1, left=True)
+@example(text="a" * 139, spans=pieces, block_chars=48, count=1, left=True)
 @given(
     text=st.text(alphabet="abé .\n", max_size=600)
     | st.lists(st.sampled_from(["a", " " * 70, "b" * 70, "aab ", "c. ", "\n"]), max_size=40).map("".join),
