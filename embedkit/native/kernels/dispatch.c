@@ -138,16 +138,13 @@ EXPORT void embedkit_pack(const struct kernels *k, const struct linear *w, const
     k->pack(w, weights, to, inverse, scale, start, bias, shift);
 }
 
-/* Rows of which the input stays in the second-level cache while all panels of weights pass. */
-#define CHUNK_ROWS 192
-
 /* The product alone, for training in fp32: K and N are multiples of PANEL, and rows lie one after another, here and there. */
 EXPORT void embedkit_multiply(const struct kernels *k, const struct linear *w, const float *input, int64_t rows,
                               float *to) {
-    for (int64_t row = 0; row < rows; row += CHUNK_ROWS) {
+    for (int64_t row = 0; row < rows; row += BLOCK_ROWS) {
         struct result result = {.sink = STORE, .to = to + row * w->columns, .stride = w->columns};
         int64_t left = rows - row;
-        k->multiply(w, input + row * w->rows_in, NULL, w->rows_in, left < CHUNK_ROWS ? left : CHUNK_ROWS, &result);
+        k->multiply(w, input + row * w->rows_in, NULL, w->rows_in, left < BLOCK_ROWS ? left : BLOCK_ROWS, &result);
     }
 }
 

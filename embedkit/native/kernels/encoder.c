@@ -10,8 +10,6 @@
 #include "common/merge.h"
 #include "sharing.h"
 
-/* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough for the cache. */
-#define BLOCK_ROWS 192
 /* No thread is handed fewer, for which the weights would have to pass; a multiple of the rows that any tile has. */
 #define LEAST_ROWS 24
 
@@ -226,11 +224,18 @@ static void gather_residuals(const struct model *m, int64_t sequences, struct wo
         memcpy(w->hidden + i * stride, w->hidden + row * stride, (size_t)stride * sizeof(float));
 }
 
+/* The rows of a part of a step: from `start_of` to `end_of`. */
+static int64_t start_of(const struct step *step, int64_t part) { return part * step->block; }
+
+static int64_t end_of(const struct step *step, int64_t part) { return least(step->rows, (part + 1) * step->block); }
+
 /* What follows attention in some rows: its output and the norm. */
-static void put_out(const struct model *m, const struct workspace *w, int64_t row, int64_t end) {
+static void put_out(const struct model *m, const struct batch *b, const struct workspace *w, const struct desk *desk,
+                    int64_t part) {
+    (void)b, (void)desk;
     const struct layer *layer = w->step->layer;
     const struct kernels *k = m->kernels;
-    int64_t hidden = padded(m->hidden);
+    int64_t hidden = padded(m->hidden), row = start_of(w->step, part), end = end_of(w->step, part);
     char *context = (char *)w->context + row * hidden * k->number_bytes;
     char *input = (char *)w->input + row * hidden * k->code_bytes;
     struct result residual = {ADD, GELU, w->hidden + row * hidden, hidden, NULL};
@@ -245,11 +250,13 @@ static void put_out(const struct model *m, const struct workspace *w, int64_t ro
 }
 
 /* The feed-forward layer of some rows, and its norm. */
-static void feed_forward(const struct model *m, const struct workspace *w, const struct desk *desk, int64_t row,
-                         int64_t end) {
+static void feed_forward(const struct model *m, const struct batch *b, const struct workspace *w,
+                         const struct desk *desk, int64_t part) {
+    (void)b;
     const struct layer *layer = w->step->layer;
     const struct kernels *k = m->kernels;
-    int64_t hidden = padded(m->hidden), inner = padded(m->inner), rows = end - row;
+    int64_t hidden = padded(m->hidden), inner = padded(m->inner);
+    int64_t row = start_of(w->step, part), end = end_of(w->step, part), rows = end - row;
     int64_t bytes = k->input->of_hidden ? k->code_bytes : (int64_t)sizeof(float);
     const char *input = (const char *)input_of(m, w) + row * hidden * bytes;
     struct result residual = {ADD, GELU, w->hidden + row * hidden, hidden, NULL};
@@ -268,26 +275,10 @@ static void feed_forward(const struct model *m, const struct workspace *w, const
     norm_rows(m, w, row, end, layer->mlp_norm_weight, layer->mlp_norm_bias);
 }
 
-static int64_t start_of(const struct step *step, int64_t part) { return part * step->block; }
-
-static int64_t end_of(const struct step *step, int64_t part) { return least(step->rows, (part + 1) * step->block); }
-
-static void put_out_part(const struct model *m, const struct batch *b, const struct workspace *w,
-                         const struct desk *desk, int64_t part) {
-    (void)b, (void)desk;
-    put_out(m, w, start_of(w->step, part), end_of(w->step, part));
-}
-
-static void feed_forward_part(const struct model *m, const struct batch *b, const struct workspace *w,
-                              const struct desk *desk, int64_t part) {
-    (void)b;
-    feed_forward(m, w, desk, start_of(w->step, part), end_of(w->step, part));
-}
-
-static void finish_part(const struct model *m, const struct batch *b, const struct workspace *w,
-                        const struct desk *desk, int64_t part) {
-    put_out_part(m, b, w, desk, part);
-    feed_forward_part(m, b, w, desk, part);
+static void finish(const struct model *m, const struct batch *b, const struct workspace *w, const struct desk *desk,
+                   int64_t part) {
+    put_out(m, b, w, desk, part);
+    feed_forward(m, b, w, desk, part);
 }
 
 /* A thread among others. */
@@ -296,7 +287,6 @@ struct worker {
     const struct batch *batch;
     struct progress *progress;
     const struct crew *crew;
-    int64_t own;
     struct workspace w;
 };
 
@@ -341,11 +331,11 @@ static int64_t run_layer(struct worker *at, const struct layer *layer, int64_t c
     run_step(at, &step, (m->heads + heads - 1) / heads);
     if (first) gather_residuals(m, sequences, w), rows = sequences;
     if (at->batch->merged_share > 0 && !first) {
-        run_rows(at, &step, rows, put_out_part);
+        run_rows(at, &step, rows, put_out);
         rows = merge(m, at->batch, chunk, w);
-        run_rows(at, &step, rows, feed_forward_part);
+        run_rows(at, &step, rows, feed_forward);
     } else {
-        run_rows(at, &step, rows, finish_part);
+        run_rows(at, &step, rows, finish);
     }
     return rows;
 }
@@ -394,7 +384,7 @@ static void help(struct worker *at) {
 
 EXPORT void embedkit_run(const struct model *m, const struct batch *b, struct progress *progress,
                          const struct crew *crew, int64_t own) {
-    struct worker at = {m, b, progress, crew, own, {0}};
+    struct worker at = {m, b, progress, crew, {0}};
     divide(&at.w, m, crew->rows, crew->length, crew->memories[own]);
     for (int64_t chunk; (chunk = atomic_fetch_add(&progress->next, 1)) < b->num_chunks;) run_chunk(&at, chunk);
     if (crew->count > 1) help(&at);

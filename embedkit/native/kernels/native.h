@@ -13,6 +13,9 @@
 #define KERNELS_VERSION 10
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
+/* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough that their input stays in the
+ * second-level cache while all panels pass. */
+#define BLOCK_ROWS 192
 #define EXPORT __attribute__((visibility("default")))
 
 enum precision { FP32 = 0, BF16 = 1, INT8 = 2, PRECISIONS = 3 };
