@@ -42,6 +42,7 @@ X86_64 = (
     Kernels(
         "avx512bf16", "avx512", "avx512", BF16 + INT8, ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16")
     ),
+    Kernels("amx", "amx", "avx512", BF16 + INT8, ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16")),
 )
 ARM = (
     *GENERIC,

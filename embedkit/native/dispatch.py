@@ -20,15 +20,31 @@ from embedkit.native.library import (
 
 CPU = "EMBEDKIT_CPU"  # the environment's limit on sets of instructions
 # The bits of `enum feature` in kernels/dispatch.c; `avx2` and `avx512` stand for all that x86-64-v3 and -v4 consist of.
-CPU_FEATURES = ("avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16", "neon", "dotprod")
+CPU_FEATURES = (
+    "avx2",
+    "avx_vnni",
+    "avx512",
+    "avx512_vnni",
+    "avx512_bf16",
+    "neon",
+    "dotprod",
+    "amx",
+    "amx_refused",
+)
 GENERIC = "generic"  # plain C, for what every processor of a kind has
+AVX512 = ("avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16")
 # What each level may use. A processor has a level if it has the feature of its name.
 LEVELS: dict[str, tuple[str, ...]] = {
     GENERIC: (),
     "avx2": ("avx2", "avx_vnni"),
-    "avx512": ("avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16"),
+    "avx512": AVX512,
+    "amx": (*AVX512, "amx"),
     "neon": ("neon", "dotprod"),
 }
+TILES_REFUSED = (
+    "the processor has AMX, and the system does not let this process use it: "
+    "Linux older than 5.16, a sandbox that forbids arch_prctl, or a thread whose signal stack is too small"
+)
 NEEDED_FOR: dict[NativePrecision, tuple[str, ...]] = {
     "fp32": (),
     "bf16": ("avx512", "avx512_vnni", "avx512_bf16"),
@@ -88,7 +104,10 @@ def cpu_level() -> str:
 
 
 def describe_level() -> str | None:
-    """Name the level and what computes each precision at it, as `fp32 by avx2`; None where there are no kernels."""
+    """Name the level and what computes each precision at it, as `fp32 by avx2`; None where there are no kernels.
+
+    Where the processor has tiles that the system refuses, that is said, too.
+    """
     if why_not_here("fp32") is not None:
         return None
     level = cpu_level()
@@ -98,7 +117,8 @@ def describe_level() -> str | None:
         for precision, address in found.items()
         if address is not None
     }
-    return f"{level} ({', '.join(f'{precision} by {name}' for precision, name in by.items())})"
+    refused = f"; {TILES_REFUSED}" if "amx_refused" in cpu_features() else ""
+    return f"{level} ({', '.join(f'{precision} by {name}' for precision, name in by.items())}{refused})"
 
 
 def is_generic() -> bool:

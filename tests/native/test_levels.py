@@ -33,6 +33,7 @@ FEATURES = (
     ("avx2", "avx512"),
     ("avx2", "avx512", "avx512_vnni"),
     EVERYTHING,
+    (*EVERYTHING, "amx"),
     ("neon",),
     ("neon", "dotprod"),
 )
@@ -280,7 +281,7 @@ def test_the_compiler_has_left_out_no_set() -> None:
     names = {
         (precision, features): dispatch.describe_kernels(address).name.decode()
         for precision in ("fp32", "int8", "bf16")
-        for features in FEATURES[: 1 + FEATURES.index(EVERYTHING)]
+        for features in FEATURES[: FEATURES.index(("neon",))]
         if (
             address := dispatch._address_of(precision, frozenset(features))
         )  # a table, of which nothing is called
@@ -299,7 +300,9 @@ def test_the_compiler_has_left_out_no_set() -> None:
         "avx512bf16",
     ]
     assert names["bf16", EVERYTHING] == "avx512bf16"
-    assert {features for precision, features in names if precision == "bf16"} == {EVERYTHING}
+    tiles = (*EVERYTHING, "amx")
+    assert {features for precision, features in names if precision == "bf16"} == {EVERYTHING, tiles}
+    assert [names[precision, tiles] for precision in ("fp32", "bf16", "int8")] == ["avx512", "amx", "amx"]
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -309,12 +312,27 @@ def test_a_level_names_what_computes(level: str, monkeypatch: pytest.MonkeyPatch
     assert dispatch.is_generic() == (level == "generic")
     said = dispatch.describe_level()
     assert said is not None
-    assert said.startswith(f"{level} (fp32 by {level}, ")
+    assert said.startswith(f"{level} (fp32 by {'avx512' if level == 'amx' else level}, ")
     assert ", int8 by " in said or "int8 by " in said
-    if level != LEVELS[-1] and why_not(BERT, "bf16") is not None:
+    if level not in ("avx512", "amx") and why_not(BERT, "bf16") is not None:
         reason = why_not(BERT, "bf16")
         assert reason is not None
         assert "avx512_bf16" in reason
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names the sets of x86-64")
+def test_where_the_system_refuses_tiles_the_level_is_lower_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "cpu_features", lambda: frozenset({*EVERYTHING, "amx_refused"}))
+    assert dispatch.cpu_level() == "avx512"
+    said = dispatch.describe_level()
+    assert said is not None
+    assert said.startswith("avx512 (fp32 by avx512, ")
+    assert said.endswith(f"; {dispatch.TILES_REFUSED})")
+    monkeypatch.setenv(dispatch.CPU, "amx")
+    with pytest.raises(DeviceError, match="this processor has no amx"):
+        dispatch.cpu_level()
 
 
 @pytest.mark.parametrize(

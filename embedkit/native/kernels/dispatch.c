@@ -7,6 +7,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -20,6 +23,8 @@ enum feature {
     AVX512_BF16 = 1 << 4,
     NEON = 1 << 5,
     DOTPROD = 1 << 6,
+    AMX = 1 << 7,         /* tiles, and their products of bf16 and of int8; Linux lets this process use them */
+    AMX_REFUSED = 1 << 8, /* the processor has them, and the system does not let this process use them */
 };
 
 #if defined(__x86_64__)
@@ -32,6 +37,27 @@ static uint64_t kept_registers(void) {
 }
 
 static int has_all(uint32_t found, uint32_t wanted) { return (found & wanted) == wanted; }
+
+/* Ask Linux (5.16 on) for the use of tiles, for all threads of this process, now and later. It refuses where a thread has a stack for
+ * signals that is too small for them, where a sandbox forbids the call, and in versions that do not know it. */
+static int tiles_are_allowed(void) {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { GET_PERMISSIONS = 0x1022, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    long syscall(long number, ...); /* unistd.h has it for _GNU_SOURCE alone */
+    unsigned long granted = 0;
+    if (syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA)) return 0;
+    return !syscall(SYS_arch_prctl, GET_PERMISSIONS, &granted) && granted >> TILE_DATA & 1;
+#else
+    return 0;
+#endif
+}
+
+/* Tiles of 16 rows x 64 bytes, eight of them, as the kernels are written for. */
+static int has_whole_tiles(void) {
+    uint32_t a, b, c, d;
+    return __get_cpuid_count(0x1d, 1, &a, &b, &c, &d) && a >> 16 >= 1024 && (b & 0xffff) >= 64 && b >> 16 >= 8 &&
+           (c & 0xffff) >= 16;
+}
 
 static int64_t find_features(void) {
     uint32_t a, b, c, d, features = 0, more_a, more_b, more_c, more_d, extended_c;
@@ -48,6 +74,9 @@ static int64_t find_features(void) {
     features |= AVX512;
     if (c & 1u << 11) features |= AVX512_VNNI;
     if (more_a & 1u << 5) features |= AVX512_BF16;
+    const uint32_t amx_bits = 1u << 22 | 1u << 24 | 1u << 25; /* bf16, tiles, int8 */
+    if (has_all(d, amx_bits) && has_whole_tiles())
+        features |= has_all((uint32_t)kept_registers(), 3u << 17) && tiles_are_allowed() ? AMX : AMX_REFUSED;
     return features;
 }
 #elif defined(__aarch64__) && defined(__linux__)
@@ -93,12 +122,18 @@ extern const struct kernels neon_fp32, neon_int8;
 #ifdef HAS_neondot
 extern const struct kernels neondot_int8;
 #endif
+#ifdef HAS_amx
+extern const struct kernels amx_bf16, amx_int8;
+#endif
 #ifdef HAS_avx512bf16
 extern const struct kernels avx512bf16_bf16, avx512bf16_int8;
 #endif
 
 /* The best first. */
 static const struct choice CHOICES[] = {
+#ifdef HAS_amx
+    {AVX512 | AVX512_VNNI | AVX512_BF16 | AMX, {[BF16] = &amx_bf16, [INT8] = &amx_int8}},
+#endif
 #ifdef HAS_avx512bf16
     {AVX512 | AVX512_VNNI | AVX512_BF16, {[BF16] = &avx512bf16_bf16, [INT8] = &avx512bf16_int8}},
 #endif

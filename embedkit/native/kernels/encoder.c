@@ -10,7 +10,7 @@
 #include "common/merge.h"
 #include "sharing.h"
 
-/* No thread is handed fewer, for which the weights would have to pass; a multiple of the rows that any tile has. */
+/* No thread is handed fewer, for which the weights would have to pass; a multiple of the rows that any block of registers has. */
 #define LEAST_ROWS 24
 
 struct workspace;
@@ -69,6 +69,7 @@ static void *take(char **at, int64_t bytes) {
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Divide `memory`; with NULL, only count. */
 static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, int64_t length, char *memory) {
@@ -91,11 +92,12 @@ static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, 
     w->merging.scratch = take(&at, k->set->merge_scratch_bytes(length, hidden));
     w->desk.qkv = take(&at, rows * 3 * heads_of(m, 0).width * number);
     w->desk.queries = take(&at, rows * heads_of(m, 0).width * number);
-    w->desk.scratch = take(&at, attention_scratch_bytes(length, size));
+    w->desk.scratch = take(&at, k->attention_bytes(length, size));
     w->desk.inner = take(&at, block * inner * number);
     w->desk.codes = take(&at, k->input->of_inner ? block * inner * k->code_bytes : 0);
     w->desk.codes_units = take(&at, block * (int64_t)sizeof(struct unit));
     w->desk.peaks = take(&at, block * 64);
+    take(&at, k->rows_behind * most(most(hidden, inner), 3 * heads_of(m, 0).width) * number);
     return at - memory;
 }
 
@@ -386,6 +388,8 @@ EXPORT void embedkit_run(const struct model *m, const struct batch *b, struct pr
                          const struct crew *crew, int64_t own) {
     struct worker at = {m, b, progress, crew, {0}};
     divide(&at.w, m, crew->rows, crew->length, crew->memories[own]);
+    if (m->kernels->begin) m->kernels->begin();
     for (int64_t chunk; (chunk = atomic_fetch_add(&progress->next, 1)) < b->num_chunks;) run_chunk(&at, chunk);
     if (crew->count > 1) help(&at);
+    if (m->kernels->end) m->kernels->end();
 }

@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 10
+#define KERNELS_VERSION 11
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 /* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough that their input stays in the
@@ -86,12 +86,6 @@ struct sequence {
 /* Sixteen numbers at a time: vectors of every instruction set have so many lanes, if in several registers. */
 #define LANES 16
 
-/* What attention needs for its own use. */
-static inline int64_t attention_scratch_bytes(int64_t length, int64_t head_size) {
-    int64_t filled = (length + LANES - 1) / LANES * LANES;
-    return filled * (head_size + head_size + 6 + 6 + 1) * 4;
-}
-
 struct merging;
 struct stored;
 struct tokens;
@@ -146,6 +140,12 @@ struct kernels {
     /* Attention of one sequence within some heads; `context` is where the first of them writes. */
     void (*attend)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
                    int64_t stride, void *scratch);
+    /* The bytes of `scratch` for a sequence of `length` tokens. */
+    int64_t (*attention_bytes)(int64_t length, int64_t head_size);
+    /* Rows behind the last one of what products and attention read that they read, too, and make no use of. */
+    int64_t rows_behind;
+    /* What each thread calls before it multiplies or attends, and after that; or NULL. */
+    void (*begin)(void), (*end)(void);
 };
 
 #endif

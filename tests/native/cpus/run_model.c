@@ -2,13 +2,17 @@
  * that are only emulated. test_cpus.py writes its input and reads its output.
  *
  *   run_model features                             the bits of embedkit_cpu_features
- *   run_model FEATURES PRECISION INPUT OUTPUT      the name of the kernels; OUTPUT gets float (N, D)
- *   run_model FEATURES products                    int8 against whole numbers; the count of wrong ones
+ *   run_model FEATURES PRECISION INPUT OUTPUT [together]
+ *                                                  the name of the kernels; OUTPUT gets float (N, D), computed a sequence at a time or
+ *                                                  all of them together
+ *   run_model FEATURES PRECISION products          int8 against whole numbers; the name, and the count of wrong ones
+ *   run_model FEATURES PRECISION attention         attention against double precision; the largest error
  *
  * INPUT: twelve int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions, token types, tokens N,
  * sequences B, columns of qkv), the eps as a double, float tables and weights in the order in which they are read below,
  * int64 ids (N), lengths (B).
  */
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,7 +72,7 @@ static void *encode(void *thread) {
     return NULL;
 }
 
-static int run(const struct kernels *k, const char *to) {
+static int run(const struct kernels *k, const char *to, int together) {
     int64_t *n = read_some(12 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
     double *eps = read_some(8, 0);
     struct model m = {.kernels = k, .hidden = hidden, .heads = n[1], .inner = inner, .num_layers = n[3],
@@ -90,10 +94,11 @@ static int run(const struct kernels *k, const char *to) {
         starts[i + 1] = starts[i] + lengths[i], order[i] = i, chunks[i + 1] = i + 1;
         if (lengths[i] > longest) longest = lengths[i];
     }
+    if (together) chunks[1] = sequences;
     float *out = zeroed(tokens * hidden * 4);
-    struct batch b = {ids, NULL, starts, order, chunks, sequences, n[3], 0, 0.0, NULL, out};
+    struct batch b = {ids, NULL, starts, order, chunks, together ? 1 : sequences, n[3], 0, 0.0, NULL, out};
     struct progress progress = {0, 0};
-    int64_t rows = padded(longest);
+    int64_t rows = together ? tokens : longest;
     char *memories[THREADS];
     for (int i = 0; i < THREADS; i++) memories[i] = zeroed(embedkit_workspace_bytes(&m, rows, longest));
     struct crew crew = {memories, THREADS, rows, longest};
@@ -109,10 +114,10 @@ static int run(const struct kernels *k, const char *to) {
 
 /* Rows whose numbers are already whole, with weights whose scale is 1: what comes out is whole, too. */
 static int count_wrong(const struct kernels *k) {
-    enum { K = 128, N = 70, ROWS = 13 };
+    enum { K = 192, N = 70, ROWS = 77 };
     static float weights[N * K], row[K];
     float *bias = zeroed(padded(N) * 4), *out = zeroed(ROWS * padded(N) * 4);
-    char *codes = zeroed(ROWS * padded(K) * k->code_bytes);
+    char *codes = zeroed((ROWS + k->rows_behind) * padded(K) * k->code_bytes);
     struct unit units[ROWS];
     static int whole[ROWS][K];
     for (int i = 0; i < N * K; i++) weights[i] = i % K == 0 ? 127.0f : (float)(rand() % 255 - 127);
@@ -128,7 +133,9 @@ static int count_wrong(const struct kernels *k) {
         units[r] = k->input->of_hidden(codes + r * padded(K) * k->code_bytes, aligned, K);
     }
     struct result result = {.sink = ADD, .to = out, .stride = padded(N)};
+    if (k->begin) k->begin();
     k->multiply(&linear, codes, units, padded(K), ROWS, &result);
+    if (k->end) k->end();
     int wrong = 0;
     for (int r = 0; r < ROWS; r++)
         for (int c = 0; c < N; c++) {
@@ -139,13 +146,82 @@ static int count_wrong(const struct kernels *k) {
     return wrong;
 }
 
+static double number_at(const struct kernels *k, const void *at, int64_t i) {
+    if (k->number_bytes == 4) return ((const float *)at)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)at)[i] << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static void set_number(const struct kernels *k, void *at, int64_t i, float x) {
+    if (k->number_bytes == 4) ((float *)at)[i] = x;
+    else memcpy((uint16_t *)at + i, (char *)&x + 2, 2); /* as if rounded towards 0 */
+}
+
+static float uniform(void) { return (float)rand() / (float)RAND_MAX * 2 - 1; }
+
+/* The largest error of attention, in units of the largest value; `spread`, of queries and keys, makes scores large. */
+static double attention_error(const struct kernels *k, int64_t count, int64_t size, int64_t length, int64_t queries,
+                              int64_t keys, float spread) {
+    int64_t width = padded(count * size), stride = padded(count * size), from = 3 * width;
+    char *qkv = zeroed((length + k->rows_behind) * from * k->number_bytes);
+    char *context = zeroed(length * stride * k->number_bytes), *untouched = zeroed(stride * k->number_bytes);
+    float *added = zeroed(length * 4);
+    double *powers = zeroed(length * 8), worst = 0;
+    for (int64_t t = 0; t < length; added[t++] = uniform() * 3)
+        for (int64_t i = 0; i < from; i++)
+            if (i % width < count * size) set_number(k, qkv, t * from + i, uniform() * (i < 2 * width ? spread : 1));
+    struct heads heads = {count, size, width};
+    struct sequence sequence = {.length = length, .queries = queries, .keys = keys, .added = added};
+    if (k->begin) k->begin();
+    k->attend(&heads, &sequence, qkv, context, stride, zeroed(k->attention_bytes(length, size)));
+    if (k->end) k->end();
+    for (int64_t q = 0; q < queries; q++)
+        for (int64_t head = 0; head < count; head++) {
+            double top = -INFINITY, sum = 0;
+            for (int64_t t = 0; t < keys; t++) {
+                powers[t] = added[t];
+                for (int64_t i = head * size; i < (head + 1) * size; i++)
+                    powers[t] += number_at(k, qkv, q * from + i) * number_at(k, qkv, t * from + width + i);
+                powers[t] /= sqrt((double)size);
+                top = fmax(top, powers[t]);
+            }
+            for (int64_t t = 0; t < keys; t++) sum += powers[t] = exp(powers[t] - top);
+            for (int64_t i = head * size; i < (head + 1) * size; i++) {
+                double exact = 0;
+                for (int64_t t = 0; t < keys; t++) exact += powers[t] / sum * number_at(k, qkv, t * from + 2 * width + i);
+                worst = fmax(worst, fabs(number_at(k, context, q * stride + i) - exact));
+            }
+        }
+    for (int64_t q = queries; q < length; q++)
+        if (memcmp(context + q * stride * k->number_bytes, untouched, (size_t)(stride * k->number_bytes))) worst = INFINITY;
+    free(qkv), free(context), free(untouched), free(added), free(powers);
+    return worst;
+}
+
+static double largest_attention_error(const struct kernels *k) {
+    static const int64_t lengths[] = {1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 65, 97, 130}, sizes[] = {16, 32, 48, 64, 96, 128};
+    double worst = 0;
+    for (unsigned s = 0; s < sizeof sizes / 8; s++)
+        for (unsigned l = 0; l < sizeof lengths / 8; l++) {
+            int64_t length = lengths[l], count = sizes[s] < 64 ? 64 / sizes[s] : 1;
+            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, 1));
+            worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, (length + 1) / 2, 1));
+            worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, length, 30)); /* scores of hundreds */
+        }
+    return worst;
+}
+
 int main(int count, char **arguments) {
     if (count == 2) return printf("%lld\n", (long long)embedkit_cpu_features()) < 0;
     int64_t features = atoll(arguments[1]);
-    const struct kernels *k = embedkit_kernels(features, count == 3 ? INT8 : atoll(arguments[2]));
-    if (count == 3) return printf("%s %d\n", k->name, count_wrong(k)) < 0;
+    const struct kernels *k = embedkit_kernels(features, atoll(arguments[2]));
+    if (!k) return 2;
+    if (!strcmp(arguments[3], "products")) return printf("%s %d\n", k->name, count_wrong(k)) < 0;
+    if (!strcmp(arguments[3], "attention")) return printf("%g\n", largest_attention_error(k)) < 0;
     input = fopen(arguments[3], "rb");
-    if (!k || !input) return 2;
+    if (!input) return 2;
     puts(k->name);
-    return run(k, arguments[4]);
+    return run(k, arguments[4], count == 6);
 }

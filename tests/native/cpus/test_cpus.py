@@ -1,4 +1,7 @@
-"""The kernels of 64-bit ARM, cross-compiled and run on emulated processors: whole encoders against torch, and exact int8."""
+"""The kernels of processors that are emulated: whole encoders against torch, attention, and exact int8.
+
+Those of 64-bit ARM are cross-compiled and run by QEMU. Of AMX, which it does not know, the tile instructions are written in plain C.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from embedkit.model.config import EncoderConfig
-from embedkit.native.dispatch import CPU_FEATURES
+from embedkit.native.dispatch import CPU_FEATURES, LEVELS
 from embedkit.native.library import PRECISION_CODES, NativePrecision
 from embedkit.native.packing import ACTIVATION_CODES, order_of_heads
 from tests.conftest import REPOSITORY
@@ -20,21 +23,24 @@ from tests.native.models import FAMILIES, Float32, cosines, random_model, random
 pytestmark = pytest.mark.cpus
 
 KERNELS = REPOSITORY / "embedkit" / "native" / "kernels"
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
+HERE = Path(__file__).parent
 # As in setup.py, with warnings as errors.
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-INT8 = ("codes", "gemm_int8")
+BF16, INT8 = ("attention_bf16", "gemm_bf16"), ("codes", "gemm_int8")
 FP32 = tuple(
-    name
-    for name in sorted(file.stem for file in (KERNELS / "common").glob("*.c"))
-    if name not in INT8 and not name.endswith("bf16")
+    name for name in sorted(file.stem for file in (KERNELS / "common").glob("*.c")) if name not in INT8 + BF16
 )
-SETS = (
-    ("generic", "generic", "generic", FP32 + INT8, ()),
-    ("neon", "neon", "neon", FP32 + INT8, ()),
-    ("neondot", "neon", "neon", INT8, ("-march=armv8.2-a+dotprod",)),
+Sets = tuple[tuple[str, Path, str, tuple[str, ...], tuple[str, ...]], ...]
+GENERIC = ("generic", KERNELS / "generic", "generic", FP32 + INT8, ())
+ARM: Sets = (
+    GENERIC,
+    ("neon", KERNELS / "neon", "neon", FP32 + INT8, ()),
+    ("neondot", KERNELS / "neon", "neon", INT8, ("-march=armv8.2-a+dotprod",)),
 )
+TILES: Sets = (GENERIC, ("amx", HERE / "emulated_amx", "generic", BF16 + INT8, ()))
+COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 BITS = {name: 1 << bit for bit, name in enumerate(CPU_FEATURES)}
+AMX_BITS = sum(BITS[name] for name in LEVELS["amx"])
 # Processors and the best kernels of int8 that they have: the first ones without dot products, then with.
 PROCESSORS = {"cortex-a72": "neon", "neoverse-n1": "neondot", "max": "neondot"}
 
@@ -44,29 +50,40 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for tool in (COMPILER, EMULATOR):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed (apt install gcc-aarch64-linux-gnu qemu-user-static)")
-    folder = tmp_path_factory.mktemp("arm")
+    return _build(COMPILER, ARM, tmp_path_factory.mktemp("arm"), "-static")
+
+
+@pytest.fixture(scope="module")
+def with_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    return _build("gcc", TILES, tmp_path_factory.mktemp("amx"))
+
+
+def _build(compiler: str, sets: Sets, folder: Path, *link: str) -> Path:
+    def compile_with(*arguments: str | Path) -> None:
+        done = subprocess.run([compiler, *FLAGS, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
     objects = []
-    for name, where, base, sources, flags in SETS:
+    for name, where, base, sources, flags in sets:
         macros = (f"-DSET={name}", f"-DBASE={base}", f'-DNAME="{name}"')
-        folders = (f"-I{KERNELS / where}", f"-I{KERNELS / 'common'}")
+        folders = (f"-I{where}", f"-I{KERNELS / 'common'}")
         for source in sources:
             objects.append(folder / f"{name}-{source}.o")
-            _compile(*flags, *macros, *folders, "-c", KERNELS / "common" / f"{source}.c", "-o", objects[-1])
-    has = (f"-DHAS_{name}" for name, *_ in SETS)
-    neutral = (*sorted(KERNELS.glob("*.c")), Path(__file__).parent / "run_model.c")
-    _compile(
-        *has, f"-I{KERNELS}", *neutral, *objects, "-static", "-pthread", "-lm", "-o", folder / "run_model"
-    )
-    return folder / "run_model"
+            compile_with(
+                *flags, *macros, *folders, "-c", KERNELS / "common" / f"{source}.c", "-o", objects[-1]
+            )
+    has = (f"-DHAS_{name}" for name, *_ in sets)
+    neutral = (*sorted(KERNELS.glob("*.c")), HERE / "run_model.c")
+    program = folder / "run_model"
+    compile_with(*has, f"-I{KERNELS}", *neutral, *objects, *link, "-pthread", "-lm", "-o", program)
+    return program
 
 
-def _compile(*arguments: str | Path) -> None:
-    done = subprocess.run([COMPILER, *FLAGS, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def _run(program: Path, processor: str, *arguments: object) -> str:
-    command = [EMULATOR, "-cpu", processor, str(program), *map(str, arguments)]
+def _run(program: Path, processor: str | None, *arguments: object) -> str:
+    emulated = [EMULATOR, "-cpu", processor] if processor else []
+    command = [*emulated, str(program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -114,13 +131,13 @@ def _shape(config: EncoderConfig) -> tuple[int, ...]:
 def test_each_processor_gets_the_best_kernels_that_it_has(program: Path, processor: str, best: str) -> None:
     features = int(_run(program, processor, "features"))
     assert features == BITS["neon"] | (BITS["dotprod"] if best == "neondot" else 0)
-    assert _run(program, processor, features, "products") == f"{best} 0"
+    assert _run(program, processor, features, PRECISION_CODES["int8"], "products") == f"{best} 0"
 
 
 @pytest.mark.parametrize("features", ["", "neon"])
 def test_products_of_int8_are_exact_at_lower_levels(program: Path, features: str) -> None:
-    name = features or "generic"
-    assert _run(program, "cortex-a72", BITS.get(features, 0), "products") == f"{name} 0"
+    bits, name = BITS.get(features, 0), features or "generic"
+    assert _run(program, "cortex-a72", bits, PRECISION_CODES["int8"], "products") == f"{name} 0"
 
 
 @pytest.mark.parametrize("family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32"])
@@ -129,12 +146,45 @@ def test_products_of_int8_are_exact_at_lower_levels(program: Path, features: str
 def test_a_whole_encoder_computes_what_torch_does(
     program: Path, processor: str, precision: NativePrecision, family: str, tmp_path: Path
 ) -> None:
-    model, output = program.parent / f"{family}.bin", tmp_path / "out"
+    model = program.parent / f"{family}.bin"
     expected = _written(family, model)
     features = int(_run(program, processor, "features"))
-    _run(program, processor, features, PRECISION_CODES[precision], model, output)
-    found = np.fromfile(output, np.float32).reshape(expected.shape)
+    _run(program, processor, features, PRECISION_CODES[precision], model, tmp_path / "out")
+    found = np.fromfile(tmp_path / "out", np.float32).reshape(expected.shape)
     if precision == "fp32":
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
     else:
         assert cosines(found, expected).mean() > 0.999
+
+
+def test_products_of_int8_in_tiles_are_exact(with_tiles: Path) -> None:
+    assert _run(with_tiles, None, AMX_BITS, PRECISION_CODES["int8"], "products") == "amx 0"
+
+
+def test_attention_is_that_of_double_precision(with_tiles: Path) -> None:
+    cases: tuple[tuple[str, int, NativePrecision], ...] = (
+        ("generic", 0, "fp32"),
+        ("amx", AMX_BITS, "bf16"),
+        ("amx", AMX_BITS, "int8"),
+    )
+    errors = {
+        (name, precision): float(_run(with_tiles, None, bits, PRECISION_CODES[precision], "attention"))
+        for name, bits, precision in cases
+    }
+    assert errors.pop(("generic", "fp32")) < 5e-4  # of scores of hundreds
+    assert max(errors.values()) < 2**-7  # as powers and contexts are rounded
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32"])
+def test_a_whole_encoder_in_tiles_computes_what_torch_does_in_any_company(
+    with_tiles: Path, family: str, precision: NativePrecision, tmp_path: Path
+) -> None:
+    model = with_tiles.parent / f"{family}.bin"
+    expected = _written(family, model)
+    arguments = (AMX_BITS, PRECISION_CODES[precision], model)
+    assert _run(with_tiles, None, *arguments, tmp_path / "alone") == "amx"
+    _run(with_tiles, None, *arguments, tmp_path / "together", "together")
+    found = np.fromfile(tmp_path / "alone", np.float32).reshape(expected.shape)
+    assert cosines(found, expected).mean() > {"bf16": 0.9999, "int8": 0.999}[precision]
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "together").read_bytes()

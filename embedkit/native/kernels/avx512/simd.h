@@ -122,6 +122,7 @@ INLINE void store_codes(code_t *to, const ivec x[4]) {
 #endif
 
 #ifdef __AVX512BF16__
+#define WITH_BF16 1
 INLINE vec v_load_bf16(const uint16_t *from) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
 }

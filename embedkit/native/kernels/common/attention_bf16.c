@@ -4,8 +4,13 @@
 typedef freg sum_t;
 typedef uint16_t input_t;
 #define PER_UNIT 2
-#define DOT(sum, a, b) r_dot_bf16(sum, a, b)
 #define EXP2(x) exp2_fast(x)
+
+#ifdef WITH_TILES
+#include "attention_tiles.h"
+#else
+
+#define DOT(sum, a, b) r_dot_bf16(sum, a, b)
 #define STORE_NUMBERS(to, x) v_store_bf16(to, x)
 
 /* A unit holds one column's value of two tokens, the first in the lower half; `next` < 0: there is no second. */
@@ -15,6 +20,10 @@ INLINE void pair_up(int32_t *to, const uint16_t *values, int64_t next, int64_t s
 }
 
 #include "attention.h"
+
+#endif
+
+int64_t OF_SET(attention_bf16_bytes)(int64_t length, int64_t size) { return attention_bytes(length, size); }
 
 void OF_SET(attention_bf16)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
                             int64_t stride, void *scratch) {

@@ -4,14 +4,14 @@
 
 #include "set.h"
 
-#ifdef __AVX512BF16__
+#ifdef WITH_BF16
 typedef uint16_t inner_t;
 INLINE vec load_inner(const inner_t *from) { return v_load_bf16(from); }
-INLINE void store_inner(inner_t *to, vec x) { v_store_bf16(to, x); }
+INLINE void store_inner(inner_t *to, const vec x[PANEL_VECTORS]) { store_bf16(to, x); }
 #else
 typedef float inner_t;
 INLINE vec load_inner(const inner_t *from) { return v_load(from); }
-INLINE void store_inner(inner_t *to, vec x) { v_store(to, x); }
+INLINE void store_inner(inner_t *to, const vec x[PANEL_VECTORS]) { store_floats(to, x); }
 #endif
 
 #endif

@@ -1,22 +1,21 @@
 /* A product over packed weights and what follows it, written once for three number formats (see tile.h).
  *
- * Weights lie in panels of as many columns as a tile has; row k of a panel holds unit k of each of its columns. A panel is
+ * Weights lie in panels of PANEL_COLUMNS columns; row k of a panel holds unit k of each of its columns. A panel is
  * used for all rows of the input before the next one, so that it is read from the first and second-level caches.
  *
- * Besides what tile.h asks for, the including file defines `output_t` and `STORE_OUTPUT` of sixteen of them;
+ * Besides what tile.h asks for, the including file defines `output_t` and `STORE_OUTPUTS` of a panel's vectors;
  * `units_of`, sixteen units of a weight's row; `START_OF`, what a register of sums begins with; `VALUE_OF`, floats from
  * the sums of a vector; `GELU_OF` of the accuracy it needs; and WITH_UNITS, whether rows have a `struct unit`.
  */
 #include <stddef.h>
 
 #include "functions.h"
-#include "tile.h"
 
 /* Write `columns` x K weights as panels; what is missing to whole panels and units becomes 0. */
 INLINE void pack_panels(const struct linear *w, const float *weights, const float *inverse, char *to) {
     int64_t units = padded(w->rows_in) / PER_UNIT;
     for (int64_t column = 0; column < padded(w->columns); column += LANES) {
-        char *panel = to + column / TILE_COLUMNS * units * PANEL_BYTES + column % TILE_COLUMNS * 4;
+        char *panel = to + column / PANEL_COLUMNS * units * PANEL_BYTES + column % PANEL_COLUMNS * 4;
         for (int64_t unit = 0; unit < units; unit += LANES) {
             ivec block[16];
             for (int c = 0; c < LANES; c++) {
@@ -34,7 +33,7 @@ INLINE void pack_panels(const struct linear *w, const float *weights, const floa
 
 /* What turns a panel's sums into numbers. */
 struct columns {
-    vec scale[TILE_VECTORS], bias[TILE_VECTORS];
+    vec scale[PANEL_VECTORS], bias[PANEL_VECTORS];
     const char *panel;
 };
 
@@ -43,6 +42,8 @@ static const struct unit NO_UNIT;
 INLINE vec activated(const enum activation activation, vec x) {
     return activation == GELU ? GELU_OF(x) : activation == GELU_TANH ? gelu_tanh(x) : relu(x);
 }
+
+#define PANEL_REGS (PANEL_VECTORS * REGS_PER_VECTOR)
 
 /* Where a tile of sums belongs. */
 struct place {
@@ -56,22 +57,24 @@ struct place {
 /* Take a tile of sums to its place; `sink` and `activation` are constants at every call. */
 INLINE void finish_as(const enum sink sink, const enum activation activation, const sum_t *sums,
                       const struct columns *columns, struct place at) {
-    for (int r = 0; r < at.rows; r++, sums += TILE_REGS) {
+    for (int r = 0; r < at.rows; r++, sums += PANEL_REGS) {
         char *to = at.to + r * at.stride;
         const struct unit unit = WITH_UNITS ? at.row_units[at.row + r] : NO_UNIT;
         ivec peak = i_zero();
+        vec x[PANEL_VECTORS];
 #pragma GCC unroll 4
-        for (int c = 0; c < TILE_VECTORS; c++) {
-            vec x = VALUE_OF(sums + c * REGS_PER_VECTOR, unit, columns, c);
-            if (sink == ADD) {
-                float *residual = (float *)to + c * LANES;
-                v_store(residual, v_add(v_load(residual), x));
-                continue;
-            }
-            if (sink == ACTIVATE) x = activated(activation, x);
-            STORE_OUTPUT((output_t *)to + c * LANES, x);
-            if (sink == ACTIVATE && WITH_UNITS) peak = i_max(peak, magnitude(x));
+        for (int c = 0; c < PANEL_VECTORS; c++) {
+            x[c] = VALUE_OF(sums + c * REGS_PER_VECTOR, unit, columns, c);
+            if (sink == ACTIVATE) x[c] = activated(activation, x[c]);
+            if (sink == ACTIVATE && WITH_UNITS) peak = i_max(peak, magnitude(x[c]));
         }
+        if (sink == ADD) {
+            float *residual = (float *)to;
+#pragma GCC unroll 4
+            for (int c = 0; c < PANEL_VECTORS; c++, residual += LANES) v_store(residual, v_add(v_load(residual), x[c]));
+            continue;
+        }
+        STORE_OUTPUTS((output_t *)to, x);
         if (sink == ACTIVATE && WITH_UNITS) {
             int32_t *lanes = at.peaks + (at.row + r) * LANES;
             i_store(lanes, i_max(peak, i_load(lanes)));
@@ -98,6 +101,11 @@ static finish_t finish_of(const struct result *result) {
     if (result->activation == GELU) return finish_gelu;
     return result->activation == GELU_TANH ? finish_gelu_tanh : finish_relu;
 }
+
+#ifdef WITH_TILES
+#include "gemm_tiles.h"
+#else
+#include "tile.h"
 
 /* While a tile is computed, the place it goes to comes into the cache. */
 INLINE void fetch(struct place at, int64_t width) {
@@ -132,3 +140,5 @@ INLINE void gemm(const struct linear *w, const input_t *input, const struct unit
         }
     }
 }
+
+#endif

@@ -8,7 +8,8 @@ typedef uint16_t output_t;
 #define WITH_UNITS 0
 #define DOT(sum, a, b) r_dot_bf16(sum, a, b)
 #define START_OF(w, column) r_floats((w)->bias + (column))
-#define STORE_OUTPUT(to, x) v_store_bf16(to, x)
+#define DOT_TILES(sum, left, right) T_DOT_BF16(sum, left, right)
+#define STORE_OUTPUTS(to, x) store_bf16(to, x)
 #define GELU_OF(x) gelu_fast(x)
 #define VALUE_OF(sums, unit, columns, c) ((void)(unit), (void)(columns), v_load((const float *)(sums)))
 
@@ -46,4 +47,10 @@ const struct kernels OF_SET(bf16) = {
     .pack = pack,
     .multiply = multiply,
     .attend = OF_SET(attention_bf16),
+    .attention_bytes = OF_SET(attention_bf16_bytes),
+#ifdef WITH_TILES
+    .rows_behind = 2 * TILE_HEIGHT - 1,
+    .begin = begin_tiles,
+    .end = end_tiles,
+#endif
 };

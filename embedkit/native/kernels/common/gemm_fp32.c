@@ -8,7 +8,7 @@ typedef float output_t;
 #define WITH_UNITS 0
 #define DOT(sum, a, b) r_dot_floats(sum, a, b)
 #define START_OF(w, column) r_floats((w)->bias + (column))
-#define STORE_OUTPUT(to, x) v_store(to, x)
+#define STORE_OUTPUTS(to, x) store_floats(to, x)
 #define GELU_OF(x) gelu_exact(x)
 #define VALUE_OF(sums, unit, columns, c) ((void)(unit), (void)(columns), v_load((const float *)(sums)))
 
@@ -41,4 +41,5 @@ const struct kernels OF_SET(fp32) = {
     .pack = pack,
     .multiply = OF_SET(gemm_fp32),
     .attend = OF_SET(attention_fp32),
+    .attention_bytes = OF_SET(attention_fp32_bytes),
 };

@@ -16,7 +16,8 @@ typedef inner_t output_t;
 #define WITH_UNITS 1
 #define DOT(sum, a, b) r_dot_codes(sum, a, b)
 #define START_OF(w, column) r_ints((w)->start + (column))
-#define STORE_OUTPUT(to, x) store_inner(to, x)
+#define DOT_TILES(sum, left, right) T_DOT_CODES(sum, left, right)
+#define STORE_OUTPUTS(to, x) store_inner(to, x)
 #define GELU_OF(x) gelu_fast(x)
 #define VALUE_OF(sums, unit, columns, c)                                                                               \
     value_of(i_load(sums), unit, (columns)->scale[c], (columns)->bias[c], (columns)->panel + (c) * LANES * 4)
@@ -53,7 +54,7 @@ typedef int16_t weight_t;
 /* The sum of a column's weights, read back from its panel. */
 static int32_t column_sum(const struct linear *w, int64_t column, const char *packed) {
     int64_t units = padded(w->rows_in) / PER_UNIT;
-    const char *from = packed + column / TILE_COLUMNS * units * PANEL_BYTES + column % TILE_COLUMNS * 4;
+    const char *from = packed + column / PANEL_COLUMNS * units * PANEL_BYTES + column % PANEL_COLUMNS * 4;
     int32_t sum = 0;
     for (int64_t k = 0; k < units; k++, from += PANEL_BYTES)
         for (int i = 0; i < PER_UNIT; i++)
@@ -95,9 +96,16 @@ const struct kernels OF_SET(int8) = {
     .input = &OF_SET(codes),
     .pack = pack,
     .multiply = multiply,
-#ifdef __AVX512BF16__
+#ifdef WITH_BF16
     .attend = OF_SET(attention_bf16),
+    .attention_bytes = OF_SET(attention_bf16_bytes),
 #else
     .attend = OF_BASE(attention_fp32),
+    .attention_bytes = OF_BASE(attention_fp32_bytes),
+#endif
+#ifdef WITH_TILES
+    .rows_behind = 2 * TILE_HEIGHT - 1,
+    .begin = begin_tiles,
+    .end = end_tiles,
 #endif
 };

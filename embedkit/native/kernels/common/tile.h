@@ -8,7 +8,6 @@
  */
 #include "set.h"
 
-#define REGS_PER_VECTOR (LANES / REG_LANES)
 #define TILE_REGS (TILE_VECTORS * REGS_PER_VECTOR)
 
 /* Sum up left (rows x K) times right (K x 16·vectors), beginning with `start`.
