@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python docs/reproduce/gpu", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_prepare(commands)
+    _add_texts(commands)
     _add_teacher(commands)
     _add_encoders(commands)
     _add_static(commands)
@@ -67,6 +68,14 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("data", type=Path, help="the folder of data sets")
     command.add_argument("state", type=Path, help="the folder to write, which the other stages share")
     _add_start(command)
+
+
+def _add_texts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    help_text = "Write a sample of the texts as JSON lines for `embedkit train distill`; needs no GPU."
+    command = _command(commands, "texts", help_text, _texts)
+    command.add_argument("data", type=Path, help="the folder of data sets")
+    command.add_argument("output", type=Path, help="the JSONL file to write")
+    command.add_argument("--limit", type=int, default=300_000, help="number of texts")
 
 
 def _add_teacher(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -152,6 +161,12 @@ def _prepare(options: argparse.Namespace) -> None:
     from prepare import prepare
 
     prepare(options.data, options.state, start=options.start)
+
+
+def _texts(options: argparse.Namespace) -> None:
+    from prepare import write_texts
+
+    write_texts(options.data, options.output, limit=options.limit)
 
 
 def _teacher(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 from collecting import LONG, Collection, collect_open, collect_varied
@@ -41,6 +42,19 @@ def prepare(data: Path, output: Path, *, start: str) -> None:
         ", ".join(f"{name} ({len(each.get('q', each.get('a', ())))})" for name, each in dev.sets.items()),
     )
     _write(output, found, dev, tokenizer)
+
+
+def write_texts(data: Path, output: Path, *, limit: int, seed: int = 0) -> None:
+    """Write a sample of the texts that one model is trained on as JSON lines, for `embedkit train distill`."""
+    kept_out = KeptOut(data)
+    found = Collection(kept_out)
+    collect_varied(found, data)
+    collect_open(found, data, kept_out)
+    texts = list(found.numbers)
+    Random(seed).shuffle(texts)
+    with output.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts[:limit])
+    say(f"{min(limit, len(texts)):,} of {len(texts):,} texts")
 
 
 def _write(output: Path, found: Collection, dev: DevSets, tokenizer: Tokenizer) -> None:

@@ -29,7 +29,7 @@ from embedkit.model.static import StaticEncoder
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.distillation.ffn_pruning import contributions, narrowed, strongest
 from embedkit.training.distillation.recipe import StudentRecipe
-from embedkit.training.distillation.vocabulary_pruning import Pruned, prune_vocabulary
+from embedkit.training.distillation.vocabulary_pruning import Pruned, count_tokens, prune_vocabulary
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -107,7 +107,7 @@ def make_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if recipe.kind == "static":
-            return _static(tokenizer, width, axes, embed)
+            return _static(tokenizer, texts, width, axes, embed)
         if recipe.layers:
             return _from_layers(recipe, teacher, tokenizer, pruned, texts, axes, max_length)
         return _fresh(recipe, teacher, tokenizer, width, max_length)
@@ -245,9 +245,17 @@ def _fresh(
 
 
 def _static(
-    tokenizer: Tokenizer, width: int, axes: Floats | None, embed: Callable[[Sequence[str]], Floats]
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    width: int,
+    axes: Floats | None,
+    embed: Callable[[Sequence[str]], Floats],
 ) -> Student:
-    """Start each token at the teacher's vector of its own text, which is most of the way."""
+    """Start each token at the teacher's vector of its own text, longer the rarer it is, which is most of the way.
+
+    By Zipf's law a token's rank stands for its frequency: it weighs log(1 + rank).
+    Source: Tulkens and van Dongen 2024, Model2Vec, https://github.com/MinishLab/model2vec
+    """
     plain = without_template(tokenizer)
     names = [
         tokenizer.backend.decode([number], skip_special_tokens=False)
@@ -256,9 +264,13 @@ def _static(
     vectors = embed([name if name.strip() else "." for name in names])
     if axes is not None:
         vectors = vectors @ axes.T
+    ranks = np.empty(len(names))
+    ranks[np.argsort(-count_tokens(plain, texts), kind="stable")] = np.arange(len(names))
+    weights = np.log1p(ranks + 1)
     model = StaticEncoder(tokenizer.vocab_size, width)
     with torch.no_grad():
-        model.tokens.weight.copy_(torch.from_numpy(np.asarray(vectors, np.float32)))
+        weighted = np.asarray(vectors, np.float32) * (weights / weights.mean())[:, None]
+        model.tokens.weight.copy_(torch.from_numpy(weighted.astype(np.float32)))
     modules = SentenceModules(sentence=SentenceConfig(normalize=True))
     return Student(model, plain, modules, None, "static, mean of token vectors")
 

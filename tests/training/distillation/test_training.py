@@ -29,7 +29,7 @@ from embedkit.training.distillation.student import make_student, principal_axes
 from embedkit.training.distillation.student_folder import aligning_axes, load_student, turned
 from embedkit.training.distillation.teacher import Filled, TeacherCache
 from embedkit.training.distillation.training import Distillation, taught_texts
-from embedkit.training.distillation.vocabulary_pruning import prune_vocabulary
+from embedkit.training.distillation.vocabulary_pruning import count_tokens, prune_vocabulary
 from embedkit.training.engine.evaluation_sets import find_overlaps, load_evaluation_sets
 from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone
@@ -386,6 +386,22 @@ def test_a_static_vector_is_the_mean_of_its_tokens() -> None:
         model.forward_packed(ids, [2])
     with pytest.raises(ValueError, match="skip is 1; a static encoder takes the mean of all tokens"):
         model.forward_packed(ids, [3], skip=1)
+
+
+def test_a_fresh_static_table_has_the_teachers_vectors_longer_for_rarer_tokens(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    journey, _ = make_journey(tiny_model, tmp_path / "cache", "student.kind=static")
+    table = journey._student.model.state_dict()["tokens.weight"].numpy()
+    tokenizer = without_template(Encoder.load(tiny_model, device="cpu").folder.tokenizer)
+    counts = count_tokens(tokenizer, TEXTS)
+    lengths = np.linalg.norm(table, axis=1)
+    order = np.argsort(-counts, kind="stable")
+    assert (np.diff(lengths[order]) > 0).all()
+    number = int(order[0])
+    name = tokenizer.backend.decode([number])
+    own = embed_with(Encoder.load(tiny_model, device="cpu"))([name])[0]
+    np.testing.assert_allclose(table[number] / lengths[number], own, atol=1e-5)
 
 
 @pytest.fixture
