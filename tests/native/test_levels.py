@@ -73,8 +73,11 @@ ADD = 1  # `enum sink`: in fp32 whatever the precision
 _POINTER = ctypes.c_void_p
 
 
+_Call = ctypes.CFUNCTYPE(None)
+
+
 class _Multiply(ctypes.Structure):
-    """`struct kernels` of kernels/native.h up to its product."""
+    """`struct kernels` of kernels/native.h."""
 
     _fields_ = (
         ("kernels", Kernels),
@@ -93,6 +96,11 @@ class _Multiply(ctypes.Structure):
                 ctypes.POINTER(_Result),
             ),
         ),
+        ("attend", _POINTER),
+        ("attention_bytes", _POINTER),
+        ("rows_behind", ctypes.c_int64),
+        ("begin", _Call),
+        ("end", _Call),
     )
 
 
@@ -131,12 +139,16 @@ def multiply(
         address, ctypes.byref(linear), *(array.ctypes.data for array in arrays), shift
     )
     kind = np.float32 if code_bytes == 4 else np.int16 if code_bytes == 2 else np.uint8
-    filled = aligned_bytes(len(inputs) * padded(size) * code_bytes).view(kind).reshape(-1, padded(size))
-    filled[:, :size] = inputs
+    table = _Multiply.from_address(address)
+    there = len(inputs) + table.rows_behind
+    filled = aligned_bytes(there * padded(size) * code_bytes).view(kind).reshape(-1, padded(size))
+    filled[: len(inputs), :size] = inputs
     out = aligned_bytes(len(inputs) * padded(columns) * 4).view(np.float32).reshape(-1, padded(columns))
     units = (_Unit * len(rows))(*(_Unit(row.scale, row.outlier, row.column) for row in rows))
     result = _Result(sink=ADD, to=out.ctypes.data, stride=padded(columns))
-    _Multiply.from_address(address).multiply(
+    if table.begin:
+        table.begin()
+    table.multiply(
         ctypes.byref(linear),
         filled.ctypes.data,
         ctypes.addressof(units),
@@ -144,6 +156,8 @@ def multiply(
         len(inputs),
         ctypes.byref(result),
     )
+    if table.end:
+        table.end()
     return out[:, :columns], scale[:columns], bias[:columns]
 
 
@@ -155,9 +169,9 @@ def test_products_of_int8_are_exact(address: int, size: int) -> None:
     weights = rng.integers(-127, 128, (70, size)).astype(np.float32)
     weights[:3] = np.array([127, -127, 1])[:, None]
     weights[:, 0] = 127  # so that the scale of each column is 1
-    inputs = rng.integers(0, 256, (13, size))
+    inputs = rng.integers(0, 256, (70, size))
     inputs[:2] = np.array([255, 0])[:, None]
-    found, scale, _ = multiply(address, weights, inputs, [Row()] * 13)
+    found, scale, _ = multiply(address, weights, inputs, [Row()] * 70)
     assert (scale == 1).all()
     exact = (inputs.astype(np.int64) - 128) @ weights.T.astype(np.int64)
     assert np.abs(exact).max() < 2**24  # which a float holds
