@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from embedkit.checkpoint.classification_weights import save_classifier
+from embedkit.checkpoint.names import Family
 from embedkit.model.classification import SequenceClassifier
 from embedkit.model.config import DenseActivation, HeadConfig
 from embedkit.model.encoder import TransformerEncoder
@@ -35,10 +36,11 @@ def write_tiny_cross_encoder(
     labels: tuple[str, ...] = ("LABEL_0",),
     activation: DenseActivation = "identity",
     max_length: int = 32,
+    family: Family = "bert",
     **fields: object,
 ) -> Path:
     """Write a random tiny cross-encoder; the same seed gives the same weights. `fields` change the encoder's shape."""
     model = tiny_classifier(seed=seed, num_labels=len(labels), **fields)
     tokenizer = tiny_tokenizer(max_length=max_length)
-    save_classifier(folder, model, tokenizer, family="bert", labels=labels, activation=activation)
+    save_classifier(folder, model, tokenizer, family=family, labels=labels, activation=activation)
     return folder

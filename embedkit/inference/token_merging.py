@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
-from embedkit.native.merging import FEWEST_TOKENS
+from embedkit.native.merging import FEWEST_TOKENS, why_not_merging
 from embedkit.types import Float32, Runtime
 
 Ids = NDArray[np.int64]
@@ -37,9 +37,7 @@ def why_not(runtime: Runtime, config: EncoderConfig | None) -> str | None:
         return "a static model has no layers"
     if runtime not in ("native", "numpy"):
         return "it merges no tokens"
-    if config.relative_attention_num_buckets:
-        return "merged tokens have no distance, on which this model's attention depends"
-    return None
+    return why_not_merging(config)
 
 
 def merging_part(share: float) -> dict[str, float]:

@@ -23,7 +23,7 @@ from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import why_not_here
 from embedkit.native.library import STOPPED, Batch, BatchProgress, Crew, NativePrecision, load_library
-from embedkit.native.merging import check_share
+from embedkit.native.merging import check_merging
 from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
 from embedkit.native.threads import on_threads
 
@@ -43,10 +43,7 @@ def why_not(config: EncoderConfig, precision: NativePrecision) -> str | None:
 def _why_not_shape(config: EncoderConfig) -> str | None:
     missing = {
         f"positions {config.position!r}": config.position == "rope",
-        "relative positions": config.relative_attention_num_buckets > 0,
         config.attention_variant: config.attention_variant != "",
-        "narrow embeddings": config.embedding_size is not None,
-        "shared layers": config.num_distinct_layers != config.num_hidden_layers,
         config.routed or "no router": config.routed is not None,
         "norms before the layers": config.norm_first,
         "linear layers and norms without bias": not (
@@ -60,11 +57,13 @@ def _why_not_shape(config: EncoderConfig) -> str | None:
         return f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not written natively"
     if config.head_size % 16:
         return f"the head size is {config.head_size}; native attention takes multiples of 16"
+    if config.embedding_size is not None and config.embedding_size % 16:
+        return f"the embedding size is {config.embedding_size}; native norms take multiples of 16"
     return None
 
 
 class NativeEncoder:
-    """Runs the encoder of a model of the BERT, RoBERTa or DistilBERT kind with the library's kernels.
+    """Runs the encoder of a model of the BERT, RoBERTa, DistilBERT, MPNet or ALBERT kind with the library's kernels.
 
     `weights` are float32 under this project's parameter names, as `TransformerEncoder.state_dict` gives them. Calls
     from several threads wait for one another. With `merge_tokens` so large a share of a sequence's tokens is merged into
@@ -72,7 +71,8 @@ class NativeEncoder:
 
     Raises:
         DeviceError: `why_not` has a reason.
-        ValueError: a weight is missing or of another shape, `threads` is below 1, or `merge_tokens` is out of range.
+        ValueError: a weight is missing or of another shape, `threads` is below 1, or `merge_tokens` is out of range, or
+            above 0 with bucketed distances.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class NativeEncoder:
             raise DeviceError(f"native {precision} cannot run this model: {reason}. Use the torch backend")
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
-        check_share(merge_tokens)
+        check_merging(merge_tokens, config)
         self.config = config
         self.merge_tokens = merge_tokens
         self.precision: NativePrecision = precision

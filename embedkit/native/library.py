@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 11  # of the structures below; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 12  # of the structures below; KERNELS_VERSION in kernels/native.h
 STOPPED = 2**40  # what ends a batch early as its next chunk; STOPPED in kernels/encoder.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -58,7 +58,9 @@ class Model(ctypes.Structure):
 
     _fields_ = (
         ("kernels", ctypes.c_void_p),
+        ("projecting", ctypes.c_void_p),
         ("hidden", ctypes.c_int64),
+        ("embedding", ctypes.c_int64),
         ("heads", ctypes.c_int64),
         ("inner", ctypes.c_int64),
         ("num_layers", ctypes.c_int64),
@@ -70,6 +72,9 @@ class Model(ctypes.Structure):
         ("token_types", ctypes.c_void_p),
         ("norm_weight", ctypes.c_void_p),
         ("norm_bias", ctypes.c_void_p),
+        ("projection", Linear),
+        ("distances", ctypes.c_void_p),
+        ("distances_stride", ctypes.c_int64),
         ("layers", ctypes.POINTER(Layer)),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from embedkit.model.config import EncoderConfig
+
 FEWEST_TOKENS = 32  # FEWEST_TOKENS in embedkit/native/kernels/common/merge.h
 LARGEST_SHARE = 0.5  # one of the two sets
 
@@ -16,3 +18,21 @@ def check_share(share: float) -> None:
         raise ValueError(
             f"merge_tokens is {share}; it is the share of tokens that each layer merges, from 0 to {LARGEST_SHARE}"
         )
+
+
+def why_not_merging(config: EncoderConfig) -> str | None:
+    """Say why tokens of a model cannot be merged; None where they can."""
+    if config.relative_attention_num_buckets:
+        return "merged tokens have no distance, on which this model's attention depends"
+    return None
+
+
+def check_merging(share: float, config: EncoderConfig) -> None:
+    """Refuse a share of tokens that cannot be merged in a layer of a model.
+
+    Raises:
+        ValueError: it is not from 0 to 0.5, or not 0 for a model whose tokens cannot be merged.
+    """
+    check_share(share)
+    if share and (reason := why_not_merging(config)):
+        raise ValueError(f"merge_tokens is {share}; {reason}. Leave it out")

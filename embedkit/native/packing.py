@@ -6,6 +6,7 @@ How panels are laid out is the business of the kernels that packed them: the str
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,16 +14,23 @@ from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import describe_kernels, find_kernels
+from embedkit.native.distances import distance_table
 from embedkit.native.library import PANEL, Layer, Linear, Model, NativePrecision, load_library
 
 Float32 = NDArray[np.float32]
 ACTIVATION_CODES = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
 # What is added to the input of the down projection before it is rounded for int8; SHIFT in kernels/common/codes.c.
 SHIFT = 0.171
+ROOM = 15  # numbers behind the last distance that the kernels may read; LANES - 1 of kernels/native.h
 
 
 def padded(size: int) -> int:
     return -(-size // PANEL) * PANEL
+
+
+def bytes_per_number(kernels: int) -> int:
+    """Return how large a number of packed weights is."""
+    return int(describe_kernels(kernels).code_bytes)
 
 
 def aligned_bytes(size: int, alignment: int = 64) -> NDArray[np.uint8]:
@@ -47,6 +55,15 @@ def order_of_heads(config: EncoderConfig) -> NDArray[np.int64]:
     return wide.ravel()
 
 
+def added_by_distance(config: EncoderConfig, weight: Float32) -> Float32:
+    """Return what the kernels add to scores, from the farthest key before a query to the farthest behind it: (H, 2T - 1 + ROOM).
+
+    Scores are divided by the root of a head's size afterwards, so it is multiplied by that.
+    """
+    table = distance_table(weight, config.max_tokens) * np.float32(math.sqrt(config.head_size))
+    return np.pad(table, ((0, 0), (0, ROOM)))
+
+
 class PackedModel:
     """A model's weights in the kernels' layout and the C structure that names them.
 
@@ -62,36 +79,45 @@ class PackedModel:
         self.config = config
         self.precision = precision
         self.kernels = find_kernels(precision)
-        self._bytes_per_number = int(describe_kernels(self.kernels).code_bytes)
         self._weights = weights
         # One piece from a multiple of 2 MiB on lies in huge pages, where numpy gets them: 1 to 1.5 % faster.
         self._panels = aligned_bytes(self._size_of_panels(), 2**21)
         self._used = 0
         self._kept: list[NDArray[np.generic]] = []  # what the structure points at must outlive it
-        self._layers = (Layer * config.num_hidden_layers)(*map(self._layer, range(config.num_hidden_layers)))
-        hidden, types = config.hidden_size, config.type_vocab_size
+        modules = [self._layer(number) for number in range(config.num_distinct_layers)]
+        layers = (modules[config.module_of(number)] for number in range(config.num_hidden_layers))
+        self._layers = (Layer * config.num_hidden_layers)(*layers)
+        types, width = config.type_vocab_size, config.embedding_size or config.hidden_size
+        distances, stride = self._distances()
         self.structure = Model(
             kernels=self.kernels,
-            hidden=hidden,
+            projecting=find_kernels("fp32"),
+            hidden=config.hidden_size,
+            embedding=width,
             heads=config.num_attention_heads,
             inner=config.intermediate_size,
             num_layers=config.num_hidden_layers,
             activation=ACTIVATION_CODES[config.hidden_act],
             position_offset=config.position_offset,
             eps=config.layer_norm_eps,
-            tokens=self._table("embeddings.tokens.weight", config.vocab_size, hidden),
-            positions=self._table("embeddings.positions.weight", config.max_position_embeddings, hidden),
-            token_types=self._table("embeddings.token_types.weight", types, hidden) if types else None,
-            norm_weight=self._table("embeddings.norm.weight", hidden),
-            norm_bias=self._table("embeddings.norm.bias", hidden),
+            tokens=self._table("embeddings.tokens.weight", config.vocab_size, width),
+            positions=self._table("embeddings.positions.weight", config.max_position_embeddings, width),
+            token_types=self._table("embeddings.token_types.weight", types, width) if types else None,
+            norm_weight=self._table("embeddings.norm.weight", width),
+            norm_bias=self._table("embeddings.norm.bias", width),
+            projection=self._projection(),
+            distances=distances,
+            distances_stride=stride,
             layers=self._layers,
         )
         del self._weights
 
     def _size_of_panels(self) -> int:
-        hidden, inner = padded(self.config.hidden_size), padded(self.config.intermediate_size)
-        numbers = len(order_of_heads(self.config)) * hidden + hidden * hidden + 2 * hidden * inner
-        return self.config.num_hidden_layers * numbers * self._bytes_per_number
+        config = self.config
+        hidden, inner = padded(config.hidden_size), padded(config.intermediate_size)
+        numbers = len(order_of_heads(config)) * hidden + hidden * hidden + 2 * hidden * inner
+        size = config.num_distinct_layers * numbers * bytes_per_number(self.kernels)
+        return size + padded(config.embedding_size or 0) * hidden * bytes_per_number(find_kernels("fp32"))
 
     def _read(self, name: str, *shape: int) -> Float32:
         try:
@@ -112,6 +138,23 @@ class PackedModel:
 
     def _table(self, name: str, *shape: int) -> int:
         return self._keep(self._read(name, *shape))
+
+    def _projection(self) -> Linear:
+        """Pack what widens narrow embeddings: in fp32, since it takes a thousandth of the time of the layers behind it."""
+        config = self.config
+        if config.embedding_size is None:
+            return Linear()
+        return self._linear(
+            "embeddings.projection", config.hidden_size, config.embedding_size, precision="fp32"
+        )
+
+    def _distances(self) -> tuple[int | None, int]:
+        """Return where the first head's number for distance 0 lies, and how many numbers there are a head."""
+        buckets, heads = self.config.relative_attention_num_buckets, self.config.num_attention_heads
+        if not buckets:
+            return None, 0
+        table = added_by_distance(self.config, self._read("relative_bias.weight", buckets, heads))
+        return self._keep(table) + (self.config.max_tokens - 1) * table.itemsize, table.shape[1]
 
     def _layer(self, number: int) -> Layer:
         hidden, inner, prefix = self.config.hidden_size, self.config.intermediate_size, f"layers.{number}."
@@ -134,7 +177,9 @@ class PackedModel:
         *,
         order: NDArray[np.int64] | None = None,
         shift: float = 0.0,
+        precision: NativePrecision | None = None,
     ) -> Linear:
+        kernels = self.kernels if precision is None else find_kernels(precision)
         weight = self._read(f"{name}.weight", columns, rows_in)
         plain_bias = self._read(f"{name}.bias", columns)
         if order is not None:
@@ -144,16 +189,16 @@ class PackedModel:
             columns = len(order)
         bias = np.zeros(padded(columns), np.float32)
         bias[:columns] = plain_bias
-        size = padded(columns) * padded(rows_in) * self._bytes_per_number
+        size = padded(columns) * padded(rows_in) * bytes_per_number(kernels)
         packed = self._panels[self._used : self._used + size]
         self._used += size
         linear = Linear(weight=packed.ctypes.data, bias=self._keep(bias), rows_in=rows_in, columns=columns)
         inverse = start = scale = None
-        if self.precision == "int8":
+        if (precision or self.precision) == "int8":
             inverse, scale = np.zeros((2, padded(columns)), np.float32)
             start = np.zeros(padded(columns), np.int32)
             linear.scale, linear.start = self._keep(scale), self._keep(start)
         arrays = (weight, packed, inverse, scale, start, bias)
         addresses = (None if array is None else array.ctypes.data for array in arrays)
-        load_library().embedkit_pack(self.kernels, ctypes.byref(linear), *addresses, shift)
+        load_library().embedkit_pack(kernels, ctypes.byref(linear), *addresses, shift)
         return linear

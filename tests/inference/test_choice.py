@@ -12,6 +12,7 @@ from embedkit.errors import DeviceError
 from embedkit.inference import choice as choosing
 from embedkit.inference.choice import choose_device_type, choose_runtime
 from embedkit.machine import gpu_may_be_there
+from embedkit.native.dispatch import is_generic, why_not_here
 from embedkit.types import Device, Precision
 from tests.tiny import FAMILY_SHAPES, tiny_config
 
@@ -43,6 +44,20 @@ def test_kernels_come_first_on_a_processor_that_has_them() -> None:
     for precision in ("fp32", "bf16", "int8"):
         choice = choose_runtime(PLAIN, precision, "cpu")
         assert (choice.runtime, choice.precision, choice.reason) == ("native", precision, "")
+
+
+@pytest.mark.parametrize("family", ["mpnet", "albert", "electra"])
+def test_kernels_compute_families_with_more_than_bert_has(family: str) -> None:
+    if reason := why_not_here("fp32"):
+        pytest.skip(reason)
+    config = tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": 2})
+    for precision in ("fp32", "int8"):
+        assert choose_runtime(config, precision, "cpu", wanted="native").runtime == "native"
+    few = choose_runtime(config, "fp32", "cpu", interactive=True)
+    assert (few.runtime, choose_runtime(config, "fp32", "cpu").runtime == "native") == (
+        "numpy",
+        not is_generic(),
+    )
 
 
 @pytest.mark.usefixtures("all_flags")

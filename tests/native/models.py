@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.routing_config import RecursionConfig
 from embedkit.native.encoder import why_not
 from embedkit.native.library import NativePrecision
 
@@ -34,6 +35,28 @@ FAMILIES = {
     "distilbert": replace(BERT, type_vocab_size=0),
     "sinusoidal, gelu_tanh": replace(BERT, position="sinusoidal", hidden_act="gelu_tanh"),
     "relu": replace(BERT, hidden_act="relu"),
+    "mpnet": replace(
+        BERT,
+        position_offset=2,
+        type_vocab_size=0,
+        layer_norm_eps=1e-5,
+        relative_attention_num_buckets=32,
+        max_position_embeddings=514,
+    ),
+    "mpnet, hidden 48, heads of 16": replace(
+        BERT,
+        hidden_size=48,
+        num_attention_heads=3,
+        intermediate_size=72,
+        relative_attention_num_buckets=8,
+    ),
+    "albert": replace(
+        BERT, embedding_size=16, num_hidden_layers=4, num_hidden_groups=2, hidden_act="gelu_tanh"
+    ),
+    "embeddings wider than the layers": replace(BERT, embedding_size=144, num_hidden_groups=1),
+    "recursion": replace(
+        BERT, num_hidden_layers=3, recursion=RecursionConfig(routing="fixed", num_recursions=2)
+    ),
     "hidden 96, heads of 48": replace(BERT, hidden_size=96, intermediate_size=200),
     "hidden 48, heads of 16": replace(BERT, hidden_size=48, num_attention_heads=3, intermediate_size=72),
     "hidden 128, heads of 64": replace(BERT, hidden_size=128, intermediate_size=512),

@@ -15,6 +15,7 @@ import pytest
 
 from embedkit.errors import DeviceError
 from embedkit.model.config import EncoderConfig
+from embedkit.model.routing_config import RecursionConfig
 from embedkit.native import dispatch, library
 from embedkit.native.encoder import CHUNK_TOKENS, NativeEncoder, cut, why_not
 from embedkit.native.library import NativePrecision
@@ -32,10 +33,15 @@ def make(
     return NativeEncoder(config, weights, precision=precision, threads=threads)
 
 
+@pytest.mark.parametrize(  # rows are filled up: 48 to 64
+    "family", ["hidden 48, heads of 16", "mpnet, hidden 48, heads of 16", "albert"]
+)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_neither_threads_nor_batches_nor_their_order_change_a_bit(precision: NativePrecision) -> None:
+def test_neither_threads_nor_batches_nor_their_order_change_a_bit(
+    precision: NativePrecision, family: str
+) -> None:
     skip_unless_native(precision)
-    config = FAMILIES["hidden 48, heads of 16"]  # rows are filled up: 48 to 64
+    config = FAMILIES[family]
     lengths = np.random.default_rng(1).integers(1, 130, 60).tolist()
     ids, sizes = random_tokens(config, lengths)
     one = make(precision, config)
@@ -129,7 +135,9 @@ def test_an_empty_batch_gives_no_rows() -> None:
     assert make("fp32").hidden_states(nothing, nothing).shape == (0, BERT.hidden_size)
 
 
-@pytest.mark.parametrize("family", ["bert", "hidden 48, heads of 16"])
+@pytest.mark.parametrize(
+    "family", ["bert", "hidden 48, heads of 16", "albert", "embeddings wider than the layers"]
+)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_token_that_is_not_finite_spoils_its_sequence_alone(
@@ -230,6 +238,12 @@ def test_weights_are_checked_against_the_config() -> None:
     del weights[name]
     with pytest.raises(ValueError, match=r"weight 'layers.1.mlp.up.weight' is missing"):
         NativeEncoder(BERT, weights, precision="fp32")
+    for family, name, shape in (
+        ("mpnet", "relative_bias.weight", r"\(32, 2\)"),
+        ("albert", "embeddings.projection.weight", r"\(64, 16\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"weight '{name}' is \(3, 4\) float32; .* {shape}"):
+            make("fp32", FAMILIES[family], changed={name: np.zeros((3, 4), np.float32)})
     with pytest.raises(ValueError, match=r"threads is 0; it must be at least 1"):
         make("fp32", threads=0)
 
@@ -238,9 +252,12 @@ def test_weights_are_checked_against_the_config() -> None:
     ("fields", "reason"),
     [
         ({"position": "rope"}, r"^positions 'rope' is not written natively$"),
-        ({"relative_attention_num_buckets": 32}, "relative positions"),
-        ({"embedding_size": 32}, "narrow embeddings"),
-        ({"num_hidden_groups": 1}, "shared layers"),
+        (
+            {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 64},
+            r"^another largest distance is not written natively$",
+        ),
+        ({"embedding_size": 24}, "the embedding size is 24; native norms take multiples of 16"),
+        ({"recursion": RecursionConfig(num_recursions=1)}, "recursion by expert_choice"),
         (
             {"norm_first": True, "gated_mlp": True},
             r"^norms before the layers, gated .* are not written natively$",

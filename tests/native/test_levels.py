@@ -207,7 +207,9 @@ def test_products_of_fp32_are_right_for_every_number_of_rows(address: int) -> No
 
 
 @pytest.mark.parametrize("level", LOWER)
-@pytest.mark.parametrize("family", ["bert", "sinusoidal, gelu_tanh", "relu", "hidden 96, heads of 48"])
+@pytest.mark.parametrize(
+    "family", ["bert", "sinusoidal, gelu_tanh", "relu", "hidden 96, heads of 48", "mpnet", "albert"]
+)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_lower_level_computes_the_same_vectors_in_any_company(
     level: str, family: str, precision: NativePrecision, monkeypatch: pytest.MonkeyPatch

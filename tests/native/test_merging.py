@@ -11,7 +11,7 @@ from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
 from embedkit.model.config import EncoderConfig
 from embedkit.native.encoder import NativeEncoder
 from embedkit.native.library import NativePrecision
-from embedkit.native.merging import FEWEST_TOKENS
+from embedkit.native.merging import FEWEST_TOKENS, why_not_merging
 from tests.native.models import (
     BERT,
     FAMILIES,
@@ -59,7 +59,7 @@ def numpy_encoder(config: EncoderConfig, weights: dict[str, Float32], share: flo
     return NumpyEncoder(config, stored, merge_tokens=share)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if why_not_merging(FAMILIES[name]) is None])
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_kernels_merge_as_numpy_does(family: str, share: float) -> None:
     skip_unless_native("fp32")
@@ -139,3 +139,9 @@ def test_a_share_out_of_range_is_refused() -> None:
     skip_unless_native("fp32")
     with pytest.raises(ValueError, match=r"merge_tokens is 0.51; .* from 0 to 0.5"):
         NativeEncoder(BERT, random_model(BERT)[1], precision="fp32", merge_tokens=0.51)
+
+
+def test_numpy_merges_no_tokens_whose_distances_count_either() -> None:
+    config = FAMILIES["mpnet"]
+    with pytest.raises(ValueError, match=r"merge_tokens is 0.2; merged tokens have no distance"):
+        numpy_encoder(config, random_model(config)[1], 0.2)

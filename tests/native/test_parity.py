@@ -109,6 +109,17 @@ def test_layers_stops_early() -> None:
     assert abs(whole.hidden_states(ids, lengths) - short.hidden_states(ids, lengths)).max() > 0.1
 
 
+def test_layers_that_share_weights_are_packed_once() -> None:
+    skip_unless_native("fp32")
+    few, many = (replace(BERT, num_hidden_groups=1, num_hidden_layers=layers) for layers in (1, 12))
+    weights = random_model(many)[1]
+    packed = [NativeEncoder(config, weights, precision="fp32", threads=1) for config in (few, many)]
+    assert packed[0]._model._panels.nbytes == packed[1]._model._panels.nbytes
+    ids, lengths = random_tokens(BERT, [9, 20])
+    first, stopped = packed[0].hidden_states(ids, lengths), packed[1].hidden_states(ids, lengths, layers=1)
+    np.testing.assert_array_equal(first, stopped)
+
+
 # Sentence vectors of all-MiniLM-L6-v2 on real sentences: the largest difference of fp32 (the goal of the project), the
 # lowest mean cosine of bf16 and int8.
 @pytest.mark.parametrize(

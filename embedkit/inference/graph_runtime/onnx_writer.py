@@ -19,8 +19,8 @@ import numpy as np
 from embedkit.checkpoint.arrays import SentenceWeights, load_sentence_weights
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.extras import load_extra
-from embedkit.inference.numpy_runtime.encoder import relative_buckets
 from embedkit.model.config import LayerNormConfig, PoolingMode
+from embedkit.native.distances import relative_buckets
 from embedkit.types import Float32
 
 if TYPE_CHECKING:

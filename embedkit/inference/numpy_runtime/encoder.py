@@ -16,7 +16,8 @@ from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.inference.numpy_runtime.sentence_head import runs
 from embedkit.inference.token_merging import merge_packed
 from embedkit.model.config import EncoderConfig
-from embedkit.native.merging import check_share
+from embedkit.native.distances import relative_buckets
+from embedkit.native.merging import check_merging
 from embedkit.types import Float32
 
 Ids = NDArray[np.int64]
@@ -42,12 +43,13 @@ class NumpyEncoder:
         """`weights` are those of a `TransformerEncoder`, under its names; for `merge_tokens` see `embedkit.inference.token_merging`.
 
         Raises:
-            ValueError: the model has what is not computed here, or `merge_tokens` is out of range.
+            ValueError: the model has what is not computed here, or `merge_tokens` is out of range, or above 0 with
+                bucketed distances.
         """
         reason = why_not(config)
         if reason is not None:
             raise ValueError(f"the model is not computed with numpy: {reason}")
-        check_share(merge_tokens)
+        check_merging(merge_tokens, config)
         self.config = config
         self.merge_tokens = merge_tokens
         self.weights = weights
@@ -175,15 +177,3 @@ def _beyond(lengths: Ids, num_keys: Ids) -> NDArray[np.bool_]:
     position = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     found: NDArray[np.bool_] = position >= np.repeat(num_keys, lengths)
     return found
-
-
-def relative_buckets(distance: Ids, num_buckets: int) -> Ids:
-    """Number distances of a key from its query, as `relative_position_buckets` of the model does."""
-    half = num_buckets // 2
-    exact = half // 2
-    # The largest distance told apart is 128, as there.
-    share = np.log(np.maximum(np.abs(distance), 1).astype(np.float32) / np.float32(exact))
-    far = exact + (share / np.float32(math.log(128 / exact)) * (half - exact)).astype(np.int64)
-    near = np.where(np.abs(distance) < exact, np.abs(distance), np.minimum(far, half - 1))
-    buckets: Ids = near + half * (distance > 0)
-    return buckets

@@ -44,6 +44,7 @@ struct workspace {
     struct sharing *sharing;
     struct step *step;
     float *hidden;            /* (rows, D) the residual stream */
+    float *embedded;          /* (rows, E) what is projected to it */
     void *input;              /* (rows, D) what the next product reads, where it does not read `hidden` */
     struct unit *input_units; /* (rows,) of int8 */
     void *context;            /* (rows, D) float or bf16 */
@@ -80,6 +81,7 @@ static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, 
     w->sharing = take(&at, sizeof *w->sharing);
     w->step = take(&at, sizeof *w->step);
     w->hidden = take(&at, rows * hidden * 4);
+    w->embedded = take(&at, m->projection.weight ? rows * padded(m->embedding) * 4 : 0);
     w->input = take(&at, k->input->of_hidden ? rows * hidden * k->code_bytes : 0);
     w->input_units = take(&at, rows * (int64_t)sizeof(struct unit));
     w->context = take(&at, rows * hidden * number);
@@ -139,21 +141,25 @@ static int64_t length_of(const struct batch *b, int64_t i) {
 static int64_t sequences_of(const struct batch *b, int64_t chunk) { return b->chunks[chunk + 1] - b->chunks[chunk]; }
 
 static int64_t embed(const struct model *m, const struct batch *b, int64_t chunk, struct workspace *w) {
-    int64_t row = 0, *left = w->lengths;
+    int64_t row = 0, *left = w->lengths, size = m->embedding;
+    float *rows = m->projection.weight ? w->embedded : w->hidden;
     for (int64_t i = b->chunks[chunk]; i < b->chunks[chunk + 1]; i++) {
         int64_t start = b->starts[b->order[i]], length = *left++ = length_of(b, i);
         if (b->merged_share > 0) start_merging(&w->merging, row, length);
         for (int64_t t = 0; t < length; t++, row++) {
             int64_t type = b->token_types ? b->token_types[start + t] : 0;
-            float *to = w->hidden + row * padded(m->hidden);
+            float *to = rows + row * padded(size);
             /* An earlier chunk's NaN may have reached what fills the row up, and NaN times 0 is not 0. */
-            memset(to + m->hidden, 0, (size_t)(padded(m->hidden) - m->hidden) * sizeof(float));
-            m->kernels->set->sum_rows(to, m->tokens + b->input_ids[start + t] * m->hidden,
-                                      m->positions + (t + m->position_offset) * m->hidden,
-                                      m->token_types ? m->token_types + type * m->hidden : NULL, m->hidden);
+            memset(to + size, 0, (size_t)(padded(size) - size) * sizeof(float));
+            m->kernels->set->sum_rows(to, m->tokens + b->input_ids[start + t] * size,
+                                      m->positions + (t + m->position_offset) * size,
+                                      m->token_types ? m->token_types + type * size : NULL, size);
+            m->kernels->set->norm_row(to, size, m->norm_weight, m->norm_bias, m->eps);
         }
     }
-    norm_rows(m, w, 0, row, m->norm_weight, m->norm_bias);
+    struct result result = {STORE, GELU, w->hidden, padded(m->hidden), NULL};
+    if (m->projection.weight) m->projecting->multiply(&m->projection, rows, NULL, padded(size), row, &result);
+    for (int64_t i = 0; i < row; i++) set_input(m, w, i);
     return row;
 }
 
@@ -185,9 +191,11 @@ static void attend(const struct model *m, const struct batch *b, const struct wo
         multiply(m, &queries, w->first, w->first_units, sequences, &result);
     }
     for (int64_t i = 0; i < sequences; row += w->lengths[i], i++) {
-        struct sequence sequence = {w->lengths[i], step->first ? 1 : w->lengths[i], w->lengths[i], NULL};
+        int64_t length = w->lengths[i], queries = step->first ? 1 : length;
+        struct sequence sequence = {length, queries, length, NULL, NULL, m->distances_stride};
         if (b->keys) sequence.keys = b->keys[b->order[b->chunks[step->chunk] + i]];
         if (b->merged_share > 0) sequence.added = w->merging.added + row;
+        if (m->distances) sequence.distances = m->distances + head * m->distances_stride;
         char *from = (char *)desk->qkv + row * 3 * width * number;
         char *to = (char *)w->context + ((step->first ? i : row) * stride + head * heads.size) * number;
         if (step->first) memcpy(from, (char *)desk->queries + i * width * number, (size_t)(width * number));

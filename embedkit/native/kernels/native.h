@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 11
+#define KERNELS_VERSION 12
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 /* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough that their input stays in the
@@ -39,12 +39,18 @@ struct layer {
     const float *attention_norm_weight, *attention_norm_bias, *mlp_norm_weight, *mlp_norm_bias;
 };
 
+/* The tables have `embedding` columns. Where the weight of `projection` is not NULL, it takes their normed sum to the width of
+ * the residual stream, in fp32: the kernels `projecting` have packed it. `distances` are those of all heads, as in `struct
+ * sequence`; NULL: none. Layers may share weights. */
 struct model {
-    const struct kernels *kernels;
-    int64_t hidden, heads, inner, num_layers, activation, position_offset;
+    const struct kernels *kernels, *projecting;
+    int64_t hidden, embedding, heads, inner, num_layers, activation, position_offset;
     double eps;
     const float *tokens, *positions, *token_types; /* tables; no token types: NULL */
     const float *norm_weight, *norm_bias;
+    struct linear projection;
+    const float *distances;
+    int64_t distances_stride;
     const struct layer *layers;
 };
 
@@ -77,10 +83,13 @@ struct heads {
 };
 
 /* One sequence of `length` rows, of which the first `queries` attend to the first `keys`. `added`, or NULL, is what every
- * score with a row begins with, before scores are divided by the square root of a head's size. */
+ * score with a row begins with, before scores are divided by the square root of a head's size. `distances`, or NULL, are
+ * added as well: distances[key - query] to scores of the first head, and those of each next head lie `stride` further on. Up
+ * to LANES - 1 numbers behind the last may be read. */
 struct sequence {
     int64_t length, queries, keys;
-    const float *added;
+    const float *added, *distances;
+    int64_t stride;
 };
 
 /* Sixteen numbers at a time: vectors of every instruction set have so many lanes, if in several registers. */

@@ -15,22 +15,28 @@ from embedkit.checkpoint.arrays import load_sentence_weights
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import FAMILIES, Family
 from embedkit.checkpoint.sentence_folder import write_model
+from embedkit.checkpoint.sparse_weights import sparse_of, write_sparse
 from embedkit.checkpoint.st_modules import SentenceModules
 from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
 from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.multi_vector import MultiVectorEncoder
+from embedkit.encoding.sparse import SparseEncoder
 from embedkit.errors import DeviceError
 from embedkit.inference.numpy_runtime.backend import PackedBackend
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder, why_not
 from embedkit.model.config import DenseConfig, EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.sparse_config import TermPooling
 from embedkit.model.static import StaticEncoder
 from embedkit.native.encoder import why_not as native_why_not
 from embedkit.reranking.cross_encoder import CrossEncoder
-from embedkit.types import WantedRuntime
+from embedkit.types import Computing, WantedRuntime
 from tests.conftest import REPOSITORY
 from tests.tiny import FAMILY_SHAPES, tiny_config, tiny_tokenizer, write_tiny_model
 from tests.tiny_cross_encoder import QUERY, write_tiny_cross_encoder
+from tests.tiny_masked_lm import write_tiny_masked_lm
+from tests.tiny_multi_vector import tiny_multi_vector_config, write_tiny_multi_vector
 
 TOLERANCE = 1e-5  # what is promised of vectors of unit length in fp32
 TEXTS = [
@@ -108,6 +114,9 @@ def test_what_numpy_does_not_compute_is_refused_with_the_reason(tmp_path: Path) 
         {},
         {"type_vocab_size": 0, "hidden_act": "gelu_tanh"},
         {"position_offset": 2, "pad_token_id": 1, "hidden_act": "relu"},
+        FAMILY_SHAPES["mpnet"],
+        FAMILY_SHAPES["albert"],
+        FAMILY_SHAPES["electra"],
     ],
 )
 def test_kernels_give_the_vectors_of_torch(shape: dict[str, object], tmp_path: Path) -> None:
@@ -160,20 +169,51 @@ def test_static_model_gives_the_vectors_of_torch(normalized: bool, tmp_path: Pat
     np.testing.assert_allclose(plain.encode(TEXTS[2:]), exact.encode(TEXTS[2:]), atol=TOLERANCE)
 
 
-def cross_encoder(folder: Path, config: EncoderConfig) -> Path:
-    return write_tiny_cross_encoder(folder, num_attention_heads=config.num_attention_heads)
+def cross_encoder(folder: Path, config: EncoderConfig, family: Family = "bert") -> Path:
+    return write_tiny_cross_encoder(folder, family=family, **vars(config))
 
 
 @pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=needs_kernels)])
 @pytest.mark.parametrize("layers", [None, 1])
-def test_pairs_score_as_with_torch(backend: WantedRuntime, layers: int | None, tmp_path: Path) -> None:
-    folder = cross_encoder(tmp_path / "m", NATIVE)
+@pytest.mark.parametrize("family", ["bert", "mpnet", "albert"])
+def test_pairs_score_as_with_torch(
+    backend: WantedRuntime, layers: int | None, family: Family, tmp_path: Path
+) -> None:
+    config = tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": 2})
+    folder = cross_encoder(tmp_path / "m", config, family)
     found, wanted = (
         CrossEncoder.load(folder, device="cpu", backend=name, layers=layers).score(QUERY, TEXTS)
         for name in (backend, "torch")
     )
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
     assert np.ptp(found) > 0.05
+
+
+@needs_kernels
+@pytest.mark.parametrize("family", ["mpnet", "albert"])
+def test_weights_of_terms_and_vectors_of_tokens_are_those_of_torch(family: Family, tmp_path: Path) -> None:
+    read = read_model_folder(write_tiny_masked_lm(tmp_path / "mlm", family=family, num_attention_heads=2))
+    model, _ = sparse_of(read, TermPooling(), weigh_queries=False)
+    settings = replace(read.modules, similarity="dot")
+    write_sparse(tmp_path / "sparse", model, read.tokenizer, settings, family=family)
+    config = tiny_multi_vector_config(**FAMILY_SHAPES[family])
+    write_tiny_multi_vector(tmp_path / "tokens", config=config)
+    ours, theirs = (Computing(device="cpu", precision="fp32", backend=name) for name in ("native", "torch"))
+    found, wanted = (
+        SparseEncoder.load(tmp_path / "sparse", computing=each).encode_documents(TEXTS).to_dense()
+        for each in (ours, theirs)
+    )
+    np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+    for encode in (
+        "encode_queries",
+        "encode_documents",
+    ):  # queries are filled up with tokens that none attends to
+        tokens, exact = (
+            getattr(MultiVectorEncoder.load(tmp_path / "tokens", computing=each), encode)(TEXTS)
+            for each in (ours, theirs)
+        )
+        np.testing.assert_array_equal(tokens.counts, exact.counts)
+        np.testing.assert_allclose(tokens.vectors, exact.vectors, atol=TOLERANCE)
 
 
 @needs_kernels
@@ -187,17 +227,20 @@ def test_lower_precisions_of_the_kernels_come_close(precision: str, tmp_path: Pa
     assert 0.99 < (found * exact).sum(axis=1).min() < 1 - 1e-7
 
 
-def test_encoding_and_reranking_load_no_torch(tmp_path: Path) -> None:
-    encoder = write_tiny_model(tmp_path / "e", config=NATIVE)
-    pairs = cross_encoder(tmp_path / "c", NATIVE)
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=needs_kernels)])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "albert"])
+def test_encoding_and_reranking_load_no_torch(backend: str, family: Family, tmp_path: Path) -> None:
+    config = tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": 2})
+    encoder = write_tiny_model(tmp_path / "e", config=config)
+    pairs = cross_encoder(tmp_path / "c", config, family)
     program = (
         "import sys\n"
         "from embedkit.encoding.encoder import Encoder\n"
         "from embedkit.reranking.cross_encoder import CrossEncoder\n"
         "from embedkit.reranking.maxsim import MaxSim\n"
-        f"encoder = Encoder.load({str(encoder)!r}, device='cpu', backend='numpy')\n"
+        f"encoder = Encoder.load({str(encoder)!r}, device='cpu', backend={backend!r})\n"
         "MaxSim(encoder).score('a dog', ['the dog'])\n"
-        f"CrossEncoder.load({str(pairs)!r}, device='cpu', backend='numpy').score('a dog', ['the dog'])\n"
+        f"CrossEncoder.load({str(pairs)!r}, device='cpu', backend={backend!r}).score('a dog', ['the dog'])\n"
         "sys.exit('torch' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0

@@ -8,9 +8,9 @@
  *   run_model FEATURES PRECISION products          int8 against whole numbers; the name, and the count of wrong ones
  *   run_model FEATURES PRECISION attention         attention against double precision; the largest error
  *
- * INPUT: twelve int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions, token types, tokens N,
- * sequences B, columns of qkv), the eps as a double, float tables and weights in the order in which they are read below,
- * int64 ids (N), lengths (B).
+ * INPUT: fifteen int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions, token types, tokens N,
+ * sequences B, columns of qkv, columns of tables where they are projected, or 0, distinct layers, distances of a head, or 0),
+ * the eps as a double, float tables and weights in the order in which they are read below, int64 ids (N), lengths (B).
  */
 #include <math.h>
 #include <pthread.h>
@@ -72,20 +72,26 @@ static void *encode(void *thread) {
     return NULL;
 }
 
-static int run(const struct kernels *k, const char *to, int together) {
-    int64_t *n = read_some(12 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
+static int run(const struct kernels *k, const struct kernels *projecting, const char *to, int together) {
+    int64_t *n = read_some(15 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
+    int64_t width = n[12] ? n[12] : hidden, distinct = n[13];
     double *eps = read_some(8, 0);
-    struct model m = {.kernels = k, .hidden = hidden, .heads = n[1], .inner = inner, .num_layers = n[3],
-                      .activation = n[4], .position_offset = n[5], .eps = *eps};
-    m.tokens = floats(n[6] * hidden), m.positions = floats(n[7] * hidden), m.token_types = floats(n[8] * hidden);
-    m.norm_weight = floats(hidden), m.norm_bias = floats(hidden);
-    struct layer *layers = zeroed(n[3] * (int64_t)sizeof *layers);
-    for (struct layer *l = layers; l < layers + n[3]; l++) {
+    struct model m = {.kernels = k, .projecting = projecting, .hidden = hidden, .embedding = width, .heads = n[1],
+                      .inner = inner, .num_layers = n[3], .activation = n[4], .position_offset = n[5], .eps = *eps,
+                      .distances_stride = n[14]};
+    m.tokens = floats(n[6] * width), m.positions = floats(n[7] * width);
+    m.token_types = n[8] ? floats(n[8] * width) : NULL;
+    m.norm_weight = floats(width), m.norm_bias = floats(width);
+    if (n[12]) m.projection = read_linear(projecting, width, hidden, 0);
+    if (n[14]) m.distances = floats(n[1] * n[14]) + (n[14] - LANES) / 2;
+    struct layer *layers = zeroed(n[3] * (int64_t)sizeof *layers), *modules = zeroed(distinct * (int64_t)sizeof *modules);
+    for (struct layer *l = modules; l < modules + distinct; l++) {
         l->qkv = read_linear(k, hidden, n[11], 0), l->out = read_linear(k, hidden, hidden, 0);
         l->up = read_linear(k, hidden, inner, 0), l->down = read_linear(k, inner, hidden, 0.171f);
         l->attention_norm_weight = floats(hidden), l->attention_norm_bias = floats(hidden);
         l->mlp_norm_weight = floats(hidden), l->mlp_norm_bias = floats(hidden);
     }
+    for (int64_t i = 0; i < n[3]; i++) layers[i] = modules[i * distinct / n[3]];
     m.layers = layers;
     int64_t *ids = read_some(tokens * 8, 0), *lengths = read_some(sequences * 8, 0);
     int64_t *starts = zeroed((sequences + 1) * 8), *order = zeroed(sequences * 8), *chunks = zeroed((sequences + 1) * 8);
@@ -163,17 +169,20 @@ static float uniform(void) { return (float)rand() / (float)RAND_MAX * 2 - 1; }
 
 /* The largest error of attention, in units of the largest value; `spread`, of queries and keys, makes scores large. */
 static double attention_error(const struct kernels *k, int64_t count, int64_t size, int64_t length, int64_t queries,
-                              int64_t keys, float spread) {
+                              int64_t keys, float spread, int distances) {
     int64_t width = padded(count * size), stride = padded(count * size), from = 3 * width;
     char *qkv = zeroed((length + k->rows_behind) * from * k->number_bytes);
     char *context = zeroed(length * stride * k->number_bytes), *untouched = zeroed(stride * k->number_bytes);
-    float *added = zeroed(length * 4);
+    int64_t all = 2 * length - 1 + LANES;
+    float *added = zeroed(length * 4), *table = zeroed(count * all * 4);
+    for (int64_t i = 0; i < count * all; i++) table[i] = uniform() * 3;
     double *powers = zeroed(length * 8), worst = 0;
     for (int64_t t = 0; t < length; added[t++] = uniform() * 3)
         for (int64_t i = 0; i < from; i++)
             if (i % width < count * size) set_number(k, qkv, t * from + i, uniform() * (i < 2 * width ? spread : 1));
     struct heads heads = {count, size, width};
     struct sequence sequence = {.length = length, .queries = queries, .keys = keys, .added = added};
+    if (distances) sequence.distances = table + length - 1, sequence.stride = all;
     if (k->begin) k->begin();
     k->attend(&heads, &sequence, qkv, context, stride, zeroed(k->attention_bytes(length, size)));
     if (k->end) k->end();
@@ -181,7 +190,7 @@ static double attention_error(const struct kernels *k, int64_t count, int64_t si
         for (int64_t head = 0; head < count; head++) {
             double top = -INFINITY, sum = 0;
             for (int64_t t = 0; t < keys; t++) {
-                powers[t] = added[t];
+                powers[t] = added[t] + (distances ? (double)sequence.distances[head * all + t - q] : 0);
                 for (int64_t i = head * size; i < (head + 1) * size; i++)
                     powers[t] += number_at(k, qkv, q * from + i) * number_at(k, qkv, t * from + width + i);
                 powers[t] /= sqrt((double)size);
@@ -196,7 +205,7 @@ static double attention_error(const struct kernels *k, int64_t count, int64_t si
         }
     for (int64_t q = queries; q < length; q++)
         if (memcmp(context + q * stride * k->number_bytes, untouched, (size_t)(stride * k->number_bytes))) worst = INFINITY;
-    free(qkv), free(context), free(untouched), free(added), free(powers);
+    free(qkv), free(context), free(untouched), free(added), free(table), free(powers);
     return worst;
 }
 
@@ -206,9 +215,10 @@ static double largest_attention_error(const struct kernels *k) {
     for (unsigned s = 0; s < sizeof sizes / 8; s++)
         for (unsigned l = 0; l < sizeof lengths / 8; l++) {
             int64_t length = lengths[l], count = sizes[s] < 64 ? 64 / sizes[s] : 1;
-            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, 1));
-            worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, (length + 1) / 2, 1));
-            worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, length, 30)); /* scores of hundreds */
+            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, 1, 0));
+            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, 1, 1));
+            worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, (length + 1) / 2, 1, 1));
+            worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, length, 30, 0)); /* scores of hundreds */
         }
     return worst;
 }
@@ -223,5 +233,5 @@ int main(int count, char **arguments) {
     input = fopen(arguments[3], "rb");
     if (!input) return 2;
     puts(k->name);
-    return run(k, arguments[4], count == 6);
+    return run(k, embedkit_kernels(features, FP32), arguments[4], count == 6);
 }

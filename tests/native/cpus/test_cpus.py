@@ -16,7 +16,7 @@ import pytest
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import CPU_FEATURES, LEVELS
 from embedkit.native.library import PRECISION_CODES, NativePrecision
-from embedkit.native.packing import ACTIVATION_CODES, order_of_heads
+from embedkit.native.packing import ACTIVATION_CODES, ROOM, added_by_distance, order_of_heads
 from tests.conftest import REPOSITORY
 from tests.native.models import FAMILIES, Float32, cosines, random_model, random_tokens, reference
 
@@ -39,6 +39,11 @@ ARM: Sets = (
 )
 TILES: Sets = (GENERIC, ("amx", HERE / "emulated_amx", "generic", BF16 + INT8, ()))
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
+# Of the embeddings, as they are read; a model has some of them.
+TABLES = (
+    *("tokens.weight", "positions.weight", "token_types.weight", "norm.weight", "norm.bias"),
+    *("projection.weight", "projection.bias"),
+)
 BITS = {name: 1 << bit for bit, name in enumerate(CPU_FEATURES)}
 AMX_BITS = sum(BITS[name] for name in LEVELS["amx"])
 # Processors and the best kernels of int8 that they have: the first ones without dot products, then with.
@@ -95,11 +100,16 @@ def _written(family: str, path: Path) -> Float32:
     ids, lengths = random_tokens(config, [1, 7, 16, 33, 80])
     order = order_of_heads(config)
     with path.open("wb") as file:
-        header = (*_shape(config), len(ids), len(lengths), len(order))
+        distances = 2 * config.max_tokens - 1 + ROOM if config.relative_attention_num_buckets else 0
+        counts = (len(ids), len(lengths), len(order))
+        header = (*_shape(config), *counts, config.embedding_size or 0, config.num_distinct_layers, distances)
         file.write(np.array(header, np.int64).tobytes() + np.float64(config.layer_norm_eps).tobytes())
-        for table in ("tokens.weight", "positions.weight", "token_types.weight", "norm.weight", "norm.bias"):
-            file.write(weights[f"embeddings.{table}"].tobytes())
-        for layer in range(config.num_hidden_layers):
+        for table in TABLES:
+            if f"embeddings.{table}" in weights:
+                file.write(weights[f"embeddings.{table}"].tobytes())
+        if config.relative_attention_num_buckets:
+            file.write(added_by_distance(config, weights["relative_bias.weight"]).tobytes())
+        for layer in range(config.num_distinct_layers):
             for part in ("attention.qkv", "attention.out", "mlp.up", "mlp.down"):
                 for kind in ("weight", "bias"):
                     array = weights[f"layers.{layer}.{part}.{kind}"]
@@ -140,7 +150,9 @@ def test_products_of_int8_are_exact_at_lower_levels(program: Path, features: str
     assert _run(program, "cortex-a72", bits, PRECISION_CODES["int8"], "products") == f"{name} 0"
 
 
-@pytest.mark.parametrize("family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32"])
+@pytest.mark.parametrize(
+    "family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32", "mpnet", "albert"]
+)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_a_whole_encoder_computes_what_torch_does(
@@ -176,7 +188,9 @@ def test_attention_is_that_of_double_precision(with_tiles: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-@pytest.mark.parametrize("family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32"])
+@pytest.mark.parametrize(
+    "family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32", "mpnet", "albert"]
+)
 def test_a_whole_encoder_in_tiles_computes_what_torch_does_in_any_company(
     with_tiles: Path, family: str, precision: NativePrecision, tmp_path: Path
 ) -> None:
