@@ -15,6 +15,7 @@ from embedkit.checkpoint.weights import save_sentence_encoder
 from embedkit.model.attention_config import DisentangledConfig
 from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.rope_config import RopeScalingConfig
 from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.static import StaticEncoder
@@ -115,6 +116,36 @@ FAMILY_SHAPES: dict[str, dict[str, object]] = {
     "eurobert": {**_LLAMA, "num_key_value_heads": 2},
     "t5": {**_T5, "hidden_act": "relu"},
     "mt5": {**_T5, "hidden_act": "gelu_tanh", "gated_mlp": True},
+    "jina_embeddings_v3": {
+        "position": "rope",
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+        "layer_norm_eps": 1e-5,
+        "global_rope_theta": 20_000.0,
+    },
+    "qwen2": {
+        **_LLAMA,
+        "num_key_value_heads": 2,
+        "causal": True,
+        "attention_bias": True,
+        "attention_out_bias": False,
+    },
+    "llama": {
+        **_LLAMA,
+        "num_key_value_heads": 2,
+        "causal": True,
+        "rope_scaling": RopeScalingConfig(kind="llama3", factor=4.0, original_max_position_embeddings=24),
+    },
+    "mistral": {
+        **_LLAMA,
+        "num_key_value_heads": 2,
+        "causal": True,
+        "local_attention": 6,
+        "global_attn_every_n_layers": 3,
+        "global_attn_offset": 2,
+        "global_rope_theta": 20_000.0,
+        "local_rope_theta": 20_000.0,
+    },
     "qwen3": {**_LLAMA, "num_key_value_heads": 2, "head_dim": 12, "qk_norm": True, "causal": True},
     "gemma3_text": {
         **_LLAMA,

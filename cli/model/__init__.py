@@ -110,6 +110,15 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="Merge the adapter of this task, of a model that has several (Jina v3: retrieval.query …).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Copy a folder with its weights in safetensors: pickled ones turned without running any code in them.
 
@@ -122,7 +131,7 @@ def convert(
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
     converted = convert_folder(
-        find_model(folder), output, dtype=None if dtype is None else dtypes[dtype.value]
+        find_model(folder), output, dtype=None if dtype is None else dtypes[dtype.value], task=task
     )
     console.note(f"{output}: {len(converted)} file(s) converted ({', '.join(converted)})")
 

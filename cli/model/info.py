@@ -62,6 +62,7 @@ def _encoder(folder: Path) -> dict[str, object]:
         "prompts": dict(modules.prompts),
         "weights_bytes": sum(file.stat().st_size for file in all_weight_files(read)),
         "weights": fingerprint(read)["weights"],
+        **({} if read.tasks is None else {"tasks": list(read.tasks.names), "task": read.tasks.chosen}),
         **_beside(read.adapter, read.weights_path),
         **({"routes": {role: route.family for role, route in read.routes.items()}} if read.routes else {}),
         **_computed(read),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from embedkit.checkpoint.adapters import CONFIG
@@ -15,6 +16,18 @@ from embedkit.errors import CheckpointError
 def has_adapter(folder: Path) -> bool:
     """Say whether a folder, or the first module in it, is an adapter's."""
     return any(path.is_file() for path in (folder / CONFIG, *folder.glob(f"0_*/{CONFIG}")))
+
+
+def merge_task(source: Path, target: str | Path, task: str) -> None:
+    """Write the model that a folder with adapters for several tasks is for one of them, in fp32, with that task's prompt as the default.
+
+    Raises:
+        CheckpointError: it has no such task.
+        OutputError: the target exists, or cannot be written.
+    """
+    read = read_model_folder(source, task=task)
+    modules = replace(read.modules, default_prompt_name=task if task in read.modules.prompts else None)
+    write_model(target, load_model(read), read.tokenizer, modules, family=read.family)
 
 
 def merge_adapter(source: Path, target: str | Path) -> None:

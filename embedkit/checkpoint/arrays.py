@@ -17,6 +17,7 @@ from embedkit.checkpoint.folder import ModelFolder, weight_files
 from embedkit.checkpoint.names import dense_names, encoder_names, head_names, own_names, stripped_names
 from embedkit.checkpoint.static import MODEL2VEC_TABLE, TABLE, WORD_TABLE
 from embedkit.checkpoint.stored_arrays import StoredArray, read_arrays
+from embedkit.checkpoint.task_adapters import merged_tasks
 from embedkit.checkpoint.weight_checks import check_dense_empty, check_nothing_left, strip_base_prefix, take
 from embedkit.model.shapes import dense_shapes, encoder_shapes, encoder_splits, head_shapes, sentence_shapes
 
@@ -82,7 +83,8 @@ def load_sentence_weights(folder: ModelFolder) -> SentenceWeights:
         return SentenceWeights(
             Weights(take({"tokens.weight": (TABLE,)}, {"tokens.weight": shape}, table, where))
         )
-    stored = strip_base_prefix(merged_arrays(stored, folder.adapter), folder.family)
+    stored = merged_tasks(merged_arrays(stored, folder.adapter), folder.tasks, where)
+    stored = strip_base_prefix(stored, folder.family)
     names, shapes = encoder_names(folder.family, folder.config), encoder_shapes(folder.config)
     encoder = Weights(take(names, shapes, stored, where, splits=encoder_splits(folder.config)))
     stored = {name: array for name, array in stored.items() if name not in folder.beside}

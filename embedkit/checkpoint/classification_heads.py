@@ -72,7 +72,7 @@ def default_head(family: Family, config: EncoderConfig, num_labels: int) -> Head
         raise CheckpointError(
             f"a {family} cross-encoder, or a classification head on such a model, is not computed. Take a model of another family"
         )
-    if family in ("qwen3", "gemma3_text", "gpt2"):
+    if family in ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gpt2"):
         return HeadConfig(num_labels=num_labels, pooling="last", dense=False, out_bias=False, dropout=0.0)
     if family in ("electra", "deberta-v2", "eurobert"):
         return HeadConfig(num_labels=num_labels, activation="gelu", dropout=config.hidden_dropout_prob)

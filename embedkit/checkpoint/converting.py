@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedkit.checkpoint.adapter_merging import has_adapter, merge_adapter
+from embedkit.checkpoint.adapter_merging import has_adapter, merge_adapter, merge_task
 from embedkit.checkpoint.adapters import FILE
 from embedkit.checkpoint.folder import PICKLED, RUN_FOLDER, WEIGHTS
 from embedkit.checkpoint.json_files import read_json, write_json
@@ -44,9 +44,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def convert_folder(
-    source: str | Path, target: str | Path, *, dtype: torch.dtype | None = None
+    source: str | Path, target: str | Path, *, dtype: torch.dtype | None = None, task: str | None = None
 ) -> Sequence[str]:
-    """Copy a model folder with its weights in safetensors, and all of them as `dtype` where one is given; an adapter is merged.
+    """Copy a model folder with its weights in safetensors, and all of them as `dtype` where one is given; an adapter is merged, or that of `task`.
 
     Weights that are stored in fp16 take half the room of fp32, in int8 a quarter (`embedkit.checkpoint.quantized`); both are computed
     with as fp32 again: loading rounds nothing. What a training run left beside the model stays behind.
@@ -59,11 +59,14 @@ def convert_folder(
     source = Path(source)
     if not source.is_dir():
         raise CheckpointError(missing_model(str(source)))
-    if has_adapter(source):
+    if has_adapter(source) or task is not None:
         if dtype not in (None, torch.float32):
             raise CheckpointError(
                 f"{source}: an adapter is merged in fp32. Convert it without a number format first, and then what it became"
             )
+        if task is not None:
+            merge_task(source, target, task)
+            return [WEIGHTS]
         merge_adapter(source, target)
         return [FILE]
     files = [path for path in sorted(source.rglob("*")) if path.relative_to(source).parts[0] != RUN_FOLDER]

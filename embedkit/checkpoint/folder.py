@@ -5,6 +5,7 @@ The tensors themselves are read and written by `embedkit.checkpoint.weights`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 from embedkit.checkpoint.adapters import Adapter, read_adapter
 from embedkit.checkpoint.colbert import says_colbert
 from embedkit.checkpoint.digests import weights_digest
+from embedkit.checkpoint.folder_checks import check_is_encoder, check_layers, check_widths
 from embedkit.checkpoint.hf_config import TOKENIZER_CLASSES, read_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.multi_vector_modules import says_multi_vector
@@ -21,12 +23,14 @@ from embedkit.checkpoint.sparse_modules import is_sparse, sparse_refusal
 from embedkit.checkpoint.st_modules import SentenceModules, read_modules
 from embedkit.checkpoint.st_router import default_role, has_router
 from embedkit.checkpoint.static import is_static, read_static
+from embedkit.checkpoint.task_adapters import TaskAdapters, read_task_adapters
 from embedkit.errors import CheckpointError
 from embedkit.model.config import EncoderConfig
 from embedkit.models import find_model, missing_model, model_name
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.types import TextRole
 
+_LOG = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 RUN_FOLDER = "training"  # the states and log of a training run, beside the model that it made
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -41,7 +45,7 @@ class ModelFolder:
 
     Of a `static` model's config only `vocab_size` and `hidden_size` mean something: it has no layers. Where queries and documents have
     modules of their own, `routes` are both, and the folder itself is that of texts of no role. `beside` names weights in the encoder's
-    files that are of something else.
+    files that are of something else. `tasks` are those that the same files have adapters for.
     """
 
     path: Path
@@ -51,6 +55,7 @@ class ModelFolder:
     tokenizer: Tokenizer
     static: bool = False
     adapter: Adapter | None = None
+    tasks: TaskAdapters | None = None
     beside: tuple[str, ...] = ()
     routes: Mapping[TextRole, ModelFolder] = field(default_factory=dict)
     kind: Literal["dense"] = "dense"
@@ -87,12 +92,17 @@ class ModelFolder:
 
 
 def read_model_folder(
-    folder: str | Path, *, max_seq_length: int | None = None, recursions: int | None = None
+    folder: str | Path,
+    *,
+    max_seq_length: int | None = None,
+    recursions: int | None = None,
+    task: str | None = None,
 ) -> ModelFolder:
     """Read and check everything in a model folder but the weights; the name of a shipped model stands for its folder.
 
     `max_seq_length` None takes the folder's own limit, which never exceeds the position table. `recursions` runs the layers of a
-    model that recur fewer times than it was trained with.
+    model that recur fewer times than it was trained with. `task` names the one whose adapter is merged, of a model that has several;
+    None: the folder's default prompt, where it is named after one.
 
     Raises:
         CheckpointError: the folder or a file in it is missing, unreadable, or of a kind that we do not compute; or nothing recurs
@@ -108,8 +118,10 @@ def read_model_folder(
         )
     if is_sparse(path):
         raise sparse_refusal(path)
+    if task is not None and (has_router(path) or is_static(path)):
+        raise CheckpointError(f"{path}: task {task!r} was asked for; the model has no task adapters")
     if not has_router(path):
-        return _read_folder(path, max_seq_length, recursions)
+        return _read_folder(path, max_seq_length, recursions, task=task)
     roles: tuple[TextRole, ...] = get_args(TextRole)
     routes = {role: _read_folder(path, max_seq_length, recursions, role) for role in roles}
     sizes = {route.dimension for route in routes.values()}
@@ -122,7 +134,12 @@ def read_model_folder(
 
 
 def _read_folder(
-    path: Path, max_seq_length: int | None, recursions: int | None, role: TextRole | None = None
+    path: Path,
+    max_seq_length: int | None,
+    recursions: int | None,
+    role: TextRole | None = None,
+    *,
+    task: str | None = None,
 ) -> ModelFolder:
     if is_static(path, role):
         if recursions is not None:
@@ -138,11 +155,20 @@ def _read_folder(
     family, config = read_config(content, str(config_path))
     if recursions is not None:
         config = _with_recursions(config, recursions, path, modules)
+    tasks = read_task_adapters(content, str(config_path), task=task, default=modules.default_prompt_name)
+    if tasks is not None and tasks.chosen is None:
+        _LOG.warning(
+            "%s: computed without the adapter of a task. The model has some for %s: write one of them as a model of its own with "
+            "embedkit model convert %s --task TASK --output NEW",
+            path,
+            ", ".join(tasks.names),
+            path,
+        )
     if adapter is not None and adapter.task == "SEQ_CLS":
         content = {**content, "architectures": ["ForSequenceClassification"]}
-    _check_is_encoder(path, content)
-    _check_widths(path, config, modules)
-    _check_layers(path, config, content, modules)
+    check_is_encoder(path, content)
+    check_widths(path, config, modules)
+    check_layers(path, config, content, modules)
     where = tokenizer_path(encoder_path, adapter)
     tokenizer = read_tokenizer(where, family, config, content, lowercase=modules.lowercase)
     tokenizer = fit_tokenizer(
@@ -155,6 +181,7 @@ def _read_folder(
         modules=modules,
         tokenizer=tokenizer,
         adapter=adapter,
+        tasks=tasks,
     )
 
 
@@ -219,37 +246,6 @@ def tokenizer_path(folder: Path, adapter: Adapter | None) -> Path:
     return folder if adapter is None or own else adapter.base
 
 
-def _check_widths(path: Path, config: EncoderConfig, modules: SentenceModules) -> None:
-    width = modules.sentence.pooled_size(config.hidden_size)
-    for name, layer in zip(modules.dense_folders, modules.sentence.dense, strict=True):
-        if layer.in_features != width:
-            raise CheckpointError(
-                f"{path / name}: takes vectors of {layer.in_features} dimensions; those that reach it "
-                f"have {width}. Take all modules from the same model"
-            )
-        width = layer.out_features
-
-
-def _check_layers(
-    path: Path, config: EncoderConfig, content: Mapping[str, Any], modules: SentenceModules
-) -> None:
-    """Refuse a mean of layers that there are not, or that sentence-transformers would not take."""
-    start = modules.sentence.layer_start
-    if start is None:
-        return
-    where = path / modules.encoder_folder / "config.json"
-    if start > config.num_hidden_layers:
-        raise CheckpointError(
-            f"{path / modules.parts['layer_mean']}: layer_start is {start}; the encoder has {config.num_hidden_layers} "
-            "layers. Take all modules from the same model"
-        )
-    if not json_field(content, "output_hidden_states", False, str(where)):
-        raise CheckpointError(
-            f"{where}: output_hidden_states is not true, without which sentence-transformers passes the folder's "
-            "WeightedLayerPooling over. Set it to true, or take that module out of modules.json"
-        )
-
-
 def fit_tokenizer(
     tokenizer: Tokenizer,
     config: EncoderConfig,
@@ -273,34 +269,15 @@ def fit_tokenizer(
             f"{path}: max_seq_length {max_seq_length} was asked for; the position table ends at {config.max_tokens} "
             "tokens. Ask for fewer"
         )
-    limit = max_seq_length or min(own_limit or tokenizer.max_length, config.max_tokens)
+    limit = max_seq_length or min(
+        own_limit or min(tokenizer.max_length, config.usual_tokens), config.max_tokens
+    )
     try:
         return tokenizer.with_max_length(limit)
     except ValueError as exc:
         raise CheckpointError(
             f"{path}: {exc}. Correct the folder's own limit", ", or pass --max-seq-length"
         ) from exc
-
-
-def _check_is_encoder(path: Path, content: Mapping[str, Any]) -> None:
-    names = [
-        str(name) for name in json_field(content, "architectures", list[Any](), str(path / "config.json"))
-    ]
-    if any(name.endswith("ForSequenceClassification") for name in names):
-        raise CheckpointError(
-            f"{path}: this is a cross-encoder ({names[0]}), which scores pairs of texts and gives no vectors. "
-            "Rerank with it: embedkit rerank, or search --rerank"
-        )
-    if names[:1] and names[0].endswith("ForCausalLM") and not (path / "modules.json").is_file():
-        raise CheckpointError(
-            f"{path}: this is a language model ({names[0]}), of which nothing says how to make a vector. "
-            "Take a sentence-transformers folder, which has a modules.json"
-            + (
-                ". If it answers yes or no, rerank with it: embedkit rerank, or search --rerank"
-                if content.get("model_type") == "qwen3"
-                else ""
-            )
-        )
 
 
 def weight_files(folder: Path, *, model: Path | None = None) -> list[Path]:
@@ -380,6 +357,7 @@ def fingerprint(folder: ModelFolder) -> dict[str, Any]:
         "max_seq_length": folder.tokenizer.max_length,
         "dimension": folder.dimension,
         **({} if folder.recursions is None else {"recursions": folder.recursions}),
+        **({} if folder.tasks is None else {"task": folder.tasks.chosen}),
         **(
             {"routes": {role: fingerprint(route) for role, route in folder.routes.items()}}
             if folder.routes

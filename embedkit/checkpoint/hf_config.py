@@ -7,6 +7,7 @@ from typing import Any, cast
 from embedkit.checkpoint.families.bert_config import read_bert, write_bert
 from embedkit.checkpoint.families.bert_names import BertKind
 from embedkit.checkpoint.families.fields import SIZES
+from embedkit.checkpoint.families.jina import is_hub_jina
 from embedkit.checkpoint.families.row import Json
 from embedkit.checkpoint.families.table import ROWS
 from embedkit.checkpoint.names import FAMILIES, Family, HubFamily, family_named
@@ -59,7 +60,7 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
     kind = content.get("model_type")
     if kind == OWN:
         return OWN, read_own_config(content, where, required=SIZES)
-    family = family_named(kind)
+    family = "jina_embeddings_v3" if is_hub_jina(content) else family_named(kind)
     code = own_code(content)
     if family is None:
         beside = f", and the code that the folder brings along ({code}) is never run" if code else ""
@@ -125,9 +126,11 @@ def _nearest_family(config: EncoderConfig) -> HubFamily:
         return "deberta-v2"
     if config.position == "rope":
         if config.norm != "layer":
-            return "gemma3_text" if config.post_norm else "qwen3" if config.qk_norm else "eurobert"
+            return _nearest_llama(config)
         if config.norm_first:
             return "modernbert"
+        if not config.gated_mlp and config.type_vocab_size == 1:
+            return "jina_embeddings_v3"
         return "gte" if config.gate_second else "nomic_bert"
     if config.relative_attention_num_buckets:
         return "t5" if config.position == "none" else "mpnet"
@@ -138,6 +141,18 @@ def _nearest_family(config: EncoderConfig) -> HubFamily:
     if config.type_vocab_size == 0:
         return "distilbert"
     return "roberta" if config.position_offset else "bert"
+
+
+def _nearest_llama(config: EncoderConfig) -> HubFamily:
+    if config.post_norm:
+        return "gemma3_text"
+    if config.qk_norm:
+        return "qwen3"
+    if config.attention_out_bias is not None:
+        return "qwen2"
+    if config.local_attention:
+        return "mistral"
+    return "llama" if config.causal else "eurobert"
 
 
 def write_config(config: EncoderConfig, family: Family, *, head: str = "Model") -> dict[str, Any]:

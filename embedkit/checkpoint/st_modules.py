@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedkit.checkpoint.families.jina import is_hub_jina
 from embedkit.checkpoint.json_files import json_field, read_json, write_json
 from embedkit.checkpoint.st_learned import learned_content, read_learned
 from embedkit.checkpoint.st_parts import (
@@ -233,6 +234,8 @@ def module_kind(module: Any, folder: Path) -> str:  # Any: whatever JSON holds
     name = module.get("type") if isinstance(module, dict) else None
     kind = name.rpartition(".")[2] if isinstance(name, str) else ""
     theirs = isinstance(name, str) and name.startswith("sentence_transformers.") and kind in _MODULES
+    if name == "custom_st.Transformer" and _of_jina(module, folder):
+        return kind
     ours = kind in _OWN_MODULES and name == _class_of(kind)
     if kind in _NOT_COMPUTED and isinstance(name, str) and name.startswith("sentence_transformers."):
         raise CheckpointError(
@@ -245,6 +248,11 @@ def module_kind(module: Any, folder: Path) -> str:  # Any: whatever JSON holds
             f"(sentence_transformers' {', '.join(_MODULES)}); code that a model brings along is never run"
         )
     return kind
+
+
+def _of_jina(module: Any, folder: Path) -> bool:  # Any: whatever JSON holds
+    """Say whether a module of the folder's own code is known: Jina v3's, which is a Transformer that also takes a task."""
+    return is_hub_jina(read_json(folder / module_path(module, folder) / "config.json", {}))
 
 
 def module_path(module: Any, folder: Path) -> str:  # Any: whatever JSON holds

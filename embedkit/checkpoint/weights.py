@@ -23,6 +23,8 @@ from embedkit.checkpoint.st_modules import (
     part_folders,
     write_modules,
 )
+from embedkit.checkpoint.stored_arrays import read_arrays
+from embedkit.checkpoint.task_adapters import TaskAdapters, merged_tasks
 from embedkit.checkpoint.weight_checks import (
     check_dense_empty,
     check_nothing_left,
@@ -52,7 +54,9 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         model = SentenceEncoder(TransformerEncoder(folder.config), folder.modules.sentence)
     where = folder.encoder_path
-    tensors = read_model_tensors(folder.weights_path, folder.adapter, folder.family, model=folder.path)
+    tensors = read_model_tensors(
+        folder.weights_path, folder.adapter, folder.family, model=folder.path, tasks=folder.tasks
+    )
     assign_encoder(model.encoder, folder.family, tensors, where)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in folder.beside}
     check_nothing_left(tensors, folder.family, where)
@@ -70,14 +74,23 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
 
 
 def read_model_tensors(
-    folder: Path, adapter: Adapter | None, family: Family, *, model: Path | None = None
+    folder: Path,
+    adapter: Adapter | None,
+    family: Family,
+    *,
+    model: Path | None = None,
+    tasks: TaskAdapters | None = None,
 ) -> dict[str, Tensor]:
-    """Read the weights of an encoder's folder, with what an adapter adds to them, named as if the encoder had been saved alone.
+    """Read the weights of an encoder's folder, with what an adapter or a task adds to them, named as if the encoder had been saved alone.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the adapter is of another model.
     """
-    tensors = read_tensors(weight_files(folder, model=model))
+    files = weight_files(folder, model=model)
+    if tasks is not None:
+        merged = merged_tasks(read_arrays(files), tasks, folder)
+        return strip_base_prefix({name: torch.from_numpy(a.fp32()) for name, a in merged.items()}, family)
+    tensors = read_tensors(files)
     if adapter is not None:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         for name, (array, whole) in changes(adapter, shapes).items():

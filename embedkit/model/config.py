@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from embedkit.model.attention_config import DisentangledConfig, check_form, check_heads
+from embedkit.model.rope_config import RopeScalingConfig
 from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
 from embedkit.model.sentence_config import (
     DenseActivation,
@@ -61,11 +62,15 @@ class EncoderConfig:
     | ModernBERT | `position` rope, `gated_mlp`, `norm_first`, `local_attention` in all but every n-th layer (Warner et al. 2024) |
     | NomicBERT | BERT's with `position` rope and `gated_mlp` (Nussbaum et al. 2024) |
     | GTE | the same, with a bias behind the gate alone (`mlp_out_bias`), and the gate in the second half (Zhang et al. 2024) |
+    | Jina v3 | BERT's with `position` rope (Sturua et al. 2024) |
     | EuroBERT | `position` rope, `gated_mlp`, `norm_first`, `norm` rms, `num_key_value_heads`, no `embedding_norm` (Boizard et al. 2025) |
     | T5, mT5 | `relative_attention_num_buckets`, `position` none, `norm_first`, `norm` rms, scores that are not scaled (Raffel et al. 2020) |
     | Qwen3 | EuroBERT's, `causal`, with norms of queries and keys, `qk_norm` (Zhang et al. 2025) |
     | Gemma 3 | Qwen3's, `norm` rms_offset, `post_norm`, `scale_embeddings`, `local_attention` (Gemma Team 2025) |
     | GPT-2 | learned positions, `norm_first`, `causal`, no `embedding_norm` (Radford et al. 2019) |
+    | Llama | EuroBERT's, `causal` (Touvron et al. 2023) |
+    | Mistral | the same, with `local_attention` in every layer (Jiang et al. 2023) |
+    | Qwen2 | Llama's, with biases of queries, keys and values, and none behind attention, `attention_out_bias` (Yang et al. 2024) |
     | embedkit's own | any of these; `experts`, a mixture of experts; `recursion`, layers that are run several times |
 
     `num_hidden_layers` counts layers as often as they are run. `norm` is a layer norm (Ba et al. 2016), or divides by the root mean square
@@ -73,7 +78,7 @@ class EncoderConfig:
     has a norm behind each sublayer besides the one before it. Queries share keys and values where there are fewer
     `num_key_value_heads` than heads (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Scores are divided by the root of
     `query_pre_attn_scalar`, else of the head size. Layer i is global where i mod `global_attn_every_n_layers` is `global_attn_offset`. Positions
-    are divided by `rope_factor` in global layers. With `gate_second` the activation is of the second half of what `mlp.up` gives.
+    are divided by `rope_factor` in global layers, or scaled there as `rope_scaling` says. With `gate_second` the activation is of the second half of what `mlp.up` gives.
 
     And those that no family has, which are computed by torch alone (docs/variants.md):
 
@@ -137,6 +142,8 @@ class EncoderConfig:
     rope_factor: float = 1.0
     mlp_out_bias: bool | None = None
     gate_second: bool = False
+    attention_out_bias: bool | None = None
+    rope_scaling: RopeScalingConfig | None = None
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -158,6 +165,13 @@ class EncoderConfig:
         if self.position not in get_args(Position):
             raise ValueError(
                 f"position is {self.position!r}; it must be one of {', '.join(get_args(Position))}"
+            )
+        if self.rope_scaling is not None and (self.position != "rope" or self.rope_factor != 1):
+            raise ValueError("rope_scaling goes with position 'rope' and rope_factor 1 alone")
+        if self.rope_scaling is not None and (self.global_rope_theta <= 1 or self.head_size <= 2):
+            raise ValueError(
+                f"rope_scaling needs global_rope_theta above 1 and heads of more than 2; they are {self.global_rope_theta} "
+                f"and {self.head_size}"
             )
         if self.norm not in get_args(Norm):
             raise ValueError(f"norm is {self.norm!r}; it must be one of {', '.join(get_args(Norm))}")
@@ -230,8 +244,9 @@ class EncoderConfig:
             "norms before and after a sublayer": self.post_norm,
             "heads of another size": self.query_size != self.hidden_size,
             "scores of another scale": self.query_pre_attn_scalar is not None,
-            "scaled rotary positions": self.rope_factor != 1,
+            "scaled rotary positions": self.rope_factor != 1 or self.rope_scaling is not None,
             "no positions": self.position == "none",
+            "a bias before attention alone": self.attention_out_bias not in (None, self.attention_bias),
             "a gate of its own kind": self.gate_second or self.mlp_out_bias not in (None, self.mlp_bias),
             "global layers that are not the first": self.global_attn_offset > 0,
             "another largest distance": self.relative_attention_max_distance != 128,
@@ -272,6 +287,8 @@ class EncoderConfig:
             return self.routed
         if self.disentangled is not None:
             return "disentangled attention"
+        if self.scaled_by_length:
+            return "rotary positions that are scaled by a text's length"
         return None if self.attention == "dot" else f"{self.attention.replace('_', '-')} attention"
 
     @property
@@ -331,9 +348,24 @@ class EncoderConfig:
         return float((scalar * parts) ** -0.5)
 
     @property
-    def max_tokens(self) -> int:
-        """How many tokens a sequence may have, special tokens included."""
+    def out_bias(self) -> bool:
+        """Say whether the projection behind attention has a bias."""
+        return self.attention_bias if self.attention_out_bias is None else self.attention_out_bias
+
+    @property
+    def scaled_by_length(self) -> bool:
+        """Say whether a token's position depends on how long its sequence is."""
+        return self.rope_scaling is not None and self.rope_scaling.kind == "dynamic"
+
+    @property
+    def usual_tokens(self) -> int:
+        """How many tokens a sequence has at most where nobody asks for more."""
         return self.max_position_embeddings - self.position_offset
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens a sequence may have, special tokens included; scaled positions may reach further than usual."""
+        return max(self.usual_tokens, 0 if self.rope_scaling is None else self.rope_scaling.max_tokens)
 
     def layer_is_local(self, layer: int) -> bool:
         """Say whether the layer attends only within the window of `local_attention` tokens."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -191,14 +192,27 @@ class TransformerEncoder(nn.Module):
             added = self.relative_bias(buckets).permute(2, 0, 1)[None]  # (1, H, T, T)
             mask = added if mask is None else added.masked_fill(~mask, -math.inf)
             mask = mask.to(hidden.dtype)
-        rotary = None
-        if config.position == "rope":
-            theta = config.local_rope_theta if local else config.global_rope_theta
-            factor = 1.0 if local else config.rope_factor
-            rotary = rotary_table(
-                length, head_size=config.head_size, theta=theta, factor=factor, device=device
-            )
+        rotary = self._rotary(run, local, device) if config.position == "rope" else None
         return AttentionBias(mask, rotary, causal=config.causal and mask is None)
+
+    def _rotary(self, run: Run, local: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of a run's rotation angles: (T, d), or (count, 1, T, d) where sequences have their own."""
+        config = self.config
+        table = partial(
+            rotary_table,
+            run.length,
+            head_size=config.head_size,
+            theta=config.local_rope_theta if local else config.global_rope_theta,
+            device=device,
+            factor=1.0 if local else config.rope_factor,
+            scaling=None if local else config.rope_scaling,
+        )
+        if local or not config.scaled_by_length or run.attention_mask is None:
+            return table()
+        # By the length of the text alone: beside a longer one in the batch it is to have the same vector.
+        tables = [table(scaled_for=count) for count in run.attention_mask.sum(dim=1).tolist()]
+        cos, sin = (torch.stack(each)[:, None] for each in zip(*tables, strict=True))
+        return cos, sin
 
     def _seen(self, run: Run, local: bool, device: torch.device) -> Tensor | None:
         """Say which keys each query of a run may attend to, as a mask; None: all, or, of causal attention, all before it."""

@@ -94,7 +94,7 @@ class SelfAttention(nn.Module):
         self.head_size, self.scale = config.head_size, config.attention_scale
         self.dropout = config.attention_probs_dropout_prob
         self.qkv = nn.Linear(hidden, config.qkv_size, bias=config.attention_bias)
-        self.out = nn.Linear(config.query_size, hidden, bias=config.attention_bias)
+        self.out = nn.Linear(config.query_size, hidden, bias=config.out_bias)
         self.form = AttentionForm(config)
         self.query_norm = layer_norm(config, config.head_size) if config.qk_norm else None
         self.key_norm = layer_norm(config, config.head_size) if config.qk_norm else None

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from embedkit.model.rope_config import RopeScalingConfig
+
 
 def relative_position_buckets(
     length: int, *, num_buckets: int, device: torch.device, max_distance: int = 128
@@ -32,18 +34,66 @@ def relative_position_buckets(
 
 
 def rotary_table(
-    length: int, *, head_size: int, theta: float, device: torch.device, factor: float = 1.0
+    length: int,
+    *,
+    head_size: int,
+    theta: float,
+    device: torch.device,
+    factor: float = 1.0,
+    scaling: RopeScalingConfig | None = None,
+    scaled_for: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return cos and sin of the rotation angles, each (T, d) float32; positions are divided by `factor`.
+    """Return cos and sin of the rotation angles, each (T, d) float32; positions are divided by `factor`, or scaled unequally.
+
+    What is scaled by a text's length is scaled for `scaled_for` tokens; None: for `length`.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34, in the form with halves instead of pairs.
     """
+    if scaling is not None and scaling.kind == "dynamic":
+        theta = _dynamic_theta(theta, scaled_for or length, head_size=head_size, scaling=scaling)
     frequency = theta ** (-torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size)
     if factor != 1:
         frequency = frequency / factor
+    if scaling is not None:
+        frequency = _scaled(frequency, theta=theta, head_size=head_size, scaling=scaling)
     angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency  # (T, d/2)
     angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+    if scaling is None:
+        return angle.cos(), angle.sin()
+    return angle.cos() * scaling.attention_factor, angle.sin() * scaling.attention_factor
+
+
+def _dynamic_theta(theta: float, length: int, *, head_size: int, scaling: RopeScalingConfig) -> float:
+    """Return the base of the frequencies for a text of `length` tokens: a larger one where it is longer than the first length.
+
+    Source: `RopeScalingConfig`, "dynamic".
+    """
+    longer = max(length / scaling.original_max_position_embeddings, 1.0)
+    stretch = scaling.factor * longer - (scaling.factor - 1)
+    return float(theta * stretch ** (head_size / (head_size - 2)))
+
+
+def _scaled(frequency: Tensor, *, theta: float, head_size: int, scaling: RopeScalingConfig) -> Tensor:
+    """Return frequencies, (d/2,), of which each is divided by the factor in the share that the kind of scaling says."""
+    size = scaling.original_max_position_embeddings
+    if scaling.kind == "yarn":
+        low, high = (
+            head_size * math.log(size / (turns * 2 * math.pi)) / (2 * math.log(theta))
+            for turns in (scaling.beta_fast, scaling.beta_slow)
+        )
+        if scaling.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, head_size - 1)
+        high += 0.001 if low == high else 0  # as the authors' code does: no division by zero
+        place = torch.arange(len(frequency), device=frequency.device, dtype=torch.float32)
+        share = ((place - low) / (high - low)).clamp(0, 1)
+    elif scaling.kind == "llama3":
+        turns_made = size * frequency / (2 * math.pi)
+        share = (scaling.high_freq_factor - turns_made) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        share = share.clamp(0, 1)
+    else:
+        return frequency
+    return frequency * (1 - share) + frequency / scaling.factor * share
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:

@@ -114,7 +114,7 @@ class HeadConfig:
     | NomicBERT, GTE | first token, tanh |
     | EuroBERT | first token or mean, gelu |
     | ModernBERT | first token or mean, gelu, no bias, norm |
-    | Qwen3, Gemma 3, GPT-2 | last token, no dense layer, no bias |
+    | Qwen2, Qwen3, Llama, Mistral, Gemma 3, GPT-2 | last token, no dense layer, no bias |
 
     Raises:
         ValueError: a field is out of range.

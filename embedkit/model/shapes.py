@@ -68,7 +68,7 @@ def _layer(config: EncoderConfig, name: str, module: int) -> Shapes:
     hidden = config.hidden_size
     shapes: Shapes = {}
     shapes |= _linear(f"{name}.attention.qkv", hidden, config.qkv_size, bias=config.attention_bias)
-    shapes |= _linear(f"{name}.attention.out", config.query_size, hidden, bias=config.attention_bias)
+    shapes |= _linear(f"{name}.attention.out", config.query_size, hidden, bias=config.out_bias)
     shapes |= {f"{name}.attention.form.{own}": shape for own, shape in attention_shapes(config).items()}
     if config.qk_norm:
         for each in ("query_norm", "key_norm"):

@@ -46,6 +46,8 @@ BYTE_LEVEL = (
 )  # what vocab.json and merges.txt may be of
 # Classes that leave it to the file which special tokens frame a text.
 _FRAMED_BY_FILE = ("GPT2Tokenizer", "Qwen2Tokenizer", "GemmaTokenizer")
+# Code of tokenizers that folders bring along, of which we know what it does: it sets the end token behind a text.
+_QWEN_CODE = ("tokenization_qwen.Qwen2Tokenizer", "tokenization_qwen.Qwen2TokenizerFast")
 # How Qwen splits a text: English contractions, words with the sign before them, single digits, signs, line ends, other spaces.
 _QWEN_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -74,6 +76,29 @@ def apply_class(backend: tokenizers.Tokenizer, config: Json, name: str | None, f
     backend.post_processor = _template(backend, config, name, folder)
     if own is not None and _frames(backend) == before:
         backend.post_processor = own
+
+
+def add_end(backend: tokenizers.Tokenizer, config: Json, folder: Path) -> None:
+    """Set the end token behind every text where the folder's own code does, which is never run: that of gte-Qwen2, where it is told to.
+
+    transformers without that code leaves the token out, and takes the vector of another one.
+
+    Raises:
+        CheckpointError: the vocabulary lacks the token.
+    """
+    named = config.get("auto_map")
+    code = named.get("AutoTokenizer") if isinstance(named, dict) else None
+    classes = [str(each).rpartition("--")[2] for each in (code if isinstance(code, list) else [code])]
+    if not config.get("add_eos_token") or not any(each in _QWEN_CODE for each in classes):
+        return
+    end = _end_token(backend, config, "Qwen2Tokenizer", "eos", folder)
+    if backend.encode("a").ids[-1:] == [end[1]]:
+        return
+    last = processors.TemplateProcessing(
+        single=f"$A:0 {end[0]}:0", pair=f"$A:0 {end[0]}:0 $B:1 {end[0]}:1", special_tokens=[end]
+    )
+    own = backend.post_processor
+    backend.post_processor = last if own is None else processors.Sequence([own, last])
 
 
 def special_token(

@@ -10,7 +10,14 @@ from tokenizers import decoders, models
 
 from embedkit.errors import CheckpointError
 from embedkit.tokenization.added_tokens import add_tokens
-from embedkit.tokenization.classes import BYTE_LEVEL, USUAL_TOKENS, WORD_PIECE, apply_class, read_json
+from embedkit.tokenization.classes import (
+    BYTE_LEVEL,
+    USUAL_TOKENS,
+    WORD_PIECE,
+    add_end,
+    apply_class,
+    read_json,
+)
 from embedkit.tokenization.sentencepiece import FILES, build
 
 Json = dict[str, Any]  # Any: whatever JSON holds
@@ -56,6 +63,7 @@ def load_backend(folder: Path, config: Json, name: str | None) -> tokenizers.Tok
         backend, name = _from_vocabulary(folder, config, name)
     backend = add_tokens(backend, config, name, folder)
     apply_class(backend, config, name, folder)
+    add_end(backend, config, folder)
     return backend
 
 

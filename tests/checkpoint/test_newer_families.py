@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, DeviceError
 from embedkit.inference.choice import choose_runtime, why_not_parts
 from embedkit.model.positions import rotary_table
+from embedkit.model.rope_config import RopeScalingConfig
+from embedkit.tokenization.tokenizer import Tokenizer
 from tests.tiny import FAMILY_SHAPES, tiny_config, write_tiny_model
 
 NOMIC: dict[str, Any] = {  # as the folders of the first NomicBERT models spell it
@@ -62,6 +66,50 @@ GTE: dict[str, Any] = {
 }
 
 
+E5_MISTRAL: dict[str, Any] = {  # as intfloat/e5-mistral-7b-instruct spells it, smaller
+    "model_type": "mistral",
+    "architectures": ["MistralModel"],
+    "vocab_size": 207,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "sliding_window": 16,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+}
+GTE_QWEN2: dict[str, Any] = {  # as Alibaba-NLP/gte-Qwen2-1.5B-instruct spells it, smaller
+    **E5_MISTRAL,
+    "model_type": "qwen2",
+    "architectures": ["Qwen2ForCausalLM"],
+    "auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"},
+    "is_causal": False,
+    "use_sliding_window": False,
+    "sliding_window": 64,
+    "max_window_layers": 2,
+}
+JINA: dict[str, Any] = {  # as jinaai/jina-embeddings-v3 spells it, smaller
+    "model_type": "xlm-roberta",
+    "auto_map": {"AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA"},
+    "position_embedding_type": "rotary",
+    "rotary_emb_base": 20000.0,
+    "vocab_size": 207,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "initializer_range": 0.2,
+    "emb_pooler": None,
+    "truncate_dim": None,
+}
+
+
 def written(family: Family, **fields: object) -> dict[str, Any]:
     return write_config(tiny_config(**FAMILY_SHAPES[family]), family) | fields
 
@@ -89,7 +137,64 @@ def test_gte_is_known_by_its_config_and_its_positions_are_scaled_as_its_own_code
     assert read_config(write_config(config, "gte"), "config.json") == ("gte", config)
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gemma3_text", "eurobert"])
+def test_decoders_are_known_by_their_configs() -> None:
+    family, config = read_config(E5_MISTRAL, "config.json")
+    assert (family, config.causal, config.layer_is_local(1), config.local_attention) == (
+        "mistral",
+        True,
+        True,
+        30,
+    )
+    family, config = read_config(GTE_QWEN2, "config.json")
+    assert (family, config.causal, config.local_attention) == ("qwen2", False, 0)
+    assert (config.attention_bias, config.out_bias) == (True, False)
+    assert read_config(write_config(config, "qwen2"), "config.json") == ("qwen2", config)
+    assert read_config({**GTE_QWEN2, "is_causal": True}, "config.json")[1].causal
+
+
+def test_jina_is_known_by_its_config_which_calls_itself_another() -> None:
+    family, config = read_config(JINA, "config.json")
+    assert (family, config) == ("jina_embeddings_v3", tiny_config(**FAMILY_SHAPES["jina_embeddings_v3"]))
+
+
+def test_the_numbers_of_yarn_that_a_config_leaves_out() -> None:
+    scaling = {"type": "yarn", "factor": 4.0}
+    config = read_config(written("llama", rope_parameters=None, rope_scaling=scaling), "config.json")[1]
+    assert config.rope_scaling == RopeScalingConfig(
+        kind="yarn",
+        factor=4.0,
+        original_max_position_embeddings=64,
+        attention_factor=0.1 * math.log(4) + 1,
+    )
+    longer = written("llama", rope_parameters={"rope_type": "yarn", "original_max_position_embeddings": 16})
+    found = read_config(longer, "config.json")[1].rope_scaling
+    assert found is not None
+    assert found.factor == 4.0
+
+
+def test_the_end_of_a_text_that_the_code_of_gte_qwen2_sets_is_set(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "m", config=tiny_config(**FAMILY_SHAPES["qwen2"]))
+    before = Tokenizer.load(folder).encode(["dog"]).input_ids.tolist()
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    code = {"AutoTokenizer": ["tokenization_qwen.Qwen2Tokenizer", "tokenization_qwen.Qwen2TokenizerFast"]}
+    own = {"auto_map": code, "eos_token": "[MASK]", "add_eos_token": True}
+    path.write_text(json.dumps(content | own), encoding="utf-8")
+    loaded = Tokenizer.load(folder)
+    end = loaded.backend.token_to_id("[MASK]")
+    assert loaded.encode(["dog"]).input_ids.tolist() == [*before, end]
+    loaded.save(tmp_path)
+    assert Tokenizer.load(tmp_path).encode(["dog"]).input_ids.tolist() == [*before, end]
+    path.write_text(json.dumps(content | own | {"add_eos_token": False}), encoding="utf-8")
+    assert Tokenizer.load(folder).encode(["dog"]).input_ids.tolist() == before
+    path.write_text(json.dumps(content | own | {"eos_token": "<|end|>"}), encoding="utf-8")
+    with pytest.raises(
+        CheckpointError, match=r"there is no '<\|end\|>', which stands at an end of every text"
+    ):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text", "eurobert", "qwen2"])
 def test_older_spellings_of_rotary_positions_are_the_same_model(family: Family) -> None:
     content = written(family)
     del content["rope_parameters"]
@@ -115,8 +220,45 @@ def test_older_spellings_of_rotary_positions_are_the_same_model(family: Family) 
             "rotary positions are scaled by 'dynamic'; default, linear and ntk without mixed_b are computed",
         ),
         (
-            written("qwen3", rope_parameters={"rope_type": "yarn", "factor": 4.0}),
-            "rotary positions are scaled by 'yarn'",
+            written("qwen3", rope_parameters={"rope_type": "longrope", "factor": 4.0}),
+            "rotary positions are scaled by 'longrope'; default, linear, yarn, llama3, dynamic are computed",
+        ),
+        (
+            written("gemma3_text", rope_parameters={"full_attention": {"rope_type": "yarn", "factor": 4.0}}),
+            "rotary positions are scaled by 'yarn'; default, linear and ntk",
+        ),
+        (
+            written("llama", rope_parameters={"rope_type": "llama3", "factor": 4.0}),
+            "the scaling of the rotary positions lacks 'low_freq_factor'",
+        ),
+        (written("llama", rope_parameters={"rope_type": "dynamic"}), "lacks 'factor'"),
+        (
+            written("llama", rope_parameters={"rope_type": "yarn", "factor": 0.5}),
+            "factor of the rotary positions is 0.5",
+        ),
+        (written("llama", partial_rotary_factor=0.5), "partial_rotary_factor is 0.5; only 1.0 is computed"),
+        (written("qwen2", use_sliding_window=True), "use_sliding_window is True; only False is computed"),
+        (
+            {key: value for key, value in GTE_QWEN2.items() if key != "is_causal"},
+            r"code of its own along \(modeling_qwen.Qwen2Model\), which is never run, and nothing says whether it lets tokens see",
+        ),
+        (
+            written("mistral", rope_parameters={"rope_type": "linear", "factor": 2.0}),
+            "sliding_window is 4, and rotary positions are scaled; one of the two is computed",
+        ),
+        (
+            written("mistral", sliding_window=100, rope_parameters={"rope_type": "yarn", "factor": 2.0}),
+            "sliding_window is 100, and rotary positions are scaled; one of the two is computed",
+        ),
+        (
+            written("mistral", sliding_window="all"),
+            "sliding_window is 'all'; it must be a whole number or null",
+        ),
+        (written("mistral", attention_bias=True), "attention_bias is True; only False is computed"),
+        (JINA | {"emb_pooler": "mean"}, "emb_pooler is 'mean'"),
+        (
+            JINA | {"auto_map": {"AutoModel": "modeling_own.OwnModel"}},
+            r"code of its own along \(auto_map: modeling_own.OwnModel\)",
         ),
         (written("qwen3", use_sliding_window=True), "use_sliding_window is True; only False is computed"),
         (written("gemma3_text", attn_logit_softcapping=50.0), "capped scores are not computed"),

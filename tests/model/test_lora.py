@@ -45,7 +45,7 @@ def test_by_hand() -> None:
     assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3", "gpt2", "albert", "t5"])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3", "qwen2", "gpt2", "albert", "t5"])
 def test_at_first_nothing_changes_and_merged_weights_give_the_vectors_of_the_adapted(family: str) -> None:
     model = encoder(**FAMILY_SHAPES.get(family, {}))
     plain = hidden(model)

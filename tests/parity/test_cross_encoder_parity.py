@@ -74,6 +74,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"pos_att_type": "p2c|c2p", "norm_rel_ebd": "layer_norm", "position_biased_input": False},
     ),
     "qwen3": ("Qwen3", BERT | {"num_key_value_heads": 2, "head_dim": 8}),
+    "llama": ("Llama", BERT | {"num_key_value_heads": 2}),
+    "mistral": ("Mistral", BERT | {"num_key_value_heads": 2, "sliding_window": 8}),
+    "jina": ("JinaEmbeddingsV3", BERT | {"type_vocab_size": 1}),
     "gemma3": (
         "Gemma3Text",
         BERT | {"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 8, "num_hidden_layers": 3},

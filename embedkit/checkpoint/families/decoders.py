@@ -1,4 +1,4 @@
-"""Qwen 3, Gemma 3 and GPT-2: decoders whose token vectors make sentence vectors, most often that of the last token."""
+"""Qwen 2 and 3, Llama, Mistral, Gemma 3 and GPT-2: decoders whose token vectors make sentence vectors, most often that of the last token."""
 
 from __future__ import annotations
 
@@ -8,41 +8,67 @@ from embedkit.checkpoint.families.fields import (
     GPT2_SPELLING,
     WRITTEN_ACTIVATIONS,
     read_activation,
-    read_rope,
     read_sizes,
     wanted,
-    written_rope,
 )
 from embedkit.checkpoint.families.llama import llama_names, read_llama, write_llama
+from embedkit.checkpoint.families.rope import read_rope, read_scaled_rope, written_rope, written_scaled_rope
 from embedkit.checkpoint.families.row import FamilyRow, Json, Names, add, add_layers
 from embedkit.checkpoint.json_files import json_field
 from embedkit.errors import CheckpointError
 from embedkit.model.config import EncoderConfig
 
 
-def _read_qwen3(content: Json, where: str) -> dict[str, Any]:
-    wanted(content, where, use_sliding_window=False, is_causal=True)
+def _read_decoder(content: Json, where: str, *, heads: int | None, head_size: int = 0) -> dict[str, Any]:
+    """Return what Qwen, Llama and Mistral have in common; `is_causal` false lets tokens see both ways, as in transformers.
+
+    `heads` is how many heads of keys and values there are where the config says nothing of them, None: as many as of queries; 0 for
+    `head_size` is the share of each head.
+    """
+    sizes = read_sizes(content, where)
+    hidden, all_heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    fields = read_llama(
+        content,
+        where,
+        head_size=head_size or hidden // all_heads,
+        key_value_heads=all_heads if heads is None or "num_key_value_heads" in content else heads,
+    )
+    head_size = fields["head_dim"]
+    fields |= read_scaled_rope(content, where, default=10_000.0, head_size=head_size)
+    return fields | {
+        "hidden_act": read_activation(json_field(content, "hidden_act", "silu", where), where),
+        "head_dim": None if head_size * all_heads == hidden else head_size,
+        "causal": json_field(content, "is_causal", True, where),
+    }
+
+
+def _write_decoder(config: EncoderConfig) -> dict[str, Any]:
+    both_ways = {} if config.causal else {"is_causal": False}
+    return (
+        write_llama(config)
+        | both_ways
+        | {
+            "hidden_act": WRITTEN_ACTIVATIONS[config.hidden_act],
+            "rope_parameters": written_scaled_rope(config),
+            "tie_word_embeddings": True,
+        }
+    )
+
+
+def _check_no_window(content: Json, where: str) -> None:
+    wanted(content, where, use_sliding_window=False)
     layer_types = json_field(content, "layer_types", list[Any](), where)
     if any(kind != "full_attention" for kind in layer_types):
         raise CheckpointError(f"{where}: layer_types is {layer_types}; only full_attention is computed")
-    fields = read_llama(content, where, head_size=128, key_value_heads=32)
-    theta, factor = read_rope(content, where, default=10_000.0, head_size=fields["head_dim"])
-    return fields | {
-        "hidden_act": read_activation(json_field(content, "hidden_act", "silu", where), where),
-        "qk_norm": True,
-        "global_rope_theta": theta,
-        "rope_factor": factor,
-        "causal": True,
-    }
 
 
-def _write_qwen3(config: EncoderConfig) -> dict[str, Any]:
-    return write_llama(config) | {
-        "hidden_act": WRITTEN_ACTIVATIONS[config.hidden_act],
-        "rope_parameters": written_rope(config.global_rope_theta, config.rope_factor),
-        "use_sliding_window": False,
-        "tie_word_embeddings": True,
-    }
+def _read_qwen3(content: Json, where: str) -> dict[str, Any]:
+    _check_no_window(content, where)
+    return _read_decoder(content, where, heads=32, head_size=128) | {"qk_norm": True}
+
+
+def _write_qwen(config: EncoderConfig) -> dict[str, Any]:
+    return _write_decoder(config) | {"use_sliding_window": False}
 
 
 QWEN3 = FamilyRow(
@@ -51,7 +77,97 @@ QWEN3 = FamilyRow(
     tokenizer_class="Qwen2Tokenizer",
     ignored=("lm_head.",),
     read=_read_qwen3,
-    write=_write_qwen3,
+    write=_write_qwen,
+    names=llama_names,
+    head={"out": "score"},
+)
+
+
+def _read_qwen2(content: Json, where: str) -> dict[str, Any]:
+    _check_no_window(content, where)
+    code = content.get("auto_map")
+    if isinstance(code, dict) and "AutoModel" in code and not isinstance(content.get("is_causal"), bool):
+        raise CheckpointError(
+            f"{where}: the folder brings code of its own along ({code['AutoModel']}), which is never run, and nothing says whether it "
+            "lets tokens see both ways. Set is_causal to true or false"
+        )
+    return _read_decoder(content, where, heads=32) | {"attention_bias": True, "attention_out_bias": False}
+
+
+QWEN2 = FamilyRow(
+    architecture="Qwen2",
+    base_prefix="model.",
+    tokenizer_class="Qwen2Tokenizer",
+    ignored=("lm_head.",),
+    read=_read_qwen2,
+    write=_write_qwen,
+    names=llama_names,
+    head={"out": "score"},
+    own_code=("Qwen2",),
+)
+
+
+def _read_llama(content: Json, where: str) -> dict[str, Any]:
+    return _read_decoder(content, where, heads=None) | {
+        "mlp_bias": json_field(content, "mlp_bias", False, where),
+    }
+
+
+def _write_llama(config: EncoderConfig) -> dict[str, Any]:
+    return _write_decoder(config) | {"mlp_bias": config.mlp_bias}
+
+
+LLAMA = FamilyRow(
+    architecture="Llama",
+    base_prefix="model.",
+    tokenizer_class="TokenizersBackend",
+    ignored=("lm_head.",),
+    read=_read_llama,
+    write=_write_llama,
+    names=llama_names,
+    head={"out": "score"},
+)
+
+
+def _read_mistral(content: Json, where: str) -> dict[str, Any]:
+    wanted(content, where, attention_bias=False, layer_types=[])
+    fields = _read_decoder(content, where, heads=8)
+    window = content.get("sliding_window", 4096)
+    if window is not None and type(window) is not int:
+        raise CheckpointError(f"{where}: sliding_window is {window!r}; it must be a whole number or null")
+    scaling = fields.get("rope_scaling")
+    if window is None or window >= max(
+        fields["max_position_embeddings"], scaling.max_tokens if scaling else 0
+    ):
+        return fields
+    if scaling is not None or fields.get("rope_factor", 1) != 1:
+        raise CheckpointError(
+            f"{where}: sliding_window is {window}, and rotary positions are scaled; one of the two is computed"
+        )
+    layers = fields["num_hidden_layers"]
+    return fields | {
+        # Tokens at a distance below the window, to the left alone, or up to it to each side.
+        "local_attention": 2 * (window - 1 if fields["causal"] else window),
+        "global_attn_every_n_layers": layers + 1,
+        "global_attn_offset": layers,
+        "local_rope_theta": fields["global_rope_theta"],
+    }
+
+
+def _write_mistral(config: EncoderConfig) -> dict[str, Any]:
+    reach = config.local_attention // 2
+    return _write_decoder(config) | {
+        "sliding_window": (reach + config.causal) if config.local_attention else None,
+    }
+
+
+MISTRAL = FamilyRow(
+    architecture="Mistral",
+    base_prefix="model.",
+    tokenizer_class="TokenizersBackend",
+    ignored=("lm_head.",),
+    read=_read_mistral,
+    write=_write_mistral,
     names=llama_names,
     head={"out": "score"},
 )

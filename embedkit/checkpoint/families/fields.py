@@ -1,4 +1,4 @@
-"""Fields of a config.json that several families share: sizes, activations, rotary positions, what must be as it usually is."""
+"""Fields of a config.json that several families share: sizes, activations, what must be as it usually is."""
 
 from __future__ import annotations
 
@@ -81,48 +81,6 @@ def read_activation(name: object, where: str) -> Activation:
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise CheckpointError(f"{where}: activation is {name!r}; known are {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
-
-
-def read_rope(
-    content: Json, where: str, *, default: float, head_size: int, kind: str = "", old_key: str = "rope_theta"
-) -> tuple[float, float]:
-    """Return the base of the rotary frequencies, and what positions are divided by.
-
-    Newer configs say it in `rope_parameters`, of one `kind` of layer or of all; older ones in `old_key` and `rope_scaling`. NTK's scaling
-    by s is another base and a division by s^(2/d) (bloc97 2023; "fixed" in Su 2023, https://kexue.fm/archives/9706).
-
-    Raises:
-        CheckpointError: positions are scaled in a way that we do not compute.
-    """
-    parameters = json_field(content, "rope_parameters", dict[str, Any](), where)
-    if kind and isinstance(parameters.get(kind), dict):
-        parameters = parameters[kind]
-    elif kind == "sliding_attention":
-        parameters = {}
-    scaling = parameters
-    if not parameters and kind != "sliding_attention":
-        scaling = json_field(content, "rope_scaling", dict[str, Any](), where)
-    theta = json_field(parameters, "rope_theta", json_field(content, old_key, default, where), where)
-    named = scaling.get("rope_type") or scaling.get("type") or "default"
-    if named == "default":
-        return theta, 1.0
-    factor = json_field(scaling, "factor", 1.0, where)
-    if factor <= 0:
-        raise CheckpointError(f"{where}: factor of the rotary positions is {factor}; it must be above 0")
-    if named == "linear":
-        return theta, factor
-    if named == "ntk" and scaling.get("mixed_b") is None:
-        return theta * factor, float(factor ** (2 / head_size))
-    raise CheckpointError(
-        f"{where}: rotary positions are scaled by {named!r}; default, linear and ntk without mixed_b are computed"
-    )
-
-
-def written_rope(theta: float, factor: float) -> dict[str, Any]:
-    """Return the parameters of rotary positions as transformers 5 writes them."""
-    if factor == 1:
-        return {"rope_type": "default", "rope_theta": theta}
-    return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
 
 
 def wanted(content: Json, where: str, **usual: Any) -> None:  # Any: whatever JSON holds

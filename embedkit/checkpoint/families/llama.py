@@ -9,10 +9,9 @@ from embedkit.checkpoint.families.fields import (
     WRITTEN_ACTIVATIONS,
     read_activation,
     read_fields,
-    read_rope,
     read_sizes,
-    written_rope,
 )
+from embedkit.checkpoint.families.rope import read_scaled_rope, written_scaled_rope
 from embedkit.checkpoint.families.row import FamilyRow, Json, Names, add_layers
 from embedkit.checkpoint.json_files import json_field
 from embedkit.model.config import EncoderConfig
@@ -100,11 +99,9 @@ def _read_eurobert(content: Json, where: str) -> dict[str, Any]:
         content, where, head_size=hidden // heads, key_value_heads=heads, eps=1e-5, pad_token_id=128001
     )
     head_size = fields["head_dim"]
-    theta, factor = read_rope(content, where, default=10_000.0, head_size=head_size)
+    fields |= read_scaled_rope(content, where, default=10_000.0, head_size=head_size)
     return fields | {
         "hidden_act": read_activation(json_field(content, "hidden_act", "silu", where), where),
-        "global_rope_theta": theta,
-        "rope_factor": factor,
         "head_dim": None if head_size * heads == hidden else head_size,
         "mlp_bias": json_field(content, "mlp_bias", False, where),
     }
@@ -113,7 +110,7 @@ def _read_eurobert(content: Json, where: str) -> dict[str, Any]:
 def _write_eurobert(config: EncoderConfig) -> dict[str, Any]:
     return write_llama(config) | {
         "hidden_act": WRITTEN_ACTIVATIONS[config.hidden_act],
-        "rope_parameters": written_rope(config.global_rope_theta, config.rope_factor),
+        "rope_parameters": written_scaled_rope(config),
         "mlp_bias": config.mlp_bias,
     }
 

@@ -13,11 +13,10 @@ from embedkit.checkpoint.families.fields import (
     WRITTEN_ACTIVATIONS,
     read_activation,
     read_fields,
-    read_rope,
     read_sizes,
     wanted,
-    written_rope,
 )
+from embedkit.checkpoint.families.rope import read_rope, written_rope
 from embedkit.checkpoint.families.row import FamilyRow, Json, Names, add, add_layers
 from embedkit.checkpoint.json_files import json_field
 from embedkit.model.config import EncoderConfig

@@ -67,6 +67,6 @@ def add_layers(
             elif "mlp" in ours:
                 bias = out_bias if ours == "mlp.down" else config.mlp_bias
             else:
-                bias = config.attention_bias
+                bias = config.out_bias if ours == "attention.out" else config.attention_bias
             own = tuple(prefix.format(number) + name for name in theirs)
             add(names, f"layers.{number}.{ours}", own, bias=bias)

@@ -1,0 +1,90 @@
+"""Jina embeddings v3: XLM-RoBERTa with rotary positions, as transformers names it and as its hub folder does, which brings code along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedkit.checkpoint.families.fields import (
+    SIZES,
+    WRITTEN_ACTIVATIONS,
+    read_activation,
+    read_fields,
+    read_sizes,
+    wanted,
+)
+from embedkit.checkpoint.families.rope import read_scaled_rope, written_scaled_rope
+from embedkit.checkpoint.families.row import FamilyRow, Json, Names, add, add_layers
+from embedkit.checkpoint.json_files import json_field
+from embedkit.model.config import EncoderConfig
+
+_THETA = 20_000.0  # where transformers' config says nothing
+_HUB_THETA = 10_000.0  # where that of the hub folder says nothing
+
+
+def is_hub_jina(content: Json) -> bool:
+    """Say whether a config.json that calls itself an XLM-RoBERTa's is of one with rotary positions."""
+    return content.get("model_type") == "xlm-roberta" and content.get("position_embedding_type") == "rotary"
+
+
+def _read_jina(content: Json, where: str) -> dict[str, Any]:
+    fields = read_sizes(content, where)
+    wanted(content, where, is_decoder=False, emb_pooler="", truncate_dim=0)
+    if is_hub_jina(content):
+        theta = json_field(content, "rotary_emb_base", _HUB_THETA, where)
+        rope: dict[str, Any] = {"global_rope_theta": theta}
+    else:
+        head_size = fields["hidden_size"] // fields["num_attention_heads"]
+        rope = read_scaled_rope(content, where, default=_THETA, head_size=head_size)
+    fields |= read_fields(
+        content,
+        where,
+        type_vocab_size=1,
+        pad_token_id=1,
+        initializer_range=0.02,
+        layer_norm_eps=1e-5,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+    )
+    activation = read_activation(json_field(content, "hidden_act", "gelu", where), where)
+    return fields | rope | {"hidden_act": activation, "position": "rope"}
+
+
+def _write_jina(config: EncoderConfig) -> dict[str, Any]:
+    names = (
+        *(*SIZES, "type_vocab_size", "pad_token_id", "initializer_range", "layer_norm_eps"),
+        *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    )
+    return {name: getattr(config, name) for name in names} | {
+        "hidden_act": WRITTEN_ACTIVATIONS[config.hidden_act],
+        "rope_parameters": written_scaled_rope(config),
+    }
+
+
+def _jina_names(config: EncoderConfig) -> Names:
+    names: Names = {"embeddings.tokens.weight": ("embeddings.word_embeddings.weight",)}
+    if config.type_vocab_size:
+        names["embeddings.token_types.weight"] = ("embeddings.token_type_embeddings.weight",)
+    add(names, "embeddings.norm", ("emb_ln",), bias=config.norm_bias)
+    layer = {
+        "attention.qkv": ("mixer.Wqkv",),
+        "attention.out": ("mixer.out_proj",),
+        "attention_norm": ("norm1",),
+        "mlp.up": ("mlp.fc1",),
+        "mlp.down": ("mlp.fc2",),
+        "mlp_norm": ("norm2",),
+    }
+    add_layers(names, config, "encoder.layers.{}.", layer)
+    return names
+
+
+JINA = FamilyRow(
+    architecture="JinaEmbeddingsV3",
+    base_prefix="roberta.",
+    tokenizer_class="XLMRobertaTokenizer",
+    ignored=("pooler.", "lm_head."),
+    read=_read_jina,
+    write=_write_jina,
+    names=_jina_names,
+    head={"dense": "classifier.dense", "out": "classifier.out_proj"},
+    own_code=("XLMRobertaLoRA", "XLMRobertaModel"),
+)
