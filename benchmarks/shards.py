@@ -1,14 +1,16 @@
 """What shards, workers and receipts cost, and how a driver of many workers fares.
 
-    python benchmarks/shards.py build TEXTS.jsonl [--texts 100000] [--model NAME] [--shards 16] [--workers 2] [--ray] [--output FILE.json]
-    python benchmarks/shards.py resume [--receipts 100000] [--output FILE.json]
+    python benchmarks/shards.py build TEXTS.jsonl [--texts 100000] [--model NAME] [--shards 16] [--workers 2] [--ray]
+        [--precision fp32] [--ways piece local-1 local ray] [--output FILE.json]
+    python benchmarks/shards.py resume [--receipts 100000] [--read 10000] [--output FILE.json]
     python benchmarks/shards.py simulate [--shards 10000] [--workers 1000] [--output FILE.json]
 
 `build` embeds the first texts of a file of JSON lines as an index in one piece, in shards by one local worker, by several, and with
---ray by as many on Ray; the processor's threads are shared among them. The overhead is in seconds to the build in one piece.
+--ray by as many on Ray; the processor's threads are shared among them. The overhead is in seconds to the build in one piece. `--ways` takes some of
+these alone, where all of them take too long for one run.
 
 `resume` writes a plan of one-document shards, copies one built index and receipt under all their names, and measures how long the
-driver takes to find all of them done: with the files it knows, and with the index of each read anew.
+driver takes to find all of them done: with the files it knows, and some of them with the index read anew.
 
 `simulate` runs the real driver on workers that only pretend, in their own time: shards of 600 s on the average (log-normal), 1% of the
 tries fail half-way, 1% of the workers die each hour and are replaced after 60 s, 2% are stragglers at a third of the speed. The ideal is
@@ -27,23 +29,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psutil
+
+from embedkit.distributed.building import find_done
 from embedkit.distributed.driver import Status, drive
 from embedkit.distributed.executor import Done, Event, Failed
 from embedkit.distributed.layout import ids_path, receipt_path, shard_path
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.planning import planned
-from embedkit.distributed.receipts import Receipt, signature, verified
+from embedkit.distributed.receipts import Receipt, signature
 from embedkit.distributed.requests import ShardRequest
 from embedkit.distributed.shard import ShardBuilder
 from embedkit.machine import num_cores
+from embedkit.storage.hashing import canonical_json, json_digest
 
+WAYS = ("piece", "local-1", "local", "ray")
+MOST_LINKS = 10_000  # to one file; ext4 takes 65,000
 MEAN_SECONDS, SPREAD = 600.0, 0.4
 FAILS, DIES_PER_HOUR, RESTART_SECONDS, SLOW_SHARE, SLOWNESS = 0.01, 0.01, 60.0, 0.02, 3.0
 
@@ -54,23 +64,17 @@ def measure_build(args: argparse.Namespace) -> Iterator[dict[str, object]]:
         texts = folder / "texts.jsonl"
         with args.file.open(encoding="utf-8") as source, texts.open("w", encoding="utf-8") as target:
             target.writelines(islice(source, args.texts))
-        ways: list[tuple[str, list[str]]] = [
-            ("one piece", []),
-            ("1 local worker", ["--shards", args.shards, "--workers", 1]),
-            (f"{args.workers} local workers", ["--shards", args.shards, "--workers", args.workers]),
-        ]
-        if args.ray:
+        chosen = [*args.ways, *(["ray"] if args.ray and "ray" not in args.ways else [])]
+        many = ["--shards", args.shards, "--workers", args.workers]
+        local: dict[str, tuple[str, list[Any]]] = {
+            "piece": ("one piece", []),
+            "local-1": ("1 local worker", ["--shards", args.shards, "--workers", 1]),
+            "local": (f"{args.workers} local workers", many),
+        }
+        ways = [local[way] for way in chosen if way != "ray"]
+        if "ray" in chosen:
             threads = max(1, num_cores() // args.workers)
-            ray = [
-                "--shards",
-                args.shards,
-                "--workers",
-                args.workers,
-                "--executor",
-                "ray",
-                "--threads-per-worker",
-                threads,
-            ]
+            ray = [*many, "--executor", "ray", "--threads-per-worker", threads]
             ways.append((f"{args.workers} Ray workers", ray))
         usual = 0.0
         for number, (name, words) in enumerate(ways):
@@ -84,21 +88,44 @@ def measure_build(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                 "--index",
                 folder / f"{number}.index",
             ]
-            command += ["-m", args.model, "--precision", "fp32", "--json", *words]
+            command += ["-m", args.model, "--precision", args.precision, "--json", *words]
             begun = time.perf_counter()
-            done = subprocess.run(
-                [str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True
-            )
+            output, processor = run_counted([str(word) for word in command])
             seconds = time.perf_counter() - begun
-            usual = usual or seconds
-            passages = json.loads(done.stdout)["passages"]
+            usual = usual or (seconds if name == "one piece" else 0.0)
+            passages = json.loads(output)["passages"]
             yield {
                 "way": name,
                 "seconds": round(seconds, 2),
+                "processor_seconds": round(processor, 1),
                 "passages": passages,
                 "passages_per_second": round(passages / seconds, 1),
-                "to_one_piece": round(seconds / usual, 3),
+                "to_one_piece": round(seconds / usual, 3) if usual else None,
             }
+
+
+def run_counted(command: Sequence[str]) -> tuple[str, float]:
+    """Run a command; return what it prints, and the processor time of all processes that come of it.
+
+    Ray's are nobody's children, so all are told by a variable in their environment, four times a second.
+    """
+    mark = f"EMBEDKIT_BENCHMARK={uuid4().hex}"
+    name, _, value = mark.partition("=")
+    used: dict[int, float] = {}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, name: value}
+    ) as process:
+        while process.poll() is None:
+            time.sleep(0.25)
+            for each in psutil.process_iter():
+                with suppress(psutil.Error, OSError):
+                    if each.environ().get(name) == value:
+                        times = each.cpu_times()
+                        used[each.pid] = times.user + times.system
+        output = "" if process.stdout is None else process.stdout.read()
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return output, sum(used.values())
 
 
 def measure_resume(args: argparse.Namespace) -> Iterator[dict[str, object]]:
@@ -106,19 +133,22 @@ def measure_resume(args: argparse.Namespace) -> Iterator[dict[str, object]]:
         folder = Path(temporary) / "big.index"
         plan = _one_shard(Path(temporary), folder, args.model)
         _multiply(folder, plan, args.receipts)
-        for what in ("known files", "every index read"):
+        for what, count in (
+            ("known files", args.receipts),
+            ("every index read", min(args.read, args.receipts)),
+        ):
             begun = time.perf_counter()
-            for shard in range(args.receipts):
-                verified(folder, shard, plan.digest)
+            found = [each for some in find_done(folder, plan, count) for each in some.values()]
             seconds = time.perf_counter() - begun
-            rate = args.receipts / seconds
+            assert len(found) == count
+            assert all(isinstance(each, Receipt) for each in found)
             yield {
                 "what": what,
-                "receipts": args.receipts,
+                "receipts": count,
                 "seconds": round(seconds, 2),
-                "per_second": round(rate),
+                "per_second": round(count / seconds),
             }
-            for shard in range(args.receipts):
+            for shard in range(min(args.read, args.receipts)):
                 os.utime(shard_path(folder, shard) / "index.sqlite")
 
 
@@ -149,16 +179,21 @@ def _multiply(folder: Path, plan: ShardPlan, count: int) -> None:
     """Make many shards of one, each with a receipt of its own; files that never change are links."""
     first = Receipt.read(folder, 0)
     for shard in range(1, count):
-        target = shard_path(folder, shard)
+        linked = shard - shard % MOST_LINKS
+        give = os.link if shard % MOST_LINKS else shutil.copy
+        source, target = shard_path(folder, linked if shard % MOST_LINKS else 0), shard_path(folder, shard)
         (target / "segments").mkdir(parents=True)
-        for path in (shard_path(folder, 0) / "segments").iterdir():
-            os.link(path, target / "segments" / path.name)
+        for path in (source / "segments").iterdir():
+            give(path, target / "segments" / path.name)
         shutil.copy(shard_path(folder, 0) / "index.sqlite", target)
-        os.link(ids_path(folder, 0), ids_path(folder, shard))
+        give(ids_path(folder, linked if shard % MOST_LINKS else 0), ids_path(folder, shard))
     for shard in range(count):  # after all links, each of which changes the file's ctime
         content = replace(first, shard=shard, files=signature(shard_path(folder, shard)))
-        receipt_path(folder, shard).unlink(missing_ok=True)
-        content.write(folder)
+        path = receipt_path(folder, shard)
+        path.unlink(missing_ok=True)
+        # As `Receipt.write`, but not flushed to the disk each.
+        values = json.loads(canonical_json(asdict(content)))
+        path.write_text(canonical_json({**values, "digest": json_digest(values)}) + "\n", encoding="utf-8")
 
 
 class PretendedWorkers:
@@ -236,9 +271,12 @@ def main() -> None:
     build.add_argument("--texts", type=int, default=100_000)
     build.add_argument("--shards", type=int, default=16)
     build.add_argument("--workers", type=int, default=2)
+    build.add_argument("--precision", default="fp32")
+    build.add_argument("--ways", nargs="*", choices=WAYS, default=["piece", "local-1", "local"])
     build.add_argument("--ray", action="store_true")
     resume = commands.add_parser("resume")
     resume.add_argument("--receipts", type=int, default=100_000)
+    resume.add_argument("--read", type=int, default=10_000, help="how many of the indexes are read anew")
     pretended = commands.add_parser("simulate")
     pretended.add_argument("--shards", type=int, default=10_000)
     pretended.add_argument("--workers", type=int, default=1000)

@@ -4,7 +4,8 @@
     python benchmarks/stores.py 'qdrant://localhost?collection=bench' 'chroma://localhost?collection=bench' --rows 100000
 
 Without `--index` the vectors are made up: unit vectors around as many centres as the square root of their number, with texts of common words.
-Queries are such vectors, too, and go one by one. The truth for recall is our own exact search.
+Queries are such vectors, too, and go one by one. The truth for recall is our own exact search. Where one run of all is too long, `--keep` keeps the
+made-up index for the next run, and `--stores-only` leaves out FAISS and our own index. How far a push is goes to stderr.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -101,11 +103,14 @@ def in_store(
             raise SystemExit(
                 f"{store.place}: there is a table already; name another, so that its making is measured"
             )
-        started, sending = time.perf_counter(), 0.0
+        started, sending, said = time.perf_counter(), 0.0, 0.0
         for report in push(index, store, StoreInfo.of(index, "float32", hnsw), PushOptions()):
+            pushed = time.perf_counter() - started
             if report.step in ("compare", "push"):
-                sending = time.perf_counter() - started
-        pushed = time.perf_counter() - started
+                sending = pushed
+            if report.step != "push" or pushed - said >= 10:
+                said = pushed
+                print(f"{report.step} {report.done:,} rows, {pushed:.1f} s", file=sys.stderr, flush=True)
         searched = StoreIndex(store, read_info(store), ef=ef)
 
         def find(query: np.ndarray) -> list[str]:
@@ -127,9 +132,9 @@ def in_store(
             "sent_rows_per_second": round(len(index) / sending),
             "push_seconds_with_graph": round(pushed, 1),
             "pull_rows_per_second": round(len(index) / pulled),
-            "bytes": store.num_bytes(),
+            "bytes": store.num_bytes() or num_bytes(Path(read_url(url).folder)) or None,
         }
-    print(json.dumps(row | speeds), flush=True)
+    print(json.dumps(row | {"rows": len(index)} | speeds), flush=True)
 
 
 def num_bytes(path: Path) -> int:
@@ -153,17 +158,22 @@ def main() -> None:
     parser.add_argument("--hnsw-m", type=int, default=16)
     parser.add_argument("--hnsw-ef-construction", type=int, default=64)
     parser.add_argument("--ef", type=int)
+    parser.add_argument("--keep", type=Path, help="where the made-up index is kept; made unless it is there")
+    parser.add_argument("--stores-only", action="store_true")
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
+    if args.index is not None and args.keep is not None:
+        parser.error("--keep is for vectors that are made up")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = args.index or Path(scratch) / "bench.index"
-        if args.index is None:
-            shape = (max(1, int(args.rows**0.5)), args.dimension)
-            centres = rng.standard_normal(shape, dtype=np.float32) / np.float32(args.dimension**0.5)
+        folder = args.index or args.keep or Path(scratch) / "bench.index"
+        # Each has numbers of its own, so that they are the same where the index is kept.
+        centres = np.random.default_rng(0).standard_normal(
+            (max(1, int(args.rows**0.5)), args.dimension), dtype=np.float32
+        ) / np.float32(args.dimension**0.5)
+        if args.index is None and not folder.exists():
+            rng = np.random.default_rng(1)
             make_index(folder, args.rows, made_up(args.rows, args.dimension, rng, centres), rng)
-        own = Path(scratch) / "own.index"
-        shutil.copytree(folder, own)
-        with Index.open(own, writable=True) as index:
+        rng = np.random.default_rng(2)
+        with Index.open(folder) as index:
             if args.index is None:
                 queries = made_up(args.queries, args.dimension, rng, centres)
             else:
@@ -172,24 +182,34 @@ def main() -> None:
                     0.3 / queries.shape[1] ** 0.5
                 )
             truth = [set(of_index(index, exact=True)(query)) for query in queries]
-            row = measure("embedkit exact", of_index(index, exact=True), queries, truth)
-            print(json.dumps(row | {"rows": len(index), "bytes": num_bytes(own)}), flush=True)
-            faiss_file = Path(scratch) / "bench.faiss"
-            ids = export_faiss(index, faiss_file).paths[1].read_text(encoding="utf-8").splitlines()
-            import faiss
-
-            flat = faiss.read_index(str(faiss_file))
-            unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-            row = measure(
-                "faiss flat", lambda q: [ids[n] for n in flat.search(q[None], K)[1][0]], unit, truth
-            )
-            print(json.dumps(row | {"bytes": num_bytes(faiss_file)}), flush=True)
-            list(build_ann(index, "hnsw"))
-            row = measure("embedkit hnsw", of_index(index, exact=False), queries, truth)
-            print(json.dumps(row | {"bytes": num_bytes(own)}), flush=True)
-            hnsw = Hnsw(m=args.hnsw_m, ef_construction=args.hnsw_ef_construction)
+        if not args.stores_only:
+            beside(folder, Path(scratch), queries, truth)
+        hnsw = Hnsw(m=args.hnsw_m, ef_construction=args.hnsw_ef_construction)
+        with Index.open(folder) as index:
             for url in args.urls:
                 in_store(url, index, hnsw, args.ef, queries, truth)
+
+
+def beside(folder: Path, scratch: Path, queries: np.ndarray, truth: Sequence[set[str]]) -> None:
+    """Measure FAISS and our own index, on a copy."""
+    own = scratch / "own.index"
+    shutil.copytree(folder, own)
+    with Index.open(own, writable=True) as index:
+        row = measure("embedkit exact", of_index(index, exact=True), queries, truth)
+        print(json.dumps(row | {"rows": len(index), "bytes": num_bytes(own)}), flush=True)
+        faiss_file = scratch / "bench.faiss"
+        ids = export_faiss(index, faiss_file).paths[1].read_text(encoding="utf-8").splitlines()
+        import faiss
+
+        flat = faiss.read_index(str(faiss_file))
+        unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        row = measure("faiss flat", lambda q: [ids[n] for n in flat.search(q[None], K)[1][0]], unit, truth)
+        print(json.dumps(row | {"bytes": num_bytes(faiss_file)}), flush=True)
+        started = time.perf_counter()
+        list(build_ann(index, "hnsw"))
+        built = round(time.perf_counter() - started, 1)
+        row = measure("embedkit hnsw", of_index(index, exact=False), queries, truth)
+        print(json.dumps(row | {"build_seconds": built, "bytes": num_bytes(own)}), flush=True)
 
 
 if __name__ == "__main__":

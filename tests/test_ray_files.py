@@ -95,6 +95,13 @@ def test_the_cluster_for_ray_up_is_whole() -> None:
     assert "$RAY_HEAD_IP" in " ".join(cluster["worker_start_ray_commands"])
 
 
+def test_both_clusters_want_a_token_of_whoever_joins_them() -> None:
+    assert read(KUBERAY)["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    cluster = read(CLUSTER)
+    assert "-e RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+    assert cluster["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+
+
 @pytest.mark.ray
 @pytest.mark.skipif(
     not has_extra("ray"), reason="the package ray is not installed: pip install 'embedkit[ray]'"

@@ -100,7 +100,7 @@ class CollectionStore:
         rows, _ = self._get(keys, ("doc_id", "passage", "digest"))
         return dict(map(_digest, rows))
 
-    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
+    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors, *, new: bool = False) -> None:
         self._check()
         ids = [_point_id(row.key) for row in rows]
         self._database.upsert(ids, [self._columns(row) for row in rows], vectors)

@@ -56,15 +56,16 @@ class LanceDb:
         """
         client: Any = load_extra("lancedb", purpose="LanceDB")  # Any: a module
         self.place, self._name, self._beside = url.place, url.table, f"{url.table}_embedkit"
+        self._is_folder = url.parts.scheme != "s3"
         self._database: LanceFolder
         self._beside_it: LancePlace
-        if url.parts.scheme == "s3":
+        if self._is_folder:
+            self._database = client.LanceFolder(url.folder, url.place)
+            self._beside_it = InFolder(Path(url.folder), url.table, url.place)
+        else:
             check_endpoint(url.place)
             self._database = client.LanceFolder(url.folder, url.place, OPTIONS, explain)
             self._beside_it = InBucket(self._database, url.table, url.place)
-        else:
-            self._database = client.LanceFolder(url.folder, url.place)
-            self._beside_it = InFolder(Path(url.folder), url.table, url.place)
         self._opened: LanceTable | None = None
         self._check: Callable[[], None] = lambda: None
 
@@ -118,7 +119,8 @@ class LanceDb:
             found.update((key, digest) for key, digest in _digests(part) if key in wanted)
         return found
 
-    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
+    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors, *, new: bool = False) -> None:
+        """Put rows in; in a bucket, where a commit may be asked for twice, what is there is looked for all the same."""
         self._check()
         columns: dict[str, list[object]] = {
             "doc_id": [row.key.doc_id for row in rows],
@@ -130,7 +132,10 @@ class LanceDb:
         columns |= {
             name: [getattr(row, name) for row in rows] for name in ("source", "metadata", "record", "digest")
         }
-        self._table.upsert(columns, vectors)
+        if new and self._is_folder:
+            self._table.append(columns, vectors)
+        else:
+            self._table.upsert(columns, vectors)
 
     def delete(self, keys: Sequence[Key]) -> None:
         self._check()

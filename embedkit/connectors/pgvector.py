@@ -7,6 +7,7 @@ weights 1), from 0 to 1. That is not BM25: it knows nothing of how rare a word i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -183,7 +184,7 @@ class PgVector:
         )
         return {Key(doc_id, passage): digest for doc_id, passage, digest in found}
 
-    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
+    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors, *, new: bool = False) -> None:
         values = self._client.to_values(vectors, half=self._half)
         self._refuse_nul(rows)
         kind = "halfvec" if self._half else "vector"
@@ -276,22 +277,36 @@ class PgVector:
             "SELECT array_to_string(reloptions, ',') FROM pg_class WHERE oid = to_regclass(%s)",
             (f'"{name}"',),
         )
+        note = ""
         if (found[0][0] if found else "") != wanted:
             operators = _OPERATORS[layout.metric][1]
             operators = operators.replace("vector", "halfvec") if layout.storage == "float16" else operators
+            self._connection.notices.clear()
             with self._connection.transaction():
                 self._execute(f'DROP INDEX IF EXISTS "{name}"')
                 if wanted:
                     self._execute(
                         f'CREATE INDEX "{name}" ON {self._table} USING hnsw (embedding {operators}) WITH ({wanted})'
                     )
+            note = self._about_memory()
         self._execute(f"ANALYZE {self._table}")
         if hnsw.m and not wanted:
             return (
                 f"pgvector's HNSW takes {most:,} dimensions of {layout.storage}, and these vectors have {layout.dimension:,}: "
                 "searches are exact, and read every vector"
             )
-        return ""
+        return note
+
+    def _about_memory(self) -> str:
+        """Say it where the graph was built outside of memory, which takes many times as long."""
+        found = (re.search(_NO_ROOM, notice) for notice in self._connection.notices)
+        if (outgrown := next(filter(None, found), None)) is None:
+            return ""
+        memory = self._execute("SHOW maintenance_work_mem")[0][0]
+        return (
+            f"the server's maintenance_work_mem, {memory}, held the graph of {int(outgrown[1]):,} rows alone, and the others took much longer. "
+            "Raise it there, or for a push by options=-c%20maintenance_work_mem=2GB in the URL"
+        )
 
     def search(
         self, query: Vectors, *, layout: TableLayout, k: int, where: Node | None, ef: int | None
@@ -348,6 +363,7 @@ def _score(layout: TableLayout, distance: float) -> float:
     return -distance if layout.metric == "dot" else -distance * distance
 
 
+_NO_ROOM = r"no longer fits into maintenance_work_mem after (\d+) tuples"  # pgvector's words
 _WANTED = "unnest(%s::text[], %s::int[]) AS wanted (doc_id, passage)"
 
 

@@ -203,7 +203,8 @@ def _send(
         known = store.digests([row.key for row in rows]) if compared else {}
         wanted = [number for number, row in enumerate(rows) if known.get(row.key) != row.digest]
         if wanted:
-            store.upsert([rows[number] for number in wanted], vectors[wanted])
+            sending = [rows[number] for number in wanted]
+            store.upsert(sending, vectors[wanted], new=not any(row.key in known for row in sending))
         report.sent += len(wanted)
         done += len(rows)
         yield report.at("push", done)

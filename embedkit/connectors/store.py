@@ -105,8 +105,11 @@ class Store(Protocol):
         """Return the digests of those rows that are there."""
         ...
 
-    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
-        """Put rows with (N, E) vectors in, each in place of what has its key; all of them or none."""
+    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors, *, new: bool = False) -> None:
+        """Put rows with (N, E) vectors in, each in place of what has its key; all of them or none.
+
+        `new`: nothing has their keys, so that a store need not look for it.
+        """
         ...
 
     def delete(self, keys: Sequence[Key]) -> None: ...

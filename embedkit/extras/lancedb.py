@@ -145,21 +145,33 @@ class LanceTable:
         with self._database.errors():
             return int(self._table.count_rows(where))
 
+    def append(self, columns: Mapping[str, Sequence[object]], vectors: npt.NDArray[np.float32]) -> None:
+        """Put rows in, in one version, without a look at those that are there: `upsert` reads the keys of all."""
+        with self._database.errors():
+            self._table.add(self._rows(columns, vectors))
+
     def upsert(self, columns: Mapping[str, Sequence[object]], vectors: npt.NDArray[np.float32]) -> None:
         """Put rows in, each in place of what has its id and passage, in one version."""
         with self._database.errors():
-            arrays = {}
-            for field in self._table.schema:
-                if field.name == "embedding":
-                    numbers = pa.array(vectors.ravel().astype(np.float16 if self.is_half else np.float32))
-                    arrays[field.name] = pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
-                elif field.name == "metadata":
-                    texts = pa.array(columns["metadata"], pa.utf8())
-                    arrays[field.name] = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), texts)
-                else:
-                    arrays[field.name] = pa.array(columns[field.name], field.type)
             merge = self._table.merge_insert(["doc_id", "passage"])
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(pa.table(arrays))
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(
+                self._rows(columns, vectors)
+            )
+
+    def _rows(
+        self, columns: Mapping[str, Sequence[object]], vectors: npt.NDArray[np.float32]
+    ) -> Any:  # Any: a table of pyarrow's
+        arrays = {}
+        for field in self._table.schema:
+            if field.name == "embedding":
+                numbers = pa.array(vectors.ravel().astype(np.float16 if self.is_half else np.float32))
+                arrays[field.name] = pa.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
+            elif field.name == "metadata":
+                texts = pa.array(columns["metadata"], pa.utf8())
+                arrays[field.name] = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), texts)
+            else:
+                arrays[field.name] = pa.array(columns[field.name], field.type)
+        return pa.table(arrays)
 
     def delete(self, where: str) -> None:
         with self._database.errors():

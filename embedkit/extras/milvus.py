@@ -53,6 +53,7 @@ class MilvusDatabase:
         self._file, self._address, self._token, self._database = file, address, token, database
         self._name, self._beside = collection, f"{collection}_embedkit"
         self._metric = ""
+        self._loaded: set[str] = set()
 
     @cached_property
     def _client(self) -> MilvusClient:
@@ -82,7 +83,12 @@ class MilvusDatabase:
         """Say whether there is a collection; where there is no file, none is made to find out."""
         if self._file is not None and not self._file.exists():
             return False
-        return bool(self._client.has_collection(collection))
+        if not self._client.has_collection(collection):
+            return False
+        if self._file is not None and collection not in self._loaded:
+            self._client.load_collection(collection)  # Milvus Lite opens a file with nothing loaded
+            self._loaded.add(collection)
+        return True
 
     # What there is
 
@@ -282,6 +288,10 @@ class MilvusDatabase:
                 self._client.create_index(self._name, indexes)
                 self._client.load_collection(self._name)
                 self.write_note(_GRAPH, wanted)
+            if self._file is not None:  # Milvus Lite makes the graph of what is on disk, and when it loads it
+                self._client.flush(self._name)
+                self._client.release_collection(self._name)
+                self._client.load_collection(self._name)
         return ""
 
 

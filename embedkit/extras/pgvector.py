@@ -77,6 +77,8 @@ class Connection:
             self._connection = psycopg.connect(
                 address, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name=name
             )
+        self.notices: list[str] = []  # what the server remarks on, which is no error
+        self._connection.add_notice_handler(lambda notice: self.notices.append(notice.message_primary or ""))
 
     def close(self) -> None:
         self._connection.close()

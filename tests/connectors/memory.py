@@ -58,7 +58,8 @@ class MemoryStore:
     def digests(self, keys: Sequence[Key]) -> dict[Key, str]:
         return {key: self.server.rows[key][0].digest for key in keys if key in self.server.rows}
 
-    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
+    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors, *, new: bool = False) -> None:
+        assert not new or not any(row.key in self.server.rows for row in rows)
         if self.server.fail_after is not None:
             if self.server.fail_after < len(rows):
                 raise StoreError(f"{self.place}: the server went away")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from embedkit.connectors.opening import open_store
 from embedkit.connectors.store import Hnsw
 from embedkit.data.records import Document
 from embedkit.errors import StoreError
+from indexes import Index
+from tests.conftest import REPOSITORY
 from tests.connectors.conftest import Target
-from tests.connectors.test_conformance import make, push_all
+from tests.connectors.test_conformance import content, make, push_all
 from tests.indexes.fakes import create, embed
 
 pytestmark = pytest.mark.stores
@@ -95,3 +99,37 @@ def test_the_graph_is_made_as_asked_for(client: Any, tmp_path: Path) -> None:
         assert kind() == "FLAT"
         push_all(index, at(tmp_path), hnsw=Hnsw(m=8, ef_construction=40))
         assert kind() == "HNSW"
+
+
+def test_a_file_is_read_and_written_by_other_processes(tmp_path: Path) -> None:
+    """Milvus Lite opens a file with no collection loaded, and its server lives as long as its process."""
+    target = at(tmp_path)
+    with make(tmp_path / "a", 5) as index:
+        push_all(index, target)
+        expected = content(index)
+    for words in (
+        ["pull", target.url, str(tmp_path / "b")],
+        ["push", str(tmp_path / "a"), target.url],
+        ["pull", target.url, str(tmp_path / "c")],
+    ):
+        release(tmp_path)
+        command = [sys.executable, "-m", "cli", "index", *words]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    for pulled in ("b", "c"):
+        with Index.open(tmp_path / pulled) as index:
+            assert content(index) == expected
+
+
+def test_the_graph_holds_what_was_pushed_last(client: Any, tmp_path: Path) -> None:
+    """Without it Milvus Lite compares a query with every vector."""
+    with make(tmp_path / "a", 20) as index:
+        push_all(index, at(tmp_path))
+        files = list((tmp_path / "milvus.db/collections/docs").rglob("*hnsw*"))
+        assert files
+
+
+def release(path: Path) -> None:
+    """End this process's server of the file, as it is one process's at a time."""
+    manager = pytest.importorskip("milvus_lite.server_manager").server_manager_instance
+    manager.release_server(str(path / "milvus.db"))

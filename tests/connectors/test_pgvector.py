@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,3 +209,19 @@ def test_a_regular_expression_is_refused(postgres_server: Postgres, tmp_path: Pa
         push_all(index, target)
         with searched(target) as store, pytest.raises(FilterError, match="are not Python's"):
             store.search(embed(["x"]), k=1, where="lang matches 'e'", group=False, bare=True)
+
+
+def test_a_graph_that_outgrows_the_servers_memory_is_said_with_what_to_do(
+    postgres_server: Postgres, tmp_path: Path
+) -> None:
+    """1 MB holds the graph of fewer than 4,007 rows; PostgreSQL's own 64 MB hold it."""
+    with make(tmp_path / "a", 4000) as index:
+        assert push_all(index, target_of(postgres_server, "roomy")).notes == []
+        url = postgres_server.url("narrow") + "&options=-c%20maintenance_work_mem=1MB"
+        (note,) = push_all(index, Target("pgvector", lambda: open_store(url), url)).notes
+        found = re.match(
+            r"the server's maintenance_work_mem, 1MB, held the graph of ([\d,]+) rows alone", note
+        )
+        assert found is not None
+        assert 0 < int(found[1].replace(",", "")) < 4007
+        assert "options=-c%20maintenance_work_mem=2GB" in note

@@ -38,15 +38,15 @@ def test_a_server_that_goes_away_is_pushed_the_rest_alone(tmp_path: Path) -> Non
 class Forgetful(MemoryStore):
     """Loses the last row of each batch, and says nothing."""
 
-    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
-        super().upsert(rows[:-1], vectors[:-1])
+    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors, *, new: bool = False) -> None:
+        super().upsert(rows[:-1], vectors[:-1], new=new)
 
 
 class Rounding(MemoryStore):
     """Keeps fewer digits than it was given."""
 
-    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors) -> None:
-        super().upsert(rows, vectors.round(3))
+    def upsert(self, rows: Sequence[StoreRow], vectors: Vectors, *, new: bool = False) -> None:
+        super().upsert(rows, vectors.round(3), new=new)
 
 
 def test_a_store_that_loses_or_rounds_is_found_out(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from embedkit.distributed.building import find_done
 from embedkit.distributed.layout import receipt_path, shard_path
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.planning import planned
@@ -111,3 +112,17 @@ def test_a_receipt_without_its_index_is_none(built: tuple[Path, ShardPlan]) -> N
     shutil.rmtree(shard_path(folder, 0))
     with pytest.raises(ValueError, match="there is a receipt, but no index"):
         verified(folder, 0, plan.digest)
+
+
+def test_many_shards_are_looked_at_at_once_and_each_is_told_under_its_number(
+    built: tuple[Path, ShardPlan],
+) -> None:
+    """Receipts of 600 shards are asked for, more than are looked at at once twice over; those of two are there."""
+    folder, plan = built
+    steps = list(find_done(folder, plan, 600))
+    assert len(steps) == 3
+    found = {number: receipt for step in steps for number, receipt in step.items()}
+    assert list(found) == list(range(600))
+    for shard in range(2):
+        assert found[shard] == verified(folder, shard, plan.digest)
+    assert set(map(str, list(found.values())[2:])) == {"there is no receipt"}
