@@ -18,6 +18,7 @@ from embedkit.models import (
     ENCODER,
     RERANKER,
     SHIPPED,
+    STATIC,
     TINY,
     find_model,
     lasting_name,
@@ -62,7 +63,7 @@ def test_a_name_that_is_also_a_folder_here_is_refused(
 def test_an_unknown_name_is_told_those_there_are() -> None:
     with pytest.raises(CheckpointError, match="big: no model of this name comes with embedkit") as info:
         shipped("big")
-    assert f"{ENCODER}, {TINY} and {RERANKER} do" in str(info.value)
+    assert f"{ENCODER}, {TINY}, {STATIC} and {RERANKER} do" in str(info.value)
 
 
 def test_an_installation_without_the_weights_says_so(tmp_path: Path) -> None:
@@ -81,10 +82,11 @@ def test_an_installation_without_the_weights_says_so(tmp_path: Path) -> None:
     ) in done.stderr
 
 
-def test_the_shipped_encoder_loads_by_name_and_knows_what_is_alike(shipped_encoder: Path) -> None:
-    encoder = Encoder.load(ENCODER, device="cpu")
-    assert encoder.folder.path == shipped_encoder
-    assert encoder.folder.name == ENCODER
+@pytest.mark.parametrize("name", [ENCODER, TINY, STATIC])
+def test_a_shipped_encoder_loads_by_name_and_knows_what_is_alike(name: str) -> None:
+    encoder = Encoder.load(name, device="cpu")
+    assert encoder.folder.path == shipped(name)
+    assert encoder.folder.name == name
     vectors = encoder.encode(
         ["How do I make bread?", "a recipe for baking a loaf", "the orbit of the planet Mars"]
     )

@@ -17,6 +17,7 @@ import tokenizers
 from safetensors import SafetensorError, safe_open
 
 from embedkit.checkpoint.json_files import json_field, read_json
+from embedkit.checkpoint.quantized import COLUMN_SCALE, ROW_SCALE
 from embedkit.checkpoint.st_modules import SentenceModules, module_path, write_module_list, write_texts
 from embedkit.checkpoint.st_parts import check_names, read_pooling
 from embedkit.checkpoint.st_router import read_module_list
@@ -203,8 +204,11 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 def _table_shape(path: Path) -> tuple[int, int]:
     """Return how many tokens have a vector, and how long these are."""
     shapes = _shapes(path)
-    table = shapes.get(TABLE, shapes.get(MODEL2VEC_TABLE, shapes.get(WORD_TABLE, [])))
-    others = shapes.keys() - {TABLE, MODEL2VEC_TABLE, WORD_TABLE, "mapping", "weights"}
+    name = next((name for name in (TABLE, MODEL2VEC_TABLE, WORD_TABLE) if name in shapes), TABLE)
+    table = shapes.get(name, [])
+    others = shapes.keys() - {name, "mapping", "weights"}
+    if others == {name + ROW_SCALE, name + COLUMN_SCALE}:  # a table in 8 bits
+        others = set()
     rows = shapes.get("mapping", table)[:1]
     if len(table) != 2 or others or shapes.get("weights", rows) != rows:
         raise CheckpointError(

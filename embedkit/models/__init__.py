@@ -12,8 +12,9 @@ from embedkit.errors import CheckpointError
 
 ENCODER = "embedkit-small"
 TINY = "embedkit-tiny"
+STATIC = "embedkit-static"
 RERANKER = "embedkit-rerank-small"
-SHIPPED = (ENCODER, TINY, RERANKER)
+SHIPPED = (ENCODER, TINY, STATIC, RERANKER)
 
 
 def shipped(name: str) -> Path:

@@ -417,7 +417,8 @@ def test_sentence_transformers_refuses_parts_of_ours(head: str, tmp_path: Path) 
 
 @pytest.mark.parity
 @pytest.mark.parametrize(
-    "family", [family for family in FAMILY_SHAPES if family not in ("mpnet", "embedkit")]
+    "family",  # transformers reads a folder of Qwen2 by Qwen2's own tokenizer, whatever the folder names
+    [family for family in FAMILY_SHAPES if family not in ("mpnet", "embedkit", "qwen2")],
 )
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_mean_of_layers_equals_sentence_transformers(family: str, start: int, tmp_path: Path) -> None:

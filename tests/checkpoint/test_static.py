@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
+from embedkit.checkpoint.converting import convert_folder
 from embedkit.checkpoint.folder import fingerprint, read_model_folder
 from embedkit.checkpoint.sentence_folder import load_model, write_model
 from embedkit.checkpoint.static import MAX_TOKENS, is_static
@@ -80,6 +82,42 @@ def test_small_integers_are_numbers_like_others(model2vec: Path) -> None:
     save_file({"embeddings": np.full((207, 3), -7, np.int8)}, model2vec / "model.safetensors")
     edit_json(model2vec / "config.json", normalize=False)
     assert Encoder.load(model2vec).encode(["dog"]).tolist() == [[-7, -7, -7]]
+
+
+@pytest.mark.parametrize("layout", ["sentence-transformers", "model2vec"])
+def test_a_table_in_8_bits_gives_nearly_the_same_vectors_in_every_backend(
+    layout: str, tmp_path: Path
+) -> None:
+    folder = write_static_model(tmp_path / "static", size=32)
+    if layout == "model2vec":
+        for file in ("modules.json", "config_sentence_transformers.json"):
+            (folder / file).unlink()
+        table = load_file(folder / "model.safetensors")["embedding.weight"]
+        save_file({"embeddings": table}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"normalize": true}', encoding="utf-8")
+    convert_folder(folder, tmp_path / "bytes", dtype=torch.int8)
+    convert_folder(tmp_path / "bytes", tmp_path / "floats", dtype=torch.float32)
+    stored = load_file(tmp_path / "bytes" / "model.safetensors")
+    assert {array.dtype.name for array in stored.values()} == {"int8", "float32"}
+    texts = ["the dog runs", "a red horse", "cat", ""]
+    expected = Encoder.load(folder).encode(texts)
+    found = [
+        Encoder.load(tmp_path / "bytes", device="cpu", backend="numpy").encode(texts),
+        Encoder.load(tmp_path / "bytes", device="cpu", backend="torch").encode(texts),
+        Encoder.load(tmp_path / "floats").encode(texts),
+    ]
+    np.testing.assert_allclose(found[0], expected, atol=0.02)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-6)
+
+
+def test_scales_of_no_table_are_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    table = load_file(path)["embedding.weight"]
+    save_file({"embedding.weight": table, "other.row_scale": table[:, 0].copy()}, path)
+    assert "a static model has one table" in refusal(folder)
+    save_file({"embedding.weight": table, "embedding.weight.row_scale": table[:, 0].copy()}, path)
+    assert "a static model has one table" in refusal(folder)
 
 
 def test_what_a_folder_says_is_kept_when_it_is_written_again(folder: Path, tmp_path: Path) -> None:

@@ -84,9 +84,12 @@ def test_a_filter_goes_on_with_a_field() -> None:
         ("search my.index o", []),  # a query
         ("index verify o", ["other.index"]),
         ("index merge my.index o", ["other.index"]),
-        ("encode x --model emb", ["embedkit-rerank-small", "embedkit-small", "embedkit-tiny"]),
+        (
+            "encode x --model emb",
+            ["embedkit-rerank-small", "embedkit-small", "embedkit-static", "embedkit-tiny"],
+        ),
         ("encode x -m m", ["model"]),
-        ("encode x -m e", ["embedkit-rerank-small", "embedkit-small", "embedkit-tiny"]),
+        ("encode x -m e", ["embedkit-rerank-small", "embedkit-small", "embedkit-static", "embedkit-tiny"]),
         ("search my.index x --rerank m", ["maxsim", "model"]),
         ("compare bm25 embedkit-small:h", ["embedkit-small:hybrid"]),
         ("compare a b --metric ndcg_exp@2", ["ndcg_exp@2"]),
