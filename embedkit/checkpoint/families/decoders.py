@@ -34,7 +34,7 @@ def _read_decoder(content: Json, where: str, *, heads: int | None, head_size: in
         key_value_heads=all_heads if heads is None or "num_key_value_heads" in content else heads,
     )
     head_size = fields["head_dim"]
-    fields |= read_scaled_rope(content, where, default=10_000.0, head_size=head_size)
+    fields |= read_scaled_rope(content, where, default=10_000.0)
     return fields | {
         "hidden_act": read_activation(json_field(content, "hidden_act", "silu", where), where),
         "head_dim": None if head_size * all_heads == hidden else head_size,

@@ -33,8 +33,7 @@ def _read_jina(content: Json, where: str) -> dict[str, Any]:
         theta = json_field(content, "rotary_emb_base", _HUB_THETA, where)
         rope: dict[str, Any] = {"global_rope_theta": theta}
     else:
-        head_size = fields["hidden_size"] // fields["num_attention_heads"]
-        rope = read_scaled_rope(content, where, default=_THETA, head_size=head_size)
+        rope = read_scaled_rope(content, where, default=_THETA)
     fields |= read_fields(
         content,
         where,

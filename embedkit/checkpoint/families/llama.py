@@ -99,7 +99,7 @@ def _read_eurobert(content: Json, where: str) -> dict[str, Any]:
         content, where, head_size=hidden // heads, key_value_heads=heads, eps=1e-5, pad_token_id=128001
     )
     head_size = fields["head_dim"]
-    fields |= read_scaled_rope(content, where, default=10_000.0, head_size=head_size)
+    fields |= read_scaled_rope(content, where, default=10_000.0)
     return fields | {
         "hidden_act": read_activation(json_field(content, "hidden_act", "silu", where), where),
         "head_dim": None if head_size * heads == hidden else head_size,

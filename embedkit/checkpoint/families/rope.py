@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 from embedkit.checkpoint.families.fields import wanted
 from embedkit.checkpoint.families.row import Json
@@ -12,7 +12,7 @@ from embedkit.errors import CheckpointError
 from embedkit.model.config import EncoderConfig
 from embedkit.model.rope_config import RopeScaling, RopeScalingConfig
 
-UNEQUAL: tuple[RopeScaling, ...] = ("yarn", "llama3", "dynamic")
+UNEQUAL: tuple[RopeScaling, ...] = get_args(RopeScaling)
 
 
 def read_rope(
@@ -30,9 +30,7 @@ def read_rope(
     named = _named(scaling)
     if named == "default":
         return theta, 1.0
-    factor = json_field(scaling, "factor", 1.0, where)
-    if factor <= 0:
-        raise CheckpointError(f"{where}: factor of the rotary positions is {factor}; it must be above 0")
+    factor = _factor(scaling, where)
     if named == "linear":
         return theta, factor
     if named == "ntk" and scaling.get("mixed_b") is None:
@@ -42,7 +40,7 @@ def read_rope(
     )
 
 
-def read_scaled_rope(content: Json, where: str, *, default: float, head_size: int) -> dict[str, Any]:
+def read_scaled_rope(content: Json, where: str, *, default: float) -> dict[str, Any]:
     """Return the fields of rotary positions of a family whose frequencies may be scaled unequally.
 
     Raises:
@@ -53,8 +51,10 @@ def read_scaled_rope(content: Json, where: str, *, default: float, head_size: in
     wanted(scaling, where, partial_rotary_factor=1.0)
     named = _named(scaling)
     if named in ("default", "linear"):
-        theta, factor = read_rope(content, where, default=default, head_size=head_size)
-        return {"global_rope_theta": theta, "rope_factor": factor}
+        return {
+            "global_rope_theta": theta,
+            "rope_factor": 1.0 if named == "default" else _factor(scaling, where),
+        }
     if named not in UNEQUAL:
         raise CheckpointError(
             f"{where}: rotary positions are scaled by {named!r}; default, linear, {', '.join(UNEQUAL)} are computed"
@@ -74,6 +74,13 @@ def _parameters(content: Json, where: str, *, default: float, kind: str, old_key
         scaling = json_field(content, "rope_scaling", dict[str, Any](), where)
     theta = json_field(parameters, "rope_theta", json_field(content, old_key, default, where), where)
     return theta, scaling
+
+
+def _factor(scaling: Json, where: str) -> float:
+    factor = json_field(scaling, "factor", 1.0, where)
+    if factor <= 0:
+        raise CheckpointError(f"{where}: factor of the rotary positions is {factor}; it must be above 0")
+    return factor
 
 
 def _named(scaling: Json) -> str:

@@ -117,15 +117,6 @@ static void score(const struct head *h, int64_t query, int below) {
     }
 }
 
-/* Add what depends on the distance of a key from its query, as in attention.h. */
-static void add_distances(const struct head *h, int64_t rows, const float *distances) {
-    for (int64_t r = 0; r < rows; r++) {
-        float *scores = h->scores + r * SCORE_STRIDE(h->filled);
-        for (int64_t token = 0; token < h->length; token += LANES)
-            v_store(scores + token, v_add(v_load(scores + token), v_loadu(distances - r + token)));
-    }
-}
-
 /* Turn one query's scores into powers of two of `scale` times them, less their maximum; returns one over their sum. */
 static float soften(const struct head *h, float *scores, float scale) {
     uint16_t *powers = (uint16_t *)scores;
@@ -205,7 +196,9 @@ static void attention(const struct heads *heads, const struct sequence *sequence
             int below = rows > TILE_HEIGHT;
             for (int64_t i = 0; i < count; i++) score(group + i, query, below);
             for (int64_t i = 0; sequence->distances && i < count; i++)
-                add_distances(group + i, rows, sequence->distances + (first + i) * sequence->stride - query);
+                for (int64_t r = 0; r < rows; r++)
+                    add_distances(group[i].scores + r * SCORE_STRIDE(filled),
+                                  distances_of(sequence, first + i, query + r), length);
             for (int64_t i = 0; i < count; i++)
                 for (int64_t r = 0; r < rows; r++)
                     group[i].share[r] = soften(group + i, group[i].scores + r * SCORE_STRIDE(filled), scale);

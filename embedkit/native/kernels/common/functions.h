@@ -1,4 +1,4 @@
-/* Powers, exponentials and activations of sixteen floats. */
+/* Powers, exponentials and activations of sixteen floats; what distances add to scores. */
 #ifndef EMBEDKIT_FUNCTIONS_H
 #define EMBEDKIT_FUNCTIONS_H
 
@@ -83,5 +83,15 @@ INLINE vec gelu_tanh(vec x) {
 }
 
 INLINE vec relu(vec x) { return v_max(v_zero(), x); }
+
+/* What the distances of the first, the second, ... key from a query add to their scores. */
+INLINE const float *distances_of(const struct sequence *sequence, int64_t head, int64_t query) {
+    return sequence->distances + head * sequence->stride - query;
+}
+
+INLINE void add_distances(float *scores, const float *distances, int64_t keys) {
+    for (int64_t key = 0; key < keys; key += LANES)
+        v_store(scores + key, v_add(v_load(scores + key), v_loadu(distances + key)));
+}
 
 #endif
