@@ -2,8 +2,8 @@
 
     python benchmarks/models.py [MODEL…] [--data FOLDER] [--rerank MODEL] [--cache-dir FOLDER] [--output docs/results.md]
 
-The first model is the one being measured and the last is the reference; the default is embedkit-small, embedkit-tiny and
-all-MiniLM-L6-v2.
+The first model is the one being measured and the last is the reference; the default is embedkit-small, embedkit-tiny,
+embedkit-static and all-MiniLM-L6-v2. A folder of all-mpnet-base-v2 before the last one adds the teacher.
 Collections are encoded once, which takes minutes for each, and kept in the cache. After that, a run encodes and searches
 the queries and measures the speed of all models in turn, which takes a few minutes.
 """
@@ -25,8 +25,8 @@ from encode import texts_by_kind
 from timing import data_folder, in_turn, minilm_folder, surroundings
 
 from embedkit.encoding.encoder import Encoder
-from embedkit.machine import BF16_FLAGS, cpu_flags
-from embedkit.models import ENCODER, RERANKER, TINY, find_model
+from embedkit.machine import BF16_FLAGS, INT8_FLAGS, cpu_flags
+from embedkit.models import ENCODER, RERANKER, STATIC, TINY, find_model
 
 PAIRS = {"STS-B test": "sts/stsb/test.tsv", "SICK dev": "sts/sick/dev.tsv"}
 SETS = {
@@ -148,10 +148,12 @@ def speeds(data: Path, models: dict[str, Path], rounds: int, num_texts: int) -> 
     sizes = [sum(file.stat().st_size for file in models[label].rglob("*.*")) / 1e6 for label in labels]
     rows.append(("size on disk, MB", *(f"{size:,.1f}" for size in sizes), *shares(sizes)))
     kinds = texts_by_kind(data, num_texts)
-    precisions = ["fp32", *(["bf16"] if cpu_flags() & set(BF16_FLAGS) else [])]
+    fast = {"bf16": BF16_FLAGS, "int8": INT8_FLAGS}
+    precisions = ["fp32", *(name for name, flags in fast.items() if cpu_flags() & set(flags))]
     for precision in precisions:
         encoders = {
-            label: Encoder.load(folder, device="cpu", precision=precision)  # type: ignore[arg-type] # one of its names
+            # A static model is a table, the same in every precision.
+            label: Encoder.load(folder, device="cpu", precision="fp32" if label == STATIC else precision)  # type: ignore[arg-type] # one of its names
             for label, folder in models.items()
         }
         for kind in ("short", "long"):
@@ -222,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="*", default=[ENCODER, TINY, "all-MiniLM-L6-v2"])
+    parser.add_argument("models", nargs="*", default=[ENCODER, TINY, STATIC, "all-MiniLM-L6-v2"])
     parser.add_argument("--data", type=Path, help="default: $EMBEDKIT_DATA, else ../shared/data")
     parser.add_argument("--rerank", default=RERANKER, help="a cross-encoder, or 'none'")
     parser.add_argument("--rerank-queries", type=int, default=300, help="queries per set for reranking")

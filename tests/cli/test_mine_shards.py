@@ -70,7 +70,10 @@ def refused(*given: Any) -> EmbedkitError:
 
 @pytest.mark.parametrize(
     "options",
-    [("--by", "both", "--relative-margin", 0.05), ("--by", "text", "--no-margin", "--pick", "random")],
+    [
+        ("--by", "both", "--relative-margin", 0.05),
+        pytest.param(("--by", "text", "--no-margin", "--pick", "random"), marks=pytest.mark.slow),
+    ],
 )
 def test_shards_make_the_file_of_one_process(
     tmp_path: Path, pairs: Path, static_model: Path, options: tuple[object, ...]
@@ -93,6 +96,7 @@ def test_shards_make_the_file_of_one_process(
         assert said == (tmp_path / "one.jsonl.mining.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_workers_search_an_index_in_shards_and_score_by_a_cross_encoder(
     tmp_path: Path, pairs: Path, static_model: Path, judge: Path
 ) -> None:
@@ -178,6 +182,7 @@ def test_what_has_changed_since_the_plan_is_refused(tmp_path: Path, pairs: Path,
     assert "model was" in str(refused(pairs, static_model.with_name("other"), *given[2:]))
 
 
+@pytest.mark.slow
 def test_another_cross_encoder_is_refused(
     tmp_path: Path, pairs: Path, static_model: Path, judge: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_the_cut_does_not_matter_where_bits_depend_on_no_other_text(
     assert_same(tmp_path / "cut", shards, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_bits_of_one_with_a_transformer(
     tmp_path: Path, corpus: list[Path], tiny_model: Path
 ) -> None:

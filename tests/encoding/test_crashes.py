@@ -118,6 +118,7 @@ def command(corpus: Path, model: Path, output: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_made_good(
     corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_full_disk_is_said_and_made_good(
     assert_same(output, expected)
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_prints_the_line_that_goes_on(
     corpus: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
