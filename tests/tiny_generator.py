@@ -16,12 +16,25 @@ from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.text_generator import TextGenerator
 from tests.tiny import tiny_config, tiny_tokenizer
 
-# What a decoder may be made of; the first is ours, the others as in BART and as in Vaswani et al.
+# What a decoder may be made of; the first is ours, the others as in BART, as in Vaswani et al., and as in T5.
 DECODERS: dict[str, dict[str, Any]] = {  # Any: fields of a DecoderConfig, here and below
     "norm first": {"norm_first": True, "share_embeddings": True, "output_bias": True},
     "norm after": {"norm_first": False, "embedding_norm": True, "tie_word_embeddings": False},
     "sinusoidal": {"norm_first": False, "position": "sinusoidal", "hidden_act": "relu"},
     "narrow": {"hidden_size": 16, "num_attention_heads": 2},
+    "distances": {
+        "position": "none",
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 10,
+        "norm": "rms",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "gated_mlp": True,
+        "head_dim": 12,
+        "query_pre_attn_scalar": 4.0,
+        "scale_output": True,
+        "share_embeddings": True,
+    },
 }
 
 

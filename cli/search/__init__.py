@@ -115,7 +115,7 @@ def search(
             rich_help_panel=options.TUNING,
             metavar="N",
             min=1,
-            help="Candidates that a store's approximate search looks at. Default: the store's own.",
+            help="Candidates that a store's approximate search looks at. Default: 100; with Qdrant the server's own.",
             show_default=False,
         ),
     ] = None,

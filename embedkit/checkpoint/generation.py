@@ -1,4 +1,4 @@
-"""The folder of a text generator, in a format of our own: config.json, model.safetensors, the tokenizer's files. No torch here.
+"""The folder of a text generator: one of T5's as transformers saves it, or in a format of our own. No torch here.
 
 config.json:
     architectures   [EmbedkitEncoderDecoder] or [EmbedkitLanguageModel]
@@ -8,20 +8,29 @@ config.json:
     decoder         the fields of `DecoderConfig`
     generation      how texts are generated unless the user says otherwise; read by `embedkit.generation`
 model.safetensors holds the parameters under our own names. A matrix may be stored as int8, with a scale for each row beside it.
+The tokenizer's files lie beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from embedkit.checkpoint.digests import weights_digest
+from embedkit.checkpoint.families.row import Names
+from embedkit.checkpoint.families.t5_decoder import (
+    OUTPUT,
+    is_t5_generator,
+    read_t5_decoder,
+    t5_generator_names,
+)
 from embedkit.checkpoint.folder import fit_tokenizer, weight_files
 from embedkit.checkpoint.hf_config import GENERATOR_PREFIX, read_config, write_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
+from embedkit.checkpoint.stored_arrays import read_arrays
 from embedkit.errors import CheckpointError, RecipeError
 from embedkit.model.config import EncoderConfig
 from embedkit.model.decoder_config import DecoderConfig
@@ -42,7 +51,8 @@ Json = Mapping[str, Any]  # Any: whatever JSON holds
 class GeneratorFolder:
     """A text generator on disk, read but for its weights.
 
-    `tokenizer` cuts sources to what the encoder reads; of a language model its limit is that of the position table.
+    `tokenizer` cuts sources to what the encoder reads; of a language model its limit is that of the position table. `names` says what
+    the weights are called in the files, None: as we do.
     """
 
     path: Path
@@ -51,6 +61,7 @@ class GeneratorFolder:
     decoder: DecoderConfig
     tokenizer: Tokenizer
     generation: Json
+    names: Names | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +80,11 @@ class GeneratorFolder:
 
 def is_generator(folder: Path) -> bool:
     """Say whether a folder's config.json is that of a text generator."""
-    return str(read_json(folder / "config.json", {}).get("model_type")).startswith(GENERATOR_PREFIX)
+    content = read_json(folder / "config.json", {})
+    # With modules beside it a T5 is a sentence encoder, whatever class it was saved from.
+    if is_t5_generator(content) and not (folder / "modules.json").exists():
+        return True
+    return str(content.get("model_type")).startswith(GENERATOR_PREFIX)
 
 
 def read_generator_folder(folder: str | Path, *, max_source_tokens: int | None = None) -> GeneratorFolder:
@@ -82,6 +97,8 @@ def read_generator_folder(folder: str | Path, *, max_source_tokens: int | None =
     if not path.is_dir():
         raise CheckpointError(f"{folder}: there is no such model folder; check the path")
     content, where = read_json(path / "config.json", None), str(path / "config.json")
+    if is_t5_generator(content):
+        return _read_t5(path, content, where, max_source_tokens)
     kind = content.get("model_type")
     if kind not in _ARCHITECTURES:
         what = (content.get("architectures") or [kind])[0]
@@ -114,6 +131,29 @@ def read_generator_folder(folder: str | Path, *, max_source_tokens: int | None =
         decoder=decoder,
         tokenizer=tokenizer,
         generation=json_field(content, "generation", dict[str, Any](), where),
+    )
+
+
+def _read_t5(path: Path, content: Json, where: str, max_source_tokens: int | None) -> GeneratorFolder:
+    """Read a T5 that generates; what it writes begins with the padding token and ends as its sources do."""
+    family, encoder = read_config(content, where)
+    decoder = read_t5_decoder(content, encoder, where, has_output=OUTPUT in read_arrays(weight_files(path)))
+    tokenizer = Tokenizer.load(path, default_max_length=encoder.max_tokens, as_is=True)
+    start = tokenizer.special_tokens.get("pad")
+    if start is None or tokenizer.special_id("pad") != encoder.pad_token_id:
+        raise CheckpointError(
+            f"{path}: the tokenizer's padding token is {start!r}; the config wants that of id {encoder.pad_token_id}. "
+            "Take both from the same model"
+        )
+    tokenizer = replace(tokenizer, special_tokens={**tokenizer.special_tokens, "cls": start})
+    return GeneratorFolder(
+        path=path,
+        family=family,
+        encoder=encoder,
+        decoder=decoder,
+        tokenizer=fit_tokenizer(tokenizer, encoder, path, own_limit=None, max_seq_length=max_source_tokens),
+        generation={},
+        names=t5_generator_names(encoder, decoder),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from embedkit.checkpoint.families.t5_decoder import COPIES, OUTPUT
 from embedkit.checkpoint.folder import WEIGHTS, weight_files
 from embedkit.checkpoint.generation import GeneratorFolder, Json, StoredAs, generator_config
 from embedkit.checkpoint.json_files import write_json
@@ -37,7 +38,10 @@ def load_generator(folder: GeneratorFolder) -> TextGenerator:
             f"{folder.path / 'config.json'}: {exc}. Take the model's own config.json"
         ) from exc
     tensors = _from_int8(read_tensors(weight_files(folder.path)), folder.path)
-    assign(model, {name: (name,) for name in model.state_dict()}, tensors, folder.path)
+    if folder.names is not None:
+        for name in (*COPIES, *([OUTPUT] if folder.decoder.tie_word_embeddings else [])):
+            tensors.pop(name, None)
+    assign(model, folder.names or {name: (name,) for name in model.state_dict()}, tensors, folder.path)
     if tensors:
         raise CheckpointError(
             f"{folder.path}: {len(tensors)} weights that the generator has no place for: {some(tensors)}. "

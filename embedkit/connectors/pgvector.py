@@ -39,6 +39,7 @@ _OPERATORS = {
 }
 _MAX_HNSW = {"float32": 2000, "float16": 4000}  # dimensions that pgvector's HNSW takes
 _MAX_EF = 1000
+_EF = 100
 _TEXT_CHARS = 200_000  # of a passage, that are searched by words: a tsvector holds 1 MB
 _LANGUAGE = "english"
 _IN_LINE_BYTES = (
@@ -319,7 +320,7 @@ class PgVector:
             "ORDER BY distance LIMIT %s"
         )
         with self._connection.transaction():
-            self._execute(f"SET LOCAL hnsw.ef_search = {min(_MAX_EF, max(k, ef or 0, 40))}")
+            self._execute(f"SET LOCAL hnsw.ef_search = {min(_MAX_EF, max(k, ef or _EF))}")
             self._execute(
                 "SET LOCAL hnsw.iterative_scan = strict_order"
             )  # else a filter may leave fewer than k

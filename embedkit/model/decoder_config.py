@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from embedkit.model.config import Activation, EncoderConfig
+from embedkit.model.config import Activation, EncoderConfig, Norm
 
-DecoderPosition = Literal["learned", "sinusoidal"]
+DecoderPosition = Literal["learned", "sinusoidal", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +17,16 @@ class DecoderConfig:
 
     Fields carry Hugging Face's names where it has one. `encoder_size` is the width of the token vectors that cross-attention
     reads; None means that there is no cross-attention: a language model. With `share_embeddings` the token table is the
-    encoder's; with `tie_word_embeddings` it is the output layer too (Press and Wolf 2017, https://arxiv.org/abs/1608.05859).
+    encoder's; with `tie_word_embeddings` it is the output layer too (Press and Wolf 2017, https://arxiv.org/abs/1608.05859), and with
+    `scale_output` what it reads is divided by the root of its size. `query_pre_attn_scalar` is what scores are divided by the root of;
+    None: the size of a head.
 
     | decoder of | pieces |
     |---|---|
     | Vaswani et al. 2017 | sinusoidal positions, ReLU, norms after each sublayer, cross-attention |
     | BART (Lewis et al. 2020) | learned positions, `embedding_norm`, norms after, cross-attention |
     | GPT-2 (Radford et al. 2019) | learned positions, `norm_first`, gelu_tanh, no cross-attention |
+    | T5 (Raffel et al. 2020) | `relative_attention_num_buckets`, `position` none, `norm_first`, `norm` rms, no biases, scores that are not scaled, `scale_output` |
 
     Raises:
         ValueError: a field is out of range, or two do not fit together.
@@ -46,6 +50,15 @@ class DecoderConfig:
     share_embeddings: bool = False
     tie_word_embeddings: bool = True
     output_bias: bool = False
+    scale_output: bool = False
+    norm: Norm = "layer"
+    attention_bias: bool = True
+    mlp_bias: bool = True
+    gated_mlp: bool = False
+    head_dim: int | None = None
+    query_pre_attn_scalar: float | None = None
+    relative_attention_num_buckets: int = 0
+    relative_attention_max_distance: int = 128
 
     def __post_init__(self) -> None:
         self.pieces()  # checks the sizes
@@ -62,7 +75,16 @@ class DecoderConfig:
 
     @property
     def head_size(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def attention_size(self) -> int:
+        """The width of all heads together."""
+        return self.num_attention_heads * self.head_size
+
+    @property
+    def attention_scale(self) -> float:
+        return 1 / math.sqrt(self.query_pre_attn_scalar or self.head_size)
 
     def pieces(self) -> EncoderConfig:
         """Return the sizes as an encoder's, for the pieces that both have: feed-forward layers and norms."""
@@ -75,4 +97,12 @@ class DecoderConfig:
             hidden_act=self.hidden_act,
             max_position_embeddings=self.max_position_embeddings,
             layer_norm_eps=self.layer_norm_eps,
+            norm=self.norm,
+            attention_bias=self.attention_bias,
+            mlp_bias=self.mlp_bias,
+            gated_mlp=self.gated_mlp,
+            head_dim=self.head_dim,
+            query_pre_attn_scalar=self.query_pre_attn_scalar,
+            relative_attention_num_buckets=self.relative_attention_num_buckets,
+            relative_attention_max_distance=self.relative_attention_max_distance,
         )

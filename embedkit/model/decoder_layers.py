@@ -79,7 +79,8 @@ class EncodedSource:
 class Sight:
     """What each token of a sequence may look at in it.
 
-    Either all before it (`causal`), or what `mask` says, (R, 1, T, T of the cache) bool, or everything.
+    Either all before it (`causal`), or what `mask` says, or everything. A mask is bool, (R, 1, T, T of the cache), or has what is added
+    to the scores of all heads, (1 or R, H, T, T of the cache).
     """
 
     causal: bool
@@ -123,9 +124,9 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.num_heads, self.head_size = config.num_attention_heads, config.head_size
-        self.dropout = config.attention_probs_dropout_prob
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout, self.scale = config.attention_probs_dropout_prob, config.attention_scale
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.attention_size, bias=config.attention_bias)
+        self.out = nn.Linear(config.attention_size, config.hidden_size, bias=config.attention_bias)
 
     def forward(self, hidden: Tensor, layout: TokenLayout, sight: Sight, cache: LayerCache | None) -> Tensor:
         """Let N packed tokens attend: (N, D) -> (N, D)."""
@@ -134,13 +135,17 @@ class CausalSelfAttention(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4)  # (R, H, T, d) each
         if cache is not None:
             key, value = cache.extend(key, value)
+        mask = sight.mask
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(query.dtype)
         context = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=sight.mask,
+            attn_mask=mask,
             is_causal=sight.causal,
             dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
         )
         out: Tensor = self.out(layout.collect(context.transpose(1, 2).flatten(2)))
         return out
@@ -155,10 +160,11 @@ class CrossAttention(nn.Module):
     def __init__(self, config: DecoderConfig, encoder_size: int) -> None:
         super().__init__()
         self.num_heads, self.head_size = config.num_attention_heads, config.head_size
-        self.dropout = config.attention_probs_dropout_prob
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key_value = nn.Linear(encoder_size, 2 * config.hidden_size)
-        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout, self.scale = config.attention_probs_dropout_prob, config.attention_scale
+        size, bias = config.attention_size, config.attention_bias
+        self.query = nn.Linear(config.hidden_size, size, bias=bias)
+        self.key_value = nn.Linear(encoder_size, 2 * size, bias=bias)
+        self.out = nn.Linear(size, config.hidden_size, bias=bias)
 
     def keys_values(self, source: EncodedSource) -> tuple[Tensor, Tensor]:
         """Project the source's token vectors: (M, E) -> two of (B, H, S, d)."""
@@ -175,7 +181,11 @@ class CrossAttention(nn.Module):
         table = layout.spread(self.query(hidden))  # (B, T, D)
         query = table.view(layout.rows, layout.width, self.num_heads, self.head_size).transpose(1, 2)
         context = F.scaled_dot_product_attention(
-            query, *keys_values, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+            query,
+            *keys_values,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
         )
         out: Tensor = self.out(layout.collect(context.transpose(1, 2).flatten(2)))
         return out

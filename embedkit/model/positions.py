@@ -11,9 +11,11 @@ from embedkit.model.rope_config import RopeScalingConfig
 
 
 def relative_position_buckets(
-    length: int, *, num_buckets: int, device: torch.device, max_distance: int = 128
+    length: int, *, num_buckets: int, device: torch.device, max_distance: int = 128, causal: bool = False
 ) -> Tensor:
     """Number the distances between two positions: near ones each, far ones by their logarithm.
+
+    Half of the buckets are for keys after the query; with `causal` all are for those before it, and later ones share that of the query.
 
     Shapes:
         returns: (T, T) long in [0, num_buckets); row i, column j is the bucket of key j seen from query i
@@ -21,7 +23,9 @@ def relative_position_buckets(
     """
     # On the CPU: 16, 32, 64 and 128 lie on borders of buckets, where another device may round to the other side.
     distance = torch.arange(1 - length, length)
-    half = num_buckets // 2
+    half = num_buckets if causal else num_buckets // 2
+    if causal:
+        distance = distance.clamp(max=0)
     exact = half // 2
     far = exact + (
         torch.log(distance.abs().clamp(min=1).float() / exact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from embedkit.model.embeddings import sinusoidal_table
 from embedkit.model.encoder import TransformerEncoder, init_weights
 from embedkit.model.filling import fill_up
 from embedkit.model.norms import layer_norm
+from embedkit.model.positions import relative_position_buckets
 
 
 class Decoder(nn.Module):
@@ -29,7 +31,10 @@ class Decoder(nn.Module):
         self.config = config
         pieces, size = config.pieces(), config.hidden_size
         self.tokens = None if config.share_embeddings else nn.Embedding(config.vocab_size, size)
-        self.positions = nn.Embedding(config.max_position_embeddings, size)
+        has_table = config.position != "none"
+        self.positions = nn.Embedding(config.max_position_embeddings, size) if has_table else None
+        buckets = config.relative_attention_num_buckets
+        self.relative_bias = nn.Embedding(buckets, config.num_attention_heads) if buckets else None
         self.embedding_norm = layer_norm(pieces, size) if config.embedding_norm else None
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.final_norm = layer_norm(pieces, size) if config.norm_first else None
@@ -49,7 +54,7 @@ class Decoder(nn.Module):
             for name, weight in self.named_parameters():
                 if name.endswith(("attention.out.weight", "mlp.down.weight")):
                     weight.detach().div_(math.sqrt(additions))
-        if config.position == "sinusoidal":
+        if self.positions is not None and config.position == "sinusoidal":
             self.positions.weight.detach().copy_(sinusoidal_table(*self.positions.weight.shape))
             self.positions.weight.requires_grad_(False)
 
@@ -62,14 +67,42 @@ class Decoder(nn.Module):
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
         """Compute N packed tokens: their table's rows (N, D) and positions (N,) -> (N, D)."""
-        hidden = embedded + self.positions(positions)
+        hidden = embedded if self.positions is None else embedded + self.positions(positions)
+        if self.relative_bias is not None:
+            places = replace(places, sight=self._biased(places, caches))
         if self.embedding_norm is not None:
             hidden = self.embedding_norm(hidden)
         hidden = dropout(hidden, self.config.hidden_dropout_prob if self.training else 0.0)
         for number, layer in enumerate(self.layers):
             hidden = layer(hidden, places, source, None if caches is None else caches[number])
-        out: Tensor = hidden if self.final_norm is None else self.final_norm(hidden)
-        return out
+        if self.final_norm is not None:
+            hidden = self.final_norm(hidden)
+        return hidden * self.config.hidden_size**-0.5 if self.config.scale_output else hidden
+
+    def _biased(self, places: Places, caches: Sequence[LayerCache] | None) -> Sight:
+        """Return what tokens may look at as what is added to their scores: a number for each distance and head, in all layers alike.
+
+        Source: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1.
+        """
+        assert self.relative_bias is not None
+        config, sight, width = self.config, places.sight, places.sequences.width
+        cached = None if caches is None else caches[0].keys
+        length = width + (0 if cached is None else cached.shape[2])
+        device = self.relative_bias.weight.device
+        buckets = relative_position_buckets(
+            length,
+            num_buckets=config.relative_attention_num_buckets,
+            max_distance=config.relative_attention_max_distance,
+            device=device,
+            causal=True,
+        )
+        added = self.relative_bias(buckets[length - width :]).permute(2, 0, 1)[
+            None
+        ]  # (1, H, T, T of the cache)
+        seen = sight.mask
+        if sight.causal:
+            seen = torch.ones(width, length, dtype=torch.bool, device=device).tril(length - width)
+        return Sight(causal=False, mask=added if seen is None else added.masked_fill(~seen, -math.inf))
 
 
 class TextGenerator(nn.Module):

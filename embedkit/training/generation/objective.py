@@ -107,13 +107,13 @@ def generator_flops(model: TextGenerator, targets: Ints, sources: Ints | None, s
         if p.ndim > 1 and not any(part in name for part in of_source)
     )
     attention = (
-        2 * config.hidden_size * config.num_hidden_layers * float((targets**2).sum())
+        2 * config.attention_size * config.num_hidden_layers * float((targets**2).sum())
     )  # half is hidden
     flops = 2 * (weights + config.vocab_size * config.hidden_size) * total + attention
     if model.encoder is None or sources is None or seen is None:
         return flops
-    keys_values = 4 * config.hidden_size * (config.encoder_size or 0) * config.num_hidden_layers
-    cross = 4 * config.hidden_size * config.num_hidden_layers * float((targets * seen).sum())
+    keys_values = 4 * config.attention_size * (config.encoder_size or 0) * config.num_hidden_layers
+    cross = 4 * config.attention_size * config.num_hidden_layers * float((targets * seen).sum())
     return (
         flops
         + encoder_flops(model.encoder.config, sources.tolist())
