@@ -220,7 +220,7 @@ def test_a_reader_that_goes_away_early_is_no_error(tiny_model: Path, tmp_path: P
     process.stdout.close()
     stderr = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(timeout=60), stderr) == (0, b"")
+    assert (process.wait(timeout=180), stderr) == (0, b"")
 
 
 def every_command() -> list[tuple[Any, Any]]:  # Any: typer keeps its own copy of click

@@ -127,7 +127,7 @@ def s3(folder: Path, *, refuse: bool = False) -> Iterator[str]:
         process.wait()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
     """Wait until a server takes connections."""
     ended = time.monotonic() + seconds
     while True:

@@ -202,7 +202,7 @@ def test_ctrl_c_stops_the_workers_and_prints_the_line_that_resumes(
         assert time.monotonic() < ends
         time.sleep(0.01)
     os.killpg(driver.pid, signal.SIGINT)
-    _, said = driver.communicate(timeout=60)
+    _, said = driver.communicate(timeout=180)
     assert driver.returncode == 130, said
     assert "of 8 shards done in" in said
     assert "--shards 8 --workers 2" in said

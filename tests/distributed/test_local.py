@@ -40,7 +40,7 @@ def start(tmp_path: Path, corpus: list[Path], static_model: Path) -> Iterator[St
 
 def outcome(executor: LocalExecutor) -> Event:
     """Wait for what becomes of a shard."""
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 180
     while time.monotonic() < ends:
         for event in executor.as_completed(1.0):
             if isinstance(event, Done | Failed | Refused):

@@ -167,7 +167,7 @@ def test_an_interrupted_job_prints_the_line_that_goes_on(
     feeding.start()
     wait_for_commit(process, output)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=180)
     feeding.join()
     assert process.returncode == 130, stderr
     assert "resume with the same command:\n  embedkit encode " in stderr

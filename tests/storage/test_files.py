@@ -202,7 +202,7 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
     reader = Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_text(pipe, "through it")
-    reader.join(timeout=60)
+    reader.join(timeout=180)
     assert read == [b"through it"]
     assert pipe.is_fifo()
     assert names(tmp_path) == ["pipe"]

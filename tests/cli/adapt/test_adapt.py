@@ -95,7 +95,7 @@ def test_an_interrupted_run_says_how_to_go_on(documents: Path, tiny_model: Path,
     while not log.is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == 130, said
     assert "interrupted; resume with:" in said
     assert said.rstrip().endswith("--resume")

@@ -178,7 +178,7 @@ def test_ctrl_c_ends_what_waits_for_a_silent_pipe(
     )
     with silent.open("wb"):  # once the other side has opened it
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=180)
     assert process.returncode == 130, stderr
     assert stderr.decode().startswith(message)
     assert b"Traceback" not in stderr

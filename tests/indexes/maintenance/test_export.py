@@ -111,5 +111,5 @@ def test_vectors_can_be_exported_into_a_pipe_of_another_program(tmp_path: Path) 
     reader.start()
     with create(tmp_path / "i", 3) as index:
         export_npy(index, output)
-    reader.join(timeout=60)
+    reader.join(timeout=180)
     assert np.load(BytesIO(read[0])).shape == (3, DIMENSION)
