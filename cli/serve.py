@@ -154,7 +154,7 @@ def serve(
             "--reranker",
             metavar="MODEL",
             autocompletion=complete_reranker,
-            help=f"Cross-encoder folder or name, or none. Default: {RERANKER}.",
+            help=f"Cross-encoder or multi-vector model, or none; repeat it for several. Default: {RERANKER}.",
             show_default=False,
         ),
     ] = None,

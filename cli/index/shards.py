@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embedkit.distributed.plan import ShardPlan
     from embedkit.distributed.requests import ShardRequest
     from indexes import Kind
+    from indexes.types import Storage
 
     from ..shared.sharding import Sharding
     from .source import Building, VectorSource
@@ -52,6 +53,7 @@ def make_request(
     from embedkit.data.records import ReadOptions
     from embedkit.data.walking import WalkOptions
     from embedkit.distributed.requests import ShardRequest
+    from embedkit.pipelines.models import kind_of_model, or_default
     from embedkit.pipelines.options import BuildOptions
     from embedkit.types import Computing
 
@@ -65,12 +67,13 @@ def make_request(
         )
     wanted.check()
     assert wanted.shards is not None
+    # As the plans of earlier releases say; of other kinds each has storage of its own.
+    usual: Storage | None = "float32" if kind_of_model(or_default(given.model)) == "dense" else None
     return ShardRequest(
         inputs=inputs,
         reading=plain(reading, ReadOptions),
         walking=WalkOptions(ignore=not walking.no_ignore, hidden=walking.hidden, kinds="any"),
-        # As the plans of earlier releases say.
-        building=replace(plain(building, BuildOptions), storage=building.storage or "float32"),
+        building=replace(plain(building, BuildOptions), storage=building.storage or usual),
         computing=plain(computing, Computing),
         shards=wanted.shards,
         threads=wanted.num_threads(),

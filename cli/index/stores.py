@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -83,7 +83,7 @@ def push(
     """
     from embedkit.connectors.info import StoreInfo
     from embedkit.connectors.opening import open_store
-    from embedkit.connectors.pushing import PushOptions
+    from embedkit.connectors.pushing import PushOptions, check_pushable
     from embedkit.connectors.pushing import push as push_index
     from embedkit.connectors.store import Hnsw
     from indexes import Index
@@ -96,7 +96,10 @@ def push(
         raise typer.BadParameter(str(exc)) from exc
     chosen = PushOptions(keep=keep, consent=yes, dry_run=dry_run)
     path = existing(Path(words[0]) if len(words) == 2 else None)
-    with Index.open(path) as index, closing(open_store(words[-1])) as store:
+    with ExitStack() as stack:
+        index = stack.enter_context(Index.open(path))
+        check_pushable(index)
+        store = stack.enter_context(closing(open_store(words[-1])))
         own: Literal["float32", "float16"] = "float16" if index.settings.storage == "float16" else "float32"
         info = StoreInfo.of(index, vector_type or own, hnsw)
         report = _watch(push_index(index, store, info, chosen), store.place)

@@ -115,7 +115,7 @@ def convert(
         typer.Option(
             "--task",
             metavar="NAME",
-            help="Merge the adapter of this task, of a model that has several (Jina v3: retrieval.query …).",
+            help="Merge the adapter of this task, of a model that has several (Jina v3: retrieval.query …, or retrieval for those of queries and passages in one folder).",
             show_default=False,
         ),
     ] = None,

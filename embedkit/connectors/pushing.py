@@ -91,14 +91,23 @@ class _Tally:
         self.rows += len(rows)
 
 
+def check_pushable(index: Index) -> None:
+    """Refuse an index that no store takes, before one is opened.
+
+    Raises:
+        IndexMismatchError: it holds something other than one vector a passage.
+    """
+    index.settings.need_dense(index.path, "a store")
+
+
 def push(index: Index, store: Store, info: StoreInfo, options: PushOptions) -> Generator[PushReport]:
     """Bring a store up to date with an index; yields one report, kept up to date.
 
     Raises:
-        IndexMismatchError: the table holds vectors of another model or kind.
+        IndexMismatchError: the table holds vectors of another model or kind; or as `check_pushable`.
         StoreError: the table is not ours, another push is at work, a deletion needs consent, or the store fails.
     """
-    index.settings.need_dense(index.path, "a store")
+    check_pushable(index)
     there = _read(store, info)
     if options.dry_run and there is None:
         return _nothing_there(index)

@@ -110,8 +110,11 @@ class ShardedBuild:
 
     def _drive(self, executor: Executor, missing: list[int]) -> Iterator[Status]:
         sizes = [self.plan.size_of(number) for number in range(self.status.total)]
-        if self.plan.index_settings.storage in ("int8", "binary"):
-            # Their steps are those of the first vectors, as in a build in one piece.
+        if (
+            not (self.plan.encoding or self.plan.mining)
+            and self.plan.index_settings.decided_first is not None
+        ):
+            # Their steps, or codebook, are those of the first vectors, as in a build in one piece.
             done = self.status.done
             while missing and not any(done[n].passages for n in range(missing[0]) if n in done):
                 yield from drive(executor, [missing.pop(0)], self.status, sizes=sizes)

@@ -12,6 +12,7 @@ from embedkit.distributed.layout import shard_path
 from embedkit.distributed.product import Facts, FilledShard, Report, Work
 from embedkit.distributed.texts import PartTexts
 from embedkit.errors import IndexMismatchError
+from embedkit.pipelines.embedders import embedder_of
 from embedkit.pipelines.filling import fill_index
 from indexes import Index, build_ann, content_hash, id_hashes, is_index, take_steps
 
@@ -38,19 +39,26 @@ class IndexShards:
             return id_hashes(index)
 
     def fill(self, work: Work, draft: Path, report: Report) -> FilledShard:
-        from embedkit.encoding.embedder import Embedder
         from embedkit.models import lasting_name
 
         plan, encoder = work.plan, work.encoder
         assert encoder is not None
-        embedder = Embedder(encoder, "document", by_field=True)
+        embedder = embedder_of(encoder, "document", by_field=True)
         texts = PartTexts(plan, work.shard)
         found = None
         with Index.create(draft, plan.index_settings) as index:
-            _take_scales(index, work)
+            _take_steps(index, work)
             index.note_model_path(lasting_name(encoder.folder.path))
             share = 1.0 if plan.kind == "flat" else _FILLING
-            for found in fill_index(index, texts, encoder, embedder, commit_every=plan.commit_every):
+            reports = fill_index(
+                index,
+                texts,
+                encoder,
+                embedder,
+                offsets=embedder.tokenizer.offsets,
+                commit_every=plan.commit_every,
+            )
+            for found in reports:
                 report(found.embedded, embedder.tokens, share * texts.fraction())
             assert found is not None
             if plan.kind != "flat" and len(index):
@@ -66,15 +74,15 @@ class IndexShards:
         )
 
 
-def _take_scales(index: Index, work: Work) -> None:
-    """Keep int8 in the steps of the first shard that has vectors, which is built before all others."""
-    if index.settings.storage not in ("int8", "binary"):
+def _take_steps(index: Index, work: Work) -> None:
+    """Keep vectors by the steps, or the codebook, of the first shard that has vectors, which is built before all others."""
+    if index.settings.decided_first is None:
         return
     for earlier in range(work.shard):
         path = shard_path(work.folder, earlier)
         if not is_index(path):
             raise IndexMismatchError(
-                f"{path}: is not there; {index.settings.storage} vectors take their steps from it"
+                f"{path}: is not there; {index.settings.storage} vectors take their {index.settings.decided_first} from it"
             )
         with Index.open(path) as other:
             if take_steps(index, other):

@@ -186,12 +186,16 @@ def _load(work: Work) -> _Mining:
     index = open_whole(mining["index"])
     check_planned(plan, examples, str(work.folder))
     judge, as_planned = _load_judge(plan)
+    from embedkit.encoding.encoder import Encoder
+
+    encoder = work.encoder
+    assert encoder is None or isinstance(encoder, Encoder)
     models = MiningModels(
         mining["by"],
         plan.computed.computing(),
         model=None,
         rerank=None,
-        encoder=work.encoder,
+        encoder=encoder,
         cross_encoder=judge,
     )
     searches, score = models.searches(index)

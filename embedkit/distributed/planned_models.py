@@ -4,13 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.distributed.plan import Computed, ShardPlan
 from embedkit.errors import DeviceError
+from embedkit.pipelines.models import load_encoder
 from embedkit.types import Computing
 
+if TYPE_CHECKING:
+    from embedkit.pipelines.embedders import AnyEncoder
+
 Model = TypeVar("Model")
+
+
+def load_planned_encoder(plan: ShardPlan) -> AnyEncoder:
+    """Load the plan's encoder, of whatever kind, computed as planned.
+
+    Raises:
+        As `load_as_planned`; CheckpointError: it cannot be loaded.
+    """
+    settings = plan.index_settings
+
+    def load(computing: Computing) -> AnyEncoder:
+        if settings.kind == "multi-vector":
+            from embedkit.encoding.multi_vector import MultiVectorEncoder
+
+            return MultiVectorEncoder.load(plan.model_path, computing=computing, measure=False)
+        if settings.kind == "sparse":
+            from embedkit.encoding.sparse import SparseEncoder
+
+            limit = (settings.fingerprint or {}).get("max_active_dims")
+            return SparseEncoder.load(
+                plan.model_path, computing=computing, max_active_dims=limit, measure=False
+            )
+        share = plan.computed.merge_tokens
+        return load_encoder(plan.model_path, computing, merge_tokens=share, measure=False, **plan.loading)
+
+    return load_as_planned(load, plan, plan.computed)
 
 
 def load_as_planned(load: Callable[[Computing], Model], plan: ShardPlan, computed: Computed) -> Model:

@@ -19,6 +19,7 @@ from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.requests import Resolve, ShardRequest
 from embedkit.distributed.resolving import resolve as resolve_here
 from embedkit.errors import IndexFileError, IndexMismatchError, RecordError
+from embedkit.pipelines.models import fingerprint_of
 from embedkit.storage.files import output_errors, remove_drafts
 from embedkit.training.rows.examples import Examples
 from indexes import Settings, is_index
@@ -141,16 +142,15 @@ def _check_files(folder: Path, plan: ShardPlan, reader: DocumentReader | None) -
 
 
 def _check_model(folder: Path, plan: ShardPlan) -> None:
-    from embedkit.checkpoint.folder import fingerprint, read_model_folder
     from embedkit.inference.token_merging import merging_part
 
     if not plan.model_path:
         return
     loading = plan.loading
     width = loading.pop("truncate_dim", None)
-    found = fingerprint(read_model_folder(plan.model_path, **loading)) | merging_part(
-        plan.computed.merge_tokens
-    )
+    settings = Settings.from_json(json.dumps(plan.settings))
+    like = settings.fingerprint if settings.kind == "sparse" else merging_part(plan.computed.merge_tokens)
+    found = fingerprint_of(plan.model_path, like, **loading)
     if width is not None:
         found["dimension"] = width
-    Settings.from_json(json.dumps(plan.settings)).check_encoder(found, str(folder))
+    settings.check_encoder(found, str(folder))

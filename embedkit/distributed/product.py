@@ -15,7 +15,7 @@ from embedkit.distributed.texts import PartTexts
 from embedkit.errors import EmbedkitError
 
 if TYPE_CHECKING:
-    from embedkit.encoding.encoder import Encoder
+    from embedkit.pipelines.embedders import AnyEncoder
 
 Report = Callable[[int, int, float], None]  # takes passages, tokens, and the share that is done
 
@@ -31,7 +31,7 @@ class Work:
     folder: Path
     plan: ShardPlan
     shard: int
-    encoder: Encoder | None
+    encoder: AnyEncoder | None
 
 
 @dataclass(frozen=True, kw_only=True)

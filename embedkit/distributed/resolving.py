@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedkit.data.reading import DocumentReader
 from embedkit.distributed.mined_shards import contents_hash, open_whole
 from embedkit.distributed.plan import Computed
 from embedkit.distributed.requests import MiningWanted, Resolved, ShardRequest, VectorsWanted
-from embedkit.errors import IndexMismatchError
+from embedkit.errors import CheckpointError
+from embedkit.pipelines.embedders import embedder_of
 from embedkit.pipelines.mining import WORDS_ALONE, MiningModels
 from embedkit.pipelines.models import kind_of_model, load_encoder, or_default
+from embedkit.retrieval.sparse_vectors import SparseVectors
+from embedkit.retrieval.token_vectors import TokenVectors
 from indexes import Settings
 
 if TYPE_CHECKING:
-    from embedkit.encoding.encoder import Encoder
     from embedkit.inference.choice import Choice
+    from embedkit.pipelines.embedders import AnyEncoder
 
 _WORDS = [
     "the",
@@ -50,18 +55,17 @@ def resolve(request: ShardRequest) -> Resolved:
         ValueError: passages would be longer than what the model reads.
         CheckpointError, DeviceError: the model cannot be loaded or computed here.
     """
-    from embedkit.encoding.embedder import Embedder
     from embedkit.pipelines.building import Documents
 
     if request.mining is not None:
         return _resolve_mining(request, request.mining)
     model = or_default(request.model)
     kind = kind_of_model(model)
-    if kind != "dense":
-        raise IndexMismatchError(
-            f"{model}: is a {kind} model, of which an index lies in one piece. Leave out --shards"
-        )
     if request.vectors is not None:
+        if kind != "dense":
+            raise CheckpointError(
+                f"{model}: is a {kind} model, of which encode writes all in one piece. Leave out --shards"
+            )
         return _resolve_vectors(request, request.vectors)
     reader = DocumentReader([__file__], replace(request.reading, format="file"))  # of which nothing is read
     source = Documents(reader, request.computing, model=request.model, merge_tokens=request.merge_tokens)
@@ -70,7 +74,9 @@ def resolve(request: ShardRequest) -> Resolved:
         raise ValueError(
             f"--kind {request.kind} finds by one product, and documents with fields are compared one by one"
         )
-    assert isinstance(source.embedder, Embedder)
+    if request.kind != "flat":
+        settings.need_dense(f"an index of {model}", request.kind)
+    assert source.embedder is not None
     return _resolved(request, source.embedder.encoder, settings)
 
 
@@ -135,24 +141,26 @@ def _resolve_mining(request: ShardRequest, wanted: MiningWanted) -> Resolved:
 
 
 def _resolved(
-    request: ShardRequest, encoder: Encoder, settings: Settings, encoding: Mapping[str, Any] | None = None
+    request: ShardRequest,
+    encoder: AnyEncoder,
+    settings: Settings,
+    encoding: Mapping[str, Any] | None = None,
 ) -> Resolved:
+    from embedkit.encoding.encoder import Encoder
     from embedkit.models import lasting_name
 
     choice = encoder.choice
-    exact = encoder.folder.static or (
-        choice is not None and choice.runtime == "native" and _is_exact(encoder)
-    )
+    table = encoder.folder.static if isinstance(encoder, Encoder) else choice is None
+    exact = table or (choice is not None and choice.runtime == "native" and _is_exact(encoder))
     computed = _computed(request, choice, exact=exact)
     return Resolved(settings.to_json(), lasting_name(encoder.folder.path), computed, encoding or {})
 
 
 def _computed(request: ShardRequest, choice: Choice | None, *, exact: bool) -> Computed:
-    assert choice is not None
     return Computed(
-        device=choice.device,
-        precision=choice.precision,
-        backend=choice.runtime,
+        device="cpu" if choice is None else choice.device,
+        precision="fp32" if choice is None else choice.precision,
+        backend="auto" if choice is None else choice.runtime,
         threads=request.threads,
         exact=exact,
         force_precision=request.computing.force_precision,
@@ -160,11 +168,24 @@ def _computed(request: ShardRequest, choice: Choice | None, *, exact: bool) -> C
     )
 
 
-def _is_exact(encoder: Encoder) -> bool:
+def _is_exact(encoder: AnyEncoder) -> bool:
     """Try whether the bits of a text depend on those beside it, with texts of several lengths together and one by one.
 
     Not every level and precision of the compiled kernels adds up the rows at the edge of a block as it does those inside.
     """
+    from embedkit.encoding.encoder import Encoder
+
     texts = [" ".join(_WORDS[: 1 + number % len(_WORDS)]) for number in range(_PROBES)]
-    together = encoder.encode(texts)
-    return all((encoder.encode([text])[0] == row).all() for text, row in zip(texts, together, strict=True))
+    encode = encoder.encode if isinstance(encoder, Encoder) else embedder_of(encoder, "document")
+    together = encode(texts)
+    return all(_bits(encode([text]), 0) == _bits(together, number) for number, text in enumerate(texts))
+
+
+def _bits(vectors: Any, row: int) -> bytes:  # Any: vectors of whatever kind
+    """Return the bits of what stands for a text."""
+    if isinstance(vectors, np.ndarray):
+        return bytes(vectors[row].data)
+    if isinstance(vectors, TokenVectors):
+        return vectors.text(row).tobytes()
+    one: SparseVectors = vectors.take(np.array([row]))
+    return one.terms.tobytes() + one.weights.tobytes()

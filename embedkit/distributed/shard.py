@@ -13,7 +13,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,17 +23,16 @@ from typing import TYPE_CHECKING
 
 from embedkit.distributed.layout import ids_path, receipt_path, shard_path
 from embedkit.distributed.plan import ShardPlan
-from embedkit.distributed.planned_models import load_as_planned
+from embedkit.distributed.planned_models import load_planned_encoder
 from embedkit.distributed.product import FilledShard, Product, Work, WorkerRefusedError
 from embedkit.distributed.products import product_of
 from embedkit.distributed.receipts import Receipt, make_receipt, verified
 from embedkit.errors import EmbedkitError
-from embedkit.pipelines.models import load_encoder
 from embedkit.storage.files import output_errors, put_in_place, sync
 from indexes import sqlite_version
 
 if TYPE_CHECKING:
-    from embedkit.encoding.encoder import Encoder
+    from embedkit.pipelines.embedders import AnyEncoder
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,8 @@ class ShardBuilder:
             raise WorkerRefusedError(f"{socket.gethostname()} cannot work on this plan: {exc}") from exc
 
     @cached_property
-    def encoder(self) -> Encoder | None:
-        plan = self.plan
-        if not plan.model_path:
-            return None
-        load = {"merge_tokens": plan.computed.merge_tokens, "measure": False, **plan.loading}
-        return load_as_planned(
-            lambda computing: load_encoder(plan.model_path, computing, **load), plan, plan.computed
-        )
+    def encoder(self) -> AnyEncoder | None:
+        return load_planned_encoder(self.plan) if self.plan.model_path else None
 
     def build(self, shard: int, report: Report) -> Receipt:
         """Build a shard, or return its receipt where it is done already.
@@ -126,9 +119,8 @@ class ShardBuilder:
         """Say what came into a shard, and who computed it; what it holds is counted once it lies in its place."""
         computed, texts = self.plan.computed, filled.texts
         planned = found = (computed.precision, computed.backend, computed.device)
-        if self.encoder is not None:
-            choice = self.encoder.choice
-            assert choice is not None
+        choice = None if self.encoder is None else self.encoder.choice
+        if choice is not None:  # a table of a learned sparse model is read, whatever was chosen
             found = (choice.precision, choice.runtime, choice.device)
         return Receipt(
             shard=shard,
@@ -150,9 +142,16 @@ class ShardBuilder:
             versions=versions(),
             precision=found[0],
             backend=found[1],
-            runtime="" if self.encoder is None else repr(self.encoder.backend),
+            runtime=self._runtime(),
             as_planned=filled.as_planned and found == planned,
         )
+
+    def _runtime(self) -> str:
+        """Say what computes documents."""
+        if self.encoder is None:
+            return ""
+        backend = self.encoder.backend
+        return repr(backend["document"] if isinstance(backend, Mapping) else backend)
 
 
 def versions() -> dict[str, str]:

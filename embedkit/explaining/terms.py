@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedkit.encoding.sparse import SparseEncoder
+from embedkit.retrieval.sparse_vectors import SparseVectors
 from embedkit.types import TextRole
 
 
@@ -51,10 +52,16 @@ class TermExplanation:
 
 def explain_terms(encoder: SparseEncoder, query: str, document: str) -> TermExplanation:
     """Encode both texts and compare them by dot product."""
-    ((query_terms, own_query), (document_terms, own_document)) = (
-        _weigh(encoder, query, "query"),
-        _weigh(encoder, document, "document"),
-    )
+    vectors = encoder.encode_queries([query]), encoder.encode_documents([document])
+    return explain_vectors(encoder, query, document, vectors)
+
+
+def explain_vectors(
+    encoder: SparseEncoder, query: str, document: str, vectors: tuple[SparseVectors, SparseVectors]
+) -> TermExplanation:
+    """Compare the vectors of both texts, one row each, which were computed before."""
+    query_terms, document_terms = (encoder.describe(each)[0] for each in vectors)
+    own_query, own_document = _own(encoder, query, "query"), _own(encoder, document, "document")
     shared = [
         SharedTerm(term, weight, document_terms[term])
         for term, weight in query_terms.items()
@@ -71,10 +78,10 @@ def explain_terms(encoder: SparseEncoder, query: str, document: str) -> TermExpl
     )
 
 
-def _weigh(encoder: SparseEncoder, text: str, role: TextRole) -> tuple[dict[str, float], frozenset[str]]:
-    (terms,) = encoder.describe(encoder.encode([text], role))
+def _own(encoder: SparseEncoder, text: str, role: TextRole) -> frozenset[str]:
+    """Return the terms that stand in a text itself."""
     (ids,) = encoder.of_role(role).tokenizer.ids([text])
-    return terms, frozenset(encoder.terms(ids))
+    return frozenset(encoder.terms(ids))
 
 
 def _terms(weights: dict[str, float], own: frozenset[str]) -> list[dict[str, Any]]:  # Any: JSON values

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from embedkit.models import ENCODER, SHIPPED, shipped
 
@@ -87,20 +88,36 @@ def of_index(index: Built, named: str | None) -> str | Path:
 
 
 def _is_of(index: Built, model: str) -> bool:
-    from embedkit.checkpoint.folder import fingerprint, read_model_folder
-    from embedkit.encoding.sparse import sparse_fingerprint
     from embedkit.errors import CheckpointError, IndexMismatchError
-    from embedkit.inference.token_merging import merging_of, merging_part
 
-    merging = merging_part(merging_of(index.settings.fingerprint))
     try:
-        if kind_of_model(model) == "sparse":
-            index.check_encoder(sparse_fingerprint(model, index.settings.fingerprint))
-        else:
-            index.check_encoder(fingerprint(read_model_folder(model)) | merging)
+        index.check_encoder(fingerprint_of(model, index.settings.fingerprint))
     except (CheckpointError, IndexMismatchError):
         return False
     return True
+
+
+def fingerprint_of(
+    model: str | Path, like: Mapping[str, Any] | None, **loading: Any
+) -> dict[str, Any]:  # Any: JSON, and what `read_model_folder` takes
+    """Return the fingerprint of a model of any kind, without its weights, used as `like`, the fingerprint of an index, says.
+
+    Raises:
+        CheckpointError: the folder holds no model that we can compute.
+    """
+    from embedkit.checkpoint.folder import fingerprint, read_model_folder
+    from embedkit.inference.token_merging import merging_of, merging_part
+
+    kind = kind_of_model(model)
+    if kind == "sparse":
+        from embedkit.encoding.sparse import sparse_fingerprint
+
+        return sparse_fingerprint(model, like)
+    if kind == "multi-vector":
+        from embedkit.checkpoint.multi_vector import read_multi_vector_folder
+
+        return read_multi_vector_folder(model).fingerprint
+    return fingerprint(read_model_folder(model, **loading)) | merging_part(merging_of(like))
 
 
 def metric_of(encoder: Encoder | SparseEncoder) -> Metric:

@@ -12,11 +12,23 @@ from embedkit.inference.choice import Choice
 from embedkit.reranking.pairs import PairCounts
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.strength import Scale
+from embedkit.retrieval.token_vectors import TokenVectors
 from embedkit.types import Float32
 
 # Measured as the scales of `embedkit.retrieval.strength` are.
 SIMILARITIES = Scale(0.35, 0.55)
 GROUP_TEXTS = 256  # whose token vectors are in memory together
+
+
+def mean_maxsim(query: TokenVectors, texts: TokenVectors) -> Float32:
+    """Return the mean over a query's tokens of the largest cosine with any token of each text: (K,); 0 where one of both has no token."""
+    scores = np.zeros(len(texts), dtype=np.float32)
+    some = np.flatnonzero(texts.counts)
+    if len(query.vectors) and len(some):
+        similarities = texts.vectors @ query.vectors.T  # (N, Tq)
+        best = np.maximum.reduceat(similarities, texts.starts[some], axis=0)
+        scores[some] = best.mean(axis=1)
+    return scores
 
 
 class MaxSim(Reranker):
@@ -32,13 +44,13 @@ class MaxSim(Reranker):
     weight = 1.0
 
     def __init__(self, encoder: Encoder | MultiVectorEncoder) -> None:
-        """Use a loaded encoder, of either kind.
+        """Use a loaded encoder, of either kind; `tokens` is what gives the vectors of tokens.
 
         Raises:
             CheckpointError: it is a static model, whose tokens have no vectors in context.
         """
         self.encoder = encoder
-        self._tokens = (
+        self.tokens = (
             encoder if isinstance(encoder, MultiVectorEncoder) else MultiVectorEncoder.of_dense(encoder)
         )
         if isinstance(encoder, MultiVectorEncoder):
@@ -53,7 +65,7 @@ class MaxSim(Reranker):
     @property
     def max_length(self) -> int:
         """The tokens that are read of a text."""
-        return self._tokens.max_length("document")
+        return self.tokens.max_length("document")
 
     def score(self, query: str, texts: Sequence[str]) -> Float32:
         """Score texts against one query: -> (K,) float32.
@@ -63,22 +75,18 @@ class MaxSim(Reranker):
         scores = np.zeros(len(texts), dtype=np.float32)
         if not texts:
             return scores
-        (asked,) = self._tokens.encode_windows([query], role="query", on_truncate="ok")
-        query_tokens, query_cut = asked.vectors.vectors, bool(asked.truncated[0])  # (Tq, E)
+        (asked,) = self.tokens.encode_windows([query], role="query", on_truncate="ok")
+        query_cut = bool(asked.truncated[0])
         self.counts += PairCounts(pairs=len(texts), cut_queries=query_cut * len(texts))
-        if not len(query_tokens):
+        if not len(asked.vectors.vectors):
             return scores
         for start in range(0, len(texts), GROUP_TEXTS):
             group = texts[start : start + GROUP_TEXTS]
-            (window,) = self._tokens.encode_windows(group, role="document", on_truncate="ok")
+            (window,) = self.tokens.encode_windows(group, role="document", on_truncate="ok")
             cut = window.truncated | query_cut
             found = window.vectors
             self.counts += PairCounts(tokens=int(found.counts.sum()), truncated=int(cut.sum()))
-            some = np.flatnonzero(found.counts)
-            if len(some):
-                similarities = found.vectors @ query_tokens.T  # (N, Tq)
-                best = np.maximum.reduceat(similarities, found.starts[some], axis=0)
-                scores[start + some] = best.mean(axis=1)
+            scores[start : start + len(group)] = mean_maxsim(asked.vectors, found)
         return scores
 
     def strength(self, score: float) -> float:

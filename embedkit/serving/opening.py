@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.checkpoint.folder import check_one_model
 from embedkit.errors import ConfigError
-from embedkit.pipelines.models import load_cross_encoder, load_encoder, or_default
+from embedkit.pipelines.models import MAXSIM, load_encoder, load_reranker, or_default
 from embedkit.serving import page
 from embedkit.serving.engine.engine import Engine
+from embedkit.serving.engine.scoring import AnyReranker
 from embedkit.serving.http import cohere_api, metrics, ollama_api, openai_api, openapi, search_api, tei_api
 from embedkit.serving.indexes.live import open_indexes
 from embedkit.serving.indexes.models import IndexModels
@@ -21,12 +22,14 @@ from embedkit.serving.options import ServeOptions
 from embedkit.serving.services import Services
 
 if TYPE_CHECKING:
+    from embedkit.checkpoint.classification import ClassifierFolder
+    from embedkit.checkpoint.folder import ModelFolder
+    from embedkit.checkpoint.multi_vector import MultiVectorFolder
     from embedkit.encoding.encoder import Encoder
-    from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.serving.http.app import App
     from embedkit.serving.http.messages import Route
 
-Model = TypeVar("Model", "Encoder", "CrossEncoder")
+Model = TypeVar("Model", "Encoder", AnyReranker)
 
 
 def open_services(wanted: ServeOptions) -> Services:
@@ -59,7 +62,7 @@ def _open_services(wanted: ServeOptions) -> Services:
         served = _named(encoders)
         for encoder in encoders:
             check_one_model(encoder.folder, "a server")
-        rerankers = _named([load_cross_encoder(each, wanted.computing) for each in wanted.rerankers])
+        rerankers = _named([_load_reranker(each, wanted) for each in wanted.rerankers])
         _check_aliases(wanted, [*served, *rerankers])
         return Services(
             engine=Engine(wanted.limits),
@@ -90,6 +93,25 @@ def all_routes(services: Services, app: App) -> Iterator[Route]:
     yield from page.routes()
 
 
+def _load_reranker(name: str, wanted: ServeOptions) -> AnyReranker:
+    """Load a cross-encoder, or a multi-vector model that reranks.
+
+    Raises:
+        ConfigError: the name is "maxsim", which is an encoder's of a search, and none of a server's own.
+    """
+    from embedkit.reranking.cross_encoder import CrossEncoder
+    from embedkit.reranking.maxsim import MaxSim
+
+    if name == MAXSIM:
+        raise ConfigError(
+            "'maxsim' reranks with the encoder of one search; a server's rerankers are models of their own. "
+            "Name a cross-encoder, or a multi-vector model"
+        )
+    model = load_reranker(name, wanted.computing)
+    assert isinstance(model, CrossEncoder | MaxSim)
+    return model
+
+
 def _check_aliases(wanted: ServeOptions, there: Sequence[str]) -> None:
     for alias, model in wanted.aliases.items():
         if model not in there:
@@ -101,9 +123,15 @@ def _check_aliases(wanted: ServeOptions, there: Sequence[str]) -> None:
 def _named(models: list[Model]) -> dict[str, Model]:
     found: dict[str, Model] = {}
     for model in models:
-        name = served_name(model.folder.name)
+        name = served_name(_folder(model).name)
         if name in found:
-            paths = " and ".join(str(Path(each.folder.path)) for each in (found[name], model))
+            paths = " and ".join(str(Path(_folder(each).path)) for each in (found[name], model))
             raise ConfigError(f"two models are called {name!r}: {paths}. Rename one of the folders")
         found[name] = model
     return found
+
+
+def _folder(model: Encoder | AnyReranker) -> ModelFolder | ClassifierFolder | MultiVectorFolder:
+    from embedkit.reranking.maxsim import MaxSim
+
+    return model.tokens.folder if isinstance(model, MaxSim) else model.folder

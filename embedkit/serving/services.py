@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.pipelines.embedders import describe_kind
 from embedkit.serving.engine.engine import Engine
+from embedkit.serving.engine.scoring import AnyReranker
 from embedkit.serving.http.messages import RefusedError
 from embedkit.serving.limits import Limits
 from embedkit.serving.model_names import served_name
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
-    from embedkit.reranking.cross_encoder import CrossEncoder
     from embedkit.serving.indexes.live import LiveIndex
 
 Model = TypeVar("Model")
@@ -33,7 +33,7 @@ class Services:
     engine: Engine
     limits: Limits
     encoders: Mapping[str, Encoder]
-    rerankers: Mapping[str, CrossEncoder] = field(default_factory=dict)
+    rerankers: Mapping[str, AnyReranker] = field(default_factory=dict)
     indexes: Mapping[str, LiveIndex] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     writable: bool = False
@@ -70,8 +70,8 @@ class Services:
                     "Name a dense model, or start the server with one: --model",
                 )
 
-    def reranker(self, name: str | None) -> tuple[str, CrossEncoder]:
-        """Return a cross-encoder with its name here.
+    def reranker(self, name: str | None) -> tuple[str, AnyReranker]:
+        """Return a cross-encoder, or a multi-vector model that reranks, with its name here.
 
         Raises:
             RefusedError: 404, there is none of this name.

@@ -56,14 +56,25 @@ def _words(index: Index, whole: hashlib._Hash) -> None:
 
 def _vectors(index: Index, whole: hashlib._Hash) -> None:
     alive = index.snapshot.alive
+    pieces: list[
+        hashlib._Hash
+    ] = []  # of rows that are stored in several, each by itself: segments may end anywhere
     for segment in index.snapshot.segments:
         for start in range(0, len(segment), _ROWS):
             positions = np.arange(start, min(len(segment), start + _ROWS))
             if alive is not None:
                 positions = positions[alive[segment.rows[positions]]]
-            whole.update(segment.stored(positions))
+            stored = segment.stored(positions)
+            if len(stored) == 1:
+                whole.update(stored[0])
+                continue
+            pieces = pieces or [hashlib.sha256() for _ in stored]
+            for piece, part in zip(pieces, stored, strict=True):
+                piece.update(part)
         whole.update(segment.meaning if segment is index.snapshot.segments[0] else b"")
         segment.release()
+    for piece in pieces:
+        whole.update(piece.digest())
 
 
 def id_hashes(index: Index) -> NDArray[np.uint64]:

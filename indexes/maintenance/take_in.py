@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from embedkit.data.records import Document
 from embedkit.errors import IndexFileError, IndexMismatchError, RecordError
+from embedkit.retrieval.vectors import Vectors
 
 from ..storage.codes import FloatArray
 from ..storage.commit import Addition, Change
@@ -24,7 +26,7 @@ from ..storage.documents import (
     stored_places,
 )
 from ..storage.hashes import is_whole
-from ..storage.settings import check_same
+from ..storage.settings import CODEBOOK, Settings, check_same
 from ..storage.vectors import prepare_vectors
 from ..store import Index
 from .build import BuildReport
@@ -120,26 +122,20 @@ def merge_indexes(target: Index, source: Index, *, replace: bool = False) -> Ite
     """Put all documents of one index into another of the same encoder; the same call resumes.
 
     A document that both have alike stays. One that they have differently is an error, or with `replace` the
-    source's wins.
+    source's wins. Weights of terms, and vectors of tokens that one codebook tells, are taken as they are stored.
 
     Raises:
-        IndexMismatchError: the encoders, dimensions, metrics or ways of cutting differ; or (while iterating) the
-            indexes hold different documents of one id.
+        IndexMismatchError: the kinds, encoders, dimensions, metrics or ways of cutting differ, or codebooks do; or (while iterating)
+            the indexes hold different documents of one id.
         IndexFileError: the source holds metadata that JSON has no value for, as earlier versions stored it; or (while
             iterating) a document that is not what was written.
     """
     target.need_writer()
     ours, theirs = target.settings, source.settings
-    for index in (target, source):
-        index.settings.need_dense(index.path, "a merge")
     place = str(target.path)
+    check_same({"kind": ours.kind}, {"kind": theirs.kind}, place, f"does not fit {source.path}")
     ours.check_encoder(theirs.fingerprint, place)
-    check_same(
-        {"dimension": ours.dimension, "metric": ours.metric, **ours.cutting},
-        {"dimension": theirs.dimension, "metric": theirs.metric, **theirs.cutting},
-        place,
-        f"does not fit {source.path}",
-    )
+    check_same(_compared(ours), _compared(theirs), place, f"does not fit {source.path}")
     loose = list(loose_documents(source.database))
     if loose:
         doc_id, fields = loose[0]
@@ -148,17 +144,43 @@ def merge_indexes(target: Index, source: Index, *, replace: bool = False) -> Ite
             f"Store null in its place with: embedkit index repair {source.path}"
         )
     take_steps(target, source)
+    _check_codebooks(target, source)
     return _merge_indexes(target, source, replace)
 
 
+def _compared(settings: Settings) -> dict[str, Any]:  # Any: JSON
+    found = {"dimension": settings.dimension, "metric": settings.metric, **settings.cutting}
+    return found | ({"storage": settings.storage} if settings.kind == "multi-vector" else {})
+
+
+def _check_codebooks(target: Index, source: Index) -> None:
+    """Refuse token vectors that were told by different codebooks: told again, they would lose what the first telling left of them.
+
+    Raises:
+        IndexMismatchError: they were.
+    """
+    if target.settings.kind != "multi-vector":
+        return
+    ours, theirs = target.database.meta(CODEBOOK), source.database.meta(CODEBOOK)
+    if ours is not None and theirs is not None and bytes(ours) != bytes(theirs):
+        raise IndexMismatchError(
+            f"{target.path} and {source.path} tell token vectors by centroids of their own, and would lose precision if these were told "
+            "again. Search both together (embedkit index join), or build one index of all texts"
+        )
+
+
 def take_steps(target: Index, source: Index) -> bool:
-    """Have an index that has no vectors yet keep its codes in the steps of another, so that these stay as they are; say whether that has any."""
-    database, steps = target.database, source.database.meta("scales")
-    if steps is None or target.settings.storage != source.settings.storage:
+    """Have an index that has no vectors yet keep its codes by the steps, or the codebook, of another, so that these stay as they are.
+
+    Says whether that has any.
+    """
+    entry = target.settings.decided_first
+    database, steps = target.database, None if entry is None else source.database.meta(entry)
+    if entry is None or steps is None or target.settings.storage != source.settings.storage:
         return False
-    if database.meta("scales") is None:
+    if database.meta(entry) is None:
         with database.transaction():
-            database.set_meta("scales", steps)
+            database.set_meta(entry, steps)
     return True
 
 
@@ -205,11 +227,12 @@ def _merge_indexes(target: Index, source: Index, replace: bool) -> Iterator[Buil
         if additions:
             # What both store alike is stored as it is: to norm it again would change its last bit.
             names = [repr(addition.document.doc_id) for addition in additions for _ in addition.passages]
-            vectors = source.snapshot.gather(np.asarray(rows, np.int64))
+            vectors: list[Vectors] = [source.snapshot.stored(np.asarray(rows, np.int64))] if rows else []
             if target.settings.storage != source.settings.storage:
-                vectors = prepare_vectors(vectors, target.settings, names)
+                ready = [np.asarray(each, np.float32) for each in vectors]
+                vectors = [prepare_vectors(each, target.settings, names) for each in ready]
             fields = frozenset(name for a in additions for name in json.loads(a.metadata))
-            target.need_writer().commit(Change(additions, (), replaced, fields), vectors)
+            target.need_writer().commit(Change(additions, (), replaced, fields), *vectors)
             target.settle()
         read += len(batch)
         passages += len(rows)

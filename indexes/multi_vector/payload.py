@@ -18,14 +18,13 @@ from ..storage.database import Database
 from ..storage.payload import Keys, Meta
 from ..storage.segment import MappedSegment
 from ..storage.segment_file import SegmentInfo
-from ..storage.settings import Settings
+from ..storage.settings import CODEBOOK, Settings
 from .codebook import Bytes, Codebook
 from .encoded import EncodedTokens
 from .segment import TokenSegment
 from .segment_file import write_segment
 from .training import train
 
-CODEBOOK = "codebook"  # its entry in the database
 Tokens = TokenVectors | EncodedTokens
 
 

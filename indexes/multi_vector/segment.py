@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,9 +136,9 @@ class TokenSegment(MappedSegment):
         found = self.encoded(positions)
         return TokenVectors(self.codebook.decode(found.ids, found.codes), found.counts)
 
-    def stored(self, positions: RowArray) -> bytes:
+    def stored(self, positions: RowArray) -> Sequence[bytes]:
         found = self.encoded(positions)
-        return found.counts.tobytes() + found.ids.tobytes() + found.codes.tobytes()
+        return [part.tobytes() for part in (found.counts, found.ids, found.codes)]
 
     @property
     def meaning(self) -> bytes:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from embedkit.errors import IndexFileError
 from embedkit.native.search import can_search
 from embedkit.retrieval.strength import CosineNoise
+from embedkit.retrieval.vectors import TextVectors, Vectors
 
 from ..candidates import Candidates, Mask, Scorer
 from ..storage.codes import FloatArray, RowArray
@@ -24,6 +25,10 @@ from ..storage.segment import MappedSegment, Segment
 from ..storage.settings import Settings
 from .exact import BINARY_OVERSAMPLING, MissedFaiss, search_segments, stored_vectors
 from .shared_scans import SharedScans
+
+if TYPE_CHECKING:
+    from ..multi_vector.segment import TokenSegment
+    from ..sparse.segment import SparseSegment
 
 # As many more than k are fetched, so that ties at the border can be put in order by id.
 MARGIN = 8
@@ -127,6 +132,22 @@ class Snapshot:
         for segment, at, positions in located:
             vectors[at] = segment.gather(positions)
         return vectors
+
+    def stored(self, rows: RowArray) -> Vectors:
+        """Return rows as a commit into an index that stores them alike takes them: vectors, or what stands for them as it is.
+
+        Raises:
+            IndexFileError: as `gather`.
+        """
+        if self.settings.kind == "dense":
+            return self.gather(rows)
+        parts: list[Any] = []  # Any: all of one kind
+        order = []
+        for segment, at, positions in self.locate(rows):
+            parts.append(cast("TokenSegment | SparseSegment", segment).encoded(positions))
+            order.append(at)
+        joined: TextVectors = type(parts[0]).concatenate(parts)
+        return joined.take(np.argsort(np.concatenate(order)))
 
     def sample(self, count: int) -> FloatArray:
         """Return the vectors of up to `count` living rows from all parts of the index, (N, E) float32."""

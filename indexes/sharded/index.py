@@ -1,11 +1,11 @@
 """`ShardedIndex`: shards searched as one index: scatter, gather, exact merge.
 
 The hits and their scores are those of one index of the same documents, however these are cut into shards:
-1. dense: a score depends on the query and one vector alone. Each shard gives its best k, put in one order: by score, id and passage.
+1. By vectors, whatever kind: a score depends on the query and what is stored of one passage alone. Each shard gives its best k, put in one order: by score, id and passage.
 2. text: BM25 depends on how frequent each word is and how long rows are in all shards together. They are asked for these first,
    and score by them (`indexes.search.shared_text`).
 3. Both are merged before a `Retriever` fuses them.
-An ANN structure or binary vectors find nearly all of the best, each shard in its own: there more shards find a little more.
+An ANN structure, binary vectors and the lists of token vectors find nearly all of the best, each shard in its own: there more shards find a little more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from embedkit.data.records import Document, Hit
 from embedkit.retrieval.strength import CosineNoise
+from embedkit.retrieval.vectors import Vectors
 
 from ..candidates import Scorer
 from ..maintenance.field_values import FieldValues, merge_fields
@@ -97,7 +98,7 @@ class ShardedIndex:
 
     @property
     def score_limit(self) -> float | None:
-        return 1.0 if self.settings.metric == "cosine" else None
+        return 1.0 if self.settings.metric == "cosine" and self.settings.kind == "dense" else None
 
     @property
     def state(self) -> object:
@@ -106,7 +107,7 @@ class ShardedIndex:
     @property
     def noise(self) -> CosineNoise | None:
         """As `Index.noise`: measured on the vectors that one index would measure it on."""
-        if self._noise is None:
+        if self._noise is None and self.settings.kind == "dense":
             lengths = self._scatter.each(len)
             places = spread(NOISE_SAMPLE, sum(lengths.values()))
             ends = dict(zip(lengths, np.cumsum(list(lengths.values())).tolist(), strict=True))
@@ -143,7 +144,8 @@ class ShardedIndex:
     def passages(self, doc_id: str) -> tuple[list[Hit], FloatArray]:
         """As `Index.passages`."""
         found = self._scatter.ask(lambda _, shard: shard.passages(doc_id))
-        none: tuple[list[Hit], FloatArray] = ([], np.empty((0, self.settings.dimension), np.float32))
+        width = self.settings.dimension if self.settings.kind == "dense" else 0
+        none: tuple[list[Hit], FloatArray] = ([], np.empty((0, width), np.float32))
         return next((each for each in found.values() if each[0]), none)
 
     def field_values(self) -> Sequence[FieldValues]:
@@ -192,7 +194,7 @@ class ShardedIndex:
 
     def search(
         self,
-        queries: FloatArray,
+        queries: Vectors,
         *,
         k: int = 10,
         where: str | None = None,
@@ -207,7 +209,7 @@ class ShardedIndex:
         return merged_hits(found, len(queries), k, bare=bare)
 
     def search_ids(
-        self, queries: FloatArray, *, k: int = 10, where: str | None = None, group: bool = False
+        self, queries: Vectors, *, k: int = 10, where: str | None = None, group: bool = False
     ) -> list[list[tuple[str, float]]]:
         """As `Index.search_ids`."""
         self._check(where)

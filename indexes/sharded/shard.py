@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from embedkit.data.records import Document, Hit
+from embedkit.retrieval.vectors import Vectors
 
 if TYPE_CHECKING:
     from ..maintenance.field_values import FieldValues
@@ -46,11 +47,11 @@ class Shard(Protocol):
     def misuses(self, where: str) -> list[Misuse]: ...
 
     def search(
-        self, queries: FloatArray, *, k: int, where: str | None, group: bool, bare: bool
+        self, queries: Vectors, *, k: int, where: str | None, group: bool, bare: bool
     ) -> list[list[Hit]]: ...
 
     def search_ids(
-        self, queries: FloatArray, *, k: int, where: str | None, group: bool
+        self, queries: Vectors, *, k: int, where: str | None, group: bool
     ) -> list[list[tuple[str, float]]]: ...
 
     def text_terms(self, query: str) -> list[str]: ...

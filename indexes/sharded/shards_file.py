@@ -68,8 +68,9 @@ class ShardsFile:
         if (wanted.fingerprint is None) is not (found.fingerprint is None):
             made = ("an encoder", "ready vectors")[found.fingerprint is None]
             raise IndexMismatchError(f"{place}: was built from {made}, unlike the other shards. Leave it out")
-        found.check_encoder(wanted.fingerprint, place)
-        for name in ("dimension", "metric", "storage", "fields"):
+        if wanted.kind == found.kind:
+            found.check_encoder(wanted.fingerprint, place)
+        for name in ("kind", "dimension", "metric", "storage", "fields"):
             here, there = getattr(wanted, name), getattr(found, name)
             if here != there:
                 raise IndexMismatchError(

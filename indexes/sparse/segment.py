@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +135,9 @@ class SparseSegment(MappedSegment):
         """Return the weights of the rows at some positions."""
         return self.encoded(positions).decode(self.dimension)
 
-    def stored(self, positions: RowArray) -> bytes:
+    def stored(self, positions: RowArray) -> Sequence[bytes]:
         found = self.encoded(positions)
-        return b"".join(part.tobytes() for part in (found.counts, found.terms, found.codes, found.scales))
+        return [part.tobytes() for part in (found.counts, found.terms, found.codes, found.scales)]
 
     @property
     def meaning(self) -> bytes:

@@ -9,6 +9,7 @@ import mmap
 import os
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ class MappedSegment(ABC):
         """
 
     @abstractmethod
-    def stored(self, positions: RowArray) -> bytes:
-        """Return the bytes of the vectors at some positions, checked."""
+    def stored(self, positions: RowArray) -> Sequence[bytes]:
+        """Return the bytes of the vectors at some positions, checked: one piece or several, each in the order of the rows."""
 
     @property
     @abstractmethod
@@ -195,9 +196,9 @@ class Segment(MappedSegment):
             self.release()
         return self.rows[bad]
 
-    def stored(self, positions: RowArray) -> bytes:
+    def stored(self, positions: RowArray) -> Sequence[bytes]:
         self.check_positions(positions)
-        return self.codes[positions].tobytes()
+        return [self.codes[positions].tobytes()]
 
     @property
     def meaning(self) -> bytes:

@@ -15,6 +15,9 @@ from .codes import STORAGES, TOKEN_BITS
 
 Fingerprint = Mapping[str, Any]  # Any: whatever JSON holds
 
+# Entries of the database.
+CODEBOOK, SCALES = "codebook", "scales"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -92,6 +95,13 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Settings:
         return cls(**json.loads(text))
+
+    @property
+    def decided_first(self) -> str | None:
+        """Name the database's entry that the first commit makes and all vectors are stored by; None where a vector is stored by itself."""
+        if self.kind == "multi-vector":
+            return CODEBOOK
+        return SCALES if self.kind == "dense" and self.storage in ("int8", "binary") else None
 
     def need_dense(self, place: object, what: str) -> None:
         """Refuse what takes one vector a passage.

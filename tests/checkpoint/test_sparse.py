@@ -26,9 +26,10 @@ ON_CPU = Computing(device="cpu", precision="fp32")
 
 
 def write_tiny_sparse(
-    folder: Path, *, weigh_queries: bool = False, **modules: Any
+    folder: Path, *, weigh_queries: bool = False, heads: int = 4, **modules: Any
 ) -> Path:  # Any: fields of `SentenceModules`
-    read = read_model_folder(write_tiny_masked_lm(folder.with_name(folder.name + "-mlm")))
+    made = write_tiny_masked_lm(folder.with_name(folder.name + "-mlm"), num_attention_heads=heads)
+    read = read_model_folder(made)
     model, _ = sparse_of(read, TermPooling(), weigh_queries=weigh_queries)
     settings = replace(read.modules, **{"similarity": "dot"} | modules)
     write_sparse(folder, model, read.tokenizer, settings, family=read.family)

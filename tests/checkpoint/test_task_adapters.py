@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,15 @@ from embedkit.errors import CheckpointError
 from tests.tiny import FAMILY_SHAPES, tiny_config, write_static_model, write_tiny_model
 
 TASKS = {"retrieval.query": "query: ", "separation": ""}
+BOTH = {"retrieval.query": "query: ", "separation": "", "retrieval.passage": "passage: "}
+TEXTS = ["the dog runs", "a small red horse", "the boy sings an old song by the water"]
 
 
-def write_hub_folder(folder: Path) -> dict[str, dict[str, Tensor]]:
+def write_hub_folder(folder: Path, tasks: Mapping[str, str] = TASKS) -> dict[str, dict[str, Tensor]]:
     """Write a tiny model as the hub has Jina v3; return the weights of each task under their plain names, and of none ("")."""
-    write_tiny_model(folder, config=tiny_config(**FAMILY_SHAPES["jina_embeddings_v3"]), prompts=TASKS)
+    write_tiny_model(folder, config=tiny_config(**FAMILY_SHAPES["jina_embeddings_v3"]), prompts=tasks)
     plain = load_file(folder / "model.safetensors")
-    merged = {task: dict(plain) for task in ("", *TASKS)}
+    merged = {task: dict(plain) for task in ("", *tasks)}
     stored: dict[str, Tensor] = {}
     for name, weight in plain.items():
         if weight.ndim < 2:
@@ -37,11 +40,11 @@ def write_hub_folder(folder: Path) -> dict[str, dict[str, Tensor]]:
         module, (rows, columns) = f"roberta.{name.removesuffix('.weight')}", weight.shape
         table = "embeddings" in name
         down, up = ((rows, 4), (4, columns)) if table else ((4, columns), (rows, 4))
-        a, b = torch.randn(2, *down) / 4, torch.randn(2, *up) / 4
+        a, b = torch.randn(len(tasks), *down) / 4, torch.randn(len(tasks), *up) / 4
         stored[f"{module}.parametrizations.weight.original"] = weight
         stored[f"{module}.parametrizations.weight.0.lora_A"] = a
         stored[f"{module}.parametrizations.weight.0.lora_B"] = b
-        for number, task in enumerate(TASKS):
+        for number, task in enumerate(tasks):
             product = a[number] @ b[number] if table else b[number] @ a[number]
             merged[task][name] = weight + product * 0.5  # alpha 2 over rank 4
     save_file(stored, folder / "model.safetensors")
@@ -52,7 +55,7 @@ def write_hub_folder(folder: Path) -> dict[str, dict[str, Tensor]]:
         position_embedding_type="rotary",
         rotary_emb_base=20000.0,
         rope_parameters=None,
-        lora_adaptations=list(TASKS),
+        lora_adaptations=list(tasks),
         lora_rank=4,
         lora_alpha=2,
     )
@@ -105,6 +108,37 @@ def test_convert_writes_one_task_as_a_plain_model(tmp_path: Path) -> None:
     )
     assert wrong.exit_code == 1
     assert "the model has no task adapters" in str(wrong.exception)
+
+
+def test_convert_writes_a_task_with_two_sides_as_one_folder(tmp_path: Path) -> None:
+    """Queries are encoded by retrieval.query, documents by retrieval.passage, each with its prompt; the rest is a router's folder."""
+    write_hub_folder(tmp_path / "hub", BOTH)
+    for task, name in (
+        ("retrieval", "both"),
+        ("retrieval.query", "query"),
+        ("retrieval.passage", "document"),
+    ):
+        arguments = ["model", "convert", str(tmp_path / "hub"), "--task", task]
+        result = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / name)])
+        assert result.exit_code == 0, result.output
+    both = Encoder.load(tmp_path / "both", device="cpu")
+    assert set(both.folder.routes) == {"query", "document"}
+    query, document = (Encoder.load(tmp_path / name, device="cpu") for name in ("query", "document"))
+    np.testing.assert_allclose(both.encode_queries(TEXTS), query.encode(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(both.encode_documents(TEXTS), document.encode(TEXTS), atol=1e-6)
+    assert np.abs(query.encode(TEXTS) - document.encode(TEXTS)).max() > 0.01
+    assert (both.role_prompt("query"), both.role_prompt("document")) == ("query: ", "passage: ")
+
+
+def test_a_task_that_lacks_a_side_is_refused(tmp_path: Path) -> None:
+    write_hub_folder(tmp_path / "hub")
+    arguments = ["model", "convert", str(tmp_path / "hub"), "--task", "retrieval", "--output"]
+    wrong = CliRunner().invoke(app, [*arguments, str(tmp_path / "no")])
+    assert wrong.exit_code == 1
+    assert "task 'retrieval' was asked for; the model has adapters for retrieval.query" in str(
+        wrong.exception
+    )
+    assert not (tmp_path / "no").exists()
 
 
 def test_without_a_task_it_is_said_and_a_default_prompt_chooses_one(

@@ -219,6 +219,26 @@ def test_options_that_do_not_apply_are_refused(
     assert message in error
 
 
+def test_an_index_in_shards_is_searched_and_merged(model: Path, corpus: Path, tmp_path: Path) -> None:
+    cut, one = tmp_path / "cut.index", tmp_path / "one.index"
+    said, _ = run(
+        "index", "build", corpus, "-i", cut, "-m", model, "--shards", 2, "--precision", "fp32", "--json"
+    )
+    built = json.loads(said)
+    run("index", "merge", one, cut)
+    of_shards, hits = (
+        [
+            json.loads(line)
+            for line in run("search", path, "dog", "--mode", "dense", "--json", "-k", 5)[0].splitlines()
+        ]
+        for path in (cut, one)
+    )
+    assert {each.pop("coverage") for each in of_shards} == {"2/2"}
+    assert of_shards == hits
+    assert len(hits) == min(5, built["documents"])
+    assert set(hits[0]["scores"]) == {"sparse"}
+
+
 def test_kinds_are_not_mixed(model: Path, dense: Path, corpus: Path, tmp_path: Path) -> None:
     sparse, vectors = tmp_path / "sparse.index", tmp_path / "dense.index"
     run("index", "build", corpus, "-i", sparse, "-m", model)
@@ -239,10 +259,14 @@ def test_kinds_are_not_mixed(model: Path, dense: Path, corpus: Path, tmp_path: P
             "tokens are not merged",
         ),
         (
-            ("index", "build", corpus, "-i", tmp_path / "new", "-m", model, "--shards", 2),
-            "lies in one piece",
+            ("index", "build", corpus, "-i", tmp_path / "new", "-m", model, "--shards", 2, "--kind", "hnsw"),
+            "is a sparse index",
         ),
         (("index", "tune", sparse), "is a sparse index"),
+        (
+            ("index", "push", sparse, "postgresql://nobody@nowhere.invalid/none?table=t"),
+            "is a sparse index; a store takes one vector a passage",
+        ),
         (("index", "export", sparse, "--format", "npy", "-o", tmp_path / "v.npy"), "is a sparse index"),
         (("search", sparse, "dog", "--rerank", "maxsim"), "is a sparse index"),
         (("pairs", corpus, "-m", model), "here a dense model is wanted"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedkit.connectors.info import StoreInfo
-from embedkit.connectors.pushing import PushOptions, push
+from embedkit.connectors.pushing import PushOptions, check_pushable, push
 from embedkit.connectors.store import Hnsw, StoreRow, Vectors
 from embedkit.errors import IndexMismatchError, StoreError
 from indexes import Index, Settings
@@ -33,6 +33,28 @@ def test_a_server_that_goes_away_is_pushed_the_rest_alone(tmp_path: Path) -> Non
         server.fail_after = None
         assert run(index, MemoryStore(server)) == 4007 - sent
         assert server.upserted == 4007  # nothing twice
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(dimension=4, storage="2-bit", kind="multi-vector"),
+        Settings(dimension=4, storage="int8", metric="dot", kind="sparse"),
+    ],
+    ids=["multi-vector", "sparse"],
+)
+def test_an_index_of_another_kind_is_refused_and_nothing_written(tmp_path: Path, settings: Settings) -> None:
+    server = MemoryServer()
+    with make(tmp_path / "dense") as dense:
+        info = info_of(dense)
+    with Index.create(tmp_path / "a", settings) as index:
+        wanted = f"is a {settings.kind} index; a store takes one vector a passage"
+        with pytest.raises(IndexMismatchError, match=wanted):
+            check_pushable(index)
+        with pytest.raises(IndexMismatchError, match=wanted):
+            push(index, MemoryStore(server), info, PushOptions())
+    assert server.info is None
+    assert not server.rows
 
 
 class Forgetful(MemoryStore):

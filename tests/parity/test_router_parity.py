@@ -14,11 +14,13 @@ pytest.importorskip("sentence_transformers", reason="the extra 'parity' is not i
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Router
 
+from embedkit.checkpoint.adapter_merging import merge_task
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.encoding.embedder import Embedder
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
+from tests.checkpoint.test_task_adapters import BOTH, write_hub_folder
 from tests.tiny import tiny_config, write_static_model, write_tiny_model
 
 pytestmark = [
@@ -89,3 +91,15 @@ def test_a_router_that_knows_no_queries_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(CheckpointError, match="the router has no way for a query; it has: picture"):
         Encoder.load(tmp_path / "routed", device="cpu")
+
+
+def test_a_folder_of_jina_tasks_by_role_is_read_alike(tmp_path: Path) -> None:
+    """`model convert --task retrieval`: plain modules for each role, which need no code."""
+    write_hub_folder(tmp_path / "hub", BOTH)
+    merge_task(tmp_path / "hub", tmp_path / "both", "retrieval")
+    theirs = SentenceTransformer(str(tmp_path / "both"), device="cpu", local_files_only=True)
+    ours = Encoder.load(tmp_path / "both", device="cpu")
+    queries, documents = ours.encode_queries(TEXTS), ours.encode_documents(TEXTS)
+    np.testing.assert_allclose(queries, theirs.encode_query(TEXTS), atol=TOLERANCE)
+    np.testing.assert_allclose(documents, theirs.encode_document(TEXTS), atol=TOLERANCE)
+    assert np.abs(queries - documents).max() > 0.01

@@ -15,9 +15,11 @@ from cli.shared.commands import with_reranker
 from embedkit.errors import CheckpointError, OutputError
 from embedkit.models import ENCODER, RERANKER
 from indexes import Index
+from tests.checkpoint.test_sparse import write_tiny_sparse
 from tests.judged import write_judged_set
 from tests.tiny import write_tiny_model
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
+from tests.tiny_multi_vector import write_tiny_multi_vector
 
 TEXTS = ["the dog runs", "a cat sleeps on the beach", "a man walks with a horse"]
 
@@ -188,3 +190,16 @@ def test_a_shipped_reranker_is_not_calibrated_in_place(shipped_reranker: Path, t
         in str(refused.exception)
     )
     assert f"cp -r {shipped_reranker} COPY" in str(refused.exception)
+
+
+@pytest.mark.parametrize("kind", ["multi-vector", "sparse"])
+def test_a_model_of_another_kind_that_moved_is_found_by_its_fingerprint(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    make = write_tiny_multi_vector if kind == "multi-vector" else write_tiny_sparse
+    folder = make(tmp_path / "model")
+    index = built(tmp_path, texts, "--model", folder)
+    moved = folder.rename(tmp_path / "moved")
+    monkeypatch.setenv("EMBEDKIT_MODEL", str(moved))
+    found = run("search", index, "a dog", "--all")
+    assert (found.exit_code, found.stderr) == (0, f"model {moved}\n"), found.exception

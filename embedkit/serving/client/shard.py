@@ -7,8 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from embedkit.data.records import Document, Hit
 from embedkit.errors import FilterError, ServerError
+from embedkit.retrieval.vectors import Vectors
 from embedkit.serving.client.connection import Address, Client, Json, ServerRefusalError
 from embedkit.serving.indexes.shard_json import (
     read_document,
@@ -111,15 +114,21 @@ class ServedShard:
         return [Misuse(**each) for each in self._ask("misuses", where=where)]
 
     def search(
-        self, queries: Float32, *, k: int, where: str | None, group: bool, bare: bool
+        self, queries: Vectors, *, k: int, where: str | None, group: bool, bare: bool
     ) -> list[list[Hit]]:
-        return self._hits("search", vectors=vectors_json(queries), k=k, where=where, group=group, bare=bare)
+        return self._hits("search", vectors=self._vectors(queries), k=k, where=where, group=group, bare=bare)
 
     def search_ids(
-        self, queries: Float32, *, k: int, where: str | None, group: bool
+        self, queries: Vectors, *, k: int, where: str | None, group: bool
     ) -> list[list[tuple[str, float]]]:
-        found = self._ask("search_ids", vectors=vectors_json(queries), k=k, where=where, group=group)
+        found = self._ask("search_ids", vectors=self._vectors(queries), k=k, where=where, group=group)
         return [[(doc_id, score) for doc_id, score in some] for some in found]
+
+    def _vectors(self, queries: Vectors) -> Json:
+        assert isinstance(
+            queries, np.ndarray
+        )  # an index of another kind, a server refuses to give as a shard
+        return vectors_json(queries)
 
     def text_terms(self, query: str) -> list[str]:
         return find_terms(query, int(self._about["version"]))

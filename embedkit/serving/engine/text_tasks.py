@@ -40,23 +40,29 @@ class StepEncoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TextsWork:
-    """Texts to be encoded as an index does documents, or a search its queries; what is too long is cut."""
+    """Texts to be encoded as an index does documents, or a search its queries; what is too long is cut.
+
+    With `keep_all` empty and unknown queries have their vectors, too, as a reranker reads them.
+    """
 
     encoder: StepEncoder
     texts: Sequence[str]
     role: TextRole
+    keep_all: bool = False
     priority: Priority = "interactive"
 
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """The vectors of N texts, of the encoder's kind; with the role "query" empty and unknown texts have none.
+    """The vectors of N texts, of the encoder's kind; with the role "query" empty and unknown texts have none, unless all are kept.
 
     Shapes:
+        tokens: (N,) int64, those that were read, special ones and prompts included
         truncated, empty, unknown: (N,) bool
     """
 
     vectors: KindVectors
+    tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
     empty: NDArray[np.bool_]
     unknown: NDArray[np.bool_]
@@ -79,6 +85,7 @@ class TextsTask(Task[EncodedTexts]):
         self.skip = _ROLES.index(work.role)  # no tokens: only what has the same is computed together
         self.estimates = estimated_tokens(sizes, around=0, most=work.encoder.max_length(work.role))
         self._windows: dict[int, TokenWindow | SparseWindow] = {}
+        self._tokens = np.zeros(len(work.texts), np.int64)
 
     def tokenize(self, span: Span) -> Tokens:
         window = self.work.encoder.tokenize(self.work.texts[span.start : span.stop], self.work.role)
@@ -95,6 +102,7 @@ class TextsTask(Task[EncodedTexts]):
         parts = outputs.tolist()
         computed = type(parts[0]).concatenate(parts)
         self._windows[span.start] = self.work.encoder.finish(computed, tokens.of, self.work.role)
+        self._tokens[span.start : span.stop] = tokens.of.tokens
 
     def answer(self) -> EncodedTexts:
         windows = [self._windows[start] for start in sorted(self._windows)]
@@ -104,6 +112,6 @@ class TextsTask(Task[EncodedTexts]):
             np.concatenate([getattr(window, name) for window in windows])
             for name in ("truncated", "empty", "unknown")
         )
-        if self.work.role == "query":
+        if self.work.role == "query" and not self.work.keep_all:
             vectors = vectors.where(~(empty | unknown))
-        return EncodedTexts(vectors, truncated, empty, unknown)
+        return EncodedTexts(vectors, self._tokens, truncated, empty, unknown)

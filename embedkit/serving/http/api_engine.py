@@ -19,11 +19,10 @@ from embedkit.serving.engine.engine import (
     Embedded,
     EmbedWork,
     Priority,
-    Scored,
-    ScoreWork,
     TokensOfTexts,
     TokenVectorsWork,
 )
+from embedkit.serving.engine.scoring import AnyReranker, RerankWork, score_soon, text_tokenizer
 from embedkit.serving.http.messages import HttpRequest, RefusedError
 from embedkit.serving.services import Services
 from embedkit.types import Float32, OnTruncate, TextRole
@@ -175,6 +174,8 @@ class ApiEngine:
     ) -> tuple[Float32, np.ndarray[tuple[int], np.dtype[np.float64]], Told]:
         """Score texts against a query: log-odds, (N,), and the probabilities that they mean, (N,).
 
+        Of a multi-vector model both are its scores, the mean over the query's tokens of the best cosine.
+
         Raises:
             RefusedError: the model is not there, the query is empty, a text is too long, or there are too many.
         """
@@ -186,23 +187,26 @@ class ApiEngine:
             raise RefusedError(
                 self.manners.wrong, f"{ON_TRUNCATE} is chunk; a pair is cut (ok) or refused (error)"
             )
-        work = ScoreWork(
+        work = RerankWork(
             model=self._cutting_pairs_left(name, model) if pairs.cut_left else model,
-            queries=[pairs.query] * len(pairs.texts),
+            query=pairs.query,
             texts=pairs.texts,
             raw=True,
             priority=priority([pairs.query, *pairs.texts], most=INTERACTIVE_TEXTS + 1),
         )
-        done: Scored = await asyncio.wrap_future(self.services.engine.score(work))
+        done = await score_soon(self.services.engine, work)
         if on_truncate == "error" and done.truncated.any():
             first = int(np.flatnonzero(done.truncated)[0])
             raise RefusedError(
                 self.manners.too_long,
-                f"{pairs.field}[{first}] and the query have more tokens than the {model.folder.tokenizer.max_length:,} that "
-                f"{name} reads. Cut it, or have it cut: {self.manners.cut_by}",
+                f"{pairs.field}[{first}] and the query have more tokens than the {text_tokenizer(model).max_length:,} that "
+                f"{name} reads{'' if isinstance(model, CrossEncoder) else ' of a document'}. "
+                f"Cut it, or have it cut: {self.manners.cut_by}",
             )
         told = Told(name, int(done.tokens.sum()), int(done.truncated.sum()))
-        return done.scores, model.probabilities(done.scores), told
+        if isinstance(model, CrossEncoder):
+            return done.scores, model.probabilities(done.scores), told
+        return done.scores, done.scores.astype(np.float64), told
 
     def check(self, texts: Sequence[str], field: str, *, may_be_empty: bool = False) -> None:
         """Refuse no texts, too many of them, and empty ones.
@@ -287,7 +291,12 @@ class ApiEngine:
             )
         return self._left[name]
 
-    def _cutting_pairs_left(self, name: str, model: CrossEncoder) -> CrossEncoder:
+    def _cutting_pairs_left(self, name: str, model: AnyReranker) -> CrossEncoder:
+        if not isinstance(model, CrossEncoder):
+            raise RefusedError(
+                self.manners.wrong,
+                f"{name} is a multi-vector model, which reads the beginning of a text that is too long. Have it cut there",
+            )
         if model.folder.tokenizer.truncation_side == "left":
             return model
         if name not in self._left_pairs:

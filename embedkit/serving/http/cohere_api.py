@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from embedkit.serving.engine.scoring import text_tokenizer
 from embedkit.serving.http.api_engine import ApiEngine, Manners, TextsToEmbed, TextsToScore, Told, best_first
 from embedkit.serving.http.cohere_messages import (
     CohereEmbedRequest,
@@ -153,9 +154,10 @@ async def _shortened(
         raise RefusedError(400, f"max_tokens_per_doc is {asked.max_tokens_per_doc}; it must be at least 1")
     engine.check(texts, "documents", may_be_empty=True)
     _, model = engine.services.reranker(asked.model)
-    if asked.max_tokens_per_doc >= model.folder.tokenizer.max_length:  # the model reads less anyway
+    tokenizer = text_tokenizer(model)
+    if asked.max_tokens_per_doc >= tokenizer.max_length:  # the model reads less anyway
         return texts, 0
-    return await asyncio.to_thread(cut_texts, texts, model.folder.tokenizer, asked.max_tokens_per_doc)
+    return await asyncio.to_thread(cut_texts, texts, tokenizer, asked.max_tokens_per_doc)
 
 
 async def _first_tokens(

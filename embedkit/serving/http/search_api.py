@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedkit.errors import CheckpointError, IndexFileError
 from embedkit.extras import load_extra
 from embedkit.machine import num_cores
+from embedkit.serving.engine.text_tasks import TextsWork
 from embedkit.serving.http import encode_api, shard_api, write_api
 from embedkit.serving.http.choosing import named_indexes, one_index
 from embedkit.serving.http.messages import HttpRequest, HttpResponse, RefusedError, Route
@@ -27,13 +28,17 @@ from embedkit.serving.http.search_bodies import (
     one_value,
 )
 from embedkit.serving.indexes.computing import AnyEncoded, EngineReranker, QueryVectors, submit
-from embedkit.serving.indexes.explaining import MOST_CHARS, Explainer, passage_text
+from embedkit.serving.indexes.explaining import MOST_CHARS, Explainer, explain_by_terms, passage_text
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.looking import NotHereError, document, indexes_json, similar
 from embedkit.serving.indexes.searching import READY_VECTORS, FoundHits, NamedHit, search_indexes
 from embedkit.serving.model_names import served_name
 from embedkit.serving.services import Services
+from embedkit.types import TextRole
 from indexes import snippets
+
+if TYPE_CHECKING:
+    from embedkit.pipelines.embedders import AnyEncoder
 
 T = TypeVar("T")
 
@@ -60,7 +65,13 @@ def routes(services: Services) -> list[Route]:
             api.similar,
             "Find what is like a passage: ?index=NAME&passage=0&k=10.",
         ),
-        route("POST", "/explain", api.explain, "Explain a score, word by word.", takes=ExplainBody),
+        route(
+            "POST",
+            "/explain",
+            api.explain,
+            "Explain a score, word by word or term by term.",
+            takes=ExplainBody,
+        ),
         *encode_api.routes(services),
         *shard_api.routes(services),
         *(write_api.routes(services) if services.writable else ()),
@@ -182,7 +193,7 @@ class _SearchApi:
                     400, "text excludes id and passage: explain either a text or what an index holds"
                 )
             text = body.text
-            if body.index is not None:
+            if body.index is not None or not self.services.encoders:
                 encoder = one_index(self.services, body.index).encoder
             else:
                 _, encoder = self.services.encoder(None)
@@ -198,12 +209,24 @@ class _SearchApi:
                 raise RefusedError(
                     413, f"{name} has {len(value):,} characters; {MOST_CHARS:,} are explained at most"
                 )
-        try:
-            found = await self._in_thread(partial(self._explainer.explain, encoder, body.query, text))
-        except CheckpointError as exc:
-            raise RefusedError(400, exc.message) from exc
+        found = await self._explained(encoder, body.query, text)
         found["document"]["passage_start"] = before
         return HttpResponse(content=found)
+
+    async def _explained(self, encoder: AnyEncoder, query: str, text: str) -> dict[str, Any]:  # Any: JSON
+        """Explain a score by the engine's own vectors where a model's terms do so, else by a copy that torch runs."""
+        from embedkit.encoding.sparse import SparseEncoder
+
+        if isinstance(encoder, SparseEncoder):
+            sides: Sequence[tuple[TextRole, str]] = (("query", query), ("document", text))
+            works = [TextsWork(encoder=encoder, texts=[each], role=role) for role, each in sides]
+            futures = [asyncio.wrap_future(self.services.engine.encode(work)) for work in works]
+            asked, read = await asyncio.gather(*futures)
+            return await self._in_thread(partial(explain_by_terms, encoder, query, text, (asked, read)))
+        try:
+            return await self._in_thread(partial(self._explainer.explain, encoder, query, text))
+        except CheckpointError as exc:
+            raise RefusedError(400, exc.message) from exc
 
     async def _looked_up(self, look: Callable[[], T]) -> T:
         try:

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 from embedkit.inference.numpy_runtime.sentence_head import normalize
+from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.serving.engine.scoring import text_tokenizer, token_budget
 from embedkit.serving.http.api_engine import ApiEngine, Manners, TextsToEmbed, TextsToScore, best_first
 from embedkit.serving.http.messages import HttpRequest, HttpResponse, RefusedError, Route
 from embedkit.serving.http.tei_messages import (
@@ -280,11 +282,12 @@ def _info(services: Services) -> Mapping[str, Any]:  # Any: JSON
         name, encoder = services.encoder(None)
         sentence = encoder.folder.modules.sentence
         kind: Mapping[str, Any] = {"embedding": {"pooling": "+".join(sentence.pooling)}}
-        model: Any = encoder  # Any: an encoder or a cross-encoder
+        model: Any = encoder  # Any: an encoder or a reranker
         prompts, dimension = sorted(encoder.folder.modules.prompts), encoder.dimension
+        tokenizer, budget = encoder.tokenizer, encoder.token_budget
     else:
         name, model = services.reranker(None)
-        labels = model.folder.labels
+        labels = model.folder.labels if isinstance(model, CrossEncoder) else ("maxsim",)
         numbered = {str(number): label for number, label in enumerate(labels)}
         kind = {
             "reranker": {
@@ -293,15 +296,16 @@ def _info(services: Services) -> Mapping[str, Any]:  # Any: JSON
             }
         }
         prompts, dimension = [], None
+        tokenizer, budget = text_tokenizer(model), token_budget(model)
     limits = services.limits
     return {
         "model_id": name,
         "model_sha": None,
         "model_dtype": "fp32" if model.choice is None else model.choice.precision,
         "model_type": kind,
-        "max_input_length": model.folder.tokenizer.max_length,
+        "max_input_length": tokenizer.max_length,
         "max_client_batch_size": limits.inputs,
-        "max_batch_tokens": model.token_budget,
+        "max_batch_tokens": budget,
         "auto_truncate": True,
         "prompts": prompts,
         "dimension": dimension,

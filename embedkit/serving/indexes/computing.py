@@ -13,13 +13,13 @@ import numpy as np
 from embedkit.errors import EmbedkitError
 from embedkit.retrieval.reranker import Reranker
 from embedkit.retrieval.vectors import Vectors
-from embedkit.serving.engine.engine import Embedded, EmbedWork, Engine, Priority, ScoreWork
+from embedkit.serving.engine.engine import Embedded, EmbedWork, Engine, Priority
+from embedkit.serving.engine.scoring import AnyReranker, RerankWork, score
 from embedkit.serving.engine.text_tasks import EncodedTexts, TextsWork
 from embedkit.types import Float32, TextRole
 
 if TYPE_CHECKING:
     from embedkit.pipelines.embedders import AnyEmbedder
-    from embedkit.reranking.cross_encoder import CrossEncoder
 
 AnyEncoded = Embedded | EncodedTexts
 
@@ -76,9 +76,9 @@ class QueryVectors:
 
 
 class EngineReranker(Reranker):
-    """A cross-encoder that is computed by the engine; `seconds` is what was waited for it."""
+    """A reranker that is computed by the engine; `seconds` is what was waited for it."""
 
-    def __init__(self, model: CrossEncoder, engine: Engine, abandoned: Event) -> None:
+    def __init__(self, model: AnyReranker, engine: Engine, abandoned: Event) -> None:
         self.name, self.weight = model.name, model.weight
         self._model, self._engine, self._abandoned = model, engine, abandoned
         self.seconds, self.truncated = 0.0, 0
@@ -87,8 +87,8 @@ class EngineReranker(Reranker):
         if self._abandoned.is_set():
             raise AbandonedError("the client has gone")
         started = time.perf_counter()
-        work = ScoreWork(model=self._model, queries=[query] * len(texts), texts=texts, priority="interactive")
-        scored = self._engine.score(work).result()
+        work = RerankWork(model=self._model, query=query, texts=texts, priority="interactive")
+        scored = score(self._engine, work)
         self.seconds += time.perf_counter() - started
         self.truncated += int(scored.truncated.sum())
         return scored.scores

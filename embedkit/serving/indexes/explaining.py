@@ -1,4 +1,4 @@
-"""Why a text matches a query, in words: what each weighs, and which of the other text's is nearest to it."""
+"""Why a text matches a query: what each word weighs, and which of the other text's is nearest to it; or what each term adds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from weakref import WeakKeyDictionary
 from embedkit.data.records import titled_text
 from embedkit.errors import CheckpointError
 from embedkit.pipelines.embedders import describe_kind
+from embedkit.retrieval.sparse_vectors import SparseVectors
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.looking import NotHereError, missing
 from embedkit.serving.model_names import served_name
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.sparse import SparseEncoder
     from embedkit.explaining.explain import ExplainedText, Explanation
     from embedkit.pipelines.embedders import AnyEncoder
+    from embedkit.serving.engine.text_tasks import EncodedTexts
 
 MOST_CHARS = 20_000  # of a text: each of its words costs one encoding of it
 
@@ -41,7 +44,8 @@ class Explainer:
 
         if not isinstance(encoder, Encoder):
             raise CheckpointError(
-                f"{served_name(encoder.folder.name)} is {describe_kind(encoder)}; word by word the cosines of dense models are explained"
+                f"{served_name(encoder.folder.name)} is {describe_kind(encoder)}; explained are scores of dense models, word by word, "
+                "and of learned sparse ones, term by term"
             )
         with self._turn:
             if encoder not in self._copies:
@@ -51,12 +55,33 @@ class Explainer:
             copy = self._copies[encoder]
             found = explain(copy, query, text)
             return {
+                "kind": "dense",
                 "score": found.score,
                 "query": _words(found.query),
                 "document": _words(found.document),
                 "matches": _matches(copy, found),
                 "truncated": found.query.truncated or found.document.truncated,
             }
+
+
+def explain_by_terms(
+    encoder: SparseEncoder, query: str, text: str, encoded: tuple[EncodedTexts, EncodedTexts]
+) -> dict[str, Any]:  # Any: JSON
+    """Explain a learned sparse model's score, the sum of what the terms of both texts add; `encoded` are query and text."""
+    from embedkit.explaining.terms import explain_vectors
+
+    vectors = encoded[0].vectors, encoded[1].vectors
+    assert isinstance(vectors[0], SparseVectors)
+    assert isinstance(vectors[1], SparseVectors)
+    found = explain_vectors(encoder, query, text, (vectors[0], vectors[1])).as_dict()
+    return {
+        "kind": "sparse",
+        "score": found["score"],
+        "shared": found["shared"],
+        "query": {"text": query, "terms": found["query"]},
+        "document": {"text": text, "terms": found["document"]},
+        "truncated": bool(encoded[0].truncated[0] or encoded[1].truncated[0]),
+    }
 
 
 def passage_text(index: LiveIndex, doc_id: str, passage: int) -> tuple[str, int, AnyEncoder | None]:

@@ -104,7 +104,8 @@ def test_four_bits_and_exact_search_can_be_had(tmp_path: Path, model: Path, corp
         (["--metric", "l2"], "--metric l2: token vectors are compared by cosine"),
         (["--kind", "hnsw"], "is a multi-vector index; hnsw takes one vector a passage"),
         (["--merge-tokens", "0.2"], "for which --merge-tokens means nothing"),
-        (["--shards", "2"], "of which an index lies in one piece. Leave out --shards"),
+        (["--shards", "2", "--kind", "hnsw"], "is a multi-vector index; hnsw takes one vector a passage"),
+        (["--shards", "2", "--storage", "int8"], "token vectors are kept as 2-bit or 4-bit"),
     ],
 )
 def test_options_that_do_not_apply_are_refused_by_name(
@@ -126,7 +127,7 @@ def test_what_takes_one_vector_a_passage_is_refused(
         ("index", "export", index, "--output", tmp_path / "x.npy"),
         ("index", "export", index, "--output", tmp_path / "x.parquet"),
         ("pairs", "--index", index),
-        ("index", "merge", index, index),
+        ("index", "push", index, f"lance://{tmp_path}/store?table=docs"),  # before the store is opened
     ]
     for command in commands:
         assert "is a multi-vector index" in " ".join(invoke(*command, exit_code=1).split())

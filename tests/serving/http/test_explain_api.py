@@ -1,4 +1,4 @@
-"""/explain: words with what they weigh, and which words of the two texts are near each other."""
+"""/explain: words with what they weigh, and which words of the two texts are near each other; or terms with what they add."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import pytest
 pytest.importorskip("starlette")
 
 from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.sparse import SparseEncoder
 from embedkit.explaining.explain import explain
+from embedkit.explaining.terms import explain_terms
+from tests.checkpoint.test_sparse import write_tiny_sparse
 from tests.serving.indexes.served_indexes import ask, build, numbered, serving
 
 QUERY = "the girl plays guitar"
+ROUNDING = 1e-5  # other batch shapes
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,66 @@ def test_equal_words_are_near_each_other(address: str) -> None:
         (number, number) for number in range(4)
     ]
     assert all(match["cosine"] == pytest.approx(1, abs=1e-5) for match in same["matches"])
+
+
+@pytest.fixture(scope="module", params=["mlm", "table"])
+def sparse(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path_factory.mktemp("terms")
+    model = write_tiny_sparse(folder / "splade", weigh_queries=request.param == "table")
+    with serving(build(folder / "terms.index", numbered(10), model)) as found:
+        yield found, model
+
+
+@pytest.mark.parametrize("query", [QUERY, "水 girl"])
+def test_of_a_sparse_index_terms_are_explained_as_the_command_does_it(
+    sparse: tuple[str, Path], query: str
+) -> None:
+    address, model = sparse
+    text = "piano 3 the piano and a piano at the piano. old"
+    held = explained(address, query=query, index="terms", id="old/3", passage=0)
+    assert held["document"].pop("passage_start") == text.find("the piano")
+    given = explained(address, query=query, text=text)
+    assert given["document"].pop("passage_start") == 0
+    wanted = explain_terms(SparseEncoder.load(model), query, text).as_dict()
+    for found in (held, given):
+        assert (found["kind"], found["truncated"]) == ("sparse", False)
+        assert found["score"] == pytest.approx(wanted["score"], abs=ROUNDING)
+        assert (found["query"]["text"], found["document"]["text"]) == (query, text)
+        for rows, own in (
+            (found["shared"], wanted["shared"]),
+            (found["query"]["terms"], wanted["query"]),
+            (found["document"]["terms"], wanted["document"]),
+        ):
+            assert {row["term"] for row in rows} == {row["term"] for row in own}
+            of = {row["term"]: row for row in own}
+            for row in rows:
+                assert row == pytest.approx(of[row["term"]], abs=ROUNDING)
+    assert wanted["shared"]
+
+
+def test_the_sum_of_what_terms_add_is_the_score_of_the_search(sparse: tuple[str, Path]) -> None:
+    """The index stores weights in eight bits, of its largest."""
+    address, _ = sparse
+    status, content = ask(
+        address, "POST", "/search", {"query": QUERY, "index": "terms", "mode": "dense", "k": 3}
+    )
+    assert status == 200
+    for hit in content["hits"]:
+        found = explained(address, query=QUERY, index="terms", id=hit["id"], passage=hit["passage"])
+        assert sum(each["product"] for each in found["shared"]) == pytest.approx(found["score"])
+        assert found["score"] == pytest.approx(hit["score"], rel=0.02)
+
+
+def test_a_query_of_nothing_has_no_terms_as_in_a_search(sparse: tuple[str, Path]) -> None:
+    found = explained(sparse[0], query=" ", index="terms", id="old/3", passage=0)
+    assert (found["score"], found["shared"], found["query"]["terms"]) == (0, [], [])
+    assert found["document"]["terms"]
+
+
+def test_a_long_text_is_said_to_be_cut(sparse: tuple[str, Path]) -> None:
+    assert explained(sparse[0], query=QUERY, text="dog " * 60)["truncated"]
 
 
 @pytest.mark.parametrize(

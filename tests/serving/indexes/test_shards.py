@@ -13,12 +13,16 @@ pytest.importorskip("starlette")
 
 from embedkit.data.records import Hit
 from embedkit.errors import FilterError
+from embedkit.pipelines.searching import open_search
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.retriever import Retriever
 from embedkit.serving.client.shard import ServedShard
+from embedkit.types import Computing
 from indexes import GatherOptions, Index, ShardedIndex, ShardsFile
+from tests.checkpoint.test_sparse import write_tiny_sparse
 from tests.indexes.sharded.joined import join
 from tests.serving.indexes.served_indexes import ask, build, numbered, serving
+from tests.tiny_multi_vector import write_tiny_multi_vector
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +144,28 @@ def test_what_is_no_question_to_a_shard_is_refused(made: Path) -> None:
 
 def seen(hit: Hit) -> tuple[object, ...]:
     return hit.doc_id, hit.score, hit.passage, hit.scores, hit.text, hit.title, hit.metadata
+
+
+@pytest.mark.parametrize("kind", ["tokens", "terms"])
+def test_shards_of_other_kinds_are_served_as_they_are_searched_here(tmp_path: Path, kind: str) -> None:
+    make = write_tiny_multi_vector if kind == "tokens" else write_tiny_sparse
+    model, rows = make(tmp_path / "model"), numbered(40)
+    parts = [build(tmp_path / f"p{n}.index", rows[n * 20 : n * 20 + 20], model) for n in range(2)]
+    join(tmp_path / "big.index", parts)
+    query, wanted = "the girl plays the guitar", SearchOptions(mode="hybrid", k=6)
+    with open_search(tmp_path / "big.index", wanted, Computing(precision="fp32")) as opened:
+        (local,) = opened.retriever.search([query], wanted)
+    with serving(tmp_path / "big.index") as address:
+        status, answer = ask(
+            address, "POST", "/search", {"query": query, "mode": "hybrid", "k": 6, "all": True}
+        )
+        assert status == 200, answer
+        assert [hit["id"] for hit in answer["hits"]] == [hit.doc_id for hit in local]
+        scores = [hit["score"] for hit in answer["hits"]]
+        assert scores == pytest.approx([hit.score for hit in local], rel=1e-4)
+        status, alike = ask(address, "GET", "/similar/old/30?index=big")
+        assert status == 200
+        assert alike["hits"]
+        assert "old/30" not in [hit["id"] for hit in alike["hits"]]
+        status, refused = ask(address, "POST", "/shard", {"do": "describe", "index": "big"})
+        assert (status, "'big' lies in shards" in refused["error"]["message"]) == (400, True)

@@ -247,7 +247,30 @@ class Fake:
             for j, other in enumerate(text["words"])
             if part(query, one).lower() == part(text, other).lower() not in STOP
         ]
+        if self.kinds.get(wanted.index) == "sparse":
+            return HttpResponse(content=by_terms(wanted.query, document.text[start:stop]))
         return HttpResponse(content={"score": 0.7312, "query": query, "document": text, "matches": matches})
+
+
+def by_terms(query: str, text: str) -> Json:
+    """Weigh each word 1, and one of the model's own 0.5."""
+    asked, own = (list(dict.fromkeys(WORD.findall(each.lower()))) for each in (query, text))
+    shared = [word for word in asked if word in own]
+
+    def terms(words: list[str]) -> list[Json]:
+        found = [{"term": word, "weight": 1.0, "in_text": True} for word in words]
+        return [*found, {"term": "physics", "weight": 0.5, "in_text": False}]
+
+    added = [{"term": word, "query": 1.0, "document": 1.0, "product": 1.0} for word in shared]
+    added.append({"term": "physics", "query": 0.5, "document": 0.5, "product": 0.25})
+    return {
+        "kind": "sparse",
+        "score": len(shared) + 0.25,
+        "shared": added,
+        "query": {"text": query, "terms": terms(asked)},
+        "document": {"text": text, "terms": terms(own), "passage_start": 0},
+        "truncated": False,
+    }
 
 
 def error(status: int, message: str) -> Mapping[str, Any]:

@@ -102,6 +102,16 @@ def test_why_it_matched_colours_words_and_lists_pairs(visit: Visit) -> None:
     assert passage.startswith("He concluded that light takes time")
 
 
+def test_of_a_sparse_model_the_terms_are_shown_with_what_they_add(visit: Visit, fake: Fake) -> None:
+    fake.kinds = {"papers": "sparse"}
+    page = visit(f"{ROEMER}&view=why")
+    rows = page.locator(".pairs tbody tr")
+    rows.first.wait_for()
+    assert rows.first.inner_text().split() == ["speed", "1.00", "1.00", "1.00"]
+    assert rows.last.inner_text().split() == ["physics", "0.500", "0.500", "0.250"]
+    assert page.locator(".terms .added").all_inner_texts()[0].split() == ["+physics", "0.500"]
+
+
 def test_the_colours_stand_under_their_words_where_signs_have_two_units(visit: Visit) -> None:
     page = visit("/?q=speed+of+light&doc=ja/light&in=papers&view=why")
     page.locator(".heat").first.wait_for()

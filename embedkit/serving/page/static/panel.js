@@ -5,6 +5,7 @@ import { counted, el, find, icon } from "./dom.js";
 import { hitItem, titleOf } from "./hits.js";
 import { documentView } from "./reading.js";
 import { failed, waiting } from "./stages.js";
+import { termsView } from "./terms.js";
 import { whyView } from "./why.js";
 
 const VIEWS = { document: "Document", why: "Why it matched", similar: "Similar" };
@@ -194,9 +195,10 @@ export class Panel {
       const query = this.host.query();
       if (!query) return el("p", { class: "muted" }, "There is no query to compare this passage with. Type one into the search box.");
       const kind = this.host.kindOf(index);
-      if (kind && kind !== "dense")
-        return el("p", { class: "muted" }, `This index is of a ${kind} model. Word by word the similarity of models with one vector a text is explained.`);
-      return whyView(await explain(query, index, id, passage, signal));
+      if (kind === "multi-vector")
+        return el("p", { class: "muted" }, `This index is of a ${kind} model. Explained are models with one vector a text, and learned sparse ones.`);
+      const explained = await explain(query, index, id, passage, signal);
+      return explained.kind === "sparse" ? termsView(explained) : whyView(explained);
     }
     if (view === "similar") return this.similarView((await similar(index, id, passage, signal)).hits);
     return this.text();
