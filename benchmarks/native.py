@@ -1,10 +1,11 @@
 """Compare the native kernels with torch in tokens per second, without tokenization or pooling.
 
     python benchmarks/native.py [--threads N] [--levels LEVEL ...] [--lengths 15 59 200] [--tokens 3000] [--rounds 5]
-                                [--model FOLDER] [--output FILE.json]
+                                [--model FOLDER | --shape modernbert] [--layers N] [--output FILE.json]
 
 Batches hold sequences of one length, cut from SciFact abstracts: 15 tokens (a sentence), 59 (a paragraph) or 200 (an
-abstract). Both run the encoder of all-MiniLM-L6-v2, or of --model, alternately; ratios are to torch in fp32. The share of the
+abstract). Both run the encoder of all-MiniLM-L6-v2, or of --model, alternately; ratios are to torch in fp32. --shape is a base
+model's with random weights and random tokens, or with its first --layers alone. The share of the
 machine's rate divides the model's matrix products by the rate of torch's own product in that precision, measured in the same
 run; where torch only emulates the precision, neither is measured. `--levels` are values of EMBEDKIT_CPU. To hold torch to
 the same instructions, set ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2. With one thread times are those of the
@@ -17,6 +18,8 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,33 @@ from embedkit.native.encoder import NativeEncoder, why_not
 from embedkit.native.library import NativePrecision
 from embedkit.tokenization.tokenizer import Tokenizer
 
+# Shapes of base models; sizes of their configs on the Hugging Face hub.
+MODERNBERT = EncoderConfig(
+    vocab_size=50_368,
+    num_hidden_layers=22,
+    intermediate_size=1152,
+    max_position_embeddings=8192,
+    type_vocab_size=0,
+    layer_norm_eps=1e-5,
+    position="rope",
+    norm_first=True,
+    norm_bias=False,
+    attention_bias=False,
+    mlp_bias=False,
+    gated_mlp=True,
+    local_attention=128,
+    global_attn_every_n_layers=3,
+)
+NOMIC = EncoderConfig(
+    position="rope",
+    max_position_embeddings=2048,
+    global_rope_theta=1000.0,
+    gated_mlp=True,
+    hidden_act="silu",
+    attention_bias=False,
+    mlp_bias=False,
+)
+SHAPES = {"bert": EncoderConfig(), "modernbert": MODERNBERT, "nomic": NOMIC}
 PRECISIONS: tuple[NativePrecision, ...] = ("fp32", "bf16", "int8")
 
 
@@ -54,8 +84,13 @@ def sequences(folder: Path, length: int, tokens: int) -> tuple[np.ndarray, np.nd
 
 def flops_of(config: EncoderConfig, length: int) -> float:
     """Count the operations of a token's linear layers and attention, two per multiply-add."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    return config.num_hidden_layers * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * length)
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    linear = 8 * hidden**2 + (6 if config.gated_mlp else 4) * hidden * inner
+    seen = [
+        min(length, config.local_attention + 1) if config.layer_is_local(number) else length
+        for number in range(layers)
+    ]
+    return layers * linear + 4 * hidden * sum(seen)
 
 
 def with_torch(encoder: TransformerEncoder, ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
@@ -85,21 +120,33 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", help="levels of instructions (default: the highest)")
     parser.add_argument("--lengths", nargs="+", type=int, default=[15, 59, 200], help="tokens per text")
     parser.add_argument("--model", type=Path, help="a model folder (default: all-MiniLM-L6-v2)")
+    parser.add_argument("--shape", choices=SHAPES, help="in its place a model of random weights")
+    parser.add_argument("--layers", type=int, help="of --shape")
     parser.add_argument("--tokens", type=int, default=3000, help="tokens per call")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    folder = arguments.model or minilm_folder()
-    config = read_model_folder(folder).config
-    encoder = load_model(read_model_folder(folder)).encoder.eval()
+    folder = None if arguments.shape else arguments.model or minilm_folder()
+    if folder is None:
+        layers = arguments.layers or SHAPES[arguments.shape].num_hidden_layers
+        encoder = TransformerEncoder(replace(SHAPES[arguments.shape], num_hidden_layers=layers)).eval()
+        what = f"a {arguments.shape} of {layers} layers"
+    else:
+        encoder = load_model(read_model_folder(folder)).encoder.eval()
+        what = folder.parent.name if folder.name == "model" else folder.name
+    config = encoder.config
     weights = {name: weight.numpy() for name, weight in encoder.state_dict().items()}
-    half = load_model(read_model_folder(folder)).encoder.eval().bfloat16() if has_rate("bf16") else None
+    half = deepcopy(encoder).bfloat16() if has_rate("bf16") else None
     rates = {precision: matmul_gflops(precision) for precision in PRECISIONS if has_rate(precision)}
     native = load_native(config, weights, arguments.levels or [dispatch.cpu_level()], arguments.threads)
     rows: list[dict[str, Any]] = []
     for length in arguments.lengths:
-        ids, lengths = sequences(folder, length, arguments.tokens)
+        if folder is None:
+            lengths = np.full(max(1, arguments.tokens // length), length)
+            ids = np.random.default_rng(length).integers(0, config.vocab_size, lengths.sum())
+        else:
+            ids, lengths = sequences(folder, length, arguments.tokens)
         tasks: dict[str, Callable[[], Any]] = {"torch fp32": partial(with_torch, encoder, ids, lengths)}
         if half is not None:
             tasks["torch bf16"] = partial(with_torch, half, ids, lengths)
@@ -122,8 +169,7 @@ def main() -> None:
                     "of the rate": f"{gflops / rate:.0%} of {rate:.0f}" if rate else "-",
                 }
             )
-    name = folder.parent.name if folder.name == "model" else folder.name
-    report(f"The encoder of {name}, {arguments.threads} threads", rows, output=arguments.output)
+    report(f"The encoder of {what}, {arguments.threads} threads", rows, output=arguments.output)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from embedkit.checkpoint.classification_heads import default_head
 from embedkit.checkpoint.classification_weights import save_classifier
 from embedkit.checkpoint.names import Family
 from embedkit.model.classification import SequenceClassifier
@@ -18,10 +19,15 @@ QUERY = "the girl plays the piano"
 TEXTS = ("a boy sings a song", "horse", LONG, "the dog sleeps in the red water", "")
 
 
-def tiny_classifier(*, seed: int = 0, num_labels: int = 1, **fields: object) -> SequenceClassifier:
+def tiny_classifier(
+    *, seed: int = 0, num_labels: int = 1, family: Family = "bert", **fields: object
+) -> SequenceClassifier:
     """A random two-layer cross-encoder in evaluation mode; `fields` change the encoder's shape."""
     torch.manual_seed(seed)
-    model = SequenceClassifier(TransformerEncoder(tiny_config(**fields)), HeadConfig(num_labels=num_labels))
+    config, head = tiny_config(**fields), HeadConfig(num_labels=num_labels)
+    if family == "modernbert":  # whose head has a norm
+        head = default_head(family, config, num_labels)
+    model = SequenceClassifier(TransformerEncoder(config), head)
     with torch.no_grad():  # fresh biases are 0, which would hide a mix-up
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -40,7 +46,7 @@ def write_tiny_cross_encoder(
     **fields: object,
 ) -> Path:
     """Write a random tiny cross-encoder; the same seed gives the same weights. `fields` change the encoder's shape."""
-    model = tiny_classifier(seed=seed, num_labels=len(labels), **fields)
+    model = tiny_classifier(seed=seed, num_labels=len(labels), family=family, **fields)
     tokenizer = tiny_tokenizer(max_length=max_length)
     save_classifier(folder, model, tokenizer, family=family, labels=labels, activation=activation)
     return folder

@@ -230,9 +230,14 @@ class EncoderConfig:
 
     @property
     def attention_variant(self) -> str:
-        """Name a piece, of attention or around it, that none but torch computes here; empty where there is none."""
+        """Name the first of `attention_variants`; empty where there is none."""
+        return next(iter(self.attention_variants), "")
+
+    @property
+    def attention_variants(self) -> list[str]:
+        """Name the pieces, of attention or around it, that are neither in numpy nor in graphs; some are in our kernels."""
         if self.attention != "dot":
-            return f"{self.attention.replace('_', '-')} attention"
+            return [f"{self.attention.replace('_', '-')} attention"]
         pieces = {
             "relative positions in attention": self.position == "relative",
             "disentangled attention": self.disentangled is not None,
@@ -251,7 +256,7 @@ class EncoderConfig:
             "global layers that are not the first": self.global_attn_offset > 0,
             "another largest distance": self.relative_attention_max_distance != 128,
         }
-        return next((name for name, there in pieces.items() if there), "")
+        return [name for name, there in pieces.items() if there]
 
     def _check_recursion(self) -> None:
         if self.recursion is None:

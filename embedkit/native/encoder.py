@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import numpy as np
@@ -24,7 +25,7 @@ from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import why_not_here
 from embedkit.native.library import STOPPED, Batch, BatchProgress, Crew, NativePrecision, load_library
 from embedkit.native.merging import check_merging
-from embedkit.native.packing import ACTIVATION_CODES, Float32, PackedModel, aligned_bytes
+from embedkit.native.packing import Float32, PackedModel, aligned_bytes
 from embedkit.native.threads import on_threads
 
 Int64 = NDArray[np.int64]
@@ -33,6 +34,13 @@ Int64 = NDArray[np.int64]
 CHUNK_TOKENS = 192
 # A text is shared among threads that get this many of its tokens each, at least: it takes 60 µs to wake one.
 SHARED_TOKENS = 32
+# Of `EncoderConfig.attention_variants`, what is computed here, too.
+VARIANTS_HERE = (
+    "scaled rotary positions",
+    "a bias before attention alone",
+    "a gate of its own kind",
+    "global layers that are not the first",
+)
 
 
 def why_not(config: EncoderConfig, precision: NativePrecision) -> str | None:
@@ -41,29 +49,36 @@ def why_not(config: EncoderConfig, precision: NativePrecision) -> str | None:
 
 
 def _why_not_shape(config: EncoderConfig) -> str | None:
-    missing = {
-        f"positions {config.position!r}": config.position == "rope",
-        config.attention_variant: config.attention_variant != "",
-        config.routed or "no router": config.routed is not None,
-        "norms before the layers": config.norm_first,
-        "linear layers and norms without bias": not (
-            config.norm_bias and config.attention_bias and config.mlp_bias
-        ),
-        "gated feed-forward layers": config.gated_mlp,
-        "local attention": config.local_attention > 0,
-        f"the activation {config.hidden_act!r}": config.hidden_act not in ACTIVATION_CODES,
-    }
-    if named := [what for what, is_there in missing.items() if is_there]:
+    named = [what for what in config.attention_variants if what not in VARIANTS_HERE]
+    if config.rope_scaling is not None:
+        named.append("unequally scaled rotary positions")
+    if config.routed is not None:
+        named.append(config.routed)
+    if config.norm_first and config.num_distinct_layers < config.num_hidden_layers:
+        named.append("norms before layers that share weights")
+    if named:
         return f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not written natively"
-    if config.head_size % 16:
-        return f"the head size is {config.head_size}; native attention takes multiples of 16"
+    multiple = 32 if config.position == "rope" else 16  # of rotary heads the halves are whole vectors
+    if config.head_size % multiple:
+        what = "rotary attention" if config.position == "rope" else "attention"
+        return f"the head size is {config.head_size}; native {what} takes multiples of {multiple}"
     if config.embedding_size is not None and config.embedding_size % 16:
         return f"the embedding size is {config.embedding_size}; native norms take multiples of 16"
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What is written of a batch: all tokens' vectors, those of first ones, or means; and which keys are attended to."""
+
+    first_only: bool = False
+    mean: bool = False
+    skip: int = 0
+    num_keys: Int64 | None = None
+
+
 class NativeEncoder:
-    """Runs the encoder of a model of the BERT, RoBERTa, DistilBERT, MPNet or ALBERT kind with the library's kernels.
+    """Runs the encoder of a model of the BERT, MPNet, ALBERT, ModernBERT or NomicBERT kind with the library's kernels.
 
     `weights` are float32 under this project's parameter names, as `TransformerEncoder.state_dict` gives them. Calls
     from several threads wait for one another. With `merge_tokens` so large a share of a sequence's tokens is merged into
@@ -72,7 +87,7 @@ class NativeEncoder:
     Raises:
         DeviceError: `why_not` has a reason.
         ValueError: a weight is missing or of another shape, `threads` is below 1, or `merge_tokens` is out of range, or
-            above 0 with bucketed distances.
+            above 0 for a model whose tokens cannot be merged.
     """
 
     def __init__(
@@ -119,7 +134,7 @@ class NativeEncoder:
         Raises:
             ValueError: lengths, ids or the number of layers are out of range, or do not fit together.
         """
-        return self._encode(input_ids, lengths, token_type_ids, layers, first_only=False, num_keys=num_keys)
+        return self._encode(input_ids, lengths, token_type_ids, layers, Written(num_keys=num_keys))
 
     def first_states(
         self,
@@ -136,7 +151,29 @@ class NativeEncoder:
         Shapes:
             returns: (B, D)
         """
-        return self._encode(input_ids, lengths, token_type_ids, layers, first_only=True)
+        return self._encode(input_ids, lengths, token_type_ids, layers, Written(first_only=True))
+
+    def mean_states(
+        self,
+        input_ids: Int64,
+        lengths: Int64,
+        token_type_ids: Int64 | None = None,
+        *,
+        layers: int | None = None,
+        skip: int = 0,
+    ) -> Float32:
+        """Encode as `hidden_states` does, and take the mean of each sequence's tokens behind the first `skip`; of none it is 0.
+
+        Each thread takes those of its sequences, so that no thread waits while another one does it for all.
+
+        Shapes:
+            returns: (B, D)
+        Raises:
+            ValueError: as `hidden_states`, or `skip` is below 0.
+        """
+        if skip < 0:
+            raise ValueError(f"skip is {skip}; it must be at least 0")
+        return self._encode(input_ids, lengths, token_type_ids, layers, Written(mean=True, skip=skip))
 
     def _encode(
         self,
@@ -144,9 +181,7 @@ class NativeEncoder:
         lengths: Int64,
         token_type_ids: Int64 | None,
         layers: int | None,
-        *,
-        first_only: bool,
-        num_keys: Int64 | None = None,
+        written: Written,
     ) -> Float32:
         input_ids = np.ascontiguousarray(input_ids, np.int64)
         lengths = np.ascontiguousarray(lengths, np.int64)
@@ -155,14 +190,15 @@ class NativeEncoder:
             types = np.ascontiguousarray(token_type_ids, np.int64)
         layers = self.config.num_hidden_layers if layers is None else layers
         self._check(input_ids, lengths, types, layers)
-        keys = None if num_keys is None else np.ascontiguousarray(num_keys, np.int64)
-        if keys is not None:
+        if written.num_keys is not None:
+            keys = np.ascontiguousarray(written.num_keys, np.int64)
             self._check_keys(keys, lengths)
-        rows = len(lengths) if first_only else len(input_ids)
+            written = replace(written, num_keys=keys)
+        rows = len(lengths) if written.first_only or written.mean else len(input_ids)
         hidden = np.empty((rows, self.config.hidden_size), np.float32)
         if len(input_ids):
             with self._lock:
-                self._run((input_ids, lengths, types, keys), layers, hidden, first_only=first_only)
+                self._run((input_ids, lengths, types), layers, hidden, written)
         return hidden
 
     def _check(self, input_ids: Int64, lengths: Int64, types: Int64 | None, layers: int) -> None:
@@ -204,13 +240,12 @@ class NativeEncoder:
 
     def _run(
         self,
-        tokens: tuple[Int64, Int64, Int64 | None, Int64 | None],
+        tokens: tuple[Int64, Int64, Int64 | None],
         layers: int,
         hidden: Float32,
-        *,
-        first_only: bool,
+        written: Written,
     ) -> None:
-        input_ids, lengths, types, keys = tokens
+        (input_ids, lengths, types), keys = tokens, written.num_keys
         order = np.argsort(-lengths, kind="stable")
         threads = max(1, min(self.threads, len(input_ids) // SHARED_TOKENS))
         chunks = cut(lengths[order], threads)
@@ -225,7 +260,9 @@ class NativeEncoder:
             chunks=chunks.ctypes.data,
             num_chunks=len(chunks) - 1,
             num_layers=layers,
-            first_only=first_only,
+            first_only=written.first_only,
+            mean=written.mean,
+            skip=written.skip,
             merged_share=self.merge_tokens,
             keys=None if keys is None else keys.ctypes.data,
             hidden_states=hidden.ctypes.data,

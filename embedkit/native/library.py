@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 12  # of the structures below; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 13  # of the structures below; KERNELS_VERSION in kernels/native.h
 STOPPED = 2**40  # what ends a batch early as its next chunk; STOPPED in kernels/encoder.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -28,6 +28,12 @@ class Linear(ctypes.Structure):
     )
 
 
+class Norm(ctypes.Structure):
+    """`struct norm` of kernels/native.h."""
+
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
+
+
 class Layer(ctypes.Structure):
     """`struct layer` of kernels/native.h."""
 
@@ -35,11 +41,12 @@ class Layer(ctypes.Structure):
         ("qkv", Linear),
         ("out", Linear),
         ("up", Linear),
+        ("gate", Linear),
         ("down", Linear),
-        ("attention_norm_weight", ctypes.c_void_p),
-        ("attention_norm_bias", ctypes.c_void_p),
-        ("mlp_norm_weight", ctypes.c_void_p),
-        ("mlp_norm_bias", ctypes.c_void_p),
+        ("after_attention", Norm),
+        ("after_mlp", Norm),
+        ("rotary", ctypes.c_void_p),
+        ("reach", ctypes.c_int64),
     )
 
 
@@ -65,13 +72,14 @@ class Model(ctypes.Structure):
         ("inner", ctypes.c_int64),
         ("num_layers", ctypes.c_int64),
         ("activation", ctypes.c_int64),
+        ("shifted", ctypes.c_int64),
         ("position_offset", ctypes.c_int64),
         ("eps", ctypes.c_double),
         ("tokens", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),
         ("token_types", ctypes.c_void_p),
-        ("norm_weight", ctypes.c_void_p),
-        ("norm_bias", ctypes.c_void_p),
+        ("embedding_norm", Norm),
+        ("final_norm", Norm),
         ("projection", Linear),
         ("distances", ctypes.c_void_p),
         ("distances_stride", ctypes.c_int64),
@@ -91,6 +99,8 @@ class Batch(ctypes.Structure):
         ("num_chunks", ctypes.c_int64),
         ("num_layers", ctypes.c_int64),
         ("first_only", ctypes.c_int64),
+        ("mean", ctypes.c_int64),
+        ("skip", ctypes.c_int64),
         ("merged_share", ctypes.c_double),
         ("keys", ctypes.c_void_p),
         ("hidden_states", ctypes.c_void_p),

@@ -24,6 +24,10 @@ def why_not_merging(config: EncoderConfig) -> str | None:
     """Say why tokens of a model cannot be merged; None where they can."""
     if config.relative_attention_num_buckets:
         return "merged tokens have no distance, on which this model's attention depends"
+    if config.position == "rope" or config.local_attention:
+        return "merged tokens have no position, on which this model's attention depends"
+    if config.norm_first:
+        return "tokens are compared behind a norm, and this model's come before its layers"
     return None
 
 

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
+from embedkit.model.shapes import encoder_shapes
 from embedkit.native.dispatch import describe_kernels, find_kernels
 from embedkit.native.distances import distance_table
-from embedkit.native.library import PANEL, Layer, Linear, Model, NativePrecision, load_library
+from embedkit.native.library import PANEL, Layer, Linear, Model, NativePrecision, Norm, load_library
+from embedkit.native.rotary import rotary_rows
 
 Float32 = NDArray[np.float32]
-ACTIVATION_CODES = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
+ACTIVATION_CODES = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "silu": 3}  # enum activation of kernels/native.h
 # What is added to the input of the down projection before it is rounded for int8; SHIFT in kernels/common/codes.c.
 SHIFT = 0.171
 ROOM = 15  # numbers behind the last distance that the kernels may read; LANES - 1 of kernels/native.h
@@ -55,6 +57,26 @@ def order_of_heads(config: EncoderConfig) -> NDArray[np.int64]:
     return wide.ravel()
 
 
+def is_shifted(config: EncoderConfig) -> bool:
+    """Say whether the input of the down projection is never far below 0, so that int8 needs half as many steps for it."""
+    return not config.gated_mlp and config.hidden_act != "silu"
+
+
+def norms_behind(config: EncoderConfig, layer: int) -> tuple[str, str]:
+    """Name the norms that follow attention and feed-forward in a layer: where norms come first, those of what is next."""
+    name = "layers.{}.".format
+    if not config.norm_first:
+        own = name(config.module_of(layer))
+        return own + "attention_norm", own + "mlp_norm"
+    last = layer == config.num_hidden_layers - 1
+    return name(layer) + "mlp_norm", "final_norm" if last else name(layer + 1) + "attention_norm"
+
+
+def reach_of(config: EncoderConfig, layer: int) -> int:
+    """Return how many tokens before or behind its own a token attends to in a layer."""
+    return config.local_attention // 2 if config.layer_is_local(layer) else config.max_tokens
+
+
 def added_by_distance(config: EncoderConfig, weight: Float32) -> Float32:
     """Return what the kernels add to scores, from the farthest key before a query to the farthest behind it: (H, 2T - 1 + ROOM).
 
@@ -84,27 +106,26 @@ class PackedModel:
         self._panels = aligned_bytes(self._size_of_panels(), 2**21)
         self._used = 0
         self._kept: list[NDArray[np.generic]] = []  # what the structure points at must outlive it
-        modules = [self._layer(number) for number in range(config.num_distinct_layers)]
-        layers = (modules[config.module_of(number)] for number in range(config.num_hidden_layers))
-        self._layers = (Layer * config.num_hidden_layers)(*layers)
-        types, width = config.type_vocab_size, config.embedding_size or config.hidden_size
+        self._shapes = encoder_shapes(config)
+        self._layers = self._all_layers()
         distances, stride = self._distances()
         self.structure = Model(
             kernels=self.kernels,
             projecting=find_kernels("fp32"),
             hidden=config.hidden_size,
-            embedding=width,
+            embedding=config.embedding_size or config.hidden_size,
             heads=config.num_attention_heads,
             inner=config.intermediate_size,
             num_layers=config.num_hidden_layers,
             activation=ACTIVATION_CODES[config.hidden_act],
+            shifted=is_shifted(config),
             position_offset=config.position_offset,
             eps=config.layer_norm_eps,
-            tokens=self._table("embeddings.tokens.weight", config.vocab_size, width),
-            positions=self._table("embeddings.positions.weight", config.max_position_embeddings, width),
-            token_types=self._table("embeddings.token_types.weight", types, width) if types else None,
-            norm_weight=self._table("embeddings.norm.weight", width),
-            norm_bias=self._table("embeddings.norm.bias", width),
+            tokens=self._table("embeddings.tokens.weight"),
+            positions=self._table("embeddings.positions.weight"),
+            token_types=self._table("embeddings.token_types.weight"),
+            embedding_norm=self._norm("embeddings.norm"),
+            final_norm=self._norm("final_norm") if config.norm_first else Norm(),
             projection=self._projection(),
             distances=distances,
             distances_stride=stride,
@@ -115,11 +136,16 @@ class PackedModel:
     def _size_of_panels(self) -> int:
         config = self.config
         hidden, inner = padded(config.hidden_size), padded(config.intermediate_size)
-        numbers = len(order_of_heads(config)) * hidden + hidden * hidden + 2 * hidden * inner
+        numbers = (
+            len(order_of_heads(config)) * hidden
+            + hidden * hidden
+            + (3 if config.gated_mlp else 2) * hidden * inner
+        )
         size = config.num_distinct_layers * numbers * bytes_per_number(self.kernels)
         return size + padded(config.embedding_size or 0) * hidden * bytes_per_number(find_kernels("fp32"))
 
-    def _read(self, name: str, *shape: int) -> Float32:
+    def _read(self, name: str) -> Float32:
+        shape = self._shapes[name]
         try:
             weight = self._weights[name]
         except KeyError as exc:
@@ -136,57 +162,72 @@ class PackedModel:
         self._kept.append(array)
         return array.ctypes.data
 
-    def _table(self, name: str, *shape: int) -> int:
-        return self._keep(self._read(name, *shape))
+    def _table(self, name: str) -> int | None:
+        """Return where a table lies; None where such a model has none."""
+        return self._keep(self._read(name)) if name in self._shapes else None
+
+    def _norm(self, name: str) -> Norm:
+        bias, size = self._table(f"{name}.bias"), self._shapes[f"{name}.weight"][0]
+        return Norm(self._table(f"{name}.weight"), bias or self._keep(np.zeros(size, np.float32)))
 
     def _projection(self) -> Linear:
         """Pack what widens narrow embeddings: in fp32, since it takes a thousandth of the time of the layers behind it."""
         config = self.config
         if config.embedding_size is None:
             return Linear()
-        return self._linear(
-            "embeddings.projection", config.hidden_size, config.embedding_size, precision="fp32"
-        )
+        return self._linear("embeddings.projection", precision="fp32")
 
     def _distances(self) -> tuple[int | None, int]:
         """Return where the first head's number for distance 0 lies, and how many numbers there are a head."""
-        buckets, heads = self.config.relative_attention_num_buckets, self.config.num_attention_heads
-        if not buckets:
+        if not self.config.relative_attention_num_buckets:
             return None, 0
-        table = added_by_distance(self.config, self._read("relative_bias.weight", buckets, heads))
+        table = added_by_distance(self.config, self._read("relative_bias.weight"))
         return self._keep(table) + (self.config.max_tokens - 1) * table.itemsize, table.shape[1]
 
-    def _layer(self, number: int) -> Layer:
-        hidden, inner, prefix = self.config.hidden_size, self.config.intermediate_size, f"layers.{number}."
+    def _all_layers(self) -> ctypes.Array[Layer]:
+        config, numbers = self.config, range(self.config.num_hidden_layers)
+        layers = (Layer * config.num_hidden_layers)()
+        modules = [self._module(module) for module in range(config.num_distinct_layers)]
+        local = [config.layer_is_local(number) for number in numbers]
+        rotary: dict[bool, int] = {}
+        if config.position == "rope":
+            rotary = {kind: self._keep(rotary_rows(config, local=kind)) for kind in set(local)}
+        for number in numbers:
+            layers[number] = modules[config.module_of(number)]  # which copies it
+            layer = layers[number]
+            layer.after_attention, layer.after_mlp = map(self._norm, norms_behind(config, number))
+            layer.reach, layer.rotary = reach_of(config, number), rotary.get(local[number])
+        return layers
+
+    def _module(self, module: int) -> Layer:
+        config, prefix = self.config, f"layers.{module}."
+        up, gate = np.arange(2 * config.intermediate_size).reshape(2, -1)
+        if config.gate_second:
+            up, gate = gate, up
         return Layer(
-            qkv=self._linear(f"{prefix}attention.qkv", 3 * hidden, hidden, order=order_of_heads(self.config)),
-            out=self._linear(f"{prefix}attention.out", hidden, hidden),
-            up=self._linear(f"{prefix}mlp.up", inner, hidden),
-            down=self._linear(f"{prefix}mlp.down", hidden, inner, shift=SHIFT),
-            attention_norm_weight=self._table(f"{prefix}attention_norm.weight", hidden),
-            attention_norm_bias=self._table(f"{prefix}attention_norm.bias", hidden),
-            mlp_norm_weight=self._table(f"{prefix}mlp_norm.weight", hidden),
-            mlp_norm_bias=self._table(f"{prefix}mlp_norm.bias", hidden),
+            qkv=self._linear(f"{prefix}attention.qkv", order=order_of_heads(config)),
+            out=self._linear(f"{prefix}attention.out"),
+            up=self._linear(f"{prefix}mlp.up", order=up if config.gated_mlp else None),
+            gate=self._linear(f"{prefix}mlp.up", order=gate) if config.gated_mlp else Linear(),
+            down=self._linear(f"{prefix}mlp.down", shift=SHIFT if is_shifted(config) else 0.0),
         )
 
     def _linear(
         self,
         name: str,
-        columns: int,
-        rows_in: int,
         *,
         order: NDArray[np.int64] | None = None,
         shift: float = 0.0,
         precision: NativePrecision | None = None,
     ) -> Linear:
         kernels = self.kernels if precision is None else find_kernels(precision)
-        weight = self._read(f"{name}.weight", columns, rows_in)
-        plain_bias = self._read(f"{name}.bias", columns)
+        weight = self._read(f"{name}.weight")
+        biased = f"{name}.bias" in self._shapes
+        plain_bias = self._read(f"{name}.bias") if biased else np.zeros(len(weight), np.float32)
         if order is not None:
-            there = (order >= 0)[:, None]
-            weight = np.where(there, weight[order], np.float32(0))
-            plain_bias = np.where(there[:, 0], plain_bias[order], np.float32(0))
-            columns = len(order)
+            weight, plain_bias = weight[order], plain_bias[order]
+            weight[order < 0], plain_bias[order < 0] = 0, 0
+        columns, rows_in = weight.shape
         bias = np.zeros(padded(columns), np.float32)
         bias[:columns] = plain_bias
         size = padded(columns) * padded(rows_in) * bytes_per_number(kernels)

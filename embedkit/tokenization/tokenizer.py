@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -230,22 +231,27 @@ class Tokenizer:
 
         What is cut of a text longer than a block (`blocks`) is not tokenized: its untruncated length is what was.
         """
-        template = self.single
-        room = self.max_length - template.num_special
+        template, special = self.single, self.single.num_special
+        room = self.max_length - special
+        # Plain lists, and no call for a text that stays whole: with many cores, this loop is what all of them wait for.
         flat: list[int] = []
-        lengths = np.empty(len(texts), dtype=np.int64)
-        full = np.empty(len(texts), dtype=np.int64)
+        lengths: list[int] = []
+        full: list[int] = []
         limit = self.max_chars
         shown = texts if limit is None else [text[:limit] for text in texts]
         for i, (ids, whole) in enumerate(self.ids_to_cut(shown, room)):
-            kept = self._known(self._first(ids, room))
-            lengths[i] = len(kept) + template.num_special
+            kept = ids
+            if len(ids) > room or self.drop_unknown:
+                kept = self._known(self._first(ids, room))
+            length = len(kept) + special
             cut = len(ids) > room or not whole or (limit is not None and len(texts[i]) > limit)
-            full[i] = max(len(ids) + template.num_special, lengths[i] + 1) if cut else lengths[i]
+            lengths.append(length)
+            full.append(max(len(ids) + special, length + 1) if cut else length)
             flat += template.prefix
             flat += kept
             flat += template.suffix
-        return TokenBatch(np.array(flat, dtype=np.int64), lengths, None, full)
+        sizes, full_sizes = np.array(lengths, dtype=np.int64), np.array(full, dtype=np.int64)
+        return TokenBatch(np.array(flat, dtype=np.int64), sizes, None, full_sizes)
 
     def encode_chunks(self, texts: Sequence[str], *, repeat: int = 0) -> tuple[TokenBatch, NDArray[np.int64]]:
         """Turn B texts into C ≥ B sequences: each text in as many pieces of at most `max_length` as it needs.
@@ -321,13 +327,20 @@ class Tokenizer:
         return TokenBatch(np.array(flat, dtype=np.int64), lengths, np.array(types, dtype=np.int64), full)
 
     def ids_to_cut(self, texts: Sequence[str], count: int) -> Iterator[tuple[list[int], bool]]:
-        """Yield of each text the ids that it keeps when cut to `count` and perhaps more, and whether these are all.
+        """Return of each text the ids that it keeps when cut to `count` and perhaps more, and whether these are all.
 
         Raises:
             TypeError: one is no string.
         """
         # What is no string is refused with the short ones. Words are cheap to look up, and the rules are for whole texts.
-        long = [self.words is None and isinstance(text, str) and len(text) > BLOCK_CHARS for text in texts]
+        long = [isinstance(text, str) and len(text) > BLOCK_CHARS for text in texts]
+        if self.words is not None or not any(long):
+            return zip(self.ids(texts), repeat(True))
+        return self._ids_of_long(texts, long, count)
+
+    def _ids_of_long(
+        self, texts: Sequence[str], long: Sequence[bool], count: int
+    ) -> Iterator[tuple[list[int], bool]]:
         short = iter(self.ids([text for text, is_long in zip(texts, long, strict=True) if not is_long]))
         for text, is_long in zip(texts, long, strict=True):
             if is_long:

@@ -17,7 +17,7 @@ from embedkit.types import Device, Precision
 from tests.tiny import FAMILY_SHAPES, tiny_config
 
 PLAIN = tiny_config(num_attention_heads=2)
-MODERN = tiny_config(**FAMILY_SHAPES["modernbert"])
+DEBERTA = tiny_config(**FAMILY_SHAPES["deberta-v2"])
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _only_plain(config: object, precision: str) -> str | None:
-    return "gated feed-forward layers are not written natively" if config is MODERN else None
+    return "disentangled attention is not written natively" if config is DEBERTA else None
 
 
 @pytest.mark.usefixtures("all_flags")
@@ -60,12 +60,24 @@ def test_kernels_compute_families_with_more_than_bert_has(family: str) -> None:
     )
 
 
+@pytest.mark.parametrize("family", ["modernbert", "nomic_bert", "gte", "jina_embeddings_v3"])
+def test_kernels_compute_families_that_numpy_does_not(family: str) -> None:
+    if reason := why_not_here("fp32"):
+        pytest.skip(reason)
+    config = tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": 1})
+    for precision in ("fp32", "int8"):
+        assert choose_runtime(config, precision, "cpu", wanted="native").runtime == "native"
+    few = choose_runtime(config, "fp32", "cpu", interactive=True)
+    assert few.runtime == "native"
+    assert few.reason.startswith("not numpy: it has ")
+
+
 @pytest.mark.usefixtures("all_flags")
 def test_torch_computes_what_the_kernels_do_not_and_says_why() -> None:
     for precision in ("fp32", "bf16"):
-        choice = choose_runtime(MODERN, precision, "cpu")
+        choice = choose_runtime(DEBERTA, precision, "cpu")
         assert choice.runtime == "torch"
-        assert choice.reason == "not native: gated feed-forward layers are not written natively"
+        assert choice.reason == "not native: disentangled attention is not written natively"
     assert choose_runtime(PLAIN, "fp32", "cuda").runtime == "torch"
     assert (
         choose_runtime(PLAIN, "fp16", "mps").reason == "not native: it computes on the CPU only, not on mps"
@@ -77,7 +89,7 @@ def test_numpy_computes_a_handful_of_texts_in_fp32() -> None:
     assert choose_runtime(PLAIN, "fp32", "cpu", interactive=True).runtime == "numpy"
     choice = choose_runtime(PLAIN, "bf16", "cpu", interactive=True)
     assert (choice.runtime, choice.reason) == ("native", "not numpy: it computes in fp32 only")
-    assert choose_runtime(MODERN, "fp32", "cpu", interactive=True).runtime == "torch"
+    assert choose_runtime(DEBERTA, "fp32", "cpu", interactive=True).runtime == "torch"
 
 
 @pytest.mark.usefixtures("no_flags")

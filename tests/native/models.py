@@ -29,6 +29,23 @@ BERT = EncoderConfig(
     max_position_embeddings=256,
     initializer_range=0.2,  # ten times the usual: attention that is far from uniform
 )
+# A window of 24 and the next token: texts of the tests are shorter, as long, and many times longer. Layers 0 and 3 are global.
+MODERN = replace(
+    BERT,
+    type_vocab_size=0,
+    num_hidden_layers=4,
+    intermediate_size=96,
+    initializer_range=0.12,
+    layer_norm_eps=1e-5,
+    position="rope",
+    norm_first=True,
+    gated_mlp=True,
+    norm_bias=False,
+    attention_bias=False,
+    mlp_bias=False,
+    local_attention=24,
+    global_attn_every_n_layers=3,
+)
 FAMILIES = {
     "bert": BERT,
     "roberta": replace(BERT, position_offset=2, type_vocab_size=1, layer_norm_eps=1e-5),
@@ -57,6 +74,36 @@ FAMILIES = {
     "recursion": replace(
         BERT, num_hidden_layers=3, recursion=RecursionConfig(routing="fixed", num_recursions=2)
     ),
+    "modernbert": MODERN,
+    # ends in a local layer, in which the first token alone has a narrower window than its block
+    "modernbert, heads of 64": replace(
+        MODERN,
+        hidden_size=192,
+        num_attention_heads=3,
+        num_hidden_layers=2,
+        local_attention=128,
+        intermediate_size=200,
+        initializer_range=0.05,
+    ),
+    "nomic": replace(
+        BERT,
+        position="rope",
+        global_rope_theta=1000.0,
+        gated_mlp=True,
+        hidden_act="silu",
+        attention_bias=False,
+        mlp_bias=False,
+    ),
+    "gte": replace(
+        BERT,
+        position="rope",
+        gated_mlp=True,
+        gate_second=True,
+        mlp_bias=False,
+        mlp_out_bias=True,
+        rope_factor=1.5,
+    ),
+    "norms first, silu, learned positions": replace(BERT, norm_first=True, hidden_act="silu"),
     "hidden 96, heads of 48": replace(BERT, hidden_size=96, intermediate_size=200),
     "hidden 48, heads of 16": replace(BERT, hidden_size=48, num_attention_heads=3, intermediate_size=72),
     "hidden 128, heads of 64": replace(BERT, hidden_size=128, intermediate_size=512),

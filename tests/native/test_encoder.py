@@ -15,11 +15,14 @@ import pytest
 
 from embedkit.errors import DeviceError
 from embedkit.model.config import EncoderConfig
+from embedkit.model.rope_config import RopeScalingConfig
 from embedkit.model.routing_config import RecursionConfig
 from embedkit.native import dispatch, library
 from embedkit.native.encoder import CHUNK_TOKENS, NativeEncoder, cut, why_not
 from embedkit.native.library import NativePrecision
 from tests.native.models import BERT, FAMILIES, PRECISIONS, random_model, random_tokens, skip_unless_native
+
+YARN = RopeScalingConfig(kind="yarn", factor=2.0, original_max_position_embeddings=128)
 
 
 def make(
@@ -34,7 +37,7 @@ def make(
 
 
 @pytest.mark.parametrize(  # rows are filled up: 48 to 64
-    "family", ["hidden 48, heads of 16", "mpnet, hidden 48, heads of 16", "albert"]
+    "family", ["hidden 48, heads of 16", "mpnet, hidden 48, heads of 16", "albert", "modernbert", "nomic"]
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_neither_threads_nor_batches_nor_their_order_change_a_bit(
@@ -136,7 +139,11 @@ def test_an_empty_batch_gives_no_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["bert", "hidden 48, heads of 16", "albert", "embeddings wider than the layers"]
+    "family",
+    [
+        *("bert", "hidden 48, heads of 16", "albert", "embeddings wider than the layers"),
+        *("modernbert, heads of 64", "nomic"),
+    ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -251,7 +258,10 @@ def test_weights_are_checked_against_the_config() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"position": "rope"}, r"^positions 'rope' is not written natively$"),
+        (
+            {"position": "rope", "rope_scaling": YARN},
+            r"^unequally scaled rotary positions is not written natively$",
+        ),
         (
             {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 64},
             r"^another largest distance is not written natively$",
@@ -259,13 +269,16 @@ def test_weights_are_checked_against_the_config() -> None:
         ({"embedding_size": 24}, "the embedding size is 24; native norms take multiples of 16"),
         ({"recursion": RecursionConfig(num_recursions=1)}, "recursion by expert_choice"),
         (
-            {"norm_first": True, "gated_mlp": True},
-            r"^norms before the layers, gated .* are not written natively$",
+            {"norm": "rms", "causal": True},
+            r"^causal attention, an RMS norm are not written natively$",
         ),
-        ({"mlp_bias": False}, "without bias"),
-        ({"local_attention": 16}, "local attention"),
-        ({"hidden_act": "silu"}, "the activation 'silu'"),
+        ({"norm_first": True, "num_hidden_groups": 1}, "norms before layers that share weights"),
+        ({"position": "none"}, "no positions"),
         ({"num_attention_heads": 8}, "the head size is 8; native attention takes multiples of 16"),
+        (
+            {"num_attention_heads": 4, "position": "rope"},
+            "the head size is 16; native rotary attention takes multiples of 32",
+        ),
     ],
 )
 def test_what_is_not_written_natively_is_said(fields: dict[str, Any], reason: str) -> None:

@@ -208,7 +208,11 @@ def test_products_of_fp32_are_right_for_every_number_of_rows(address: int) -> No
 
 @pytest.mark.parametrize("level", LOWER)
 @pytest.mark.parametrize(
-    "family", ["bert", "sinusoidal, gelu_tanh", "relu", "hidden 96, heads of 48", "mpnet", "albert"]
+    "family",
+    [
+        *("bert", "sinusoidal, gelu_tanh", "relu", "hidden 96, heads of 48", "mpnet", "albert"),
+        *("modernbert", "modernbert, heads of 64", "nomic", "gte", "norms first, silu, learned positions"),
+    ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_lower_level_computes_the_same_vectors_in_any_company(

@@ -21,6 +21,7 @@ from embedkit.checkpoint.folder import ModelFolder
 from embedkit.extras import load_extra
 from embedkit.model.config import LayerNormConfig, PoolingMode
 from embedkit.native.distances import relative_buckets
+from embedkit.native.rotary import rotary_angles
 from embedkit.types import Float32
 
 if TYPE_CHECKING:
@@ -154,14 +155,9 @@ class _Writer:
         """Rotate queries or keys, (B, H, T, d), by their positions, as `embedkit.model.layers.rotate` does."""
         config = self.config
         local = config.layer_is_local(number)
-        theta = config.local_rope_theta if local else config.global_rope_theta
         kind = "local" if local else "global"
         half = config.head_size // 2
-        frequency = np.float32(theta) ** (
-            -np.arange(0, config.head_size, 2, dtype=np.float32) / config.head_size
-        )
-        angle = np.arange(config.max_tokens, dtype=np.float32)[:, None] * frequency
-        angle = np.concatenate((angle, angle), axis=1)  # (P, d)
+        angle = np.tile(rotary_angles(config, local=local), 2)  # (P, d)
         cos = self.rows(f"rotary.{kind}.cos", np.cos(angle))
         sin = self.rows(f"rotary.{kind}.sin", np.sin(angle))
         first, second = self.graph.nodes("Split", x, self.constant("halves", [half, half]), count=2, axis=-1)

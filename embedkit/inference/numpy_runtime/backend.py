@@ -14,7 +14,7 @@ from embedkit.checkpoint.mlm_arrays import load_mlm_weights
 from embedkit.inference.backend import AnyFolder, Backend
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
 from embedkit.inference.numpy_runtime.scoring_head import ScoringHead
-from embedkit.inference.numpy_runtime.sentence_head import SentenceHead
+from embedkit.inference.numpy_runtime.sentence_head import SentenceHead, mean_of
 from embedkit.inference.numpy_runtime.term_head import TermHead
 from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.model.sparse_config import TermPooling
@@ -48,6 +48,18 @@ class TokenEncoder(Protocol):
         """Return those of the first tokens alone, for which the last layer is less work: -> (B, D) float32."""
         ...
 
+    def mean_states(
+        self,
+        input_ids: Ids,
+        lengths: Ids,
+        token_type_ids: Ids | None = None,
+        *,
+        layers: int | None = None,
+        skip: int = 0,
+    ) -> Float32:
+        """Return the mean of each sequence's tokens behind the first `skip`: -> (B, D) float32."""
+        ...
+
 
 class TokenTable:
     """A static model's token vectors: rows of a mapped table, whatever stands around them."""
@@ -70,6 +82,17 @@ class TokenTable:
         self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None = None, *, layers: int | None = None
     ) -> Float32:
         return self.weights.rows("tokens.weight", input_ids[np.cumsum(lengths) - lengths])
+
+    def mean_states(
+        self,
+        input_ids: Ids,
+        lengths: Ids,
+        token_type_ids: Ids | None = None,
+        *,
+        layers: int | None = None,
+        skip: int = 0,
+    ) -> Float32:
+        return mean_of(self.weights.rows("tokens.weight", input_ids), lengths, skip=skip)
 
 
 class PackedBackend(Backend):
@@ -113,6 +136,8 @@ class PackedBackend(Backend):
     def _pooled(self, batch: TokenBatch, *, skip: int = 0, layers: int | None = None) -> Float32:
         """Compute no more of the last layer than the pooling reads: -> (B, E)."""
         tokens = batch.input_ids, batch.lengths, batch.token_type_ids
+        if self.head.config.pooling == ("mean",):
+            return self.head.project(self.encoder.mean_states(*tokens, layers=layers, skip=skip))
         if self.head.config.pooling == ("cls",) and not skip:
             return self.head(self.encoder.first_states(*tokens, layers=layers), np.ones(len(batch), np.int64))
         return self.head(self.encoder.hidden_states(*tokens, layers=layers), batch.lengths, skip=skip)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedkit.checkpoint.arrays import Weights
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
-from embedkit.inference.numpy_runtime.sentence_head import runs
+from embedkit.inference.numpy_runtime.sentence_head import mean_of, runs
 from embedkit.inference.token_merging import merge_packed
 from embedkit.model.config import EncoderConfig
 from embedkit.native.distances import relative_buckets
@@ -101,6 +101,19 @@ class NumpyEncoder:
         hidden = self.hidden_states(input_ids, lengths, token_type_ids, layers=layers)
         first: Float32 = hidden[np.cumsum(lengths) - lengths]
         return first
+
+    def mean_states(
+        self,
+        input_ids: Ids,
+        lengths: Ids,
+        token_type_ids: Ids | None = None,
+        *,
+        layers: int | None = None,
+        skip: int = 0,
+    ) -> Float32:
+        """Return the mean of each sequence's tokens behind the first `skip`: -> (B, D)."""
+        hidden = self.hidden_states(input_ids, lengths, token_type_ids, layers=layers)
+        return mean_of(hidden, lengths, skip=skip)
 
     def _embed(self, input_ids: Ids, lengths: Ids, token_type_ids: Ids | None) -> Float32:
         starts = np.cumsum(lengths) - lengths

@@ -113,6 +113,15 @@ def runs(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
         token += count * length
 
 
+def mean_of(hidden: Float32, lengths: NDArray[np.int64], *, skip: int = 0) -> Float32:
+    """Return the mean of the tokens of each sequence behind the first `skip`; of none it is 0: (N, D) -> (B, D)."""
+    means = np.empty((len(lengths), hidden.shape[1]), np.float32)
+    for first, count, start, length in runs(lengths):
+        tokens = hidden[start : start + count * length].reshape(count, length, hidden.shape[1])
+        means[first : first + count] = pool(tokens, "mean", skip=skip)
+    return means
+
+
 def pool(tokens: Float32, mode: PoolingMode, *, skip: int = 0) -> Float32:
     """Reduce the token vectors of sequences of one length to one each: (count, T, D) -> (count, D).
 

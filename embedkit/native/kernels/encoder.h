@@ -12,9 +12,10 @@ struct batch {
     const int64_t *chunks; /* chunk c holds order[chunks[c]] .. order[chunks[c + 1]] */
     int64_t num_chunks, num_layers;
     int64_t first_only;  /* the last layer is computed for the first token of each sequence alone */
+    int64_t mean, skip;  /* what is written is the mean of each sequence's tokens behind the first `skip`; of none it is 0 */
     double merged_share; /* of a sequence's rows, merged into others in each layer; 0: none */
     const int64_t *keys; /* how many of a sequence's first tokens are attended to; NULL: all. Not with merging */
-    float *hidden_states; /* (N, D), or (B, D) of first tokens */
+    float *hidden_states; /* (N, D), or (B, D) of first tokens or means */
 };
 
 /* What the threads of a batch share: the next chunk, and how many are done. Whoever adds STOPPED to `next` ends them early. */

@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 12
+#define KERNELS_VERSION 13
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 /* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough that their input stays in the
@@ -19,7 +19,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 enum precision { FP32 = 0, BF16 = 1, INT8 = 2, PRECISIONS = 3 };
-enum activation { GELU = 0, GELU_TANH = 1, RELU = 2 };
+enum activation { GELU = 0, GELU_TANH = 1, RELU = 2, SILU = 3 };
 
 static inline int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
@@ -32,22 +32,33 @@ struct linear {
     int64_t rows_in, columns; /* K and N, unpadded */
 };
 
-/* The columns of `qkv` are in the order of `struct heads`: queries, keys, values of the first few heads, then of the
- * next. */
-struct layer {
-    struct linear qkv, out, up, down;
-    const float *attention_norm_weight, *attention_norm_bias, *mlp_norm_weight, *mlp_norm_bias;
+/* Of one without a bias, all `bias` are 0. */
+struct norm {
+    const float *weight, *bias;
 };
 
-/* The tables have `embedding` columns. Where the weight of `projection` is not NULL, it takes their normed sum to the width of
- * the residual stream, in fp32: the kernels `projecting` have packed it. `distances` are those of all heads, as in `struct
- * sequence`; NULL: none. Layers may share weights. */
+/* The columns of `qkv` are in the order of `struct heads`: queries, keys, values of the first few heads, then of the
+ * next. Where the weight of `gate` is not NULL, what `up` gives is activated and multiplied by what `gate` gives. The norms are
+ * those that follow each part: with norms before the parts, that of the feed-forward and that of the next layer's attention.
+ * `rotary` and `reach` are as in `struct sequence`. */
+struct layer {
+    struct linear qkv, out, up, gate, down;
+    struct norm after_attention, after_mlp;
+    const float *rotary;
+    int64_t reach;
+};
+
+/* The tables have `embedding` columns; without positions or token types, theirs is NULL. Where the weight of `projection` is not
+ * NULL, it takes their normed sum to the width of the residual stream, in fp32: the kernels `projecting` have packed it.
+ * `shifted` says that `down` was packed for what a shift adds to its input. Where the weight of `final_norm` is not NULL, norms
+ * stand before the parts of a layer, and this one behind the last that is computed: the residual stream itself is never normed.
+ * `distances` are those of all heads, as in `struct sequence`; NULL: none. Layers may share weights. */
 struct model {
     const struct kernels *kernels, *projecting;
-    int64_t hidden, embedding, heads, inner, num_layers, activation, position_offset;
+    int64_t hidden, embedding, heads, inner, num_layers, activation, shifted, position_offset;
     double eps;
-    const float *tokens, *positions, *token_types; /* tables; no token types: NULL */
-    const float *norm_weight, *norm_bias;
+    const float *tokens, *positions, *token_types;
+    struct norm embedding_norm, final_norm;
     struct linear projection;
     const float *distances;
     int64_t distances_stride;
@@ -66,6 +77,7 @@ enum sink {
     STORE,    /* y, as float or bf16 */
     ADD,      /* residual += y */
     ACTIVATE, /* activation(y), as float or bf16; of int8 also the largest magnitude of each row */
+    MULTIPLY, /* y times what is there, as float or bf16 */
 };
 
 struct result {
@@ -85,11 +97,14 @@ struct heads {
 /* One sequence of `length` rows, of which the first `queries` attend to the first `keys`. `added`, or NULL, is what every
  * score with a row begins with, before scores are divided by the square root of a head's size. `distances`, or NULL, are
  * added as well: distances[key - query] to scores of the first head, and those of each next head lie `stride` further on. Up
- * to LANES - 1 numbers behind the last may be read. */
+ * to LANES - 1 numbers behind the last may be read. No key is attended to that stands more than `reach` before or behind the
+ * query; a query that is left without any attends to itself. `rotary`, or NULL, has the cosines and sines of angles by which
+ * queries and keys are turned: for each position one of each for each pair of numbers of a head. */
 struct sequence {
     int64_t length, queries, keys;
     const float *added, *distances;
-    int64_t stride;
+    int64_t stride, reach;
+    const float *rotary;
 };
 
 /* Sixteen numbers at a time: vectors of every instruction set have so many lanes, if in several registers. */
@@ -103,9 +118,9 @@ struct token_rows;
 
 /* What one instruction set computes for every precision. */
 struct set {
-    /* Norm a row in place: (x - mean) / sqrt(variance + eps) * weight + bias. */
-    void (*norm_row)(float *row, int64_t size, const float *weight, const float *bias, double eps);
-    /* Write a + b + c; c may be NULL. */
+    /* Write the norm of a row, to its own place or another: (x - mean) / sqrt(variance + eps) * weight + bias. */
+    void (*norm_row)(float *to, const float *row, int64_t size, const struct norm *norm, double eps);
+    /* Write a + b + c; b and c may be NULL. */
     void (*sum_rows)(float *to, const float *a, const float *b, const float *c, int64_t size);
     /* See merge.h. */
     int64_t (*merge_scratch_bytes)(int64_t length, int64_t stride);
@@ -129,7 +144,8 @@ struct set {
 struct input {
     struct unit (*of_hidden)(void *to, const float *row, int64_t size);
     struct unit (*of_context)(void *to, const void *row, int64_t size);
-    struct unit (*of_inner)(void *to, const void *row, int64_t size, const int32_t *peaks);
+    struct unit (*of_inner)(void *to, const void *row, int64_t size, const int32_t *peaks); /* shifted */
+    struct unit (*of_gated)(void *to, const void *row, int64_t size);
 };
 
 /* What one instruction set computes in one precision. Between products a number is a float or bf16, of `number_bytes`; what a
@@ -146,8 +162,9 @@ struct kernels {
     /* The product of `rows` rows of `input`, `stride` numbers apart. `units` are those of int8. */
     void (*multiply)(const struct linear *w, const void *input, const struct unit *units, int64_t stride, int64_t rows,
                      const struct result *result);
-    /* Attention of one sequence within some heads; `context` is where the first of them writes. */
-    void (*attend)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
+    /* Attention of one sequence within some heads; `context` is where the first of them writes. Queries and keys are turned where
+     * they lie. */
+    void (*attend)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                    int64_t stride, void *scratch);
     /* The bytes of `scratch` for a sequence of `length` tokens. */
     int64_t (*attention_bytes)(int64_t length, int64_t head_size);

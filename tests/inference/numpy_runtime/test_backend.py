@@ -53,6 +53,14 @@ NATIVE = tiny_config(num_attention_heads=2)  # heads of 16, the fewest that the 
 needs_kernels = pytest.mark.skipif(
     native_why_not(NATIVE, "fp32") is not None, reason=f"no kernels: {native_why_not(NATIVE, 'fp32')}"
 )
+# What computes which families without torch, one of each kind.
+WITHOUT_TORCH = [
+    *(("numpy", family) for family in ("bert", "mpnet", "albert")),
+    *(
+        pytest.param("native", family, marks=needs_kernels)
+        for family in ("bert", "mpnet", "albert", "modernbert")
+    ),
+]
 
 
 def write_family(folder: Path, family: Family) -> Path:
@@ -117,10 +125,14 @@ def test_what_numpy_does_not_compute_is_refused_with_the_reason(tmp_path: Path) 
         FAMILY_SHAPES["mpnet"],
         FAMILY_SHAPES["albert"],
         FAMILY_SHAPES["electra"],
+        *(
+            FAMILY_SHAPES[family] | {"num_attention_heads": 1}
+            for family in ("modernbert", "nomic_bert", "gte", "jina_embeddings_v3")
+        ),
     ],
 )
 def test_kernels_give_the_vectors_of_torch(shape: dict[str, object], tmp_path: Path) -> None:
-    config = tiny_config(num_attention_heads=2, **shape)
+    config = tiny_config(**{"num_attention_heads": 2} | shape)
     folder = write_tiny_model(tmp_path / "m", config=config, sentence=SENTENCE)
     native, exact = (Encoder.load(folder, device="cpu", backend=name) for name in ("native", "torch"))
     assert repr(native.backend) == "native on cpu, fp32"
@@ -169,17 +181,26 @@ def test_static_model_gives_the_vectors_of_torch(normalized: bool, tmp_path: Pat
     np.testing.assert_allclose(plain.encode(TEXTS[2:]), exact.encode(TEXTS[2:]), atol=TOLERANCE)
 
 
+def native_config(family: Family) -> EncoderConfig:
+    """A tiny shape with heads that the kernels compute."""
+    return tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": heads_of(family)})
+
+
+def heads_of(family: Family) -> int:
+    """Two of 16 numbers, or one of 32 where it is rotary."""
+    return 1 if FAMILY_SHAPES[family].get("position") == "rope" else 2
+
+
 def cross_encoder(folder: Path, config: EncoderConfig, family: Family = "bert") -> Path:
     return write_tiny_cross_encoder(folder, family=family, **vars(config))
 
 
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=needs_kernels)])
+@pytest.mark.parametrize(("backend", "family"), WITHOUT_TORCH)
 @pytest.mark.parametrize("layers", [None, 1])
-@pytest.mark.parametrize("family", ["bert", "mpnet", "albert"])
 def test_pairs_score_as_with_torch(
     backend: WantedRuntime, layers: int | None, family: Family, tmp_path: Path
 ) -> None:
-    config = tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": 2})
+    config = native_config(family)
     folder = cross_encoder(tmp_path / "m", config, family)
     found, wanted = (
         CrossEncoder.load(folder, device="cpu", backend=name, layers=layers).score(QUERY, TEXTS)
@@ -190,13 +211,15 @@ def test_pairs_score_as_with_torch(
 
 
 @needs_kernels
-@pytest.mark.parametrize("family", ["mpnet", "albert"])
+@pytest.mark.parametrize("family", ["mpnet", "albert", "modernbert"])
 def test_weights_of_terms_and_vectors_of_tokens_are_those_of_torch(family: Family, tmp_path: Path) -> None:
-    read = read_model_folder(write_tiny_masked_lm(tmp_path / "mlm", family=family, num_attention_heads=2))
+    read = read_model_folder(
+        write_tiny_masked_lm(tmp_path / "mlm", family=family, num_attention_heads=heads_of(family))
+    )
     model, _ = sparse_of(read, TermPooling(), weigh_queries=False)
     settings = replace(read.modules, similarity="dot")
     write_sparse(tmp_path / "sparse", model, read.tokenizer, settings, family=family)
-    config = tiny_multi_vector_config(**FAMILY_SHAPES[family])
+    config = tiny_multi_vector_config(**FAMILY_SHAPES[family] | {"num_attention_heads": heads_of(family)})
     write_tiny_multi_vector(tmp_path / "tokens", config=config)
     ours, theirs = (Computing(device="cpu", precision="fp32", backend=name) for name in ("native", "torch"))
     found, wanted = (
@@ -227,10 +250,9 @@ def test_lower_precisions_of_the_kernels_come_close(precision: str, tmp_path: Pa
     assert 0.99 < (found * exact).sum(axis=1).min() < 1 - 1e-7
 
 
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=needs_kernels)])
-@pytest.mark.parametrize("family", ["bert", "mpnet", "albert"])
+@pytest.mark.parametrize(("backend", "family"), WITHOUT_TORCH)
 def test_encoding_and_reranking_load_no_torch(backend: str, family: Family, tmp_path: Path) -> None:
-    config = tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": 2})
+    config = native_config(family)
     encoder = write_tiny_model(tmp_path / "e", config=config)
     pairs = cross_encoder(tmp_path / "c", config, family)
     program = (

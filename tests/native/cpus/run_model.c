@@ -8,9 +8,11 @@
  *   run_model FEATURES PRECISION products          int8 against whole numbers; the name, and the count of wrong ones
  *   run_model FEATURES PRECISION attention         attention against double precision; the largest error
  *
- * INPUT: fifteen int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions, token types, tokens N,
- * sequences B, columns of qkv, columns of tables where they are projected, or 0, distinct layers, distances of a head, or 0),
- * the eps as a double, float tables and weights in the order in which they are read below, int64 ids (N), lengths (B).
+ * INPUT: nineteen int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions in a table, or 0, token types,
+ * tokens N, sequences B, columns of qkv, columns of tables where they are projected, or 0, distinct layers, distances of a head, or 0,
+ * whether there are gates, whether norms come first, rotary positions, or 0, whether the input of `down` is shifted),
+ * the eps as a double, float tables and weights in the order in which they are read below, int64 reaches (layers), 1 for local layers
+ * and 0 (layers), ids (N), lengths (B).
  */
 #include <math.h>
 #include <pthread.h>
@@ -49,6 +51,12 @@ static struct linear pack(const struct kernels *k, float *weights, float *bias, 
     return linear;
 }
 
+static struct norm read_norm(int64_t size) {
+    struct norm norm = {.weight = floats(size)};
+    norm.bias = floats(size);
+    return norm;
+}
+
 static struct linear read_linear(const struct kernels *k, int64_t rows_in, int64_t columns, float shift) {
     float *weights = floats(columns * rows_in), *bias = floats(columns);
     return pack(k, weights, bias, rows_in, columns, shift);
@@ -73,25 +81,34 @@ static void *encode(void *thread) {
 }
 
 static int run(const struct kernels *k, const struct kernels *projecting, const char *to, int together) {
-    int64_t *n = read_some(15 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
+    int64_t *n = read_some(19 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
     int64_t width = n[12] ? n[12] : hidden, distinct = n[13];
     double *eps = read_some(8, 0);
     struct model m = {.kernels = k, .projecting = projecting, .hidden = hidden, .embedding = width, .heads = n[1],
-                      .inner = inner, .num_layers = n[3], .activation = n[4], .position_offset = n[5], .eps = *eps,
-                      .distances_stride = n[14]};
-    m.tokens = floats(n[6] * width), m.positions = floats(n[7] * width);
-    m.token_types = n[8] ? floats(n[8] * width) : NULL;
-    m.norm_weight = floats(width), m.norm_bias = floats(width);
+                      .inner = inner, .num_layers = n[3], .activation = n[4], .shifted = n[18], .position_offset = n[5],
+                      .eps = *eps, .distances_stride = n[14]};
+    m.tokens = floats(n[6] * width);
+    if (n[7]) m.positions = floats(n[7] * width);
+    if (n[8]) m.token_types = floats(n[8] * width);
+    m.embedding_norm = read_norm(width);
+    if (n[16]) m.final_norm = read_norm(hidden);
     if (n[12]) m.projection = read_linear(projecting, width, hidden, 0);
     if (n[14]) m.distances = floats(n[1] * n[14]) + (n[14] - LANES) / 2;
+    const float *rotary[2] = {NULL, NULL};
+    for (int i = 0; n[17] && i < 2; i++) rotary[i] = floats(n[17] * (hidden / n[1]));
     struct layer *layers = zeroed(n[3] * (int64_t)sizeof *layers), *modules = zeroed(distinct * (int64_t)sizeof *modules);
     for (struct layer *l = modules; l < modules + distinct; l++) {
         l->qkv = read_linear(k, hidden, n[11], 0), l->out = read_linear(k, hidden, hidden, 0);
-        l->up = read_linear(k, hidden, inner, 0), l->down = read_linear(k, inner, hidden, 0.171f);
-        l->attention_norm_weight = floats(hidden), l->attention_norm_bias = floats(hidden);
-        l->mlp_norm_weight = floats(hidden), l->mlp_norm_bias = floats(hidden);
+        l->up = read_linear(k, hidden, inner, 0);
+        if (n[15]) l->gate = read_linear(k, hidden, inner, 0);
+        l->down = read_linear(k, inner, hidden, n[18] ? 0.171f : 0);
     }
-    for (int64_t i = 0; i < n[3]; i++) layers[i] = modules[i * distinct / n[3]];
+    for (int64_t i = 0; i < n[3]; i++) {
+        layers[i] = modules[i * distinct / n[3]];
+        layers[i].after_attention = read_norm(hidden), layers[i].after_mlp = read_norm(hidden);
+    }
+    int64_t *reaches = read_some(n[3] * 8, 0), *local = read_some(n[3] * 8, 0);
+    for (int64_t i = 0; i < n[3]; i++) layers[i].reach = reaches[i], layers[i].rotary = rotary[local[i]];
     m.layers = layers;
     int64_t *ids = read_some(tokens * 8, 0), *lengths = read_some(sequences * 8, 0);
     int64_t *starts = zeroed((sequences + 1) * 8), *order = zeroed(sequences * 8), *chunks = zeroed((sequences + 1) * 8);
@@ -102,7 +119,8 @@ static int run(const struct kernels *k, const struct kernels *projecting, const 
     }
     if (together) chunks[1] = sequences;
     float *out = zeroed(tokens * hidden * 4);
-    struct batch b = {ids, NULL, starts, order, chunks, together ? 1 : sequences, n[3], 0, 0.0, NULL, out};
+    struct batch b = {.input_ids = ids, .starts = starts, .order = order, .chunks = chunks, .hidden_states = out,
+                      .num_chunks = together ? 1 : sequences, .num_layers = n[3]};
     struct progress progress = {0, 0};
     int64_t rows = together ? tokens : longest;
     char *memories[THREADS];
@@ -169,19 +187,19 @@ static float uniform(void) { return (float)rand() / (float)RAND_MAX * 2 - 1; }
 
 /* The largest error of attention, in units of the largest value; `spread`, of queries and keys, makes scores large. */
 static double attention_error(const struct kernels *k, int64_t count, int64_t size, int64_t length, int64_t queries,
-                              int64_t keys, float spread, int distances) {
-    int64_t width = padded(count * size), stride = padded(count * size), from = 3 * width;
-    char *qkv = zeroed((length + k->rows_behind) * from * k->number_bytes);
+                              int64_t keys, int64_t reach, float spread, int distances) {
+    int64_t width = padded(count * size), stride = padded(count * size), row = 3 * width;
+    char *qkv = zeroed((length + k->rows_behind) * row * k->number_bytes);
     char *context = zeroed(length * stride * k->number_bytes), *untouched = zeroed(stride * k->number_bytes);
     int64_t all = 2 * length - 1 + LANES;
     float *added = zeroed(length * 4), *table = zeroed(count * all * 4);
     for (int64_t i = 0; i < count * all; i++) table[i] = uniform() * 3;
     double *powers = zeroed(length * 8), worst = 0;
     for (int64_t t = 0; t < length; added[t++] = uniform() * 3)
-        for (int64_t i = 0; i < from; i++)
-            if (i % width < count * size) set_number(k, qkv, t * from + i, uniform() * (i < 2 * width ? spread : 1));
+        for (int64_t i = 0; i < row; i++)
+            if (i % width < count * size) set_number(k, qkv, t * row + i, uniform() * (i < 2 * width ? spread : 1));
     struct heads heads = {count, size, width};
-    struct sequence sequence = {.length = length, .queries = queries, .keys = keys, .added = added};
+    struct sequence sequence = {.length = length, .queries = queries, .keys = keys, .added = added, .reach = reach};
     if (distances) sequence.distances = table + length - 1, sequence.stride = all;
     if (k->begin) k->begin();
     k->attend(&heads, &sequence, qkv, context, stride, zeroed(k->attention_bytes(length, size)));
@@ -189,17 +207,19 @@ static double attention_error(const struct kernels *k, int64_t count, int64_t si
     for (int64_t q = 0; q < queries; q++)
         for (int64_t head = 0; head < count; head++) {
             double top = -INFINITY, sum = 0;
-            for (int64_t t = 0; t < keys; t++) {
+            int64_t from = q > reach ? q - reach : 0, to = q + reach < keys ? q + reach + 1 : keys;
+            if (from >= to) from = q, to = q + 1; /* itself */
+            for (int64_t t = from; t < to; t++) {
                 powers[t] = added[t] + (distances ? (double)sequence.distances[head * all + t - q] : 0);
                 for (int64_t i = head * size; i < (head + 1) * size; i++)
-                    powers[t] += number_at(k, qkv, q * from + i) * number_at(k, qkv, t * from + width + i);
+                    powers[t] += number_at(k, qkv, q * row + i) * number_at(k, qkv, t * row + width + i);
                 powers[t] /= sqrt((double)size);
                 top = fmax(top, powers[t]);
             }
-            for (int64_t t = 0; t < keys; t++) sum += powers[t] = exp(powers[t] - top);
+            for (int64_t t = from; t < to; t++) sum += powers[t] = exp(powers[t] - top);
             for (int64_t i = head * size; i < (head + 1) * size; i++) {
                 double exact = 0;
-                for (int64_t t = 0; t < keys; t++) exact += powers[t] / sum * number_at(k, qkv, t * from + 2 * width + i);
+                for (int64_t t = from; t < to; t++) exact += powers[t] / sum * number_at(k, qkv, t * row + 2 * width + i);
                 worst = fmax(worst, fabs(number_at(k, context, q * stride + i) - exact));
             }
         }
@@ -215,10 +235,15 @@ static double largest_attention_error(const struct kernels *k) {
     for (unsigned s = 0; s < sizeof sizes / 8; s++)
         for (unsigned l = 0; l < sizeof lengths / 8; l++) {
             int64_t length = lengths[l], count = sizes[s] < 64 ? 64 / sizes[s] : 1;
-            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, 1, 0));
-            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, 1, 1));
-            worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, (length + 1) / 2, 1, 1));
-            worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, length, 30, 0)); /* scores of hundreds */
+            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, length, 1, 0));
+            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, length, 1, 1));
+            worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, (length + 1) / 2, length, 1, 1));
+            worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, length, length, 30, 0)); /* scores of hundreds */
+            for (int64_t reach = 0; reach < length; reach = 3 * reach + 1) {
+                worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, reach, 1, 1));
+                worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, length, reach, 1, 0));
+                worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, (length + 2) / 3, reach, 1, 0));
+            }
         }
     return worst;
 }

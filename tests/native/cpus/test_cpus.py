@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import CPU_FEATURES, LEVELS
 from embedkit.native.library import PRECISION_CODES, NativePrecision
-from embedkit.native.packing import ACTIVATION_CODES, ROOM, added_by_distance, order_of_heads
+from embedkit.native.packing import (
+    ACTIVATION_CODES,
+    ROOM,
+    added_by_distance,
+    is_shifted,
+    norms_behind,
+    order_of_heads,
+    reach_of,
+)
+from embedkit.native.rotary import rotary_rows
 from tests.conftest import REPOSITORY
 from tests.native.models import FAMILIES, Float32, cosines, random_model, random_tokens, reference
 
@@ -40,10 +51,18 @@ ARM: Sets = (
 TILES: Sets = (GENERIC, ("amx", HERE / "emulated_amx", "generic", BF16 + INT8, ()))
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 # Of the embeddings, as they are read; a model has some of them.
-TABLES = (
-    *("tokens.weight", "positions.weight", "token_types.weight", "norm.weight", "norm.bias"),
-    *("projection.weight", "projection.bias"),
-)
+TABLES = ("tokens.weight", "positions.weight", "token_types.weight")
+# One for each kind of piece; ModernBERT's window is 24, so that the longest text reaches beyond it.
+ENCODERS = [
+    "bert",
+    "relu",
+    "hidden 96, heads of 48",
+    "hidden 384, heads of 32",
+    "mpnet",
+    "albert",
+    "modernbert",
+    "nomic",
+]
 BITS = {name: 1 << bit for bit, name in enumerate(CPU_FEATURES)}
 AMX_BITS = sum(BITS[name] for name in LEVELS["amx"])
 # Processors and the best kernels of int8 that they have: the first ones without dot products, then with.
@@ -98,32 +117,55 @@ def _written(family: str, path: Path) -> Float32:
     config = FAMILIES[family]
     encoder, weights = random_model(config)
     ids, lengths = random_tokens(config, [1, 7, 16, 33, 80])
-    order = order_of_heads(config)
     with path.open("wb") as file:
-        distances = 2 * config.max_tokens - 1 + ROOM if config.relative_attention_num_buckets else 0
-        counts = (len(ids), len(lengths), len(order))
-        header = (*_shape(config), *counts, config.embedding_size or 0, config.num_distinct_layers, distances)
-        file.write(np.array(header, np.int64).tobytes() + np.float64(config.layer_norm_eps).tobytes())
-        for table in TABLES:
-            if f"embeddings.{table}" in weights:
-                file.write(weights[f"embeddings.{table}"].tobytes())
-        if config.relative_attention_num_buckets:
-            file.write(added_by_distance(config, weights["relative_bias.weight"]).tobytes())
-        for layer in range(config.num_distinct_layers):
-            for part in ("attention.qkv", "attention.out", "mlp.up", "mlp.down"):
-                for kind in ("weight", "bias"):
-                    array = weights[f"layers.{layer}.{part}.{kind}"]
-                    if part == "attention.qkv":
-                        array = np.where((order >= 0).reshape(-1, *(1,) * (array.ndim - 1)), array[order], 0)
-                    file.write(array.astype(np.float32).tobytes())
-            for norm in ("attention_norm", "mlp_norm"):
-                for kind in ("weight", "bias"):
-                    file.write(weights[f"layers.{layer}.{norm}.{kind}"].tobytes())
+        file.write(np.array(_header(config, ids, lengths), np.int64).tobytes())
+        file.write(np.float64(config.layer_norm_eps).tobytes())
+        for array in _arrays(config, weights):
+            file.write(array.astype(np.float32).tobytes())
+        layers = range(config.num_hidden_layers)
+        file.write(np.array([reach_of(config, layer) for layer in layers], np.int64).tobytes())
+        file.write(np.array([config.layer_is_local(layer) for layer in layers], np.int64).tobytes())
         file.write(ids.tobytes() + lengths.tobytes())
     return reference(encoder, ids, lengths)
 
 
-def _shape(config: EncoderConfig) -> tuple[int, ...]:
+def _arrays(config: EncoderConfig, weights: dict[str, Float32]) -> Iterator[Float32]:
+    """Yield tables and weights in the order in which they are read; a bias that a model has not is zeros."""
+
+    def both(name: str, rows: NDArray[np.int64] | None = None) -> Iterator[Float32]:
+        weight = weights[f"{name}.weight"]
+        for array in (weight, weights.get(f"{name}.bias", np.zeros(len(weight), np.float32))):
+            there = (
+                np.ones(1, np.bool_) if rows is None else (rows >= 0).reshape(-1, *(1,) * (array.ndim - 1))
+            )
+            yield array if rows is None else np.where(there, array[rows], np.float32(0))
+
+    for table in TABLES:
+        if f"embeddings.{table}" in weights:
+            yield weights[f"embeddings.{table}"]
+    yield from both("embeddings.norm")
+    if config.norm_first:
+        yield from both("final_norm")
+    if config.embedding_size:
+        yield from both("embeddings.projection")
+    if config.relative_attention_num_buckets:
+        yield added_by_distance(config, weights["relative_bias.weight"])
+    if config.position == "rope":
+        yield from (rotary_rows(config, local=local) for local in (False, True))
+    halves = np.arange(2 * config.intermediate_size).reshape(2, -1)
+    for module in range(config.num_distinct_layers):
+        yield from both(f"layers.{module}.attention.qkv", order_of_heads(config))
+        yield from both(f"layers.{module}.attention.out")
+        for half in halves if config.gated_mlp else (None,):
+            yield from both(f"layers.{module}.mlp.up", half)
+        yield from both(f"layers.{module}.mlp.down")
+    for layer in range(config.num_hidden_layers):
+        for norm in norms_behind(config, layer):
+            yield from both(norm)
+
+
+def _header(config: EncoderConfig, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, ...]:
+    distances = 2 * config.max_tokens - 1 + ROOM if config.relative_attention_num_buckets else 0
     return (
         config.hidden_size,
         config.num_attention_heads,
@@ -132,8 +174,18 @@ def _shape(config: EncoderConfig) -> tuple[int, ...]:
         ACTIVATION_CODES[config.hidden_act],
         config.position_offset,
         config.vocab_size,
-        config.max_position_embeddings,
+        config.max_position_embeddings if config.has_position_table else 0,
         config.type_vocab_size,
+        len(ids),
+        len(lengths),
+        len(order_of_heads(config)),
+        config.embedding_size or 0,
+        config.num_distinct_layers,
+        distances,
+        config.gated_mlp,
+        config.norm_first,
+        config.max_tokens if config.position == "rope" else 0,
+        is_shifted(config),
     )
 
 
@@ -150,9 +202,7 @@ def test_products_of_int8_are_exact_at_lower_levels(program: Path, features: str
     assert _run(program, "cortex-a72", bits, PRECISION_CODES["int8"], "products") == f"{name} 0"
 
 
-@pytest.mark.parametrize(
-    "family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32", "mpnet", "albert"]
-)
+@pytest.mark.parametrize("family", ENCODERS)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_a_whole_encoder_computes_what_torch_does(
@@ -188,9 +238,7 @@ def test_attention_is_that_of_double_precision(with_tiles: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-@pytest.mark.parametrize(
-    "family", ["bert", "relu", "hidden 96, heads of 48", "hidden 384, heads of 32", "mpnet", "albert"]
-)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_a_whole_encoder_in_tiles_computes_what_torch_does_in_any_company(
     with_tiles: Path, family: str, precision: NativePrecision, tmp_path: Path
 ) -> None:

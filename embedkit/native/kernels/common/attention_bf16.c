@@ -5,13 +5,14 @@ typedef freg sum_t;
 typedef uint16_t input_t;
 #define PER_UNIT 2
 #define EXP2(x) exp2_fast(x)
+#define LOAD_NUMBERS(from) v_load_bf16(from)
+#define STORE_NUMBERS(to, x) v_store_bf16(to, x)
 
 #ifdef WITH_TILES
 #include "attention_tiles.h"
 #else
 
 #define DOT(sum, a, b) r_dot_bf16(sum, a, b)
-#define STORE_NUMBERS(to, x) v_store_bf16(to, x)
 
 /* A unit holds one column's value of two tokens, the first in the lower half; `next` < 0: there is no second. */
 INLINE void pair_up(int32_t *to, const uint16_t *values, int64_t next, int64_t size) {
@@ -25,7 +26,7 @@ INLINE void pair_up(int32_t *to, const uint16_t *values, int64_t next, int64_t s
 
 int64_t OF_SET(attention_bf16_bytes)(int64_t length, int64_t size) { return attention_bytes(length, size); }
 
-void OF_SET(attention_bf16)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
+void OF_SET(attention_bf16)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                             int64_t stride, void *scratch) {
     attention(heads, sequence, qkv, context, stride, scratch);
 }

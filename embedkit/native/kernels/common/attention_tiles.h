@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "functions.h"
+#include "rotary.h"
 
 #define QUERIES (2 * TILE_HEIGHT)
 #define TOGETHER 4 /* heads, at most */
@@ -28,6 +29,7 @@ struct head {
     float *scores; /* QUERIES rows; powers replace them, as bf16, from the left */
     float *mixed;  /* QUERIES rows of `size` */
     const float *added;
+    int64_t first, end; /* keys within reach of the queries at hand; `first` is a multiple of 32 */
     float share[QUERIES];
 };
 
@@ -76,16 +78,16 @@ static void pack_values(const struct head *h, const uint16_t *values) {
     T_LOAD(t, start, 0);                                                                                               \
     T_DOT_BF16(t, left, right)
 
-/* The scores of up to 32 queries with all keys, 32 keys at a time; `below`: there are more than 16 queries. */
+/* The scores of up to 32 queries with the keys at hand, 32 keys at a time; `below`: there are more than 16 queries. */
 static void score(const struct head *h, int64_t query, int below) {
     int64_t left_bytes = h->stride * 2, to_bytes = SCORE_STRIDE(h->filled) * 4;
     const char *left = (const char *)(h->queries + query * h->stride), *lower = left + TILE_HEIGHT * left_bytes;
-    const char *key = h->keys;
+    const char *key = h->keys + h->first / LANES * h->parts * TILE_BYTES;
     char *to = (char *)h->scores, *under = to + TILE_HEIGHT * to_bytes;
-    for (int64_t token = 0, last = 0; token < h->length; last = token, token += 2 * LANES) {
+    for (int64_t token = h->first, last = token; token < h->end; last = token, token += 2 * LANES) {
         const float *start = h->added + token;
         const char *next = key + h->parts * TILE_BYTES;
-        const int two = h->length - token > LANES;
+        const int two = h->end - token > LANES;
         char *before = to + last * 4, *before_under = under + last * 4;
         for (int64_t part = 0; part < h->parts; part++) {
             T_LOAD(4, left + part * TILE_ROW_BYTES, left_bytes);
@@ -108,7 +110,7 @@ static void score(const struct head *h, int64_t query, int below) {
         }
         key = next + h->parts * TILE_BYTES;
     }
-    int64_t last = (h->length - 1) / (2 * LANES) * 2 * LANES;
+    int64_t last = (h->end - 1) / (2 * LANES) * 2 * LANES;
     T_STORE(0, to + last * 4, to_bytes);
     T_STORE(1, to + last * 4 + TILE_ROW_BYTES, to_bytes);
     if (below) {
@@ -121,11 +123,11 @@ static void score(const struct head *h, int64_t query, int below) {
 static float soften(const struct head *h, float *scores, float scale) {
     uint16_t *powers = (uint16_t *)scores;
     vec factor = v_fill(scale), lowest = v_fill(-INFINITY), most = lowest, sum = v_zero();
-    for (int64_t token = 0; token < h->length; token += LANES)
-        most = v_max(most, v_first_of(v_load(scores + token), first_lanes(h->length - token), lowest));
+    for (int64_t token = h->first; token < h->end; token += LANES)
+        most = v_max(most, v_first_of(v_load(scores + token), first_lanes(h->end - token), lowest));
     vec top = v_fill(v_largest(most) * scale);
-    for (int64_t token = 0; token < h->length; token += 2 * LANES) {
-        lanes_t low = first_lanes(h->length - token), high = first_lanes(h->length - token - LANES);
+    for (int64_t token = h->first; token < h->end; token += 2 * LANES) {
+        lanes_t low = first_lanes(h->end - token), high = first_lanes(h->end - token - LANES);
         vec a = v_first_of(EXP2(v_fmsub(v_load(scores + token), factor, top)), low, v_zero());
         vec b = v_first_of(EXP2(v_fmsub(v_load(scores + token + LANES), factor, top)), high, v_zero());
         sum = v_add(sum, v_add(a, b));
@@ -139,13 +141,14 @@ static void mix(const struct head *h, int below) {
     int64_t tiles = h->size / LANES, from_bytes = SCORE_STRIDE(h->filled) * 4, to_bytes = h->size * 4;
     char *to = (char *)h->mixed;
     for (int64_t first = 0; first < tiles; first += 2, to += 2 * TILE_ROW_BYTES) {
-        const char *value = h->values + first * TILE_BYTES, *left = (const char *)h->scores;
+        const char *value = h->values + (h->first / QUERIES * tiles + first) * TILE_BYTES;
+        const char *left = (const char *)h->scores + h->first * 2;
         const int two = first + 1 < tiles;
         T_ZERO(0);
         T_ZERO(1);
         T_ZERO(2);
         T_ZERO(3);
-        for (int64_t token = 0; token < h->filled; token += QUERIES, value += tiles * TILE_BYTES, left += TILE_ROW_BYTES) {
+        for (int64_t token = h->first; token < h->end; token += QUERIES, value += tiles * TILE_BYTES, left += TILE_ROW_BYTES) {
             T_LOAD(4, left, from_bytes);
             T_LOAD(6, value, TILE_ROW_BYTES);
             if (two) T_LOAD(7, value + TILE_BYTES, TILE_ROW_BYTES);
@@ -168,14 +171,32 @@ static void write_out(const struct head *h, int64_t rows, uint16_t *to, int64_t 
             v_store_bf16(to + i, v_mul(v_load(h->mixed + r * h->size + i), v_fill(h->share[r])));
 }
 
-static void attention(const struct heads *heads, const struct sequence *sequence, const uint16_t *qkv, uint16_t *context,
+/* The keys within reach of some queries. */
+static void find_keys(struct head *h, const struct sequence *sequence, int64_t query, int64_t rows) {
+    int64_t first = query - sequence->reach, end = query + rows + sequence->reach;
+    h->first = first > 0 ? first / QUERIES * QUERIES : 0;
+    h->end = end < h->length ? end : h->length;
+}
+
+/* What distances add to the scores of some queries, and no key beyond their reach. */
+static void place(const struct head *h, const struct sequence *sequence, int64_t head, int64_t query, int64_t rows) {
+    int64_t stop = (h->end + LANES - 1) / LANES * LANES;
+    for (int64_t r = 0; r < rows; r++) {
+        float *scores = h->scores + r * SCORE_STRIDE(h->filled);
+        if (sequence->distances) add_distances(scores, distances_of(sequence, head, query + r), h->first, h->end);
+        keep_near(scores, sequence, query + r, h->first, stop);
+    }
+}
+
+static void attention(const struct heads *heads, const struct sequence *sequence, uint16_t *qkv, uint16_t *context,
                       int64_t stride, void *scratch) {
     int64_t size = heads->size, length = sequence->length, filled = filled_of(length);
     float scale = (float)(1.4426950408889634 / sqrt((double)size)), *added = scratch;
     char *at = (char *)(added + filled);
     memset(added, 0, (size_t)filled * sizeof *added);
     if (sequence->added) memcpy(added, sequence->added, (size_t)length * sizeof *added);
-    for (int64_t token = sequence->keys; token < length; token++) added[token] = -1e30f; /* its power is 0 */
+    for (int64_t token = sequence->keys; token < length; token++) added[token] = NO_SCORE;
+    if (sequence->rotary) turn(heads, sequence, qkv);
     struct head group[TOGETHER];
     int64_t most = length > SHORT ? 1 : TOGETHER, count;
     for (int64_t first = 0; first < heads->count; first += count) {
@@ -194,11 +215,9 @@ static void attention(const struct heads *heads, const struct sequence *sequence
         for (int64_t query = 0; query < sequence->queries; query += QUERIES) {
             int64_t rows = sequence->queries - query < QUERIES ? sequence->queries - query : QUERIES;
             int below = rows > TILE_HEIGHT;
+            for (int64_t i = 0; i < count; i++) find_keys(group + i, sequence, query, rows);
             for (int64_t i = 0; i < count; i++) score(group + i, query, below);
-            for (int64_t i = 0; sequence->distances && i < count; i++)
-                for (int64_t r = 0; r < rows; r++)
-                    add_distances(group[i].scores + r * SCORE_STRIDE(filled),
-                                  distances_of(sequence, first + i, query + r), length);
+            for (int64_t i = 0; i < count; i++) place(group + i, sequence, first + i, query, rows);
             for (int64_t i = 0; i < count; i++)
                 for (int64_t r = 0; r < rows; r++)
                     group[i].share[r] = soften(group + i, group[i].scores + r * SCORE_STRIDE(filled), scale);

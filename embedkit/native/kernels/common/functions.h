@@ -1,4 +1,4 @@
-/* Powers, exponentials and activations of sixteen floats; what distances add to scores. */
+/* Powers, exponentials and activations of sixteen floats; what places of queries and keys do to scores. */
 #ifndef EMBEDKIT_FUNCTIONS_H
 #define EMBEDKIT_FUNCTIONS_H
 
@@ -82,6 +82,9 @@ INLINE vec gelu_tanh(vec x) {
     return v_div(x, v_add(e, v_fill(1.0f)));
 }
 
+/* x / (1 + exp(-x)): Elfwing et al. 2017, https://arxiv.org/abs/1702.03118, eq. 2. */
+INLINE vec silu(vec x) { return v_div(x, v_add(exp_exact(v_sub(v_zero(), x)), v_fill(1.0f))); }
+
 INLINE vec relu(vec x) { return v_max(v_zero(), x); }
 
 /* What the distances of the first, the second, ... key from a query add to their scores. */
@@ -89,9 +92,25 @@ INLINE const float *distances_of(const struct sequence *sequence, int64_t head, 
     return sequence->distances + head * sequence->stride - query;
 }
 
-INLINE void add_distances(float *scores, const float *distances, int64_t keys) {
-    for (int64_t key = 0; key < keys; key += LANES)
+INLINE void add_distances(float *scores, const float *distances, int64_t first, int64_t end) {
+    for (int64_t key = first; key < end; key += LANES)
         v_store(scores + key, v_add(v_load(scores + key), v_loadu(distances + key)));
+}
+
+#define NO_SCORE -1e30f /* its power is 0 */
+
+/* Take keys beyond the reach of a query out of its scores, those of keys `first` to `end`, both at whole vectors. */
+INLINE void keep_near(float *scores, const struct sequence *sequence, int64_t query, int64_t first, int64_t end) {
+    int64_t from = query - sequence->reach, to = query + sequence->reach + 1;
+    if (sequence->keys <= from) { /* none is left but itself */
+        from = query, to = query + 1;
+        scores[query] = 0.0f;
+    }
+    vec none = v_fill(NO_SCORE);
+    for (int64_t key = first; key < from; key += LANES)
+        v_store(scores + key, v_first_of(none, first_lanes(from - key), v_load(scores + key)));
+    for (int64_t key = to / LANES * LANES; key < end; key += LANES)
+        v_store(scores + key, v_first_of(v_load(scores + key), first_lanes(to - key), none));
 }
 
 #endif

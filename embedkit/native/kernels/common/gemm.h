@@ -5,7 +5,7 @@
  *
  * Besides what tile.h asks for, the including file defines `output_t` and `STORE_OUTPUTS` of a panel's vectors;
  * `units_of`, sixteen units of a weight's row; `START_OF`, what a register of sums begins with; `VALUE_OF`, floats from
- * the sums of a vector; `GELU_OF` of the accuracy it needs; and WITH_UNITS, whether rows have a `struct unit`.
+ * the sums of a vector; `LOAD_OUTPUT`, which reads one back; `GELU_OF` of the accuracy it needs; and WITH_UNITS, whether rows have a `struct unit`.
  */
 #include <stddef.h>
 
@@ -40,7 +40,7 @@ struct columns {
 static const struct unit NO_UNIT;
 
 INLINE vec activated(const enum activation activation, vec x) {
-    return activation == GELU ? GELU_OF(x) : activation == GELU_TANH ? gelu_tanh(x) : relu(x);
+    return activation == GELU ? GELU_OF(x) : activation == GELU_TANH ? gelu_tanh(x) : activation == SILU ? silu(x) : relu(x);
 }
 
 #define PANEL_REGS (PANEL_VECTORS * REGS_PER_VECTOR)
@@ -67,6 +67,7 @@ INLINE void finish_as(const enum sink sink, const enum activation activation, co
             x[c] = VALUE_OF(sums + c * REGS_PER_VECTOR, unit, columns, c);
             if (sink == ACTIVATE) x[c] = activated(activation, x[c]);
             if (sink == ACTIVATE && WITH_UNITS) peak = i_max(peak, magnitude(x[c]));
+            if (sink == MULTIPLY) x[c] = v_mul(x[c], LOAD_OUTPUT((const output_t *)to + c * LANES));
         }
         if (sink == ADD) {
             float *residual = (float *)to;
@@ -93,13 +94,15 @@ FINISH(finish_add, ADD, GELU)
 FINISH(finish_gelu, ACTIVATE, GELU)
 FINISH(finish_gelu_tanh, ACTIVATE, GELU_TANH)
 FINISH(finish_relu, ACTIVATE, RELU)
+FINISH(finish_silu, ACTIVATE, SILU)
+FINISH(finish_multiply, MULTIPLY, GELU)
 #undef FINISH
 
 static finish_t finish_of(const struct result *result) {
+    static const finish_t activate[] = {finish_gelu, finish_gelu_tanh, finish_relu, finish_silu}; /* enum activation */
     if (result->sink == STORE) return finish_store;
     if (result->sink == ADD) return finish_add;
-    if (result->activation == GELU) return finish_gelu;
-    return result->activation == GELU_TANH ? finish_gelu_tanh : finish_relu;
+    return result->sink == MULTIPLY ? finish_multiply : activate[result->activation];
 }
 
 #ifdef WITH_TILES

@@ -10,6 +10,7 @@ typedef uint16_t output_t;
 #define START_OF(w, column) r_floats((w)->bias + (column))
 #define DOT_TILES(sum, left, right) T_DOT_BF16(sum, left, right)
 #define STORE_OUTPUTS(to, x) store_bf16(to, x)
+#define LOAD_OUTPUT(from) v_load_bf16(from)
 #define GELU_OF(x) gelu_fast(x)
 #define VALUE_OF(sums, unit, columns, c) ((void)(unit), (void)(columns), v_load((const float *)(sums)))
 

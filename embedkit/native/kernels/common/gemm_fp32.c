@@ -9,6 +9,7 @@ typedef float output_t;
 #define DOT(sum, a, b) r_dot_floats(sum, a, b)
 #define START_OF(w, column) r_floats((w)->bias + (column))
 #define STORE_OUTPUTS(to, x) store_floats(to, x)
+#define LOAD_OUTPUT(from) v_load(from)
 #define GELU_OF(x) gelu_exact(x)
 #define VALUE_OF(sums, unit, columns, c) ((void)(unit), (void)(columns), v_load((const float *)(sums)))
 

@@ -18,6 +18,7 @@ typedef inner_t output_t;
 #define START_OF(w, column) r_ints((w)->start + (column))
 #define DOT_TILES(sum, left, right) T_DOT_CODES(sum, left, right)
 #define STORE_OUTPUTS(to, x) store_inner(to, x)
+#define LOAD_OUTPUT(from) load_inner(from)
 #define GELU_OF(x) gelu_fast(x)
 #define VALUE_OF(sums, unit, columns, c)                                                                               \
     value_of(i_load(sums), unit, (columns)->scale[c], (columns)->bias[c], (columns)->panel + (c) * LANES * 4)

@@ -11,11 +11,12 @@ static void sum_rows(float *to, const float *a, const float *b, const float *c, 
     for (int64_t i = 0; i < size; i += LANES) {
         vec x = v_loadu(a + i);
         if (c) x = v_add(x, v_loadu(c + i));
-        v_store(to + i, v_add(x, v_loadu(b + i)));
+        if (b) x = v_add(x, v_loadu(b + i));
+        v_store(to + i, x);
     }
 }
 
-static void norm_row(float *row, int64_t size, const float *weight, const float *bias, double eps) {
+static void norm_row(float *to, const float *row, int64_t size, const struct norm *norm, double eps) {
     vec sum = v_zero(), squares = v_zero();
     for (int64_t i = 0; i < size; i += LANES) sum = v_add(sum, v_load(row + i));
     float mean = v_sum(sum) / (float)size;
@@ -28,8 +29,8 @@ static void norm_row(float *row, int64_t size, const float *weight, const float 
     vec factor = v_fill((float)(1.0 / sqrt(variance + eps)));
     for (int64_t i = 0; i < size; i += LANES) {
         vec x = v_mul(v_sub(v_load(row + i), middle), factor);
-        x = v_fmadd(x, v_loadu(weight + i), v_loadu(bias + i));
-        v_store(row + i, x);
+        x = v_fmadd(x, v_loadu(norm->weight + i), v_loadu(norm->bias + i));
+        v_store(to + i, x);
     }
 }
 

@@ -78,14 +78,14 @@ INLINE void store_floats(float *to, const vec x[PANEL_VECTORS]) {
 /* Kernels that files of a set use of one another. */
 void OF_SET(gemm_fp32)(const struct linear *w, const void *input, const struct unit *units, int64_t stride, int64_t rows,
                        const struct result *result);
-void OF_SET(attention_fp32)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
+void OF_SET(attention_fp32)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                             int64_t stride, void *scratch);
-void OF_BASE(attention_fp32)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
+void OF_BASE(attention_fp32)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                              int64_t stride, void *scratch);
 int64_t OF_SET(attention_fp32_bytes)(int64_t length, int64_t head_size);
 int64_t OF_BASE(attention_fp32_bytes)(int64_t length, int64_t head_size);
 int64_t OF_SET(attention_bf16_bytes)(int64_t length, int64_t head_size);
-void OF_SET(attention_bf16)(const struct heads *heads, const struct sequence *sequence, const void *qkv, void *context,
+void OF_SET(attention_bf16)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                             int64_t stride, void *scratch);
 extern const struct input OF_SET(codes);
 extern const struct set OF_SET(set), OF_BASE(set);
