@@ -11,7 +11,7 @@ from embedkit.checkpoint.names import FAMILIES
 from embedkit.native.dispatch import is_generic
 from tests.conftest import REPOSITORY
 
-TINY = ["--hidden", "64", "--layers", "1", "--heads", "4", "--rounds", "1"]
+TINY = ["--hidden", "64", "--layers", "1", "--heads", "2", "--rounds", "1"]
 # The families of the rows that have several; every other row has one.
 SEVERAL = {"RoBERTa, XLM-R, CamemBERT": 3}
 Row = dict[str, str]
