@@ -24,6 +24,7 @@ _SPACES = {"dot": "ip", "l2": "l2"}
 _TIMEOUT_SECONDS = 60.0
 _M = 16  # Chroma's own
 _EF = 100
+_PAGE_IDS = 100_000
 
 
 class ChromaDatabase:
@@ -165,12 +166,16 @@ class ChromaDatabase:
     ) -> Iterator[tuple[list[Columns], Vectors]]:
         points, offset = self._points, 0
         while True:
+            # Chroma walks over all rows before an offset, each time: so ids come by few offsets, and rows by their ids.
             with self._errors():
-                found = points.get(limit=batch, offset=offset, include=_included(vectors))
-            if not found["ids"]:
+                ids = points.get(limit=_PAGE_IDS, offset=offset, include=[])["ids"]
+            if not ids:
                 return
-            offset += len(found["ids"])
-            yield _read(found, vectors=vectors)
+            offset += len(ids)
+            for start in range(0, len(ids), batch):
+                with self._errors():
+                    found = points.get(ids=ids[start : start + batch], include=_included(vectors))
+                yield _read(found, vectors=vectors)
 
     def upsert(self, ids: Sequence[str], rows: Sequence[Columns], vectors: Vectors) -> None:
         """Put points in. Chroma keeps what a new row does not name, so what an old one has besides is named to be removed."""
@@ -222,11 +227,8 @@ class ChromaDatabase:
         """Find the k nearest; as many candidates are looked at as are asked for."""
         points = self._points
         with self._errors():
-            count = int(points.count())
-            if not count:
-                return []
             every = exact or bool(points.metadata["embedkit_exact"])
-            asked = count if every else min(count, max(k, ef or _EF))
+            asked = max(1, int(points.count())) if every else max(k, ef or _EF)  # counting takes long
             found = points.query(query_embeddings=query[None], n_results=asked, where=where, include=[])
             ids = found["ids"][0][: k + 10]  # some more, as these were ordered by fewer digits
             if not ids:

@@ -189,12 +189,14 @@ class MilvusDatabase:
     def scan(
         self, columns: Sequence[str], batch: int, *, vectors: bool
     ) -> Iterator[tuple[list[Columns], Vectors]]:
-        asked = [*columns, *(["embedding"] if vectors else [])]
+        # Milvus Lite looks at all rows for each page: so ids come by few pages, and rows by their ids.
         with self._errors():
-            iterator = self._client.query_iterator(self._name, batch_size=batch, output_fields=asked)
+            iterator = self._client.query_iterator(self._name, batch_size=_MOST_HITS, output_fields=["id"])
             try:
-                while found := iterator.next():
-                    yield _read(found, vectors=vectors)
+                while page := iterator.next():
+                    ids = [each["id"] for each in page]
+                    for start in range(0, len(ids), batch):
+                        yield self.get(ids[start : start + batch], columns, vectors=vectors)
             finally:
                 iterator.close()
 

@@ -57,6 +57,15 @@ def test_a_server_that_goes_away_half_way(tmp_path: Path) -> None:
                 assert content(pulled) == content(index)
 
 
+def test_rows_are_read_by_many_pages_of_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedkit.extras.chroma._PAGE_IDS", 100)
+    target = at(f"chroma://{tmp_path / 'there'}?collection=docs")
+    with make(tmp_path / "a", 250) as index:
+        push_all(index, target)
+        with pull_all(target, tmp_path / "b") as pulled:
+            assert content(pulled) == content(index)
+
+
 def test_what_a_changed_row_had_before_is_gone(tmp_path: Path) -> None:
     """Chroma merges a new row into the old one; filters must not find what has gone."""
     target = at(f"chroma://{tmp_path / 'chroma'}?collection=docs")
