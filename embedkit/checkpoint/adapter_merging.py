@@ -85,13 +85,13 @@ def _take_apart(folder: Path, role: str) -> dict[str, str]:
         name = f"{role}_{number}_{row['type'].rpartition('.')[2]}"
         found[name] = row["type"]
         if row["path"]:
-            (written / row["path"]).rename(folder / name)
+            (written / row["path"]).replace(folder / name)
     for name in (
         "modules.json",
         "config_sentence_transformers.json",
     ):  # of the whole folder, and not of its first module
         (written / name).unlink()
-    written.rename(folder / next(iter(found)))
+    written.replace(folder / next(iter(found)))
     return found
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from embedkit.native.threads import on_threads, taken
+from embedkit.native import threads
+from embedkit.native.threads import interruptibly, on_threads, taken
 
 LIBC = ctypes.CDLL(None)
 SECONDS = 20.0  # what has not come by then does not come
@@ -22,36 +24,23 @@ SECONDS = 20.0  # what has not come by then does not come
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as threads:
-        yield threads
+    with ThreadPoolExecutor(2) as made:
+        yield made
 
 
-class InterruptedFuture(Future[None]):
-    """A call of whose caller's waits each ends at once, as Ctrl-C ends it, until there are no more `interrupts`."""
+@pytest.fixture
+def interrupts(monkeypatch: pytest.MonkeyPatch) -> list[type[BaseException]]:
+    """Exceptions that end the caller's waits at once, one each, as Ctrl-C does."""
+    raised: list[type[BaseException]] = []
+    wait = threads._Calls.wait
 
-    def __init__(self, call: Future[None], interrupts: list[type[BaseException]]) -> None:
-        super().__init__()
-        self.call, self.interrupts = call, interrupts
+    def interrupted(calls: threads._Calls[Any], number: int) -> None:  # Any: whatever calls return
+        if raised:
+            raise raised.pop(0)
+        wait(calls, number)
 
-    def cancel(self) -> bool:
-        return self.call.cancel()
-
-    def cancelled(self) -> bool:
-        return self.call.cancelled()
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        if self.interrupts:
-            raise self.interrupts.pop(0)
-        return self.call.exception(timeout)
-
-
-class InterruptedPool(ThreadPoolExecutor):
-    def __init__(self, *interrupts: type[BaseException]) -> None:
-        super().__init__(1)
-        self.interrupts = list(interrupts)
-
-    def submit(self, *call: Any, **named: Any) -> InterruptedFuture:  # type: ignore[override]  # Any: as in the parent
-        return InterruptedFuture(super().submit(*call, **named), self.interrupts)
+    monkeypatch.setattr(threads._Calls, "wait", interrupted)
+    return raised
 
 
 class InC:
@@ -91,13 +80,16 @@ def in_c() -> Iterator[InC]:
     os.close(call.source)
 
 
-def test_ctrl_c_waits_for_c_code_in_the_callers_memory_however_often_it_comes(in_c: InC) -> None:
+def test_ctrl_c_waits_for_c_code_in_the_callers_memory_however_often_it_comes(
+    in_c: InC, interrupts: list[type[BaseException]]
+) -> None:
     def stop() -> None:
         in_c.events.append("stopped")
         if in_c.events == ["stopped"] * 3:
             in_c.release()
 
-    with InterruptedPool(*[KeyboardInterrupt] * 3) as pool:
+    interrupts += [KeyboardInterrupt] * 3
+    with ThreadPoolExecutor(1) as pool:
         with pytest.raises(KeyboardInterrupt):
             in_c.compute(pool, stop)
         in_c.events.append("left")
@@ -105,14 +97,56 @@ def test_ctrl_c_waits_for_c_code_in_the_callers_memory_however_often_it_comes(in
     assert sorted(in_c.events[5:]) == ["freed", "left"]
 
 
-def test_memory_outlives_c_code_even_where_the_caller_is_torn_away(in_c: InC) -> None:
+def test_memory_outlives_c_code_even_where_the_caller_is_torn_away(
+    in_c: InC, interrupts: list[type[BaseException]]
+) -> None:
     """A signal handler that exits leaves nobody to wait."""
-    with InterruptedPool(KeyboardInterrupt, SystemExit) as pool:
+    interrupts += [KeyboardInterrupt, SystemExit]
+    with ThreadPoolExecutor(1) as pool:
         with pytest.raises(SystemExit):
             in_c.compute(pool, lambda: None)
         in_c.events.append("left")
         in_c.release()
     assert in_c.events == ["left", "released", "returned", "freed"]
+
+
+def test_a_caller_that_waits_takes_no_lock_that_ctrl_c_could_leave_locked(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come between a condition's lock and what frees it; the thread that needs it would wait for ever."""
+    taken_by: list[str] = []
+    enter = threading.Condition.__enter__
+    release, caller = threading.Event(), threading.current_thread()
+
+    def entered(condition: threading.Condition) -> bool:
+        if release.is_set() and threading.current_thread() is caller:
+            taken_by.append("the caller")
+        return enter(condition)
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        monkeypatch.setattr(threading.Condition, "__enter__", entered)
+        release.set()
+
+    def work(item: int) -> int:
+        while not release.is_set():
+            time.sleep(0.01)
+        time.sleep(0.05)
+        return item
+
+    assert list(on_threads(pool, work, items())) == [0, 1, 2]
+    assert taken_by == []
+    calls = on_threads(pool, work, range(3))
+    assert next(calls) == 0
+    taken_by.clear()  # of the pool, which was given the calls
+    calls.close()
+    assert taken_by == []
+
+
+def test_a_call_in_c_returns_or_raises(pool: ThreadPoolExecutor) -> None:
+    assert interruptibly(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        interruptibly(lambda: 1 // 0)
 
 
 def test_results_come_in_the_order_of_the_items(pool: ThreadPoolExecutor) -> None:
