@@ -5,7 +5,8 @@
 
 Without `--index` the vectors are made up: unit vectors around as many centres as the square root of their number, with texts of common words.
 Queries are such vectors, too, and go one by one. The truth for recall is our own exact search. Where one run of all is too long, `--keep` keeps the
-made-up index for the next run, and `--stores-only` leaves out FAISS and our own index. How far a push is goes to stderr.
+made-up index for the next run, `--stores-only` leaves out FAISS and our own index, and `--there` measures tables that hold the index
+already, with another `--ef` for example. How far a push is goes to stderr.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from embedkit.connectors.opening import open_store
 from embedkit.connectors.pulling import pull
 from embedkit.connectors.pushing import PushOptions, push
 from embedkit.connectors.searching import StoreIndex
-from embedkit.connectors.store import Hnsw
+from embedkit.connectors.store import Hnsw, Store
 from embedkit.connectors.urls import read_url
 from embedkit.data.records import Document
 from indexes import Index, Settings, build_ann, export_faiss
@@ -95,22 +96,38 @@ def of_index(index: Index, *, exact: bool) -> Find:
     return lambda query: [doc_id for doc_id, _ in index.search_ids(query[None], k=K, exact=exact)[0]]
 
 
+def send(index: Index, store: Store, hnsw: Hnsw) -> dict[str, object]:
+    """Push an index into a table that is not there yet."""
+    if store.read_info() is not None:
+        raise SystemExit(
+            f"{store.place}: there is a table already; name another, so that its making is measured, or say --there"
+        )
+    started, sending, said = time.perf_counter(), 0.0, 0.0
+    for report in push(index, store, StoreInfo.of(index, "float32", hnsw), PushOptions()):
+        pushed = time.perf_counter() - started
+        if report.step in ("compare", "push"):
+            sending = pushed
+        if report.step != "push" or pushed - said >= 10:
+            said = pushed
+            print(f"{report.step} {report.done:,} rows, {pushed:.1f} s", file=sys.stderr, flush=True)
+    return {
+        "sent_rows_per_second": round(len(index) / sending),
+        "push_seconds_with_graph": round(pushed, 1),
+    }
+
+
 def in_store(
-    url: str, index: Index, hnsw: Hnsw, ef: int | None, queries: np.ndarray, truth: Sequence[set[str]]
+    url: str,
+    index: Index,
+    hnsw: Hnsw,
+    ef: int | None,
+    queries: np.ndarray,
+    truth: Sequence[set[str]],
+    *,
+    there: bool,
 ) -> None:
     with closing(open_store(url)) as store:
-        if store.read_info() is not None:
-            raise SystemExit(
-                f"{store.place}: there is a table already; name another, so that its making is measured"
-            )
-        started, sending, said = time.perf_counter(), 0.0, 0.0
-        for report in push(index, store, StoreInfo.of(index, "float32", hnsw), PushOptions()):
-            pushed = time.perf_counter() - started
-            if report.step in ("compare", "push"):
-                sending = pushed
-            if report.step != "push" or pushed - said >= 10:
-                said = pushed
-                print(f"{report.step} {report.done:,} rows, {pushed:.1f} s", file=sys.stderr, flush=True)
+        sent = {} if there else send(index, store, hnsw)
         searched = StoreIndex(store, read_info(store), ef=ef)
 
         def find(query: np.ndarray) -> list[str]:
@@ -128,9 +145,7 @@ def in_store(
         list(pull(store, folder / "pulled"))
         pulled = time.perf_counter() - started
         shutil.rmtree(folder)
-        speeds = {
-            "sent_rows_per_second": round(len(index) / sending),
-            "push_seconds_with_graph": round(pushed, 1),
+        speeds = sent | {
             "pull_rows_per_second": round(len(index) / pulled),
             "bytes": store.num_bytes() or num_bytes(Path(read_url(url).folder)) or None,
         }
@@ -160,6 +175,7 @@ def main() -> None:
     parser.add_argument("--ef", type=int)
     parser.add_argument("--keep", type=Path, help="where the made-up index is kept; made unless it is there")
     parser.add_argument("--stores-only", action="store_true")
+    parser.add_argument("--there", action="store_true", help="the tables hold the index already")
     args = parser.parse_args()
     if args.index is not None and args.keep is not None:
         parser.error("--keep is for vectors that are made up")
@@ -187,7 +203,7 @@ def main() -> None:
         hnsw = Hnsw(m=args.hnsw_m, ef_construction=args.hnsw_ef_construction)
         with Index.open(folder) as index:
             for url in args.urls:
-                in_store(url, index, hnsw, args.ef, queries, truth)
+                in_store(url, index, hnsw, args.ef, queries, truth, there=args.there)
 
 
 def beside(folder: Path, scratch: Path, queries: np.ndarray, truth: Sequence[set[str]]) -> None:
