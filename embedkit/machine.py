@@ -1,10 +1,13 @@
-"""Which devices and number formats this machine has, and which of them are worth using. No torch here."""
+"""Which devices and number formats this machine has, and which of them are worth using; how processes start here. No torch here."""
 
 from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # One of these, and the processor multiplies bf16 in hardware; without, torch emulates it many times slower.
@@ -23,6 +26,19 @@ def gpu_may_be_there() -> bool:
         return platform.machine() == "arm64"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
     return not hidden and any(Path(name).exists() for name in _GPU_FILES)
+
+
+@contextmanager
+def ctrl_c_deferred() -> Iterator[None]:
+    """Start a process inside this that ignores Ctrl-C later: until it does, one that comes waits there, and stops nothing half-way."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def num_cores() -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedkit.distributed.executor import Done, Event, Failed, Refused, WorkerOptions, Working, resident_bytes
+from embedkit.machine import ctrl_c_deferred
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -103,7 +104,8 @@ class LocalExecutor:
             name=f"embedkit-{self._number}",
             daemon=True,
         )
-        process.start()
+        with ctrl_c_deferred():
+            process.start()
         theirs.close()  # so that the pipe ends with the process
         worker = _Worker(f"worker {self._number}", process, ours, heard=time.monotonic())
         self._workers.append(worker)

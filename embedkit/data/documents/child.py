@@ -17,6 +17,7 @@ from embedkit.data.documents.page import Text
 from embedkit.data.places import Mark
 from embedkit.errors import RecordError
 from embedkit.extras import need_extra
+from embedkit.machine import ctrl_c_deferred
 
 _PROGRAM = "from embedkit.data.documents.worker import main; main()"
 
@@ -67,7 +68,8 @@ class _Child:
             return {"problem": _reason(self.close())}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with ctrl_c_deferred():
+            self._process = subprocess.Popen(_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self._process
 
     def close(self) -> int:
