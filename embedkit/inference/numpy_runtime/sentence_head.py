@@ -61,14 +61,11 @@ class SentenceHead:
         modes = self.config.pooling
         size = hidden.shape[1]
         pooled = np.empty((len(lengths), self.config.pooled_size(size)), np.float32)
-        for first, count, start, length in runs(lengths):
-            tokens = hidden[start : start + count * length].reshape(count, length, size)
+        for sequences, tokens in _by_length(hidden, lengths):
             if self.attention is not None:
-                pooled[first : first + count] = self._attend(tokens[:, skip:])
+                pooled[sequences] = self._attend(tokens[:, skip:])
             for number, mode in enumerate(modes):
-                pooled[first : first + count, number * size : (number + 1) * size] = pool(
-                    tokens, mode, skip=skip
-                )
+                pooled[sequences, number * size : (number + 1) * size] = pool(tokens, mode, skip=skip)
         return self.project(pooled)
 
     def project(self, pooled: Float32) -> Float32:
@@ -116,10 +113,16 @@ def runs(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
 def mean_of(hidden: Float32, lengths: NDArray[np.int64], *, skip: int = 0) -> Float32:
     """Return the mean of the tokens of each sequence behind the first `skip`; of none it is 0: (N, D) -> (B, D)."""
     means = np.empty((len(lengths), hidden.shape[1]), np.float32)
+    for sequences, tokens in _by_length(hidden, lengths):
+        means[sequences] = pool(tokens, "mean", skip=skip)
+    return means
+
+
+def _by_length(hidden: Float32, lengths: NDArray[np.int64]) -> Iterator[tuple[slice, Float32]]:
+    """Yield neighbouring sequences of equal length, and their tokens: (N, D) -> (count, T, D) each."""
     for first, count, start, length in runs(lengths):
         tokens = hidden[start : start + count * length].reshape(count, length, hidden.shape[1])
-        means[first : first + count] = pool(tokens, "mean", skip=skip)
-    return means
+        yield slice(first, first + count), tokens
 
 
 def pool(tokens: Float32, mode: PoolingMode, *, skip: int = 0) -> Float32:
