@@ -11,14 +11,21 @@ from embedkit.model.rope_config import RopeScalingConfig
 
 
 def relative_position_buckets(
-    length: int, *, num_buckets: int, device: torch.device, max_distance: int = 128, causal: bool = False
+    length: int,
+    *,
+    num_buckets: int,
+    device: torch.device,
+    max_distance: int = 128,
+    causal: bool = False,
+    num_queries: int | None = None,
 ) -> Tensor:
     """Number the distances between two positions: near ones each, far ones by their logarithm.
 
     Half of the buckets are for keys after the query; with `causal` all are for those before it, and later ones share that of the query.
+    `num_queries` asks for the last so many queries alone; None: all T.
 
     Shapes:
-        returns: (T, T) long in [0, num_buckets); row i, column j is the bucket of key j seen from query i
+        returns: (Q, T) long in [0, num_buckets); row i, column j is the bucket of key j seen from query i
     Source: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1; MPNet uses it unchanged.
     """
     # On the CPU: 16, 32, 64 and 128 lie on borders of buckets, where another device may round to the other side.
@@ -34,7 +41,8 @@ def relative_position_buckets(
     ).long().clamp(max=half - exact - 1)
     buckets = torch.where(distance.abs() < exact, distance.abs(), far) + half * (distance > 0)  # (2T - 1,)
     position = torch.arange(length, device=device)
-    return buckets.to(device)[position[None, :] - position[:, None] + length - 1]
+    queries = position if num_queries is None else position[length - num_queries :]
+    return buckets.to(device)[position[None, :] - queries[:, None] + length - 1]
 
 
 def rotary_table(

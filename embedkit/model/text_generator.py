@@ -95,10 +95,9 @@ class Decoder(nn.Module):
             max_distance=config.relative_attention_max_distance,
             device=device,
             causal=True,
+            num_queries=width,
         )
-        added = self.relative_bias(buckets[length - width :]).permute(2, 0, 1)[
-            None
-        ]  # (1, H, T, T of the cache)
+        added = self.relative_bias(buckets).permute(2, 0, 1)[None]  # (1, H, T, T of the cache)
         seen = sight.mask
         if sight.causal:
             seen = torch.ones(width, length, dtype=torch.bool, device=device).tril(length - width)
