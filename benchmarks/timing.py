@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def surroundings() -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     noun = "core" if cores == 1 else "cores"
     return {"cpu": f"{cpu_name()}, {cores} {noun}", "python": platform.python_version()} | {
-        p: version(p) for p in packages
+        name: version(name) for name in packages if find_spec(name.removesuffix("-cpu").replace("-", "_"))
     }
 
 

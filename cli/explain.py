@@ -20,10 +20,15 @@ Examples:
   embedkit explain "how do I resume a build" "The same command again resumes after a stop."
   embedkit explain "how do I resume a build" docs/searching.md
   embedkit explain "how do I resume a build" docs/searching.md --model SPLADE   # terms and their weights
+  embedkit explain "how do I resume a build" docs/searching.md --model COLBERT  # nearest tokens
   embedkit explain "how do I resume a build" docs/searching.md --index docs.index --html why.html
 """
 # From these shares of the strongest effect on, a word has its letters or its ground coloured.
 FAINT, STRONG = 0.15, 0.5
+SUMS = {
+    "sparse": "a learned sparse model: its score is a sum over terms",
+    "multi-vector": "a multi-vector model: its score is a sum over the query's tokens",
+}
 
 
 def explain(
@@ -63,7 +68,7 @@ def explain(
     Green words raise the score (without them it falls), red ones lower it. Below, the token of the document nearest to
     each token of the query, and the tokens that each layer attends to most. The page holds all cosines and attention maps.
     Of a learned sparse model: the terms that query and document share and what each adds to the score, then those that each
-    text was expanded by.
+    text was expanded by. Of a multi-vector model: the token of the document nearest to each of the query, and what that adds.
     """
     from embedkit.encoding.encoder import Encoder
     from embedkit.explaining.explain import explain as compute
@@ -76,15 +81,16 @@ def explain(
         text, folder = _text_of(document), or_default(model)
     else:
         text, folder = _look_up(index, document, model)
-    if kind_of_model(folder) == "sparse":
+    kind = kind_of_model(folder)
+    if kind in SUMS:
         from .explain_terms import explain_by_terms
+        from .explain_tokens import explain_by_tokens
 
         refuse = [("--html", html is not None), ("--attention", attention)]
         if asked := [option for option, given in refuse if given]:
-            raise typer.BadParameter(
-                f"{asked[0]} does not go with a learned sparse model: its score is a sum over terms"
-            )
-        explain_by_terms(folder, query, text, device=device, as_json=as_json)
+            raise typer.BadParameter(f"{asked[0]} does not go with {SUMS[kind]}")
+        by_kind = explain_by_terms if kind == "sparse" else explain_by_tokens
+        by_kind(folder, query, text, device=device, as_json=as_json)
         return
     encoder = Encoder.load(folder, device=device, backend="torch")
     models.say_names(encoder.folder.name)

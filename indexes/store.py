@@ -430,19 +430,25 @@ class Index:
         group: bool = False,
         bare: bool = False,
         statistics: TextStatistics | None = None,
+        vectors: FloatArray | None = None,
     ) -> list[list[Hit]]:
         """Return up to k hits for each query by BM25 over the words, best first, ties by id; `bare` as in `search`.
+
+        With `vectors` of the queries (Q, E), their hits also have the score that `search` would give them, as `scores["dense"]`.
 
         `statistics` are those of the collection that this is a shard of (`TextStatistics.total`), with every term of the queries: then
         the scores are those of one index of all.
 
         Raises:
             TypeError: `queries` is one string.
+            IndexMismatchError: vectors of another dimension, or such as have no score.
         """
         if isinstance(queries, str):
             raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
+        prepared = None if vectors is None else self._prepared(vectors)
+        assert prepared is None or isinstance(prepared, np.ndarray)
         return self._searcher.text_hits(
-            queries, k=k, where=where, group=group, bare=bare, statistics=statistics
+            queries, k=k, where=where, group=group, bare=bare, statistics=statistics, vectors=prepared
         )
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:

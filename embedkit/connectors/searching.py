@@ -83,8 +83,7 @@ class StoreIndex:
             IndexMismatchError: queries of another dimension.
             FilterError: the filter cannot be understood, or the store cannot say it.
         """
-        names = [f"query {number}" for number in range(1, len(queries) + 1)]
-        prepared = prepare_vectors(queries, replace(self.settings, storage="float32"), names)
+        prepared = self._prepared(queries)
         node = self._condition(where)
 
         def find(query: Vectors, width: int) -> Found:
@@ -92,6 +91,10 @@ class StoreIndex:
 
         found = [self._best(partial(find, query), k, group) for query in prepared]
         return self._hits(found, "dense", bare)
+
+    def _prepared(self, queries: Vectors) -> Vectors:
+        names = [f"query {number}" for number in range(1, len(queries) + 1)]
+        return prepare_vectors(queries, replace(self.settings, storage="float32"), names)
 
     def search_ids(
         self, queries: Vectors, *, k: int, where: str | None, group: bool
@@ -101,9 +104,16 @@ class StoreIndex:
         return [[(hit.doc_id, hit.score) for hit in hits] for hits in found]
 
     def search_text(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool
+        self,
+        queries: Sequence[str],
+        *,
+        k: int,
+        where: str | None,
+        group: bool,
+        bare: bool,
+        vectors: Vectors | None = None,
     ) -> list[list[Hit]]:
-        """Return up to k hits for each query by its words, as the store scores them.
+        """Return up to k hits for each query by its words, as the store scores them, and by `vectors` of the queries (Q, E), as `search` does.
 
         Raises:
             StoreError: the store is not searched by words.
@@ -116,7 +126,26 @@ class StoreIndex:
             return self.store.search_text(query, k=width, where=node)
 
         found = [self._best(partial(find, query), k, group) for query in queries]
-        return self._hits(found, "text", bare)
+        hits = self._hits(found, "text", bare)
+        return hits if vectors is None else self._scored(self._prepared(vectors), hits)
+
+    def _scored(self, queries: Vectors, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+        """Add to hits of queries (Q, E) what `search` would give them; a row that has gone meanwhile has none."""
+        keys = list({Key(hit.doc_id, hit.passage): None for some in hits for hit in some})
+        stored = self.store.vectors(keys) if keys else {}
+        scorer = Scorer(self.settings.metric)
+        scored = []
+        for query, some in zip(queries, hits, strict=True):
+            scores = [
+                {"dense": float(scorer.pairs(query[None], stored[key][None, None])[0, 0])}
+                if (key := Key(hit.doc_id, hit.passage)) in stored
+                else {}
+                for hit in some
+            ]
+            scored.append(
+                [replace(hit, scores={**hit.scores, **more}) for hit, more in zip(some, scores, strict=True)]
+            )
+        return scored
 
     def need_text(self) -> None:
         """Refuse a search by words where the store has none.

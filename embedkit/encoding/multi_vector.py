@@ -274,7 +274,7 @@ class MultiVectorEncoder:
 
     def sequence_vectors(self, batch: TokenBatch, role: TextRole) -> TokenVectors:
         """Compute the vectors of B sequences, of those tokens that have any; the second step."""
-        keep = self._scored(batch, role)
+        keep = self.scored(batch, role)
         with self._computing:
             return self._token_vectors(batch, keep)
 
@@ -289,7 +289,7 @@ class MultiVectorEncoder:
         tokens = int(window.batch.lengths.sum())
         return TokenWindow(whole.take(window.rows), window.truncated, window.empty, window.unknown, tokens)
 
-    def _scored(self, batch: TokenBatch, role: TextRole) -> Bools:
+    def scored(self, batch: TokenBatch, role: TextRole) -> Bools:
         """Say which tokens of a batch get a vector: (N,)."""
         if self._own_tokens:
             template = self.folder.encoder.tokenizer.single

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from embedkit.checkpoint.folder import check_one_model
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, RecordError
+from embedkit.explaining.tokens import token_text
 from embedkit.inference.numpy_runtime.sentence_head import normalize
 from embedkit.inference.torch_runtime.backend import TorchBackend
 from embedkit.model.layers import runs_of
@@ -122,7 +123,7 @@ def _look(
     prompt = encoder.role_prompt(role)
     batch = encoder.tokenizer.encode([prompt + text])
     template = encoder.tokenizer.single
-    tokens = tuple(_token_text(encoder, int(number)) for number in batch.input_ids)
+    tokens = tuple(token_text(encoder.tokenizer, int(number)) for number in batch.input_ids)
     ends = len(tokens) - len(template.suffix)
     special = tuple(not len(template.prefix) <= place < ends for place in range(len(tokens)))
     hidden, attention = _run(encoder, batch)
@@ -135,12 +136,6 @@ def _look(
         bool(batch.truncated[0]),
     )
     return explained, hidden
-
-
-def _token_text(encoder: Encoder, number: int) -> str:
-    """Return a token as people know it: without the marks of byte pairs and of pieces for a space."""
-    token = str(encoder.tokenizer.backend.id_to_token(number))
-    return token.replace("Ġ", "").replace("▁", "") or token
 
 
 @torch.inference_mode()

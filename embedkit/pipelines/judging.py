@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from embedkit.data.records import titled_text
-from embedkit.retrieval.retriever import TEXT_GAIN
 from embedkit.retrieval.strength import CosineNoise, Scale, Yardstick
 from indexes import mark_words
 
@@ -110,7 +109,7 @@ def yardstick_of(opened: OpenSearch, query: str, wanted: SearchOptions) -> Yards
     return Yardstick(
         cosines=None if wanted.mode == "text" else _cosine_scale(opened, wanted),
         text_limit=0.0 if wanted.mode == "dense" else opened.index.text_limits([query])[0],
-        weights=(wanted.dense_weight, TEXT_GAIN * wanted.text_weight),
+        weights=(wanted.dense_weight, wanted.text_weight),
     )
 
 

@@ -9,7 +9,7 @@ Mode = Literal["dense", "text", "hybrid"]
 Fusion = Literal["scores", "ranks"]
 
 # Of words, when a folder is searched. Chosen by `benchmarks/grep_quality.py weights`, on the half of the questions that is for choosing.
-FOLDER_TEXT_WEIGHT = 0.2
+FOLDER_TEXT_WEIGHT = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)

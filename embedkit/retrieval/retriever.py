@@ -1,14 +1,16 @@
 """Retriever: query -> hits. Search by meaning, by words or both, fuse, rerank.
 
 1. dense: embed the queries, take the nearest vectors; text: BM25; hybrid: both.
-2. hybrid: fuse the two lists, by their scores or by ranks (`embedkit.retrieval.fusion`). A cosine counts as it is, and BM25 as the share
-   of what the query could reach: so the one chance word that a few documents share with a query leads nowhere.
+2. hybrid: fuse the two lists, by their scores or by ranks (`embedkit.retrieval.fusion`). A cosine counts as it is, also that of a
+   passage found by words alone, and BM25 as the share of what the query could reach: so the one chance word that a few documents share
+   with a query leads nowhere.
 3. With a reranker: score the best candidates together with the query, and order them by that, or by both stages' scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,9 +25,6 @@ from embedkit.retrieval.vectors import Vectors, directed, take
 
 Some = TypeVar("Some", bound=Vectors)
 Found = TypeVar("Found")  # what a search makes of a hit
-# No passage comes near the limit of BM25, which wants each word without end: one of average length that has each word once
-# reaches 1 / 2.2 of it. Best of 1, 1.25, 1.5 and 1.6 on CISI and CACM, and within .001 of the best on SQuAD dev.
-TEXT_GAIN = 1.5
 
 
 class SearchIndex(Protocol):
@@ -42,9 +41,20 @@ class SearchIndex(Protocol):
         ...
 
     def search_text(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool
+        self,
+        queries: Sequence[str],
+        *,
+        k: int,
+        where: str | None,
+        group: bool,
+        bare: bool,
+        vectors: Any = None,
     ) -> list[list[Hit]]:
-        """Return up to k hits for each query by its words, best first; `bare` without what their documents hold."""
+        """Return up to k hits for each query by its words, best first; `bare` without what their documents hold.
+
+        With `vectors` of the queries (Q, E), their hits also have the score that `search` would give them, as `scores["dense"]`; they are
+        given only where there is a `score_limit`.
+        """
         ...
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
@@ -90,24 +100,21 @@ class Retriever:
             return []
         alone = options.mode != "hybrid" and self.reranker is None
         width = options.k if alone else max(options.k, options.candidates)
-        # Fused passages are grouped after the fusion: the two sides may favour different passages of a document.
-        group = options.group and options.mode != "hybrid"
-        # Of two times `width` candidates few are kept; the texts of the others are not worth reading.
-        bare = options.mode == "hybrid"
-        dense: list[list[Hit]] = [[] for _ in queries]
-        text: list[list[Hit]] = [[] for _ in queries]
-        if options.mode != "text":
-            dense = search_directed(
-                self._embed(queries, options.mode),
-                lambda some: self.index.search(some, k=width, where=options.where, group=group, bare=bare),
-                blank=_blank(queries),
-            )
-        if options.mode != "dense":
-            text = self.index.search_text(queries, k=width, where=options.where, group=group, bare=bare)
-        found = [by_meaning or by_words for by_meaning, by_words in zip(dense, text, strict=True)]
         if options.mode == "hybrid":
             wanted = options.k if self.reranker is None else width
-            found = self.index.fill([hits[:wanted] for hits in self._fused(queries, dense, text, options)])
+            found = self.index.fill([hits[:wanted] for hits in self._hybrid(queries, width, options)])
+        elif options.mode == "dense":
+            found = search_directed(
+                self._embed(queries, options.mode),
+                lambda some: self.index.search(
+                    some, k=width, where=options.where, group=options.group, bare=False
+                ),
+                blank=_blank(queries),
+            )
+        else:
+            found = self.index.search_text(
+                queries, k=width, where=options.where, group=options.group, bare=False
+            )
         return [self._best(query, hits, options) for query, hits in zip(queries, found, strict=True)]
 
     def _best(self, query: str, hits: Sequence[Hit], options: SearchOptions) -> list[Hit]:
@@ -124,27 +131,48 @@ class Retriever:
         kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
         return kept[: options.k]
 
-    def _fused(
-        self,
-        queries: Sequence[str],
-        dense: Sequence[Sequence[Hit]],
-        text: Sequence[Sequence[Hit]],
-        options: SearchOptions,
-    ) -> list[list[Hit]]:
-        high = self.index.score_limit
-        bounded = options.fusion == "scores" and high is not None
-        limits = self.index.text_limits(queries) if bounded else []
+    def _hybrid(self, queries: Sequence[str], width: int, options: SearchOptions) -> list[list[Hit]]:
+        """Return the bare hits of both searches, fused: of two times `width` few are kept, and the texts of the others not worth reading."""
+        high = self.index.score_limit if options.fusion == "scores" else None
+        limits = [None] * len(queries) if high is None else self.index.text_limits(queries)
         results = []
-        for number, (by_meaning, by_words) in enumerate(zip(dense, text, strict=True)):
-            rankings = [Ranking(by_meaning, options.dense_weight), Ranking(by_words, options.text_weight)]
-            if bounded:
-                rankings = [
-                    Ranking(by_meaning, options.dense_weight, 0.0, high),
-                    Ranking(by_words, TEXT_GAIN * options.text_weight, 0.0, limits[number]),
-                ]
+        for limit, (dense, text) in zip(limits, self._both(queries, width, options, high), strict=True):
+            low = None if high is None else 0.0
+            rankings = [
+                Ranking(dense, options.dense_weight, low, high),
+                Ranking(text, options.text_weight, low, limit),
+            ]
             hits = fuse(rankings, by=options.fusion)
+            # Passages are grouped here and not before: the two sides may favour different ones of a document.
             results.append(first_of_each_document(hits) if options.group else hits)
         return results
+
+    def _both(
+        self, queries: Sequence[str], width: int, options: SearchOptions, high: float | None
+    ) -> list[tuple[list[Hit], list[Hit]]]:
+        """Return the hits of each query by meaning and by words; where there is a limit, the former have what words alone found, too."""
+        vectors = self._embed(queries, options.mode)
+        searched = directed(vectors) & ~_blank(queries)
+        found: list[tuple[list[Hit], list[Hit]]] = [([], []) for _ in queries]
+        for has_direction in (True, False):
+            positions = np.flatnonzero(searched == has_direction)
+            if not len(positions):
+                continue
+            some = take(vectors, positions) if has_direction else None
+            dense: list[list[Hit]] = [[] for _ in positions]
+            if some is not None:
+                dense = self.index.search(some, k=width, where=options.where, group=False, bare=True)
+            text = self.index.search_text(
+                [queries[position] for position in positions.tolist()],
+                k=width,
+                where=options.where,
+                group=False,
+                bare=True,
+                vectors=None if high is None else some,
+            )
+            for position, by_meaning, by_words in zip(positions.tolist(), dense, text, strict=True):
+                found[position] = (_with_scored(by_meaning, by_words), by_words)
+        return found
 
     def search_ids(
         self, queries: Sequence[str], options: SearchOptions | None = None
@@ -169,6 +197,17 @@ class Retriever:
         if self.embed is None:
             raise ValueError(f"a search in mode {mode!r} needs `embed`")
         return self.embed(queries)
+
+
+def _with_scored(dense: Sequence[Hit], text: Iterable[Hit]) -> list[Hit]:
+    """Add to hits by meaning those by words that are not among them and have a score by meaning, which is lower."""
+    known = {(hit.doc_id, hit.passage) for hit in dense}
+    more = [
+        replace(hit, score=hit.scores["dense"])
+        for hit in text
+        if "dense" in hit.scores and (hit.doc_id, hit.passage) not in known
+    ]
+    return [*dense, *more]
 
 
 def _blank(queries: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -71,8 +71,9 @@ def _vectors(index: Index, whole: hashlib._Hash) -> None:
             pieces = pieces or [hashlib.sha256() for _ in stored]
             for piece, part in zip(pieces, stored, strict=True):
                 piece.update(part)
-        whole.update(segment.meaning if segment is index.snapshot.segments[0] else b"")
         segment.release()
+    for segment in index.snapshot.segments[:1]:  # what the stored numbers mean is the same in all
+        whole.update(segment.meaning)
     for piece in pieces:
         whole.update(piece.digest())
 

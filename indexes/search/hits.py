@@ -12,7 +12,7 @@ from embedkit.data.records import Hit
 from embedkit.errors import IndexFileError
 
 from ..candidates import Candidates, Mask
-from ..storage.codes import RowArray
+from ..storage.codes import FloatArray, RowArray
 from ..storage.database import Database
 from ..storage.documents import StoredPassage, doc_ids, passage_rows, read_passages
 from ..storage.faults import reading
@@ -117,8 +117,12 @@ def text_hits(
     k: int,
     group: bool,
     bare: bool = False,
+    vector: FloatArray | None = None,
 ) -> list[Hit]:
-    """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do; `search` finds the best so many rows."""
+    """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do; `search` finds the best so many rows.
+
+    With the query's vector (E,) they are scored by that as well.
+    """
     names: Names = {}
     width = 4 * k if group else k
     while True:
@@ -126,7 +130,14 @@ def text_hits(
         (best,) = best_rows(database, found, names, k=k, width=width, group=group)
         if not group or len(best) == k or found.rows.shape[1] < width:
             (hits,) = make_hits(database, snapshot, [best], part="text", bare=bare)
-            return hits
+            if vector is None or not best:
+                return hits
+            rows = np.asarray([[row for row, _ in best]], np.int64)
+            (dense,) = snapshot.pair_scores(vector[None], rows).tolist()
+            return [
+                replace(hit, scores={**hit.scores, "dense": score})
+                for hit, score in zip(hits, dense, strict=True)
+            ]
         width *= 4
 
 

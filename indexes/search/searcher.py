@@ -210,17 +210,27 @@ class Searcher:
         group: bool,
         bare: bool = False,
         statistics: TextStatistics | None = None,
+        vectors: FloatArray | None = None,
     ) -> list[list[Hit]]:
         """Return up to k hits for each query by BM25 over the words, best first, ties by id; `bare` as in `make_hits`.
 
-        With `statistics` of the whole collection that this is a shard of, the scores are by these.
+        With `statistics` of the whole collection that this is a shard of, the scores are by these. With the prepared vectors of the queries
+        (Q, E) hits have their scores by these, too, beside the one of their words.
         """
         _check_k(k)
         with reading(self._database.path):
             search = self._by_words(where) if statistics is None else self._by_shared_words(where, statistics)
             return [
-                text_hits(self._database, self.snapshot, search(query), k=k, group=group, bare=bare)
-                for query in queries
+                text_hits(
+                    self._database,
+                    self.snapshot,
+                    search(query),
+                    k=k,
+                    group=group,
+                    bare=bare,
+                    vector=None if vectors is None else vectors[number],
+                )
+                for number, query in enumerate(queries)
             ]
 
     def _by_words(self, where: str | None) -> WordSearch:

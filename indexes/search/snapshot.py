@@ -199,19 +199,18 @@ class Snapshot:
             yield cast("Segment", segment), places.reshape(rows.shape)
 
     def rescore(self, queries: FloatArray, candidates: Candidates) -> Candidates:
-        """Score candidates again by the stored vectors, each pair alone, in double precision; best first."""
-        rows = candidates.rows
+        """Score candidates again by the stored vectors; best first."""
+        scores = self.pair_scores(queries, candidates.rows)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(candidates.rows, order, 1))
+
+    def pair_scores(self, queries: FloatArray, rows: RowArray) -> FloatArray:
+        """Return the scores of rows (Q, K), each pair alone, in double precision: (Q, K); minus infinity for a row of -1."""
         scores = np.full(rows.shape, -np.inf, np.float32)
         if can_search() and not self.settings.fields:
             for segment, places in self._placed(rows):
                 stored_vectors(segment, self.settings.metric).score_pairs(queries, places, scores)
-        else:
-            self._rescore(queries, rows, scores)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return Candidates(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
-
-    def _rescore(self, queries: FloatArray, rows: RowArray, scores: FloatArray) -> None:
-        """Write the scores of rows (Q, K); those of -1 stay as they are."""
+            return scores
         step = max(1, _CACHED_PAIRS // max(1, rows.shape[1]))
         for first in range(0, len(queries), step):
             some, part = queries[first : first + step], rows[first : first + step]
@@ -220,6 +219,7 @@ class Snapshot:
                 vectors = np.zeros((*part.shape, self.settings.dimension), np.float32)  # (step, K, E)
                 vectors[there] = self.gather(part[there])
                 np.copyto(scores[first : first + step], self.scorer.pairs(some, vectors), where=there)
+        return scores
 
     def shortlist(self, queries: FloatArray, candidates: Candidates, k: int) -> Candidates:
         """Keep, of many candidates, the best few by the stored vectors, in no order, for `rescore` to look at closely."""

@@ -224,6 +224,7 @@ class ShardedIndex:
         where: str | None = None,
         group: bool = False,
         bare: bool = False,
+        vectors: FloatArray | None = None,
     ) -> list[list[Hit]]:
         """As `Index.search_text`.
 
@@ -236,7 +237,7 @@ class ShardedIndex:
         statistics, among = self._words.of([self._scatter.any().text_terms(query) for query in queries])
         found = self._scatter.ask(
             lambda _, shard: shard.search_text(
-                queries, k=k, where=where, group=group, bare=bare, statistics=statistics
+                queries, k=k, where=where, group=group, bare=bare, statistics=statistics, vectors=vectors
             ),
             among,
         )

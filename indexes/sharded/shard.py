@@ -67,6 +67,7 @@ class Shard(Protocol):
         group: bool,
         bare: bool,
         statistics: TextStatistics | None,
+        vectors: FloatArray | None,
     ) -> list[list[Hit]]: ...
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]: ...

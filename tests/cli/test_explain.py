@@ -10,10 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import explain as command
+from cli.explain_tokens import show
 from cli.main import app
 from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.multi_vector import MultiVectorEncoder
 from embedkit.errors import RecordError
 from embedkit.explaining.explain import explain as compute
+from embedkit.explaining.tokens import explain_tokens
+from tests.tiny_multi_vector import write_tiny_multi_vector
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +66,26 @@ def test_the_terminal_shows_words_matches_and_layers(
     assert "nearest in the document" in shown
     lines = [line.split() for line in shown.splitlines()]
     assert [line[0] for line in lines if line[:1] in (["1"], ["2"])] == ["1", "2"]
+
+
+def test_with_a_multi_vector_model_each_token_of_the_query_has_its_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_tiny_multi_vector(tmp_path / "colbert")
+    result = explain("a dog", "the dog runs", "-m", model)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert sum(match["cosine"] for match in found["matches"]) == pytest.approx(found["score"])
+    for option in (("--html", tmp_path / "why.html"), ("--attention",)):
+        refused = explain("a dog", "the dog runs", "-m", model, *option)
+        assert refused.exit_code == 2
+        assert f"{option[0]} does not go with a multi-vector model: its score is a sum" in refused.output
+    capsys.readouterr()
+    show(explain_tokens(MultiVectorEncoder.load(model), "a dog", "many words " * 30))
+    shown = capsys.readouterr().out
+    assert f"the sum over the query's {len(found['query']['tokens'])} tokens" in shown
+    assert "that the text does not hold" in shown
+    assert "the model reads the beginning of the document only" in shown
 
 
 def test_a_file_is_explained_by_what_it_holds(tiny_model: Path, tmp_path: Path) -> None:

@@ -259,6 +259,13 @@ def test_search_by_words_and_hybrid(target: Target, tmp_path: Path) -> None:
             assert mixed[0].doc_id == "note-0007"
             assert mixed[0].text.startswith("Note 7")
             assert {"dense", "text"} <= mixed[0].scores.keys()
+            asked: Any = {"k": 9, "where": None, "group": False, "bare": True}
+            (words,) = store.search_text(["five six note"], vectors=embed(["Title 7"]), **asked)
+            (nearest,) = store.search(embed(["Title 7"]), **asked | {"k": 60})
+            cosines = {(hit.doc_id, hit.passage): hit.score for hit in nearest}
+            assert len(words) == 9
+            for hit in words:
+                assert hit.scores["dense"] == pytest.approx(cosines[hit.doc_id, hit.passage], abs=1e-5)
 
 
 def test_a_second_push_sends_nothing_and_a_changed_index_what_has_changed(

@@ -39,7 +39,14 @@ class Words:
         raise AssertionError("nothing is searched by meaning here")
 
     def search_text(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool
+        self,
+        queries: Sequence[str],
+        *,
+        k: int,
+        where: str | None,
+        group: bool,
+        bare: bool,
+        vectors: NDArray[np.float32] | None = None,
     ) -> list[list[Hit]]:
         self.asked += len(queries)
         return [[Hit("d1", 2.0, "one"), Hit("d4", 1.0, "four")][:k] for _ in queries]

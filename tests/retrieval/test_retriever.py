@@ -1,6 +1,6 @@
 """Retriever: what comes from which side, how it is fused, grouped, reranked and cut."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,16 @@ Embeddings = npt.NDArray[np.float32]
 class ListedIndex:
     """An index that answers with lists made beforehand, and remembers what it was asked."""
 
-    def __init__(self, dense: Sequence[Hit], text: Sequence[Hit], limit: float | None = 1.0) -> None:
+    def __init__(
+        self,
+        dense: Sequence[Hit],
+        text: Sequence[Hit],
+        limit: float | None = 1.0,
+        cosines: Mapping[str, float] | None = None,
+    ) -> None:
+        """`cosines` are those of the hits by words."""
+        self.cosines = {hit.doc_id: 0.0 for hit in text} | {hit.doc_id: hit.score for hit in dense}
+        self.cosines |= cosines or {}
         self.dense, self.text, self.limit = list(dense), list(text), limit
         self.asked: list[tuple[str, int, str | None, bool]] = []
         self.filled: list[int] = []
@@ -36,10 +45,21 @@ class ListedIndex:
         return [[(hit.doc_id, hit.score) for hit in hits] for hits in found]
 
     def search_text(
-        self, queries: Sequence[str], *, k: int, where: str | None, group: bool, bare: bool
+        self,
+        queries: Sequence[str],
+        *,
+        k: int,
+        where: str | None,
+        group: bool,
+        bare: bool,
+        vectors: Embeddings | None = None,
     ) -> list[list[Hit]]:
         self.asked.append(("text", k, where, group))
-        return [self._shown(self.text[:k], bare=bare) for _ in queries]
+        assert vectors is None or len(vectors) == len(queries)
+        hits = self._shown(self.text[:k], bare=bare)
+        if vectors is not None:
+            hits = [replace(hit, scores={**hit.scores, "dense": self.cosines[hit.doc_id]}) for hit in hits]
+        return [hits for _ in queries]
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
         whole = {(hit.doc_id, hit.passage): hit for hit in [*self.dense, *self.text]}
@@ -180,9 +200,18 @@ def fused(index: ListedIndex, **options: float) -> dict[str, float]:
 
 
 def test_cosines_count_as_they_are_and_bm25_as_the_share_of_its_limit() -> None:
-    """Text, of 10 and one and a half times as heavy: b .7, d .6, a .5. b: (.8 + 1.5 * .7) / 2.5 = .74."""
-    assert fused(ListedIndex(DENSE, TEXT)) == {"b": 0.74, "a": 0.66, "d": 0.36, "c": 0.28}
-    assert fused(ListedIndex(DENSE, TEXT), text_weight=0.0) == {"a": 0.9, "b": 0.8, "c": 0.7}
+    """Text, of 10: b .7, d .6, a .5. b: (.8 + .7) / 2 = .75; d, found by words alone: (.4 + .6) / 2 = .5."""
+    index = ListedIndex(DENSE, TEXT, cosines={"d": 0.4})
+    assert fused(index) == {"b": 0.75, "a": 0.7, "d": 0.5, "c": 0.35}
+    assert fused(index, text_weight=3.0) == {"b": 0.725, "a": 0.6, "d": 0.55, "c": 0.175}
+    assert fused(index, text_weight=0.0) == {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.4}
+    (found,) = Retriever(index, embed=embed).search(["q"], SearchOptions(mode="hybrid"))
+    assert [dict(hit.scores) for hit in found] == [
+        {"dense": 0.8, "text": 7.0},
+        {"dense": 0.9, "text": 5.0},
+        {"dense": 0.4, "text": 6.0},
+        {"dense": 0.7},
+    ]
 
 
 def test_where_scores_have_no_limit_both_sides_are_scaled_by_their_hits() -> None:

@@ -107,7 +107,7 @@ def test_what_nobody_waits_for_any_more_is_cancelled(model: MaxSim, tmp_path: Pa
 
 
 def test_a_search_is_reranked_as_the_local_search_is(folder: Path, address: str) -> None:
-    wanted = SearchOptions(candidates=12)
+    wanted = SearchOptions(mode="hybrid", candidates=12)
     with open_search(folder / "docs.index", wanted, FP32, rerank=str(folder / "colbert")) as opened:
         local = judge(opened, QUERY, opened.retriever.search([QUERY], wanted)[0], wanted)
     # The first of the server's rerankers, and by name.

@@ -145,6 +145,7 @@ class ServedShard:
         group: bool,
         bare: bool,
         statistics: TextStatistics | None,
+        vectors: Float32 | None,
     ) -> list[list[Hit]]:
         totals = None if statistics is None else statistics_json(statistics)
         return self._hits(
@@ -155,6 +156,7 @@ class ServedShard:
             group=group,
             bare=bare,
             statistics=totals,
+            vectors=None if vectors is None else vectors_json(vectors),
         )
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:

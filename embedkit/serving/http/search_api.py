@@ -28,7 +28,13 @@ from embedkit.serving.http.search_bodies import (
     one_value,
 )
 from embedkit.serving.indexes.computing import AnyEncoded, EngineReranker, QueryVectors, submit
-from embedkit.serving.indexes.explaining import MOST_CHARS, Explainer, explain_by_terms, passage_text
+from embedkit.serving.indexes.explaining import (
+    MOST_CHARS,
+    Explainer,
+    explain_by_terms,
+    explain_by_tokens,
+    passage_text,
+)
 from embedkit.serving.indexes.live import LiveIndex
 from embedkit.serving.indexes.looking import NotHereError, document, indexes_json, similar
 from embedkit.serving.indexes.searching import READY_VECTORS, FoundHits, NamedHit, search_indexes
@@ -214,9 +220,12 @@ class _SearchApi:
         return HttpResponse(content=found)
 
     async def _explained(self, encoder: AnyEncoder, query: str, text: str) -> dict[str, Any]:  # Any: JSON
-        """Explain a score by the engine's own vectors where a model's terms do so, else by a copy that torch runs."""
+        """Explain a score by the vectors of terms or tokens that it is a sum over, else by a copy of the model that torch runs."""
+        from embedkit.encoding.multi_vector import MultiVectorEncoder
         from embedkit.encoding.sparse import SparseEncoder
 
+        if isinstance(encoder, MultiVectorEncoder):
+            return await self._in_thread(partial(explain_by_tokens, encoder, query, text))
         if isinstance(encoder, SparseEncoder):
             sides: Sequence[tuple[TextRole, str]] = (("query", query), ("document", text))
             works = [TextsWork(encoder=encoder, texts=[each], role=role) for role, each in sides]

@@ -1,8 +1,8 @@
-"""Why a text matches a query: what each word weighs, and which of the other text's is nearest to it; or what each term adds."""
+"""Why a text matches a query: what each word weighs, and which of the other text's is nearest to it; or what each term or token adds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -17,8 +17,10 @@ from embedkit.serving.model_names import served_name
 
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
     from embedkit.encoding.sparse import SparseEncoder
     from embedkit.explaining.explain import ExplainedText, Explanation
+    from embedkit.explaining.tokens import ReadText
     from embedkit.pipelines.embedders import AnyEncoder
     from embedkit.serving.engine.text_tasks import EncodedTexts
 
@@ -44,8 +46,7 @@ class Explainer:
 
         if not isinstance(encoder, Encoder):
             raise CheckpointError(
-                f"{served_name(encoder.folder.name)} is {describe_kind(encoder)}; explained are scores of dense models, word by word, "
-                "and of learned sparse ones, term by term"
+                f"{served_name(encoder.folder.name)} is {describe_kind(encoder)}, whose scores are not explained"
             )
         with self._turn:
             if encoder not in self._copies:
@@ -82,6 +83,51 @@ def explain_by_terms(
         "document": {"text": text, "terms": found["document"]},
         "truncated": bool(encoded[0].truncated[0] or encoded[1].truncated[0]),
     }
+
+
+def explain_by_tokens(encoder: MultiVectorEncoder, query: str, text: str) -> dict[str, Any]:  # Any: JSON
+    """Explain a multi-vector model's score, the sum over the query's tokens: as words of both texts, of one token each.
+
+    A word of the query weighs what it adds, and one of the document what the query's words add that are nearest to it.
+
+    Raises:
+        RecordError: one of the texts has no token.
+    """
+    from embedkit.explaining.tokens import explain_tokens
+
+    found = explain_tokens(encoder, query, text)
+    weights = [0.0] * len(found.document.tokens)
+    for number in found.of_text:
+        weights[found.nearest[number]] += found.cosines[number]
+    of_query = {number: word for word, number in enumerate(found.of_text)}
+    held = [number for number, place in enumerate(found.document.places) if place is not None]
+    of_document = {number: word for word, number in enumerate(held)}
+    return {
+        "kind": "multi-vector",
+        "score": found.score,
+        "query": _tokens(found.query, of_query, found.cosines),
+        "document": _tokens(found.document, of_document, weights),
+        "matches": [
+            {
+                "query_word": word,
+                "document_word": of_document[found.nearest[number]],
+                "cosine": found.cosines[number],
+            }
+            for number, word in of_query.items()
+            if found.nearest[number] in of_document
+        ],
+        "others": found.others,
+        "truncated": found.query.truncated or found.document.truncated,
+    }
+
+
+def _tokens(read: ReadText, numbers: Iterable[int], weights: Sequence[float]) -> dict[str, Any]:  # Any: JSON
+    words = []
+    for number in numbers:
+        place = read.places[number]
+        assert place is not None  # those that have none are no words
+        words.append({"start": place[0], "stop": place[1], "weight": weights[number]})
+    return {"text": read.text, "words": words}
 
 
 def passage_text(index: LiveIndex, doc_id: str, passage: int) -> tuple[str, int, AnyEncoder | None]:
@@ -127,20 +173,17 @@ def _matches(encoder: Encoder, found: Explanation) -> list[dict[str, Any]]:  # A
 
 def _word_of_token(encoder: Encoder, explained: ExplainedText, prompt: str) -> Sequence[int | None]:
     """Return for each token the number of the word that it stands in; None for special ones and those of the prompt."""
-    words: list[int | None] = [None] * len(explained.tokens)
-    first = len(encoder.tokenizer.single.prefix)
-    last = len(words) - len(encoder.tokenizer.single.suffix)
-    spans = encoder.tokenizer.offsets(prompt + explained.text)
-    read = min(len(spans), last - first)
-    spans = spans[:read] if encoder.tokenizer.truncation_side == "right" else spans[len(spans) - read :]
-    for token, (start, stop) in enumerate(spans, first):
-        at = start - len(prompt), stop - len(prompt)
-        words[token] = next(
+    from embedkit.explaining.tokens import token_places
+
+    places = token_places(encoder.tokenizer, prompt, explained.text, len(explained.tokens))
+    return [
+        next(
             (
                 number
                 for number, part in enumerate(explained.parts)
-                if part.start < at[1] and at[0] < part.stop
+                if place is not None and part.start < place[1] and place[0] < part.stop
             ),
             None,
         )
-    return words
+        for place in places
+    ]

@@ -117,6 +117,7 @@ def _search_text(index: Index, body: ShardBody) -> Any:  # Any: JSON
         group=body.group,
         bare=body.bare,
         statistics=None if body.statistics is None else read_statistics(body.statistics),
+        vectors=None if body.vectors is None else read_vectors(body.vectors),
     )
     return hits_json(found, bare=body.bare)
 

@@ -388,6 +388,30 @@ def test_bare_hits_are_those_that_a_search_finds_and_are_filled_with_what_it_rea
         assert index.fill([[], []]) == [[], []]
 
 
+@pytest.mark.parametrize(("metric", "storage"), CASES)
+def test_hits_by_words_can_have_the_scores_that_a_search_by_vectors_gives(
+    tmp_path: Path, scoring: str, metric: Metric, storage: Storage
+) -> None:
+    with create(tmp_path / "a.index", metric=metric, storage=storage) as index:
+        random = np.random.default_rng(0)
+        for part in range(2):  # segments
+            some = [Document(f"d{n}", f"note {n % 3}") for n in range(30 * part, 30 * part + 30)]
+            index.add(some, random.standard_normal((30, DIMENSION)).astype(np.float32))
+        index.delete(["d3", "d40"])
+        queries = random.standard_normal((2, DIMENSION)).astype(np.float32)
+        by_vectors = [dict(hits) for hits in names_of(index.search(queries, k=60))]
+        for bare in (False, True):
+            found = index.search_text(["note 1", "2"], k=7, bare=bare, vectors=queries)
+            assert [[{**hit.scores} for hit in hits] for hits in found] == [
+                [{"text": hit.score, "dense": by_vectors[query][hit.doc_id]} for hit in hits]
+                for query, hits in enumerate(found)
+            ]
+            alone = index.search_text(["note 1", "2"], k=7, bare=bare)
+            assert names_of(found) == names_of(alone)
+            assert all(hits for hits in found)
+        assert index.search_text(["zebra"], vectors=queries[:1]) == [[]]
+
+
 def test_a_bare_hit_whose_document_is_damaged_is_not_filled(tmp_path: Path) -> None:
     with create(tmp_path / "a.index") as index:
         index.add(documents(3), embed([document.text for document in documents(3)]))

@@ -1,4 +1,4 @@
-"""/explain: words with what they weigh, and which words of the two texts are near each other; or terms with what they add."""
+"""/explain: words with what they weigh, and which words of the two texts are near each other; or terms and tokens with what they add."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import pytest
 pytest.importorskip("starlette")
 
 from embedkit.encoding.encoder import Encoder
+from embedkit.encoding.multi_vector import MultiVectorEncoder
 from embedkit.encoding.sparse import SparseEncoder
 from embedkit.explaining.explain import explain
 from embedkit.explaining.terms import explain_terms
+from embedkit.explaining.tokens import explain_tokens
 from tests.checkpoint.test_sparse import write_tiny_sparse
 from tests.serving.indexes.served_indexes import ask, build, numbered, serving
+from tests.tiny_multi_vector import write_tiny_multi_vector
 
 QUERY = "the girl plays guitar"
 ROUNDING = 1e-5  # other batch shapes
@@ -110,6 +113,42 @@ def test_the_sum_of_what_terms_add_is_the_score_of_the_search(sparse: tuple[str,
         found = explained(address, query=QUERY, index="terms", id=hit["id"], passage=hit["passage"])
         assert sum(each["product"] for each in found["shared"]) == pytest.approx(found["score"])
         assert found["score"] == pytest.approx(hit["score"], rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path_factory.mktemp("tokens")
+    model = write_tiny_multi_vector(folder / "colbert")
+    with serving(build(folder / "tokens.index", numbered(10), model)) as found:
+        yield found, model
+
+
+def test_of_a_multi_vector_index_tokens_are_explained_as_the_command_does_it(
+    tokens: tuple[str, Path],
+) -> None:
+    address, model = tokens
+    text = "piano 3 the piano and a piano at the piano. old"
+    found = explained(address, query=QUERY, index="tokens", id="old/3", passage=0)
+    wanted = explain_tokens(MultiVectorEncoder.load(model), QUERY, text)
+    assert (found["kind"], found["truncated"]) == ("multi-vector", False)
+    assert found["document"]["passage_start"] == text.find("the piano")
+    assert found["score"] == pytest.approx(wanted.score, abs=ROUNDING)
+    assert found["others"] == pytest.approx(wanted.others, abs=ROUNDING)
+    asked, held = ([(w["start"], w["stop"]) for w in found[side]["words"]] for side in ("query", "document"))
+    assert asked == [wanted.query.places[number] for number in wanted.of_text]
+    assert held == [place for place in wanted.document.places if place is not None]
+    weights = [word["weight"] for word in found["query"]["words"]]
+    assert weights == pytest.approx([wanted.cosines[number] for number in wanted.of_text], abs=ROUNDING)
+    assert sum(weights) + found["others"] == pytest.approx(found["score"], abs=ROUNDING)
+    added = [0.0] * len(held)
+    for match in found["matches"]:
+        place = wanted.document.places[wanted.nearest[wanted.of_text[match["query_word"]]]]
+        assert held[match["document_word"]] == place
+        added[match["document_word"]] += match["cosine"]
+    assert [word["weight"] for word in found["document"]["words"]] == pytest.approx(added, abs=ROUNDING)
+    status, content = ask(address, "POST", "/explain", {"query": " ", "text": "a dog"})
+    assert status == 422
+    assert "has no word in it" in content["error"]["message"]
 
 
 def test_a_query_of_nothing_has_no_terms_as_in_a_search(sparse: tuple[str, Path]) -> None:

@@ -245,7 +245,6 @@ const listing = new Listing({ change, go, say, isFiltered, modes });
 const filters = new Filters(find("filters"), change);
 const panel = new Panel(find("panel"), {
   query: () => state.q.trim(),
-  kindOf: (name) => server?.indexes.find((index) => index.name === name)?.kind,
   words: (doc) => matchingWords(listing.hits.filter((hit) => sameDocument(hit, doc))),
   hitOf: (doc) => listing.hits.find((hit) => sameDocument(hit, doc)),
   href: (doc, view) => toAddress({ ...state, doc, view }),

@@ -194,9 +194,6 @@ export class Panel {
     if (view === "why") {
       const query = this.host.query();
       if (!query) return el("p", { class: "muted" }, "There is no query to compare this passage with. Type one into the search box.");
-      const kind = this.host.kindOf(index);
-      if (kind === "multi-vector")
-        return el("p", { class: "muted" }, `This index is of a ${kind} model. Explained are models with one vector a text, and learned sparse ones.`);
       const explained = await explain(query, index, id, passage, signal);
       return explained.kind === "sparse" ? termsView(explained) : whyView(explained);
     }

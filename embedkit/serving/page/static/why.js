@@ -90,11 +90,15 @@ function pairs({ query, document, matches }, root) {
 /** The whole view of an explanation. */
 export function whyView(explained) {
   const { query, document, score } = explained;
+  const [named, meant] =
+    explained.kind === "multi-vector"
+      ? ["Score by the model's tokens: ", ", the sum over the query's tokens of the cosine with the nearest one in the passage. The colour of a token says what it adds."]
+      : ["Similarity of query and passage by meaning: ", ". The colour of a word says how much the similarity falls, or rises, without it."];
   const limit = Math.max(0, ...[...query.words, ...document.words].map(({ weight }) => Math.abs(weight)));
   const view = el(
     "div",
     { class: "why" },
-    el("p", {}, "Similarity of query and passage by meaning: ", el("strong", { class: "digits" }, short(score)), ". The colour of a word says how much the similarity falls, or rises, without it."),
+    el("p", {}, named, el("strong", { class: "digits" }, short(score)), meant),
     legend(),
     coloured("Query", query, limit, "q"),
     coloured("Passage", document, limit, "d"),
