@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 13  # of the structures below; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 14  # of the structures below; KERNELS_VERSION in kernels/native.h
 STOPPED = 2**40  # what ends a batch early as its next chunk; STOPPED in kernels/encoder.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -178,6 +178,8 @@ def load_library() -> ctypes.CDLL:
         "embedkit_score_tokens": (None, (*(pointer,) * 5, number, pointer, pointer)),
         "embedkit_score_centroids": (None, (pointer, pointer, number, pointer, pointer, number, pointer)),
         "embedkit_search_postings": (number, (pointer, pointer, pointer)),
+        "embedkit_add_strings": (None, (pointer, number)),
+        "embedkit_wordpiece": (number, (pointer, pointer, number, pointer)),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 Mode = Literal["dense", "text", "hybrid"]
 Fusion = Literal["scores", "ranks"]
 
-# Of words, when a folder is searched. Chosen by `benchmarks/grep_quality.py weights`, on the half of the questions that is for choosing.
+# Of words, when a folder is searched: amid the weights among which the half of the questions that is for choosing knows no difference
+# (`benchmarks/grep_quality.py weights`).
 FOLDER_TEXT_WEIGHT = 0.3
 
 

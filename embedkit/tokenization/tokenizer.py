@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -22,6 +22,7 @@ from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.blocks import BLOCK_CHARS, ids_at_one_end
 from embedkit.tokenization.classes import lowercases
 from embedkit.tokenization.files import class_name, find_special_tokens, load_backend, read_tokenizer_config
+from embedkit.tokenization.pieces import Pieces, split
 from embedkit.tokenization.words import WordRules, described
 
 Truncation = Literal["second", "longest_first"]
@@ -58,8 +59,11 @@ class Tokenizer:
     max_chars: int | None = None
     drop_unknown: bool = False
     words: WordRules | None = None
+    pieces: Pieces = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # made at once, and shared by copies
 
     def __post_init__(self) -> None:
+        if self.pieces is None or self.pieces.backend is not self.backend:
+            object.__setattr__(self, "pieces", Pieces(self.backend))
         self.backend.no_truncation()
         self.backend.no_padding()
         if self.max_length <= self.single.num_special:
@@ -218,6 +222,8 @@ class Tokenizer:
             for number, text in enumerate(texts):
                 refuse_no_text(text, number)
             texts = [self.words.kept(text) for text in texts]
+        elif (fast := self.pieces.ids(texts)) is not None:
+            return split(*fast)
         try:
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
@@ -233,6 +239,8 @@ class Tokenizer:
         """
         template, special = self.single, self.single.num_special
         room = self.max_length - special
+        if (fast := self._encode_fast(texts)) is not None:
+            return fast
         # Plain lists, and no call for a text that stays whole: with many cores, this loop is what all of them wait for.
         flat: list[int] = []
         lengths: list[int] = []
@@ -252,6 +260,51 @@ class Tokenizer:
             flat += template.suffix
         sizes, full_sizes = np.array(lengths, dtype=np.int64), np.array(full, dtype=np.int64)
         return TokenBatch(np.array(flat, dtype=np.int64), sizes, None, full_sizes)
+
+    def _encode_fast(self, texts: Sequence[str]) -> TokenBatch | None:
+        """Do as `encode` without a loop over texts; None where that cannot be."""
+        limit = self.max_chars
+        shown = texts if limit is None else [text[:limit] for text in texts]
+        if self.words is not None or any(len(text) > BLOCK_CHARS for text in shown):
+            return None
+        found = self.pieces.ids(shown)
+        if found is None:
+            return None
+        ids, counts = found
+        template, room = self.single, self.max_length - self.single.num_special
+        kept, ids = self._cut(ids, counts, room)
+        before, lengths = len(template.prefix), kept + template.num_special
+        starts = np.cumsum(lengths) - lengths
+        ends = starts + before + kept
+        framed = np.empty(int(lengths.sum()), np.int64)
+        own = np.ones(len(framed), np.bool_)
+        for places, special in ((starts, template.prefix), (ends, template.suffix)):
+            for number, token in enumerate(special):
+                framed[places + number] = token
+                own[places + number] = False
+        framed[own] = ids
+        cut = counts > room
+        if limit is not None:
+            cut |= np.array([len(text) > limit for text in texts], np.bool_)
+        full = np.where(cut, np.maximum(counts + template.num_special, lengths + 1), lengths)
+        return TokenBatch(framed, lengths, None, full)
+
+    def _cut(
+        self, ids: NDArray[np.int32], counts: NDArray[np.int64], room: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return how many of each text's tokens are kept, (B,), and these."""
+        if not self.drop_unknown and (not len(counts) or counts.max() <= room):
+            return counts, ids
+        starts = np.cumsum(counts) - counts
+        place = np.arange(len(ids)) - np.repeat(starts, counts)
+        if self.truncation_side == "right":
+            keep = place < room
+        else:
+            keep = place >= np.repeat(counts - room, counts)
+        if self.drop_unknown:
+            keep &= ids != self._unknown
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
+        return before[starts + counts] - before[starts], ids[keep]
 
     def encode_chunks(self, texts: Sequence[str], *, repeat: int = 0) -> tuple[TokenBatch, NDArray[np.int64]]:
         """Turn B texts into C ≥ B sequences: each text in as many pieces of at most `max_length` as it needs.

@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 13
+#define KERNELS_VERSION 14
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 /* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough that their input stays in the
