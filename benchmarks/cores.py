@@ -3,10 +3,11 @@
     python benchmarks/cores.py [--precision int8] [--texts 4000] [--rounds 5] [--cores 1 2 16 64] [--kernels TOKENS_PER_SECOND]
                                [--output FILE.json]
 
-Four times are taken of a window of texts: of the tokenizers library and of the kernels, which use all cores, and of Python
-around each, which runs in two threads of which one at a time has the interpreter. On n cores a token then takes
+Five times are taken of a window of texts: of the tokenizers library, where it reads some, and of the kernels, which use all cores; of
+the kernel that cuts texts into pieces, in one thread; and of Python around both, which runs in two threads of which one at a time has
+the interpreter. On n cores a token then takes
 
-    max(both of Python's, the kernels' and the library's / n + Python's around the kernels),
+    max(both of Python's, the pieces' and Python's before, the kernels' and the library's / n + Python's around the kernels),
 
 since a window is tokenized while the one before is computed, and no kernel runs while Python prepares the next call. That is a
 model, not a measurement: it knows no memory that cores share, and no core that waits for the last text. `--kernels` puts
@@ -64,7 +65,14 @@ def main() -> None:
         def tokenize(texts: list[str] = texts) -> None:
             encoder.tokenize(texts, prompt, on_truncate="ok")
 
+        def cut(joined: bytes = "\0".join(texts).encode(), count: int = len(texts)) -> None:
+            table = encoder.tokenizer.pieces._table
+            if table is not None:
+                table.cut(joined, count)
+
         before, library = (each / tokens for each in two_times(tokenize, arguments.rounds))
+        pieces = two_times(cut, arguments.rounds)[0] / tokens
+        before -= pieces
         around, kernels = (each / tokens for each in two_times(compute, arguments.rounds))
         if arguments.kernels:
             kernels = 1 / arguments.kernels
@@ -72,12 +80,13 @@ def main() -> None:
         for name, each in (
             ("tokenizers", library),
             ("kernels", kernels),
+            ("pieces", pieces),
             ("Python before", before),
             ("around", around),
         ):
             row[f"{name}, k/s"] = round(1 / each / 1000)
         for cores in arguments.cores:
-            seconds = max(before + around, (kernels + library) / cores + around)
+            seconds = max(before + around, before + pieces, (kernels + library) / cores + around)
             row[f"{cores} cores, k/s"] = round(1 / seconds / 1000)
             row[f"of {cores}"] = f"{(kernels + library) / cores / seconds:.0%}"
         rows.append(row)

@@ -45,8 +45,12 @@ class Weights(Mapping[str, Float32]):
 
     def rows(self, name: str, rows: NDArray[np.int64]) -> Float32:
         """Return some rows of a table, reading no others from the file: (N,) -> (N, D)."""
+        return self.stored(name).fp32(rows)
+
+    def stored(self, name: str) -> StoredArray:
+        """Return a table as the file has it."""
         (table,) = self._parts[name]
-        return table.fp32(rows)
+        return table
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ def load_library() -> ctypes.CDLL:
         "embedkit_score_centroids": (None, (pointer, pointer, number, pointer, pointer, number, pointer)),
         "embedkit_search_postings": (number, (pointer, pointer, pointer)),
         "embedkit_add_strings": (None, (pointer, number)),
+        "embedkit_mean_rows": (None, (pointer, pointer, pointer, number, number, pointer)),
         "embedkit_wordpiece": (number, (pointer, pointer, number, pointer)),
     }
     for name, (result, arguments) in signatures.items():

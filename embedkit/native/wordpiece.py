@@ -74,7 +74,7 @@ def can_cut() -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary:
+class PieceVocabulary:
     """Pieces that begin a word and those that go on, without their mark, with their ids; and what decides how they are used.
 
     `special` tokens are the caller's to find: a text that holds one, in letters of any size, is not read. All strings are ASCII, those
@@ -110,7 +110,7 @@ class WordPieceTable:
     One thread at a time may use it.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: PieceVocabulary) -> None:
         self._library = load_library()
         self._kept: list[object] = []  # arrays that the structure points to
         self._table = table = _WordPiece()

@@ -100,7 +100,7 @@ def split(ids: NDArray[np.int32], lengths: Int64) -> list[list[int]]:
 
 def _table_of(backend: tokenizers.Tokenizer) -> WordPieceTable | None:
     """Make a table of a backend's vocabulary, if it is one of BERT's and the kernel can run here."""
-    from embedkit.native.wordpiece import LONGEST_WORD, Vocabulary, WordPieceTable, can_cut
+    from embedkit.native.wordpiece import LONGEST_WORD, PieceVocabulary, WordPieceTable, can_cut
 
     model, normalizer = backend.model, backend.normalizer
     if not (
@@ -122,7 +122,7 @@ def _table_of(backend: tokenizers.Tokenizer) -> WordPieceTable | None:
     pieces = {piece: number for piece, number in vocabulary.items() if piece and piece.isascii()}
     following = {piece[len(mark) :]: number for piece, number in pieces.items() if piece.startswith(mark)}
     return WordPieceTable(
-        Vocabulary(
+        PieceVocabulary(
             first=pieces,
             following={piece: number for piece, number in following.items() if piece},
             unknown=vocabulary[unknown],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from embedkit.checkpoint.quantized import Scales
 from embedkit.inference.numpy_runtime.sentence_head import mean_of
 from embedkit.native.encoder import NativeEncoder
-from embedkit.native.library import NativePrecision
+from embedkit.native.library import NativePrecision, why_not_loadable
+from embedkit.native.means import RowMeans
 from tests.native.models import BERT, FAMILIES, PRECISIONS, random_model, random_tokens, skip_unless_native
 
 LENGTHS = (15, 1, 200, 2, 64, 33, 97, 3, 130)
@@ -78,3 +80,35 @@ def test_what_does_not_fit_is_refused() -> None:
         native.mean_states(np.array([1]), np.array([1]), skip=-1)
     nothing = np.empty(0, np.int64)
     assert native.mean_states(nothing, nothing).shape == (0, BERT.hidden_size)
+
+
+@pytest.mark.skipif(why_not_loadable() is not None, reason="the kernels are not compiled here")
+@pytest.mark.parametrize("dimension", [1, 5, 64, 257])
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+@pytest.mark.parametrize("skip", [0, 1, 3])
+def test_means_of_a_tables_rows_are_numpys(dimension: int, stored: str, skip: int) -> None:
+    random = np.random.default_rng(dimension)
+    lengths = np.array([3, 0, 1, 40, 2, 0, 7])
+    numbers = random.integers(0, 30, lengths.sum())
+    if stored == "int8":
+        codes = random.integers(-127, 128, (30, dimension)).astype(np.int8)
+        scales = Scales(*(random.uniform(0.5, 2, size).astype(np.float32) for size in (30, dimension)))
+        means, table = RowMeans(codes, (scales.row, scales.column)), scales.apply(codes)
+    else:
+        table = random.standard_normal((30, dimension)).astype(np.float32)
+        means = RowMeans(table)
+    found = means(numbers, lengths, skip=skip)
+    np.testing.assert_allclose(found, mean_of(table[numbers], lengths, skip=skip), rtol=1e-5, atol=2e-5)
+    assert not found[lengths <= skip].any()
+    alone = means(numbers[4:44], lengths[3:4], skip=skip)
+    np.testing.assert_array_equal(found[3:4], alone)  # the same bits alone and in company
+    with pytest.raises(IndexError, match="rows are numbered from 0 to 29"):
+        means(np.array([0, 30]), np.array([2]))
+    with pytest.raises(ValueError, match="3 rows, and lengths of 2"):
+        means(np.array([0, 1, 2]), np.array([2]))
+    assert means(np.empty(0, np.int64), np.zeros(2, np.int64)).shape == (2, dimension)
+
+
+def test_rows_of_another_kind_are_refused() -> None:
+    with pytest.raises(TypeError, match="rows are float64"):
+        RowMeans(np.zeros((2, 2)))

@@ -11,6 +11,7 @@ from embedkit.checkpoint.arrays import Weights, load_classifier_weights, load_se
 from embedkit.checkpoint.classification import ClassifierFolder
 from embedkit.checkpoint.folder import ModelFolder
 from embedkit.checkpoint.mlm_arrays import load_mlm_weights
+from embedkit.checkpoint.stored_arrays import StoredArray
 from embedkit.inference.backend import AnyFolder, Backend
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
 from embedkit.inference.numpy_runtime.scoring_head import ScoringHead
@@ -18,6 +19,8 @@ from embedkit.inference.numpy_runtime.sentence_head import SentenceHead, mean_of
 from embedkit.inference.numpy_runtime.term_head import TermHead
 from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.model.sparse_config import TermPooling
+from embedkit.native.library import why_not_loadable
+from embedkit.native.means import RowMeans
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.types import Float32, Precision, Runtime
 
@@ -66,6 +69,7 @@ class TokenTable:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
+        self._means = _row_means(weights.stored("tokens.weight"))
 
     def hidden_states(
         self,
@@ -92,7 +96,22 @@ class TokenTable:
         layers: int | None = None,
         skip: int = 0,
     ) -> Float32:
+        if self._means is not None:
+            return self._means(input_ids, lengths, skip=skip)
         return mean_of(self.weights.rows("tokens.weight", input_ids), lengths, skip=skip)
+
+
+def _row_means(table: StoredArray) -> RowMeans | None:
+    """Return what averages a table's rows as they are stored; None where there are no kernels, or it is stored otherwise."""
+    if why_not_loadable() is not None:
+        return None
+    if table.scales is not None:
+        return (
+            RowMeans(table.raw, (table.scales.row, table.scales.column))
+            if table.raw.dtype == np.int8
+            else None
+        )
+    return RowMeans(table.raw) if table.dtype == "float32" else None
 
 
 class PackedBackend(Backend):
