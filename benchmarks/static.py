@@ -29,14 +29,14 @@ from timing import data_folder, in_turn, report
 from embedkit.encoding.encoder import Encoder
 from embedkit.inference.numpy_runtime.backend import PackedBackend, TokenTable
 from embedkit.models import find_model
-from embedkit.tokenization.pieces import Pieces
+from embedkit.tokenization.pieces import PieceReader
 
 
 class WithoutKernels(Encoder):
     """Encodes with the library's tokens and numpy's means."""
 
     def encode(self, *arguments: Any, **options: Any) -> Any:  # Any: as `Encoder` has them
-        ours, Pieces.ids = Pieces.ids, lambda *_: None  # type: ignore[method-assign, assignment]
+        ours, PieceReader.ids = PieceReader.ids, lambda *_: None  # type: ignore[method-assign, assignment]
         assert isinstance(self.backend, PackedBackend)
         table = self.backend.encoder
         assert isinstance(table, TokenTable)
@@ -44,7 +44,7 @@ class WithoutKernels(Encoder):
         try:
             return super().encode(*arguments, **options)
         finally:
-            Pieces.ids, table._means = ours, means  # type: ignore[method-assign]
+            PieceReader.ids, table._means = ours, means  # type: ignore[method-assign]
 
 
 def tasks(texts: list[str], folder: str, copy: Path) -> dict[str, Callable[[], Any]]:

@@ -90,7 +90,7 @@ class PieceVocabulary:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutTexts:
     """What was read of B texts.
 
     Shapes:
@@ -131,7 +131,7 @@ class WordPieceTable:
         self._missing = np.empty((MOST_MISSING, 2), np.int64)
         self._forget()
 
-    def cut(self, text: bytes, count: int) -> Cut | None:
+    def cut(self, text: bytes, count: int) -> CutTexts | None:
         """Read `count` texts, UTF-8 parted by zeros; None where they are not so many, or have more tokens than bytes."""
         ids = np.empty(len(text) + 64, np.int32)
         lengths = np.empty(max(1, count), np.int32)
@@ -148,7 +148,7 @@ class WordPieceTable:
         if read < count:
             return None
         missing = {text[start:stop] for start, stop in self._missing[: out.num_missing].tolist()}
-        return Cut(ids[: out.count], lengths, missing)
+        return CutTexts(ids[: out.count], lengths, missing)
 
     def add(self, stretches: Sequence[bytes], tokens: Sequence[Sequence[int]]) -> None:
         """Remember the tokens of stretches that are not known yet; where there is no room, those that are known go first, then some of these."""

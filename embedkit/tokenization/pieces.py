@@ -24,7 +24,7 @@ Int64 = NDArray[np.int64]
 LEAST_TEXTS = 1000
 
 
-class Pieces:
+class PieceReader:
     """Reads texts for one backend, which is never changed; any number of threads may ask."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -33,8 +33,8 @@ class Pieces:
         self._texts: int | None = 0  # so many were read without a table; None: there will be none
         self._turn = Lock()
 
-    def __reduce__(self) -> tuple[type[Pieces], tuple[tokenizers.Tokenizer]]:
-        return Pieces, (self.backend,)
+    def __reduce__(self) -> tuple[type[PieceReader], tuple[tokenizers.Tokenizer]]:
+        return PieceReader, (self.backend,)
 
     def ids(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], Int64] | None:
         """Return the ids of B texts without special tokens, one after the other, and how many each has, (B,); None: the library is to read them.

@@ -22,7 +22,7 @@ from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.blocks import BLOCK_CHARS, ids_at_one_end
 from embedkit.tokenization.classes import lowercases
 from embedkit.tokenization.files import class_name, find_special_tokens, load_backend, read_tokenizer_config
-from embedkit.tokenization.pieces import Pieces, split
+from embedkit.tokenization.pieces import PieceReader, split
 from embedkit.tokenization.words import WordRules, described
 
 Truncation = Literal["second", "longest_first"]
@@ -59,11 +59,11 @@ class Tokenizer:
     max_chars: int | None = None
     drop_unknown: bool = False
     words: WordRules | None = None
-    pieces: Pieces = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # made at once, and shared by copies
+    pieces: PieceReader = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # made at once, and shared by copies
 
     def __post_init__(self) -> None:
         if self.pieces is None or self.pieces.backend is not self.backend:
-            object.__setattr__(self, "pieces", Pieces(self.backend))
+            object.__setattr__(self, "pieces", PieceReader(self.backend))
         self.backend.no_truncation()
         self.backend.no_padding()
         if self.max_length <= self.single.num_special:

@@ -18,7 +18,7 @@ from embedkit.models import find_model
 from embedkit.native import wordpiece
 from embedkit.native.wordpiece import can_cut
 from embedkit.tokenization import pieces
-from embedkit.tokenization.pieces import Pieces, split
+from embedkit.tokenization.pieces import PieceReader, split
 from embedkit.tokenization.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.skipif(not can_cut(), reason="the kernels are not compiled here")
@@ -98,7 +98,7 @@ def test_ids_are_those_of_the_library(
         own = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "LEAST_TEXTS", 0)
-        reader = Pieces(made)
+        reader = PieceReader(made)
         for _ in range(2):  # the second time stretches are known
             found = reader.ids(texts)
             if found is None:  # a text with a zero in it, which parts texts for the kernel
@@ -109,7 +109,7 @@ def test_ids_are_those_of_the_library(
 
 def test_a_table_is_made_once_enough_texts_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "LEAST_TEXTS", 5)
-    reader = Pieces(backend())
+    reader = PieceReader(backend())
     assert reader.ids(["the"] * 4) is None
     assert reader.ids(["the"]) is not None
     assert reader.ids([]) is None
@@ -124,7 +124,7 @@ def test_more_stretches_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(wordpiece, "IDS_A_STRETCH", 4)
     monkeypatch.setattr(wordpiece, "MOST_MISSING", 6)
     made = backend()
-    reader = Pieces(made)
+    reader = PieceReader(made)
     for first in range(0, 40, 3):
         texts = [f"the é{number} a{'b' * (number % 4)}é un" for number in range(first, first + 3)]
         found = reader.ids(texts)
@@ -154,14 +154,14 @@ def test_other_tokenizers_are_left_to_the_library(change: dict[str, object]) -> 
     made = copy.deepcopy(backend())
     for name, value in change.items():
         setattr(made, name, value)
-    assert Pieces(made).ids(["a"]) is None
+    assert PieceReader(made).ids(["a"]) is None
 
 
 def test_a_special_token_of_other_letters_leaves_all_to_the_library() -> None:
     for content in ("¡go", "two words"):
         made = copy.deepcopy(backend())
         made.add_tokens([content])
-        assert Pieces(made).ids(["a"]) is None
+        assert PieceReader(made).ids(["a"]) is None
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -181,7 +181,7 @@ def test_batches_are_those_of_the_library(
     fast = tokenizer.encode(texts)
     assert tokenizer.pieces.ids(["a"]) is not None
     chunks = None if changes else tokenizer.encode_chunks(texts)
-    monkeypatch.setattr(Pieces, "ids", lambda *_: None)
+    monkeypatch.setattr(PieceReader, "ids", lambda *_: None)
     slow = tokenizer.encode(texts)
     for name in ("input_ids", "lengths", "untruncated_lengths"):
         np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name), err_msg=name)
