@@ -22,6 +22,7 @@ from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.blocks import BLOCK_CHARS, ids_at_one_end
 from embedkit.tokenization.classes import lowercases
 from embedkit.tokenization.files import class_name, find_special_tokens, load_backend, read_tokenizer_config
+from embedkit.tokenization.framing import cut, frame
 from embedkit.tokenization.pieces import PieceReader, split
 from embedkit.tokenization.words import WordRules, described
 
@@ -271,40 +272,20 @@ class Tokenizer:
         if found is None:
             return None
         ids, counts = found
-        template, room = self.single, self.max_length - self.single.num_special
-        kept, ids = self._cut(ids, counts, room)
-        before, lengths = len(template.prefix), kept + template.num_special
-        starts = np.cumsum(lengths) - lengths
-        ends = starts + before + kept
-        framed = np.empty(int(lengths.sum()), np.int64)
-        own = np.ones(len(framed), np.bool_)
-        for places, special in ((starts, template.prefix), (ends, template.suffix)):
-            for number, token in enumerate(special):
-                framed[places + number] = token
-                own[places + number] = False
-        framed[own] = ids
-        cut = counts > room
+        template = self.single
+        kept, kept_counts = cut(
+            ids,
+            counts,
+            self.max_length - template.num_special,
+            side=self.truncation_side,
+            dropped=self._unknown if self.drop_unknown else None,
+        )
+        framed, lengths = frame(kept, kept_counts, template.prefix, template.suffix)
+        full = counts + template.num_special
+        is_cut = full > self.max_length
         if limit is not None:
-            cut |= np.array([len(text) > limit for text in texts], np.bool_)
-        full = np.where(cut, np.maximum(counts + template.num_special, lengths + 1), lengths)
-        return TokenBatch(framed, lengths, None, full)
-
-    def _cut(
-        self, ids: NDArray[np.int32], counts: NDArray[np.int64], room: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return how many of each text's tokens are kept, (B,), and these."""
-        if not self.drop_unknown and (not len(counts) or counts.max() <= room):
-            return counts, ids
-        starts = np.cumsum(counts) - counts
-        place = np.arange(len(ids)) - np.repeat(starts, counts)
-        if self.truncation_side == "right":
-            keep = place < room
-        else:
-            keep = place >= np.repeat(counts - room, counts)
-        if self.drop_unknown:
-            keep &= ids != self._unknown
-        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
-        return before[starts + counts] - before[starts], ids[keep]
+            is_cut |= np.array([len(text) > limit for text in texts], np.bool_)
+        return TokenBatch(framed, lengths, None, np.where(is_cut, np.maximum(full, lengths + 1), lengths))
 
     def encode_chunks(self, texts: Sequence[str], *, repeat: int = 0) -> tuple[TokenBatch, NDArray[np.int64]]:
         """Turn B texts into C ≥ B sequences: each text in as many pieces of at most `max_length` as it needs.
