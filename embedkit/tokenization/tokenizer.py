@@ -238,54 +238,32 @@ class Tokenizer:
 
         What is cut of a text longer than a block (`blocks`) is not tokenized: its untruncated length is what was.
         """
-        template, special = self.single, self.single.num_special
-        room = self.max_length - special
-        if (fast := self._encode_fast(texts)) is not None:
-            return fast
-        # Plain lists, and no call for a text that stays whole: with many cores, this loop is what all of them wait for.
-        flat: list[int] = []
-        lengths: list[int] = []
-        full: list[int] = []
         limit = self.max_chars
-        shown = texts if limit is None else [text[:limit] for text in texts]
-        for i, (ids, whole) in enumerate(self.ids_to_cut(shown, room)):
-            kept = ids
-            if len(ids) > room or self.drop_unknown:
-                kept = self._known(self._first(ids, room))
-            length = len(kept) + special
-            cut = len(ids) > room or not whole or (limit is not None and len(texts[i]) > limit)
-            lengths.append(length)
-            full.append(max(len(ids) + special, length + 1) if cut else length)
-            flat += template.prefix
-            flat += kept
-            flat += template.suffix
-        sizes, full_sizes = np.array(lengths, dtype=np.int64), np.array(full, dtype=np.int64)
-        return TokenBatch(np.array(flat, dtype=np.int64), sizes, None, full_sizes)
-
-    def _encode_fast(self, texts: Sequence[str]) -> TokenBatch | None:
-        """Do as `encode` without a loop over texts; None where that cannot be."""
-        limit = self.max_chars
-        shown = texts if limit is None else [text[:limit] for text in texts]
-        if self.words is not None or any(len(text) > BLOCK_CHARS for text in shown):
-            return None
-        found = self.pieces.ids(shown)
-        if found is None:
-            return None
-        ids, counts = found
-        template = self.single
-        kept, kept_counts = cut(
-            ids,
-            counts,
-            self.max_length - template.num_special,
-            side=self.truncation_side,
-            dropped=self._unknown if self.drop_unknown else None,
-        )
-        framed, lengths = frame(kept, kept_counts, template.prefix, template.suffix)
-        full = counts + template.num_special
-        is_cut = full > self.max_length
+        ids, counts, whole = self._flat_ids(texts if limit is None else [text[:limit] for text in texts])
         if limit is not None:
-            is_cut |= np.array([len(text) > limit for text in texts], np.bool_)
-        return TokenBatch(framed, lengths, None, np.where(is_cut, np.maximum(full, lengths + 1), lengths))
+            whole &= np.array([len(text) <= limit for text in texts], np.bool_)
+        template = self.single
+        room = self.max_length - template.num_special
+        dropped = self._unknown if self.drop_unknown else None
+        kept, kept_counts = cut(ids, counts, room, side=self.truncation_side, dropped=dropped)
+        framed, lengths = frame(kept, kept_counts, template.prefix, template.suffix)
+        longer = np.maximum(counts + template.num_special, lengths + 1)
+        return TokenBatch(framed, lengths, None, np.where(whole & (counts <= room), lengths, longer))
+
+    def _flat_ids(
+        self, texts: Sequence[str]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the ids of B texts, one after the other, how many each has, (B,), and whether these are all of them, (B,)."""
+        if self.words is None and not any(
+            isinstance(text, str) and len(text) > BLOCK_CHARS for text in texts
+        ):
+            found = self.pieces.ids(texts)
+            if found is not None:
+                return *found, np.ones(len(texts), np.bool_)
+        read = list(self.ids_to_cut(texts, self.max_length - self.single.num_special))
+        counts = np.array([len(ids) for ids, _ in read], np.int64)
+        flat = np.fromiter((number for ids, _ in read for number in ids), np.int32, int(counts.sum()))
+        return flat, counts, np.array([all_ids for _, all_ids in read], np.bool_)
 
     def encode_chunks(self, texts: Sequence[str], *, repeat: int = 0) -> tuple[TokenBatch, NDArray[np.int64]]:
         """Turn B texts into C ≥ B sequences: each text in as many pieces of at most `max_length` as it needs.
