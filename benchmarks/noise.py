@@ -113,7 +113,7 @@ def build_index(path: Path, encoder: Encoder, documents: Sequence[Document]) -> 
     shutil.rmtree(unfinished, ignore_errors=True)
     settings = Settings(dimension=encoder.dimension, fingerprint=encoder.fingerprint)
     with Index.create(unfinished, settings) as index:
-        split = PassageSplitter(offsets=encoder.tokenizer.offsets)
+        split = PassageSplitter.of(encoder.tokenizer)
         for _ in build(index, documents, embed=Embedder(encoder, "document"), split=split):
             pass
     unfinished.rename(path)

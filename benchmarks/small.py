@@ -52,7 +52,7 @@ def main() -> None:
             settings = Settings(dimension=encoder.dimension, fingerprint=encoder.fingerprint)
             with Index.create(Path(folder) / "index", settings) as index:
                 documents = DocumentReader([str(source)], ReadOptions(text_unit="file"))
-                split = PassageSplitter(offsets=encoder.tokenizer.offsets)
+                split = PassageSplitter.of(encoder.tokenizer)
                 for _ in build(index, documents, embed=Embedder(encoder, "document"), split=split):
                     pass
                 retriever = Retriever(index, embed=Embedder(encoder, "query"))

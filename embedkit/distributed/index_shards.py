@@ -55,7 +55,7 @@ class IndexShards:
                 texts,
                 encoder,
                 embedder,
-                offsets=embedder.tokenizer.offsets,
+                tokenizer=embedder.tokenizer,
                 commit_every=plan.commit_every,
             )
             for found in reports:

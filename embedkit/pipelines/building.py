@@ -177,7 +177,7 @@ class Documents:
             self.reader,
             encoder,
             embedder,
-            offsets=embedder.tokenizer.offsets,
+            tokenizer=embedder.tokenizer,
             commit_every=options.commit_every,
             fraction=self.reader.fraction,
         )

@@ -15,7 +15,7 @@ from indexes import BuildReport, Index, build
 if TYPE_CHECKING:
     from embedkit.encoding.encoder import Encoder
     from embedkit.pipelines.embedders import AnyEncoder
-    from embedkit.tokenization.blocks import Offsets
+    from embedkit.tokenization.tokenizer import Tokenizer
 
 Spans = Sequence[tuple[int, int]]
 
@@ -26,13 +26,13 @@ def fill_index(
     encoder: AnyEncoder,
     embed: Callable[[Sequence[Any]], Vectors],  # Any: texts, or those of the model's fields
     *,
-    offsets: Offsets | None = None,
+    tokenizer: Tokenizer | None = None,
     commit_every: int = 4096,
     fraction: Callable[[], float | None] = lambda: None,
 ) -> Iterator[BuildReport]:
     """Bring an index up to date with documents, cut as those that are in it, by `indexes.build`.
 
-    `offsets` are those of the tokenizer that cuts them, where it is not the encoder's only one.
+    `tokenizer` is the one that cuts them, where it is not the encoder's only one.
 
     Raises:
         As `indexes.build`.
@@ -40,9 +40,9 @@ def fill_index(
     from embedkit.tokenization.passages import PassageSplitter
 
     cutting = index.settings.cutting
-    if offsets is None:
-        offsets = cast("Encoder", encoder).tokenizer.offsets
-    split = PassageSplitter(offsets=offsets, **cutting) if cutting else None
+    if tokenizer is None:
+        tokenizer = cast("Encoder", encoder).tokenizer
+    split = PassageSplitter.of(tokenizer, **cutting) if cutting else None
     return build(
         index,
         documents,

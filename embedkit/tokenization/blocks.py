@@ -12,6 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 Span = tuple[int, int]  # start and stop in characters
+Extent = Callable[
+    [str], tuple[int, Span] | None
+]  # how many tokens a text has at most, of one at least, and where they start and stop; None: not known
 Offsets = Callable[[str], Sequence[Span]]  # the tokens of a text, without special ones
 Tokens = Callable[[str], tuple[Sequence[int], Sequence[Span]]]  # their ids as well
 

@@ -10,10 +10,14 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from embedkit.data.markdown import unbroken_parts
 from embedkit.data.records import titled_text
-from embedkit.tokenization.blocks import Offsets, Span, token_blocks
+from embedkit.tokenization.blocks import Extent, Offsets, Span, token_blocks
+
+if TYPE_CHECKING:
+    from embedkit.tokenization.tokenizer import Tokenizer
 
 # A sentence ends with its mark and what closes a quotation; a line's end is one too, for lists and headings.
 _SENTENCE_END = re.compile(r"(?:[.!?…][\"'”’)\]]*\s+|[。！？]\s*|\n\s*)")
@@ -30,8 +34,14 @@ class PassageSplitter:
     """
 
     offsets: Offsets
+    extent: Extent = lambda text: None  # `Tokenizer.extent`
     chunk_tokens: int = 256
     chunk_overlap: int = 32
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, **cutting: int) -> PassageSplitter:
+        """Cut as a tokenizer counts."""
+        return cls(offsets=tokenizer.offsets, extent=tokenizer.extent, **cutting)
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 8:
@@ -42,16 +52,23 @@ class PassageSplitter:
                 f"{self.chunk_tokens // 2}"
             )
 
+    def _fits(self, title: str, text: str, count: int, span: Span) -> bool:
+        """Say whether all of a text's tokens are surely few enough under its title, which is not tokenized for that."""
+        if title:
+            count += len(title.encode()) + _bytes_of_word(text, span[0], self.chunk_tokens)
+        return count <= self.chunk_tokens
+
     def __call__(self, title: str, text: str) -> list[Span]:
         """Return the passages of a text in order, as characters; [] for a text without tokens."""
+        # Most texts are one passage, for which their tokens need not be looked at one by one.
+        if (whole := self.extent(text)) is not None and self._fits(title, text, *whole):
+            return [whole[1]]
         tokens = _Tokens.of(text, self.offsets)
         if not len(tokens):
             return []
-        most = 0
-        if title:
-            most = len(title.encode()) + _bytes_of_word(text, tokens.starts[0], self.chunk_tokens)
-        if tokens.found + most <= self.chunk_tokens:  # most texts: their title need not be tokenized
-            return [tokens.span(0, len(tokens))]
+        span = tokens.span(0, len(tokens))
+        if self._fits(title, text, tokens.found, span):
+            return [span]
         of_title = len(self.offsets(title)) if title else 0
         room = max(self.chunk_tokens - of_title, self.chunk_tokens // 4, 1)
         return _Cut(text, tokens, title, of_title, room, self.offsets).passages(

@@ -6,6 +6,7 @@ nor its pieces look across it. A stretch that holds other letters than ASCII is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from threading import Lock
@@ -16,12 +17,15 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import models, normalizers, pre_tokenizers
 
+from embedkit.tokenization.blocks import Span
+
 if TYPE_CHECKING:
     from embedkit.native.wordpiece import WordPieceTable
 
 Int64 = NDArray[np.int64]
 # Texts that were read before a table is made, which takes as long as the library takes for so many short ones.
 LEAST_TEXTS = 1000
+SHORT_CHARS = 256  # of a text of which it is enough to know that it has no more tokens than characters
 
 
 class PieceReader:
@@ -32,6 +36,8 @@ class PieceReader:
         self._table: WordPieceTable | None = None
         self._texts: int | None = 0  # so many were read without a table; None: there will be none
         self._turn = Lock()
+        special = [re.escape(token.content) for token in backend.get_added_tokens_decoder().values()]
+        self._special = re.compile("|".join(special) or "$^", re.IGNORECASE)
 
     def __reduce__(self) -> tuple[type[PieceReader], tuple[tokenizers.Tokenizer]]:
         return PieceReader, (self.backend,)
@@ -62,6 +68,22 @@ class PieceReader:
         if not len(others):
             return found.ids, lengths
         return self._with(others, texts, found.ids, lengths)
+
+    def extent(self, text: str) -> tuple[int, Span] | None:
+        """Return how many tokens a text has, at most, and where they start and stop; None where that is not plain."""
+        own = text.strip()
+        # A printable sign of ASCII is in a token; of others we do not know it.
+        if not own or not (ends := own[0] + own[-1]).isascii() or not ends.isprintable():
+            return None
+        start = len(text) - len(text.lstrip())
+        span = start, start + len(own)
+        with self._turn:
+            if self._ready(1) is None:
+                return None
+        if len(own) <= SHORT_CHARS and own.isascii() and not self._special.search(own):
+            return len(own), span
+        found = self.ids([text])
+        return (int(found[1][0]), span) if found is not None and found[1][0] else None
 
     def _with(
         self, others: Int64, texts: Sequence[str], ids: NDArray[np.int32], lengths: Int64

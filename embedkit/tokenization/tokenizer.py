@@ -19,7 +19,7 @@ from tokenizers import normalizers
 from embedkit.errors import CheckpointError
 from embedkit.storage.files import is_utf8
 from embedkit.tokenization.batch import TokenBatch
-from embedkit.tokenization.blocks import BLOCK_CHARS, ids_at_one_end
+from embedkit.tokenization.blocks import BLOCK_CHARS, Span, ids_at_one_end
 from embedkit.tokenization.classes import lowercases
 from embedkit.tokenization.files import class_name, find_special_tokens, load_backend, read_tokenizer_config
 from embedkit.tokenization.framing import cut, frame
@@ -367,6 +367,12 @@ class Tokenizer:
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return where each token of the text starts and ends, in characters; special tokens left out."""
         return list(self.backend.encode(text, add_special_tokens=False).offsets)
+
+    def extent(self, text: str) -> tuple[int, Span] | None:
+        """Return how many tokens a text has, at most, and where they start and stop, where that is found without looking at each; None elsewhere."""
+        if len(text) > BLOCK_CHARS or self.words is not None:
+            return None
+        return self.pieces.extent(text)
 
     def with_max_length(self, max_length: int) -> Tokenizer:
         return replace(self, max_length=max_length)

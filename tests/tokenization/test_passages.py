@@ -133,7 +133,7 @@ def test_every_passage_fits_as_it_is_encoded_and_no_word_is_lost(
 )
 def test_sizes_out_of_range_are_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PassageSplitter(offsets=offsets, **options)
+        PassageSplitter(offsets=offsets, **options)  # type: ignore[arg-type]  # numbers
 
 
 def test_a_block_of_code_and_a_row_of_a_table_are_not_cut_where_they_fit() -> None:

@@ -18,6 +18,7 @@ from embedkit.models import find_model
 from embedkit.native import wordpiece
 from embedkit.native.wordpiece import can_cut
 from embedkit.tokenization import pieces
+from embedkit.tokenization.passages import PassageSplitter
 from embedkit.tokenization.pieces import PieceReader, split
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -208,3 +209,25 @@ def test_the_pages_of_the_manual_through_a_real_vocabulary() -> None:
     found = tokenizer.pieces.ids(texts)
     assert found is not None
     assert split(*found) == wanted(tokenizer.backend, texts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(some_text, st.text("[MASKabé ", max_size=12), st.sampled_from([8, 12, 300]))
+def test_texts_of_one_passage_are_cut_as_by_their_tokens(text: str, title: str, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "LEAST_TEXTS", 0)
+        tokenizer = Tokenizer(backend(), {}, 100)
+        try:
+            own = PassageSplitter(offsets=tokenizer.offsets, chunk_tokens=size, chunk_overlap=2)(title, text)
+        except TypeError:  # a lone surrogate
+            return
+        assert PassageSplitter.of(tokenizer, chunk_tokens=size, chunk_overlap=2)(title, text) == own
+
+
+def test_of_plain_texts_the_extent_is_known() -> None:
+    tokenizer = Tokenizer(backend(), {}, 100)
+    assert tokenizer.extent("  the unaff. ") == (10, (2, 12))
+    assert tokenizer.extent("the é. " * 50) == (150, (0, 349))
+    for text in ("", " ", "é", "the\x01", "a" * 2**17):
+        assert tokenizer.extent(text) is None
+    assert tokenizer.extent("a [mask] b [") == (6, (0, 12))

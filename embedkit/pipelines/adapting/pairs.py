@@ -58,7 +58,7 @@ def cut(documents: Iterable[Document], tokenizer: Tokenizer) -> Passages:
         RecordError: two documents have one id, or there is none.
     """
     room = tokenizer.max_length - tokenizer.single.num_special
-    split = PassageSplitter(offsets=tokenizer.offsets, chunk_tokens=room, chunk_overlap=OVERLAP)
+    split = PassageSplitter.of(tokenizer, chunk_tokens=room, chunk_overlap=OVERLAP)
     found: list[Document] = []
     names: set[str] = set()
     texts: set[tuple[str, str]] = set()

@@ -273,4 +273,4 @@ class _Refresh:
     def _split(self, encoder: Encoder, index: Index) -> Split:
         from embedkit.tokenization.passages import PassageSplitter
 
-        return PassageSplitter(offsets=encoder.tokenizer.offsets, **index.settings.cutting)
+        return PassageSplitter.of(encoder.tokenizer, **index.settings.cutting)

@@ -41,7 +41,7 @@ def add_documents(live: LiveIndex, documents: Sequence[Document], engine: Engine
 
     with live.writing, Index.open(live.path, writable=True) as index:
         index.check_encoder(encoder.fingerprint)
-        *_, last = fill_index(index, documents, encoder, embed, offsets=embedder.tokenizer.offsets)
+        *_, last = fill_index(index, documents, encoder, embed, tokenizer=embedder.tokenizer)
         return last
 
 
