@@ -29,8 +29,8 @@ class Progress:
 class AdaptRecipe:
     """How a model is adapted to documents.
 
-    At most `max_queries` queries are trained on, and no more than half of the rows that training reads: a query gives several, and to
-    label those that are never read takes as long. `held_out` of the passages, at most `max_held_out`, are kept for measuring, with a
+    At most `max_queries` queries are trained on, and beyond 500 no more than half of the rows that training reads: a query gives
+    several, and to label those that are never read takes as long. `held_out` of the passages, at most `max_held_out`, are kept for measuring, with a
     query each. For a query up to `num_negatives` hard negatives are drawn from ranks `first_rank` to `last_rank`. With a reranker those that it
     scores as high as the passage are left out; without one, those whose cosine exceeds the passage's times (1 - `relative_margin`).
     Training makes `steps` steps of `batch_size` rows, evaluates `evaluations` times, and ends after `patience` evaluations without a
@@ -60,7 +60,7 @@ class AdaptRecipe:
     @property
     def train_queries(self) -> int:
         """The most queries to train on."""
-        return min(self.max_queries, self.steps * self.batch_size // 2)
+        return min(self.max_queries, max(500, self.steps * self.batch_size // 2))
 
     def __post_init__(self) -> None:
         check_least(self, 1, "max_queries", "max_held_out", "num_negatives", "first_rank", "steps")

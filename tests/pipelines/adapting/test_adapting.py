@@ -14,7 +14,7 @@ from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, OutputError, RecordError, TrainingError
 from embedkit.pipelines.adapting.estimate import estimate_adaptation
 from embedkit.pipelines.adapting.folder import read_json, read_rows
-from embedkit.pipelines.adapting.recipe import STAGES
+from embedkit.pipelines.adapting.recipe import STAGES, AdaptRecipe
 from tests.adapting import make_adaptation, write_documents
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
 from tests.tiny_generator import write_tiny_generator
@@ -242,3 +242,11 @@ def test_a_dry_run_counts_all_stages_and_writes_nothing(
     assert set(found.seconds) == set(STAGES) - (set() if judged else {"label"})
     assert found.total_seconds == sum(found.seconds.values()) > 0
     assert not adaptation.folder.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "queries"),
+    [({}, 5000), ({"steps": 100}, 1600), ({"steps": 10}, 500), ({"steps": 100, "max_queries": 50}, 50)],
+)
+def test_no_more_queries_are_labelled_than_training_reads(settings: dict[str, int], queries: int) -> None:
+    assert AdaptRecipe(**settings).train_queries == queries  # type: ignore[arg-type]  # numbers

@@ -173,10 +173,6 @@ def test_the_list_says_what_each_is(address: str) -> None:
 
 
 def test_what_takes_one_vector_a_text_is_refused_by_name(address: str, folder: Path) -> None:
-    body = {"query": "a dog", "index": "tokens", "id": "old/3"}
-    status, content = ask(address, "POST", "/explain", body)
-    assert status == 400
-    assert "colbert is a multi-vector model" in content["error"]["message"]
     status, content = ask(address, "POST", "/shard", {"do": "describe", "index": "terms"})
     assert status == 400
     assert "is a sparse index; a shard takes one vector a passage" in content["error"]["message"]
