@@ -249,4 +249,4 @@ def test_a_dry_run_counts_all_stages_and_writes_nothing(
     [({}, 5000), ({"steps": 100}, 1600), ({"steps": 10}, 500), ({"steps": 100, "max_queries": 50}, 50)],
 )
 def test_no_more_queries_are_labelled_than_training_reads(settings: dict[str, int], queries: int) -> None:
-    assert AdaptRecipe(**settings).train_queries == queries  # type: ignore[arg-type]  # numbers
+    assert AdaptRecipe(**settings).train_queries == queries
