@@ -1,11 +1,12 @@
 """Dense, multi-vector and sparse search side by side, with the models of the last two trained here from a dense one.
 
-    python benchmarks/kinds.py DIR [--model embedkit-small] [--steps 400] [--sets scifact squad_v11_dev cacm cisi] [--data FOLDER]
+    python benchmarks/kinds.py DIR [--model embedkit-small] [--steps 400] [--sets scifact squad_v11_dev cacm cisi] [--queries 1000]
+                               [--data FOLDER]
 
 1. DIR/pairs.jsonl: questions and passages of SQuAD train, Stack Exchange, MedQuAD, forums, and titles and abstracts of arXiv.
 2. DIR/multi-vector and DIR/sparse: `train contrastive` with the recipes of these names. Interrupted, the same command goes on.
-3. Each set is indexed by each of the three models, with the defaults of its kind and a document to a vector, and every judged query is
-   searched: nDCG@10, bytes of vectors a passage, seconds to build, and queries a second, one after the other, the query's encoding included.
+3. Each set is indexed by each of the three models, with the defaults of its kind and no document cut into passages, and its judged queries,
+   of more than `--queries` a sample, are searched: nDCG@10, bytes of vectors a passage, seconds to build, and queries a second, one after the other, the query's encoding included.
    Hybrid search adds BM25; "dense + sparse" fuses two indexes (`search --with`).
 
 The table goes to standard output and DIR/results.json. The sets are none that the pairs come from; SQuAD dev is of a kind with SQuAD train.
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,18 @@ def train(folder: Path, kind: str, model: str, steps: int) -> None:
     embedkit(*words, *(["--resume"] if (folder / "run.json").is_file() else []))
 
 
+def sampled(test: RetrievalSet, most: int) -> RetrievalSet:
+    """Keep so many judged queries of a set, the same ones in every run."""
+    kept = sorted(test.qrels.keys() & test.queries.keys())
+    if len(kept) > most:
+        kept = random.Random(0).sample(kept, most)
+    return replace(
+        test,
+        queries={number: test.queries[number] for number in kept},
+        qrels={number: test.qrels[number] for number in kept},
+    )
+
+
 def build(test: RetrievalSet, model: str, path: Path) -> float:
     """Index a set, and return the seconds; those of an index that is there already are in the file beside it."""
     beside = path.with_suffix(".json")
@@ -155,6 +169,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedkit-small", help="dense model, and the start of the others")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--sets", nargs="+", default=["scifact", "squad_v11_dev", "cacm", "cisi"])
+    parser.add_argument("--queries", type=int, default=1000, help="judged queries of a set, at most")
     parser.add_argument("--data", type=Path, default=None)
     asked = parser.parse_args()
     data, folder = asked.data or data_folder(), asked.folder.absolute()
@@ -166,7 +181,9 @@ def main() -> None:
     table = [
         row
         for name in asked.sets
-        for row in measure(load_retrieval_set(data / "retrieval" / name), models, folder)
+        for row in measure(
+            sampled(load_retrieval_set(data / "retrieval" / name), asked.queries), models, folder
+        )
     ]
     report(f"Kinds of search, {asked.steps} steps of training", table, output=folder / "results.json")
 
