@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -93,7 +94,7 @@ def embedkit(*words: str) -> None:
 
 def train(folder: Path, kind: str, model: str, steps: int) -> None:
     """Train a model, or go on with it; what is there whole stays."""
-    if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+    if (folder / "modules.json").is_file():
         return
     words = ["train", "contrastive", str(folder.parent / "pairs.jsonl"), "--recipe", kind, "--model", model]
     words += ["--output", str(folder), "--steps", str(steps), "--set", "data.max_length=180"]
@@ -101,7 +102,7 @@ def train(folder: Path, kind: str, model: str, steps: int) -> None:
     words += ["--set", "run.save_every=25"]
     if kind == "sparse":
         words += ["--set", f"sparse.flops_warmup_steps={steps // 2}"]
-    embedkit(*words, *(["--resume"] if (folder / "run.json").is_file() else []))
+    embedkit(*words, *(["--resume"] if (folder / "training" / "run.json").is_file() else []))
 
 
 def sampled(test: RetrievalSet, most: int) -> RetrievalSet:
@@ -120,6 +121,9 @@ def build(test: RetrievalSet, model: str, path: Path) -> float:
     """Index a set, and return the seconds; those of an index that is there already are in the file beside it."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
+        shutil.rmtree(
+            path, ignore_errors=True
+        )  # what was interrupted would be gone on with, and its time not known
         started = time.perf_counter()
         words = ["index", "build", str(test.corpus), "--index", str(path), "--model", model]
         embedkit(*words, "--chunk-tokens", "0", "--quiet")
@@ -153,9 +157,9 @@ def measure(test: RetrievalSet, models: dict[str, str], folder: Path) -> Iterato
                 "nDCG@10": f"{found.means['ndcg@10']:.4f}",
                 "queries/s": f"{speed(opened, test, options):.0f}",
             }
-        with Index.open(indexes[kind]) as index:
-            size = sum(segment.info.num_bytes for segment in index.snapshot.segments) / len(index)
         if mode == "dense" and beside is None:
+            with Index.open(indexes[kind]) as index:
+                size = sum(segment.info.num_bytes for segment in index.snapshot.segments) / len(index)
             row |= {"bytes a passage": f"{size:,.0f}", "seconds to build": f"{built[kind]:.1f}"}
         print(row, file=sys.stderr, flush=True)
         yield row
