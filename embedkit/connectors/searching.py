@@ -131,21 +131,18 @@ class StoreIndex:
 
     def _scored(self, queries: Vectors, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
         """Add to hits of queries (Q, E) what `search` would give them; a row that has gone meanwhile has none."""
-        keys = list({Key(hit.doc_id, hit.passage): None for some in hits for hit in some})
+        keys = _keys_of(hits)
         stored = self.store.vectors(keys) if keys else {}
         scorer = Scorer(self.settings.metric)
-        scored = []
-        for query, some in zip(queries, hits, strict=True):
-            scores = [
-                {"dense": float(scorer.pairs(query[None], stored[key][None, None])[0, 0])}
-                if (key := Key(hit.doc_id, hit.passage)) in stored
-                else {}
-                for hit in some
-            ]
-            scored.append(
-                [replace(hit, scores={**hit.scores, **more}) for hit, more in zip(some, scores, strict=True)]
-            )
-        return scored
+
+        def scored(query: Vectors, hit: Hit) -> Hit:
+            vector = stored.get(_key_of(hit))
+            if vector is None:
+                return hit
+            score = float(scorer.pairs(query[None], vector[None, None])[0, 0])
+            return replace(hit, scores={**hit.scores, "dense": score})
+
+        return [[scored(query, hit) for hit in some] for query, some in zip(queries, hits, strict=True)]
 
     def need_text(self) -> None:
         """Refuse a search by words where the store has none.
@@ -161,13 +158,13 @@ class StoreIndex:
 
     def fill(self, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
         """Add to bare hits what their documents hold; one that has gone meanwhile is left out."""
-        keys = list({Key(hit.doc_id, hit.passage): None for some in hits for hit in some})
+        keys = _keys_of(hits)
         rows = self.store.fetch(keys) if keys else {}
         return [
             [
                 replace(hit_of(rows[key], self.path), score=hit.score, scores=hit.scores)
                 for hit in some
-                if (key := Key(hit.doc_id, hit.passage)) in rows
+                if (key := _key_of(hit)) in rows
             ]
             for some in hits
         ]
@@ -214,6 +211,15 @@ class StoreIndex:
                 )
             self._trees[where] = tree
         return self._trees[where]
+
+
+def _key_of(hit: Hit) -> Key:
+    return Key(hit.doc_id, hit.passage)
+
+
+def _keys_of(hits: Sequence[Sequence[Hit]]) -> list[Key]:
+    """Return the rows of all hits, each once."""
+    return list(dict.fromkeys(_key_of(hit) for some in hits for hit in some))
 
 
 @dataclass(frozen=True)

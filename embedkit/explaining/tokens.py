@@ -13,10 +13,9 @@ import numpy as np
 
 from embedkit.encoding.multi_vector import MultiVectorEncoder
 from embedkit.errors import RecordError
+from embedkit.tokenization.blocks import Span
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.types import Float32, TextRole
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)

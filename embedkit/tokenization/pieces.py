@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -36,8 +37,6 @@ class PieceReader:
         self._table: WordPieceTable | None = None
         self._texts: int | None = 0  # so many were read without a table; None: there will be none
         self._turn = Lock()
-        special = [re.escape(token.content) for token in backend.get_added_tokens_decoder().values()]
-        self._special = re.compile("|".join(special) or "$^", re.IGNORECASE)
 
     def __reduce__(self) -> tuple[type[PieceReader], tuple[tokenizers.Tokenizer]]:
         return PieceReader, (self.backend,)
@@ -80,7 +79,7 @@ class PieceReader:
         with self._turn:
             if self._ready(1) is None:
                 return None
-        if len(own) <= SHORT_CHARS and own.isascii() and not self._special.search(own):
+        if len(own) <= SHORT_CHARS and own.isascii() and not self._special_token.search(own):
             return len(own), span
         found = self.ids([text])
         return (int(found[1][0]), span) if found is not None and found[1][0] else None
@@ -104,6 +103,10 @@ class PieceReader:
     def _read(self, texts: Sequence[str]) -> list[list[int]]:
         return [each.ids for each in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    @cached_property
+    def _special_token(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, _special_tokens(self.backend))) or "$^", re.IGNORECASE)
+
     def _ready(self, count: int) -> WordPieceTable | None:
         """Return the table, and make it once enough texts have come."""
         if self._table is None and self._texts is not None:
@@ -120,6 +123,10 @@ def split(ids: NDArray[np.int32], lengths: Int64) -> list[list[int]]:
     return [flat[start:stop] for start, stop in pairwise(ends)]
 
 
+def _special_tokens(backend: tokenizers.Tokenizer) -> list[str]:
+    return [token.content for token in backend.get_added_tokens_decoder().values()]
+
+
 def _table_of(backend: tokenizers.Tokenizer) -> WordPieceTable | None:
     """Make a table of a backend's vocabulary, if it is one of BERT's and the kernel can run here."""
     from embedkit.native.wordpiece import LONGEST_WORD, PieceVocabulary, WordPieceTable, can_cut
@@ -134,7 +141,7 @@ def _table_of(backend: tokenizers.Tokenizer) -> WordPieceTable | None:
         and can_cut()
     ):
         return None
-    special = [token.content for token in backend.get_added_tokens_decoder().values()]
+    special = _special_tokens(backend)
     if not all(content.isascii() and content.split() == [content] for content in special):
         return None
     vocabulary = backend.get_vocab(with_added_tokens=False)

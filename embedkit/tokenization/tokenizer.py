@@ -225,6 +225,9 @@ class Tokenizer:
             texts = [self.words.kept(text) for text in texts]
         elif (fast := self.pieces.ids(texts)) is not None:
             return split(*fast)
+        return self._ids_by_library(texts)
+
+    def _ids_by_library(self, texts: Sequence[str]) -> list[list[int]]:
         try:
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
@@ -254,13 +257,12 @@ class Tokenizer:
         self, texts: Sequence[str]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
         """Return the ids of B texts, one after the other, how many each has, (B,), and whether these are all of them, (B,)."""
-        if self.words is None and not any(
-            isinstance(text, str) and len(text) > BLOCK_CHARS for text in texts
-        ):
-            found = self.pieces.ids(texts)
-            if found is not None:
-                return *found, np.ones(len(texts), np.bool_)
-        read = list(self.ids_to_cut(texts, self.max_length - self.single.num_special))
+        if self.words is not None or any(isinstance(text, str) and len(text) > BLOCK_CHARS for text in texts):
+            read = list(self.ids_to_cut(texts, self.max_length - self.single.num_special))
+        elif (fast := self.pieces.ids(texts)) is not None:
+            return *fast, np.ones(len(texts), np.bool_)
+        else:
+            read = list(zip(self._ids_by_library(texts), repeat(True)))
         counts = np.array([len(ids) for ids, _ in read], np.int64)
         flat = np.fromiter((number for ids, _ in read for number in ids), np.int32, int(counts.sum()))
         return flat, counts, np.array([all_ids for _, all_ids in read], np.bool_)
