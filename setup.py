@@ -16,7 +16,7 @@ from setuptools.errors import CompileError
 FOLDER = Path("embedkit/native/kernels")
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]
 # For any processor; what needs more is asked for in dispatch.c.
-NEUTRAL = ["encoder.c", "layer.c", "dispatch.c", "postings.c", "wordpiece.c", "means.c"]
+NEUTRAL = ["encoder.c", "layer.c", "dispatch.c", "postings.c", "wordpiece.c", "means.c", "terms.c"]
 FP32 = ("attention_fp32.c", "gemm_fp32.c", "maxsim.c", "merge.c", "rows.c", "search.c")
 BF16 = ("attention_bf16.c", "gemm_bf16.c")
 INT8 = ("codes.c", "gemm_int8.c")

@@ -27,6 +27,7 @@ from embedkit.checkpoint.families.t5_decoder import (
     t5_generator_names,
 )
 from embedkit.checkpoint.folder import fit_tokenizer, weight_files
+from embedkit.checkpoint.generation_defaults import read_generation_defaults
 from embedkit.checkpoint.hf_config import GENERATOR_PREFIX, read_config, write_config
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.names import Family
@@ -146,13 +147,14 @@ def _read_t5(path: Path, content: Json, where: str, max_source_tokens: int | Non
             "Take both from the same model"
         )
     tokenizer = replace(tokenizer, special_tokens={**tokenizer.special_tokens, "cls": start})
+    ends = tokenizer.special_id("sep")
     return GeneratorFolder(
         path=path,
         family=family,
         encoder=encoder,
         decoder=decoder,
         tokenizer=fit_tokenizer(tokenizer, encoder, path, own_limit=None, max_seq_length=max_source_tokens),
-        generation={},
+        generation=read_generation_defaults(path, start=encoder.pad_token_id, end=ends),
         names=t5_generator_names(encoder, decoder),
     )
 

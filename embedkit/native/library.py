@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 14  # of the structures below; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 15  # of the structures below; KERNELS_VERSION in kernels/native.h
 STOPPED = 2**40  # what ends a batch early as its next chunk; STOPPED in kernels/encoder.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -180,6 +180,15 @@ def load_library() -> ctypes.CDLL:
         "embedkit_search_postings": (number, (pointer, pointer, pointer)),
         "embedkit_add_strings": (None, (pointer, number)),
         "embedkit_mean_rows": (None, (pointer, pointer, pointer, number, number, pointer)),
+        "embedkit_transform": (
+            None,
+            (pointer, pointer, number, pointer, ctypes.c_double, pointer, number, pointer),
+        ),
+        "embedkit_fill_input": (None, (pointer, pointer, number, number, pointer, pointer)),
+        "embedkit_reads_codes": (number, (pointer,)),
+        "embedkit_rows_behind": (number, (pointer,)),
+        "embedkit_largest_bytes": (number, ()),
+        "embedkit_largest": (None, (*(pointer,) * 5, number, number, number, pointer, number, pointer)),
         "embedkit_wordpiece": (number, (pointer, pointer, number, pointer)),
     }
     for name, (result, arguments) in signatures.items():

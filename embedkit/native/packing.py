@@ -86,6 +86,45 @@ def added_by_distance(config: EncoderConfig, weight: Float32) -> Float32:
     return np.pad(table, ((0, 0), (0, ROOM)))
 
 
+class PackedLinear:
+    """A matrix and a bias as the kernels of a precision read them, and the C structure that names them.
+
+    `shift` is what is added to each number of the input beforehand; `panels` is where the weights go, or new memory.
+
+    Shapes:
+        weight: (M, K) float32; bias: (M,) float32
+    """
+
+    def __init__(
+        self,
+        weight: Float32,
+        bias: Float32,
+        *,
+        precision: NativePrecision,
+        shift: float = 0.0,
+        panels: NDArray[np.uint8] | None = None,
+    ) -> None:
+        kernels = find_kernels(precision)
+        columns, rows_in = weight.shape
+        self.code_bytes = bytes_per_number(kernels)
+        if panels is None:
+            panels = aligned_bytes(padded(columns) * padded(rows_in) * self.code_bytes)
+        filled = np.zeros(padded(columns), np.float32)
+        filled[:columns] = bias
+        self.structure = Linear(
+            weight=panels.ctypes.data, bias=filled.ctypes.data, rows_in=rows_in, columns=columns
+        )
+        inverse = start = scale = None
+        if precision == "int8":
+            inverse, scale = np.zeros((2, padded(columns)), np.float32)
+            start = np.zeros(padded(columns), np.int32)
+            self.structure.scale, self.structure.start = scale.ctypes.data, start.ctypes.data
+        self._kept = panels, filled, scale, start  # what the structure points at must outlive it
+        arrays = (np.ascontiguousarray(weight), panels, inverse, scale, start, filled)
+        addresses = (None if array is None else array.ctypes.data for array in arrays)
+        load_library().embedkit_pack(kernels, ctypes.byref(self.structure), *addresses, shift)
+
+
 class PackedModel:
     """A model's weights in the kernels' layout and the C structure that names them.
 
@@ -106,6 +145,7 @@ class PackedModel:
         self._panels = aligned_bytes(self._size_of_panels(), 2**21)
         self._used = 0
         self._kept: list[NDArray[np.generic]] = []  # what the structure points at must outlive it
+        self._packed: list[PackedLinear] = []
         self._shapes = encoder_shapes(config)
         self._layers = self._all_layers()
         distances, stride = self._distances()
@@ -220,26 +260,18 @@ class PackedModel:
         shift: float = 0.0,
         precision: NativePrecision | None = None,
     ) -> Linear:
-        kernels = self.kernels if precision is None else find_kernels(precision)
+        precision = precision or self.precision
+        kernels = find_kernels(precision)
         weight = self._read(f"{name}.weight")
         biased = f"{name}.bias" in self._shapes
-        plain_bias = self._read(f"{name}.bias") if biased else np.zeros(len(weight), np.float32)
+        bias = self._read(f"{name}.bias") if biased else np.zeros(len(weight), np.float32)
         if order is not None:
-            weight, plain_bias = weight[order], plain_bias[order]
-            weight[order < 0], plain_bias[order < 0] = 0, 0
+            weight, bias = weight[order], bias[order]
+            weight[order < 0], bias[order < 0] = 0, 0
         columns, rows_in = weight.shape
-        bias = np.zeros(padded(columns), np.float32)
-        bias[:columns] = plain_bias
         size = padded(columns) * padded(rows_in) * bytes_per_number(kernels)
-        packed = self._panels[self._used : self._used + size]
+        panels = self._panels[self._used : self._used + size]
         self._used += size
-        linear = Linear(weight=packed.ctypes.data, bias=self._keep(bias), rows_in=rows_in, columns=columns)
-        inverse = start = scale = None
-        if (precision or self.precision) == "int8":
-            inverse, scale = np.zeros((2, padded(columns)), np.float32)
-            start = np.zeros(padded(columns), np.int32)
-            linear.scale, linear.start = self._keep(scale), self._keep(start)
-        arrays = (weight, packed, inverse, scale, start, bias)
-        addresses = (None if array is None else array.ctypes.data for array in arrays)
-        load_library().embedkit_pack(kernels, ctypes.byref(linear), *addresses, shift)
-        return linear
+        packed = PackedLinear(weight, bias, precision=precision, shift=shift, panels=panels)
+        self._packed.append(packed)
+        return packed.structure

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.native.dispatch import find_kernels
-from embedkit.native.library import Linear, load_library
-from embedkit.native.packing import aligned_bytes, padded
+from embedkit.native.library import load_library
+from embedkit.native.packing import PackedLinear, aligned_bytes, padded
 
 Float32 = NDArray[np.float32]
 
@@ -27,18 +27,7 @@ class RowProduct:
         filled = _aligned(columns, size)
         filled[: weight.shape[0], : weight.shape[1]] = weight
         self._kernels = find_kernels("fp32")
-        self._panels, self._bias = _aligned(columns, size), _aligned(1, columns)
-        self._linear = Linear(
-            weight=self._panels.ctypes.data, bias=self._bias.ctypes.data, rows_in=size, columns=columns
-        )
-        load_library().embedkit_pack(
-            self._kernels,
-            ctypes.byref(self._linear),
-            filled.ctypes.data,
-            self._panels.ctypes.data,
-            *(None,) * 4,
-            0.0,
-        )
+        self._packed = PackedLinear(filled, np.zeros(columns, np.float32), precision="fp32")
 
     def __call__(self, rows: Float32) -> Float32:
         """Multiply on one thread: (N, K) -> (N, M)."""
@@ -48,7 +37,7 @@ class RowProduct:
         if len(rows):
             load_library().embedkit_multiply(
                 self._kernels,
-                ctypes.byref(self._linear),
+                ctypes.byref(self._packed.structure),
                 read.ctypes.data,
                 len(rows),
                 out.ctypes.data,

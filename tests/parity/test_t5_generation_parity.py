@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from embedkit.checkpoint.generation_weights import save_generator
 from embedkit.generation.generator import Generator
+from embedkit.generation.stepping import Hypothesis
 from tests.parity.test_generation_parity import END, SEARCHES, compare_losses, compare_searches, sources
 from tests.tiny import tiny_tokenizer
 
@@ -99,3 +101,32 @@ def test_saved_in_our_format_it_generates_the_same(ours: Generator, tmp_path: Pa
     found = [own[0].text for own in ours.generate(texts, options).outputs]
     assert any(found)
     assert [own[0].text for own in again.generate(texts, options).outputs] == found
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3, "max_length": 9, "min_new_tokens": 1},
+        {"do_sample": False, "max_new_tokens": 6, "min_length": 2},
+    ],
+    ids=str,
+)
+def test_without_options_it_generates_as_the_folder_says(
+    settings: dict[str, Any], folder: Path, theirs: Any, tmp_path: Path
+) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(folder, copied)
+    transformers.GenerationConfig(
+        decoder_start_token_id=START, eos_token_id=END, pad_token_id=START, **settings
+    ).save_pretrained(copied)
+    again = type(theirs).from_pretrained(copied).eval()
+    generator = Generator.load(copied, device="cpu")
+    texts = ["the dog runs", "a small red horse"]
+    found = generator.generate(texts, generator.options()).outputs
+    for text, (output,) in zip(texts, found, strict=True):
+        ids = torch.from_numpy(generator.tokenizer.encode([text]).input_ids)[None]
+        (written,) = again.generate(ids).tolist()
+        finished = END in written
+        tokens = tuple(written[: written.index(END)] if finished else written)
+        wanted = generator._output(Hypothesis(tokens, 0.0, finished), [START], text)
+        assert (output.text, output.finished) == (wanted.text, wanted.finished)

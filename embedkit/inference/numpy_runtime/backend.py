@@ -197,7 +197,9 @@ def load_packed(
     term_head = None
     if terms:
         assert isinstance(folder, ModelFolder)  # a cross-encoder is asked for class scores
-        term_head = TermHead(folder.config, load_mlm_weights(folder))
+        assert precision != "fp16"
+        kernels = precision if runtime == "native" else None
+        term_head = TermHead(folder.config, load_mlm_weights(folder), precision=kernels)
     return PackedBackend(
         encoder, head, scoring=scoring, terms=term_head, runtime=runtime, precision=precision
     )

@@ -1,6 +1,8 @@
-"""From token vectors to the weights of the vocabulary's terms with numpy, in fp32, a stretch of the vocabulary at a time."""
+"""From token vectors to the weights of the vocabulary's terms without torch, a stretch of the vocabulary at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,8 @@ from embedkit.checkpoint.mlm_arrays import MlmWeights
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
 from embedkit.model.config import EncoderConfig
 from embedkit.model.sparse_config import TermPooling
+from embedkit.native.library import NativePrecision
+from embedkit.native.terms import LargestLogits, why_no_terms
 from embedkit.types import Float32
 
 BLOCK_LOGITS = 2**21  # at a time, 8 MB: of all tokens, and as many terms as that allows
@@ -17,10 +21,16 @@ BLOCK_LOGITS = 2**21  # at a time, 8 MB: of all tokens, and as many terms as tha
 class TermHead:
     """A masked-language-model head and the pooling of its logits: (N, D) -> (B, V); the logits are never there at once."""
 
-    def __init__(self, config: EncoderConfig, weights: MlmWeights) -> None:
-        self.weights = weights
+    def __init__(
+        self, config: EncoderConfig, weights: MlmWeights, *, precision: NativePrecision | None = None
+    ) -> None:
+        """`precision` is that of the kernels to use where they can compute this head; without one, numpy does, in fp32."""
+        self._weights = weights
         self._activate, self._eps = ACTIVATIONS[config.hidden_act], np.float32(config.layer_norm_eps)
         self._centred = config.norm == "layer"
+        self._largest: Callable[[Float32, NDArray[np.int64]], Float32] = self._largest_by_numpy
+        if precision is not None and why_no_terms(config) is None:
+            self._largest = LargestLogits(config, weights, precision=precision)
 
     def __call__(self, hidden: Float32, lengths: NDArray[np.int64], pooling: TermPooling) -> Float32:
         """Pool the logits of each sequence.
@@ -29,23 +39,34 @@ class TermHead:
             hidden: (N, D), N = sum(lengths); lengths: (B,), none of them 0
             returns: (B, V)
         """
+        if pooling.strategy == "max":  # the activation only rises: once a sequence is enough
+            return activate(self._largest(hidden, lengths), pooling)
+        return self._pooled(hidden, lengths, np.add, lambda logits: activate(logits, pooling))
+
+    def _largest_by_numpy(self, hidden: Float32, lengths: NDArray[np.int64]) -> Float32:
+        return self._pooled(hidden, lengths, np.maximum, lambda logits: logits)
+
+    def _pooled(
+        self,
+        hidden: Float32,
+        lengths: NDArray[np.int64],
+        pool: np.ufunc,
+        of_each: Callable[[Float32], Float32],
+    ) -> Float32:
         inner = self._transform(hidden)
         starts = np.cumsum(lengths) - lengths
-        decoder, bias = self.weights.decoder, self.weights.bias
+        decoder, bias = self._weights.decoder, self._weights.bias
         terms = np.empty((len(lengths), len(decoder)), np.float32)
         step = max(64, BLOCK_LOGITS // max(1, len(inner)))
         for first in range(0, len(decoder), step):
             part = slice(first, first + step)
             logits = inner @ decoder[part].T  # (N, step)
             logits += bias[part]
-            if pooling.strategy == "max":  # the activation only rises: once a sequence is enough
-                terms[:, part] = np.maximum.reduceat(logits, starts, axis=0)
-            else:
-                terms[:, part] = np.add.reduceat(activate(logits, pooling), starts, axis=0)
-        return activate(terms, pooling) if pooling.strategy == "max" else terms
+            terms[:, part] = pool.reduceat(of_each(logits), starts, axis=0)
+        return terms
 
     def _transform(self, hidden: Float32) -> Float32:
-        weights = self.weights
+        weights = self._weights
         inner = hidden @ weights.dense.T
         if weights.dense_bias is not None:
             inner += weights.dense_bias

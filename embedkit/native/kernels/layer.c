@@ -54,16 +54,6 @@ int64_t embed(const struct model *m, const struct batch *b, int64_t chunk, const
     return row;
 }
 
-/* The weights of some columns of queries, keys and values. */
-static struct linear columns_of(const struct model *m, const struct linear *qkv, int64_t first, int64_t count) {
-    struct linear part = *qkv;
-    part.columns = count;
-    part.weight = (const char *)part.weight + first * padded(m->hidden) * m->kernels->code_bytes;
-    part.bias += first;
-    if (part.scale) part.scale += first, part.start += first;
-    return part;
-}
-
 /* A few heads of a layer, those of panel `part`: their queries, keys and values for all rows, then attention in each sequence. With
  * `first`, queries and contexts are those of first tokens alone, one row a sequence. */
 void attend(const struct model *m, const struct batch *b, const struct workspace *w, const struct desk *desk, int64_t part) {
@@ -72,11 +62,11 @@ void attend(const struct model *m, const struct batch *b, const struct workspace
     int64_t head = part * heads_of(m, 0).count, row = 0;
     struct heads heads = heads_of(m, head);
     int64_t width = heads.width, column = part * 3 * width, skipped = step->first ? width : 0;
-    struct linear columns = columns_of(m, &step->layer->qkv, column + skipped, 3 * width - skipped);
+    struct linear columns = columns_of(m->kernels, &step->layer->qkv, column + skipped, 3 * width - skipped);
     struct result qkv = {STORE, GELU, (char *)desk->qkv + skipped * number, 3 * width, NULL};
     multiply(m, &columns, input_of(m, w), w->input_units, step->rows, &qkv);
     if (step->first) {
-        struct linear queries = columns_of(m, &step->layer->qkv, column, width);
+        struct linear queries = columns_of(m->kernels, &step->layer->qkv, column, width);
         struct result result = {STORE, GELU, desk->queries, width, NULL};
         multiply(m, &queries, w->first, w->first_units, sequences, &result);
     }

@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 14
+#define KERNELS_VERSION 15
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 /* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough that their input stays in the
@@ -122,6 +122,8 @@ struct set {
     void (*norm_row)(float *to, const float *row, int64_t size, const struct norm *norm, double eps);
     /* Write a + b + c; b and c may be NULL. */
     void (*sum_rows)(float *to, const float *a, const float *b, const float *c, int64_t size);
+    /* Write the largest of each column of some rows, and of what is there, too, once it has been `begun`. */
+    void (*keep_largest)(float *to, const float *rows, int64_t count, int64_t size, int begun);
     /* See merge.h. */
     int64_t (*merge_scratch_bytes)(int64_t length, int64_t stride);
     int64_t (*merge_sequence)(struct merging *w, float *hidden, int64_t stride, int64_t head_size, int64_t row,
@@ -173,5 +175,15 @@ struct kernels {
     /* What each thread calls before it multiplies or attends, and after that; or NULL. */
     void (*begin)(void), (*end)(void);
 };
+
+/* The weights of some columns, from a multiple of PANEL on. */
+static inline struct linear columns_of(const struct kernels *k, const struct linear *w, int64_t first, int64_t count) {
+    struct linear part = *w;
+    part.columns = count;
+    part.weight = (const char *)w->weight + first * padded(w->rows_in) * k->code_bytes;
+    part.bias += first;
+    if (part.scale) part.scale += first, part.start += first;
+    return part;
+}
 
 #endif

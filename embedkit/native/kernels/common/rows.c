@@ -34,9 +34,21 @@ static void norm_row(float *to, const float *row, int64_t size, const struct nor
     }
 }
 
+static void keep_largest(float *to, const float *rows, int64_t count, int64_t size, int begun) {
+    for (int64_t i = 0; i < size; i += PANEL) {
+        const float *from = rows + i;
+        vec best[PANEL / LANES];
+        for (int c = 0; c < PANEL / LANES; c++) best[c] = v_load((begun ? to + i : from) + c * LANES);
+        for (int64_t row = begun ? 0 : 1; row < count; row++)
+            for (int c = 0; c < PANEL / LANES; c++) best[c] = v_max(best[c], v_load(from + row * size + c * LANES));
+        for (int c = 0; c < PANEL / LANES; c++) v_store(to + i + c * LANES, best[c]);
+    }
+}
+
 const struct set OF_SET(set) = {
     .norm_row = norm_row,
     .sum_rows = sum_rows,
+    .keep_largest = keep_largest,
     .merge_scratch_bytes = OF_SET(merge_scratch_bytes),
     .merge_sequence = OF_SET(merge_sequence),
     .score_pairs = OF_SET(score_pairs),
