@@ -101,6 +101,15 @@ class Encoding:
     ] = None
     max_active_dims: options.MaxActiveDims = None
 
+    def loading(self, kind: VectorKind) -> dict[str, float | None]:
+        """Return the options of `load` that a kind of model takes."""
+        own = {
+            "dense": ("truncate_dim", "recursions"),
+            "multi-vector": ("token_pooling",),
+            "sparse": ("max_active_dims",),
+        }
+        return {name: getattr(self, name) for name in ("max_seq_length", *own[kind])}
+
 
 @grouped
 def encode(
@@ -167,8 +176,6 @@ def encode(
             raise typer.BadParameter(
                 "--shards and --server exclude each other: workers have the model themselves"
             )
-        if kind != "dense":
-            raise typer.BadParameter(f"--shards does not go with {_KINDS[kind]}; leave it out")
         encode_in_shards(
             inputs,
             output,
@@ -176,11 +183,8 @@ def encode(
             settings,
             model=model,
             prompt_name=encoding.prompt_name,
-            loading={
-                "max_seq_length": encoding.max_seq_length,
-                "truncate_dim": encoding.truncate_dim,
-                "recursions": encoding.recursions,
-            },
+            kind=kind,
+            loading=encoding.loading(kind),
             merge_tokens=encoding.merge_tokens or 0.0,
             computing=computing,
             reading=reading,
@@ -267,25 +271,9 @@ def _encoder(
         with Client(Address.of(server), key=api_key) as client:
             yield ServedEncoder(client, model, role=encoding.role)
         return
-    from embedkit.encoding.multi_vector import MultiVectorEncoder
-    from embedkit.encoding.sparse import SparseEncoder
-    from embedkit.pipelines.models import load_encoder, or_default
+    from embedkit.pipelines.embedders import load_any_encoder
+    from embedkit.pipelines.models import or_default
 
-    named, limit = or_default(model), encoding.max_seq_length
-    if kind == "multi-vector":
-        yield MultiVectorEncoder.load(
-            named, computing=computing, max_seq_length=limit, token_pooling=encoding.token_pooling
-        )
-    elif kind == "sparse":
-        yield SparseEncoder.load(
-            named, computing=computing, max_seq_length=limit, max_active_dims=encoding.max_active_dims
-        )
-    else:
-        yield load_encoder(
-            named,
-            computing,
-            max_seq_length=limit,
-            truncate_dim=encoding.truncate_dim,
-            merge_tokens=encoding.merge_tokens or 0.0,
-            recursions=encoding.recursions,
-        )
+    yield load_any_encoder(
+        or_default(model), computing, encoding.loading(kind), merge_tokens=encoding.merge_tokens or 0.0
+    )

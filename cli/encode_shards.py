@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from embedkit.distributed.building import Summary
     from embedkit.distributed.plan import ShardPlan
     from embedkit.encoding.job import EncodeOptions
+    from embedkit.encoding.output_forms import OutputForm
+    from indexes.types import VectorKind
 
-FOLDER = ".npy"  # what the files of a folder of shards are
 _COUNTS = ("documents", "tokens", "truncated", "empty", "unknown", "nonfinite")
 
 
@@ -27,7 +29,8 @@ def encode_in_shards(
     *,
     model: str | None,
     prompt_name: str | None,
-    loading: dict[str, int | None],
+    kind: VectorKind,
+    loading: dict[str, float | None],
     merge_tokens: float,
     computing: options.ComputingOptions,
     reading: options.Reading,
@@ -38,10 +41,12 @@ def encode_in_shards(
     from embedkit.distributed.planning import planned
     from embedkit.distributed.requests import ShardRequest, VectorsWanted
     from embedkit.distributed.vector_files import count_duplicates, join_vectors
+    from embedkit.encoding.output_forms import forms_of
     from embedkit.pipelines.options import BuildOptions
     from embedkit.types import Computing
 
-    folder = _folder(output)
+    forms = forms_of(kind)
+    folder = _folder(output, forms)
     assert output is not None
     assert wanted.shards is not None
     wanted.check()
@@ -58,7 +63,10 @@ def encode_in_shards(
         strict=True,  # every text has its row
         allow_other=wanted.allow_other,
         vectors=VectorsWanted(
-            options=settings, ending=output.suffix or FOLDER, prompt_name=prompt_name, loading=loading
+            options=settings,
+            ending=output.suffix or next(iter(forms)),
+            prompt_name=prompt_name,
+            loading=loading,
         ),
     )
     workers = wanted.start()
@@ -88,15 +96,17 @@ def encode_in_shards(
         raise typer.Exit(1)
 
 
-def _folder(output: Path | None) -> Path:
+def _folder(output: Path | None, forms: Mapping[str, OutputForm]) -> Path:
     """Return where the shards lie: in the output itself, or beside it until they are joined."""
     from embedkit.encoding.draft import check_output, partial_path
 
     if output is None:
-        raise typer.BadParameter("--shards goes with --output: a file (.npy .jsonl), or a folder of shards")
+        raise typer.BadParameter(
+            f"--shards goes with --output: a file ({' '.join(forms)}), or a folder of shards"
+        )
     if not output.suffix:
         return output
-    check_output(output)
+    check_output(output, forms=forms)
     return partial_path(output)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.distributed.plan import Computed, ShardPlan
 from embedkit.errors import DeviceError
-from embedkit.pipelines.models import load_encoder
+from embedkit.pipelines.embedders import load_any_encoder
 from embedkit.types import Computing
 
 if TYPE_CHECKING:
@@ -23,22 +23,13 @@ def load_planned_encoder(plan: ShardPlan) -> AnyEncoder:
     Raises:
         As `load_as_planned`; CheckpointError: it cannot be loaded.
     """
-    settings = plan.index_settings
+    settings, share = plan.index_settings, plan.computed.merge_tokens
+    loading = plan.loading
+    if settings.kind == "sparse":
+        loading = {"max_active_dims": (settings.fingerprint or {}).get("max_active_dims"), **loading}
 
     def load(computing: Computing) -> AnyEncoder:
-        if settings.kind == "multi-vector":
-            from embedkit.encoding.multi_vector import MultiVectorEncoder
-
-            return MultiVectorEncoder.load(plan.model_path, computing=computing, measure=False)
-        if settings.kind == "sparse":
-            from embedkit.encoding.sparse import SparseEncoder
-
-            limit = (settings.fingerprint or {}).get("max_active_dims")
-            return SparseEncoder.load(
-                plan.model_path, computing=computing, max_active_dims=limit, measure=False
-            )
-        share = plan.computed.merge_tokens
-        return load_encoder(plan.model_path, computing, merge_tokens=share, measure=False, **plan.loading)
+        return load_any_encoder(plan.model_path, computing, loading, merge_tokens=share, measure=False)
 
     return load_as_planned(load, plan, plan.computed)
 

@@ -26,7 +26,7 @@ class VectorsWanted:
     options: EncodeOptions
     ending: str
     prompt_name: str | None = None
-    loading: Mapping[str, int | None] = field(default_factory=dict)
+    loading: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

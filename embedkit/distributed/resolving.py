@@ -13,12 +13,13 @@ from embedkit.distributed.mined_shards import contents_hash, open_whole
 from embedkit.distributed.plan import Computed
 from embedkit.distributed.requests import MiningWanted, Resolved, ShardRequest, VectorsWanted
 from embedkit.errors import CheckpointError
-from embedkit.pipelines.embedders import embedder_of
+from embedkit.pipelines.embedders import embedder_of, load_any_encoder
 from embedkit.pipelines.mining import WORDS_ALONE, MiningModels
-from embedkit.pipelines.models import kind_of_model, load_encoder, or_default
+from embedkit.pipelines.models import kind_of_model, or_default
 from embedkit.retrieval.sparse_vectors import SparseVectors
 from embedkit.retrieval.token_vectors import TokenVectors
 from indexes import Settings
+from indexes.types import Storage, VectorKind
 
 if TYPE_CHECKING:
     from embedkit.inference.choice import Choice
@@ -46,6 +47,8 @@ _WORDS = [
     "sun",
 ]
 _PROBES = 48
+# What the settings of an index must say of each kind; vectors in files are float32 whatever it is.
+_STORAGES: Mapping[VectorKind, Storage] = {"dense": "float32", "multi-vector": "2-bit", "sparse": "int8"}
 
 
 def resolve(request: ShardRequest) -> Resolved:
@@ -60,12 +63,7 @@ def resolve(request: ShardRequest) -> Resolved:
     if request.mining is not None:
         return _resolve_mining(request, request.mining)
     model = or_default(request.model)
-    kind = kind_of_model(model)
     if request.vectors is not None:
-        if kind != "dense":
-            raise CheckpointError(
-                f"{model}: is a {kind} model, of which encode writes all in one piece. Leave out --shards"
-            )
         return _resolve_vectors(request, request.vectors)
     reader = DocumentReader([__file__], replace(request.reading, format="file"))  # of which nothing is read
     source = Documents(reader, request.computing, model=request.model, merge_tokens=request.merge_tokens)
@@ -82,20 +80,27 @@ def resolve(request: ShardRequest) -> Resolved:
 
 def _resolve_vectors(request: ShardRequest, wanted: VectorsWanted) -> Resolved:
     from embedkit.encoding.job import encode_stream
+    from embedkit.encoding.multi_vector import MultiVectorEncoder
 
-    loading = dict(wanted.loading)
-    encoder = load_encoder(
-        or_default(request.model),
-        request.computing,
-        merge_tokens=request.merge_tokens,
-        max_seq_length=loading.get("max_seq_length"),
-        truncate_dim=loading.get("truncate_dim"),
-        recursions=loading.get("recursions"),
-    )
-    prompt = wanted.options.prompt if wanted.prompt_name is None else encoder.prompt(wanted.prompt_name)
+    model = or_default(request.model)
+    kind = kind_of_model(model)
+    loading = {name: value for name, value in wanted.loading.items() if value is not None}
+    encoder = load_any_encoder(model, request.computing, loading, merge_tokens=request.merge_tokens)
+    prompt = wanted.options.prompt
+    if wanted.prompt_name is not None:
+        if isinstance(encoder, MultiVectorEncoder):
+            raise CheckpointError(
+                f"{model}: a multi-vector model has its own prompts. Leave out --prompt-name"
+            )
+        prompt = encoder.prompt(wanted.prompt_name)
     options = replace(wanted.options, prompt=prompt)
     encode_stream(encoder, (), options)  # refuses a role that the model needs and has not
-    settings = Settings(dimension=encoder.width(options.role), fingerprint=encoder.fingerprint)
+    settings = Settings(
+        dimension=encoder.width(options.role),
+        fingerprint=encoder.fingerprint,
+        kind=kind,
+        storage=_STORAGES[kind],
+    )
     encoding = {"options": asdict(options), "loading": loading, "ending": wanted.ending}
     return _resolved(request, encoder, settings, encoding)
 

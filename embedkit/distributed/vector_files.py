@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from embedkit.data.vectors import NPY_HEADER_BYTES, npy_header
 from embedkit.data.vectors import ids_path as ids_beside
 from embedkit.distributed.finishing import AT_A_TIME, between, ranges
 from embedkit.distributed.layout import SHARD_FOLDER, shard_path
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.receipts import Receipt, read_ids
 from embedkit.distributed.vector_shards import VectorShards, vectors_name
-from embedkit.storage.files import atomic_file, output_errors, write_text
+from embedkit.encoding.output_forms import OutputForm, forms_of
+from embedkit.storage.files import atomic_file, atomic_path, output_errors, write_text
 
 VECTORS = "vectors.json"
 
@@ -32,7 +32,7 @@ def list_vectors(folder: Path, plan: ShardPlan, receipts: Mapping[int, Receipt])
     for number, receipt in sorted(receipts.items()):
         place = f"{SHARD_FOLDER}/{shard_path(folder, number, product.ending).name}"
         shards.append({"vectors": f"{place}/{name}", "rows": receipt.documents})
-        if name.endswith(".npy"):
+        if form_of(plan).ids_beside:
             shards[-1]["ids"] = f"{place}/{ids_beside(Path(name)).name}"
     content = {
         "plan": plan.digest,
@@ -41,6 +41,11 @@ def list_vectors(folder: Path, plan: ShardPlan, receipts: Mapping[int, Receipt])
         "shards": shards,
     }
     write_text(folder / VECTORS, json.dumps(content, indent=1) + "\n")
+
+
+def form_of(plan: ShardPlan) -> OutputForm:
+    """Return how the files of the shards, and the one of them all, are laid out."""
+    return forms_of(plan.index_settings.kind)[plan.encoding["ending"]]
 
 
 def count_duplicates(folder: Path, receipts: Mapping[int, Receipt]) -> int:
@@ -64,17 +69,21 @@ def join_vectors(
     Raises:
         OutputError: the disk is full or cannot be written.
     """
-    product, name = VectorShards(), vectors_name(plan)
+    product, name, form = VectorShards(), vectors_name(plan), form_of(plan)
     paths = [shard_path(folder, number, product.ending) / name for number in sorted(receipts)]
     rows = sum(receipt.documents for receipt in receipts.values())
     with output_errors(output, f"What is done lies in {folder}; make room, and the same command goes on"):
-        if output.suffix == ".npy":
+        if form.ids_beside:
             with atomic_file(ids_beside(output)) as stream:
                 for path in paths:
                     with ids_beside(path).open("rb") as part:
                         shutil.copyfileobj(part, stream)
-            head = npy_header(rows, plan.index_settings.dimension)
-            yield from join_files(paths, output, head=head, skip=NPY_HEADER_BYTES)
+        if form.join is not None:
+            with atomic_path(output) as whole:
+                yield from form.join(paths, whole)
+        elif form.header is not None:
+            head = form.header(rows, plan.index_settings.dimension)
+            yield from join_files(paths, output, head=head, skip=len(head))
         else:
             yield from join_files(paths, output)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,9 @@
-"""Shards that are vectors in files, as `embedkit encode` writes them: `vectors.npy` or `.jsonl`, and the ids."""
+"""Shards that are vectors in files, as `embedkit encode` writes them: `vectors.npy`, `.npz` or `.jsonl`, and the ids."""
 
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from embedkit.data.vectors import ids_path as ids_beside
 from embedkit.distributed.plan import ShardPlan
 from embedkit.distributed.product import Facts, FilledShard, Report, Work
 from embedkit.distributed.texts import PartTexts
+from embedkit.encoding.archives import count_rows
 from embedkit.encoding.job import EncodeOptions, EncodeProgress, document_text, encode_to_file
 from embedkit.errors import OutputError
 from embedkit.storage.hashing import file_hash
@@ -35,10 +37,9 @@ class VectorShards:
     def facts(self, path: Path) -> Facts:
         rows = (path / _HASHES).stat().st_size // 8
         vectors = vectors_of(path)
-        if vectors.suffix == ".npy":
-            found = np.load(vectors, mmap_mode="r", allow_pickle=False)
-            if len(found) != rows:
-                raise OutputError(f"{vectors}: holds {len(found):,} vectors, and {rows:,} were written")
+        found = rows if vectors.suffix == ".jsonl" else _count_rows(vectors)
+        if found != rows:
+            raise OutputError(f"{vectors}: holds {found:,} texts, and {rows:,} were written")
         both = [file_hash(each) for each in self.files(path)]
         return Facts(rows, rows, hashlib.sha256("".join(both).encode("ascii")).hexdigest())
 
@@ -83,7 +84,16 @@ def vectors_of(path: Path) -> Path:
     Raises:
         OutputError: there is none.
     """
-    found = [each for each in path.glob("vectors.*") if each.suffix in (".npy", ".jsonl")]
+    found = [each for each in path.glob("vectors.*") if each.suffix in (".npy", ".npz", ".jsonl")]
     if len(found) != 1 or (found[0].suffix == ".npy" and not ids_beside(found[0]).is_file()):
         raise OutputError(f"{path}: this is no whole shard of vectors")
     return found[0]
+
+
+def _count_rows(vectors: Path) -> int:
+    try:
+        if vectors.suffix == ".npz":
+            return count_rows(vectors)
+        return len(np.load(vectors, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as exc:
+        raise OutputError(f"{vectors}: cannot be read ({exc}). It will be made again") from exc

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedkit.encoding.output_forms import ENTRY
+from embedkit.encoding.archives import ENTRY
 from embedkit.encoding.sparse_windows import SparseWindow
 from embedkit.encoding.windows import AnyWindow, EncodedWindow, TokenWindow
 from embedkit.retrieval.sparse_vectors import SparseVectors

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedkit.errors import CheckpointError, IndexMismatchError
 from embedkit.pipelines.models import Built, kind_of_model, load_encoder
@@ -83,6 +84,31 @@ def embedder_of(encoder: AnyEncoder, role: TextRole, *, by_field: bool = False) 
     from embedkit.encoding.token_embedder import TokenEmbedder
 
     return TokenEmbedder(encoder, role)
+
+
+def load_any_encoder(
+    model: str | Path,
+    computing: Computing,
+    loading: Mapping[str, Any],  # Any: of each option's type
+    *,
+    merge_tokens: float = 0.0,
+    measure: bool = True,
+) -> AnyEncoder:
+    """Load an encoder of whatever kind; `loading` are further options of its `load`.
+
+    Raises:
+        As `load` of `Encoder`, `MultiVectorEncoder`, `SparseEncoder`.
+    """
+    kind = kind_of_model(model)
+    if kind == "multi-vector":
+        from embedkit.encoding.multi_vector import MultiVectorEncoder
+
+        return MultiVectorEncoder.load(model, computing=computing, measure=measure, **loading)
+    if kind == "sparse":
+        from embedkit.encoding.sparse import SparseEncoder
+
+        return SparseEncoder.load(model, computing=computing, measure=measure, **loading)
+    return load_encoder(model, computing, merge_tokens=merge_tokens, measure=measure, **loading)
 
 
 def load_embedder(

@@ -16,9 +16,12 @@ from cli.main import app
 from embedkit.distributed.layout import receipt_path, shard_path
 from embedkit.errors import EmbedkitError, IndexMismatchError, OutputError
 from embedkit.extras import has_extra
+from tests.checkpoint.test_sparse import write_tiny_sparse
 from tests.cli.index.test_index import invoke
 from tests.distributed import write_texts, written_at
+from tests.distributed.test_kinds import NATIVE
 from tests.tiny import write_static_model
+from tests.tiny_multi_vector import write_tiny_multi_vector
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,48 @@ def test_shards_make_the_file_of_a_job_in_one_piece(
     assert {path.name for path in tmp_path.glob("many*")} == {f"many{ending}"} | (
         {"many.ids.txt"} if ending == ".npy" else set()
     )
+
+
+@pytest.fixture(scope="module", params=["multi-vector", "sparse"])
+def other_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that gives each text vectors, or weights of terms, of its own number."""
+    folder = tmp_path_factory.mktemp(request.param) / "model"
+    if request.param == "sparse":
+        return write_tiny_sparse(folder, heads=2)  # of 16, which the native kernels compute
+    return write_tiny_multi_vector(folder)
+
+
+@pytest.mark.skipif(not NATIVE, reason="without the kernels bits depend on the cut")
+@pytest.mark.parametrize("ending", [".npz", ".jsonl"])
+def test_shards_of_other_kinds_make_the_file_of_a_job_in_one_piece(
+    tmp_path: Path, corpus: list[Path], other_model: Path, ending: str
+) -> None:
+    one, many = tmp_path / f"one{ending}", tmp_path / f"many{ending}"
+    options = ("--role", "document", "--max-seq-length", 16)
+    expected = encoded(corpus, other_model, one, *options)
+    found = encoded(corpus, other_model, many, *options, "--shards", 3)
+    assert found["exact"]
+    for name in ("texts", "tokens", "truncated", "empty", "unknown", "duplicates", "nonfinite"):
+        assert found[name] == expected[name], name
+    assert found["truncated"]
+    assert many.read_bytes() == one.read_bytes()
+    assert {path.name[4:] for path in tmp_path.glob("many*")} == {
+        path.name[3:] for path in tmp_path.glob("one*")
+    }
+
+
+def test_a_damaged_archive_is_found_and_its_shard_made_again(
+    tmp_path: Path, corpus: list[Path], other_model: Path
+) -> None:
+    given = (corpus, other_model, tmp_path / "many", "--role", "document", "--shards", 2)
+    encoded(*given)
+    archive = shard_path(tmp_path / "many", 1, ".vectors") / "vectors.npz"
+    before = archive.read_bytes()
+    archive.write_bytes(before[: len(before) // 2])
+    found = encoded(*given)
+    assert found["done_before"] == 1
+    assert "cannot be read" in found["built_again"]["00001"]
+    assert archive.read_bytes() == before
 
 
 def test_a_folder_of_shards_lists_its_files_in_order(
