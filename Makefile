@@ -87,7 +87,8 @@ test: $(INSTALLED)  ## run the default tests: no network, no GPU, no reference l
 	$(PYTEST) -n $(JOBS) --dist worksteal
 
 test-parity: $(PARITY)  ## compare with reference libraries; real data and slow tests
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "(parity or slow) and not gpu" $$(grep -rlE --include='test_*.py' 'mark\.(parity|slow)\b' tests)
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "(parity or slow) and not gpu" \
+	  $$(grep -rlE --include='test_*.py' 'mark\.(parity|slow)\b' tests | sort -r)
 
 test-cpus: $(INSTALLED)  ## run the kernels for ARM on emulated processors (gcc-aarch64-linux-gnu, qemu-user-static), and all levels here
 	$(PYTEST) -m "cpus or not cpus" tests/native/cpus tests/native/test_levels.py

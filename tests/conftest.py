@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, settings
 
 from embedkit.machine import BF16_FLAGS, cpu_flags
 from embedkit.models import ENCODER, RERANKER
-from tests.tiny import write_tiny_model
+from tests.tiny import tiny_config, write_tiny_model
 
 # Behind `nohup` and in the background of a shell, Ctrl-C is ignored; commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -90,6 +90,13 @@ def minilm() -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer sentence encoder with a word-piece tokenizer, as a sentence-transformers folder."""
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def native_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose heads our kernels compute: a process that loads it waits for no torch, which takes seconds to start."""
+    config = tiny_config(num_attention_heads=2)
+    return write_tiny_model(tmp_path_factory.mktemp("native") / "model", config=config)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from embedkit.checkpoint.classification_heads import default_head
 from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, check_one_model
 from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import BASE_PREFIX, Family, head_names, stripped_names
+from embedkit.checkpoint.unfilled import unfilled
 from embedkit.checkpoint.weight_checks import check_nothing_left
 from embedkit.checkpoint.weights import (
     assign,
@@ -35,7 +36,7 @@ def load_classifier(folder: ClassifierFolder) -> SequenceClassifier:
     Raises:
         CheckpointError: weights are missing, unexpected, mis-shaped, or the file is damaged.
     """
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+    with unfilled():
         model = SequenceClassifier(TransformerEncoder(folder.config), folder.head)
     tensors = read_model_tensors(folder.weights_path, folder.adapter, folder.family, model=folder.path)
     rows = tensors.get("lm_head.weight")

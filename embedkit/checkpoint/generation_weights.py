@@ -12,6 +12,7 @@ from embedkit.checkpoint.folder import WEIGHTS, weight_files
 from embedkit.checkpoint.generation import GeneratorFolder, Json, StoredAs, generator_config
 from embedkit.checkpoint.json_files import write_json
 from embedkit.checkpoint.names import Family
+from embedkit.checkpoint.unfilled import unfilled
 from embedkit.checkpoint.weight_checks import some
 from embedkit.checkpoint.weights import assign, read_tensors, save_tensors
 from embedkit.errors import CheckpointError
@@ -30,7 +31,7 @@ def load_generator(folder: GeneratorFolder) -> TextGenerator:
         CheckpointError: weights are missing, unexpected, mis-shaped, or the file is damaged.
     """
     try:
-        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        with unfilled():
             encoder = None if folder.encoder is None else TransformerEncoder(folder.encoder)
             model = TextGenerator(encoder, folder.decoder)
     except ValueError as exc:

@@ -25,6 +25,7 @@ from embedkit.checkpoint.st_modules import (
 )
 from embedkit.checkpoint.stored_arrays import read_arrays
 from embedkit.checkpoint.task_adapters import TaskAdapters, merged_tasks
+from embedkit.checkpoint.unfilled import unfilled
 from embedkit.checkpoint.weight_checks import (
     check_dense_empty,
     check_nothing_left,
@@ -51,7 +52,7 @@ def load_sentence_encoder(folder: ModelFolder) -> SentenceEncoder:
             f"{folder.path}: this is a static model, a table of token vectors without layers. Take a transformer here"
         )
     check_one_model(folder, "training or converting")
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+    with unfilled():
         model = SentenceEncoder(TransformerEncoder(folder.config), folder.modules.sentence)
     where = folder.encoder_path
     tensors = read_model_tensors(

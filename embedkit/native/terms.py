@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.checkpoint.mlm_arrays import MlmWeights
 from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import find_kernels
@@ -22,6 +22,32 @@ Int64 = NDArray[np.int64]
 UNIT_BYTES = 16  # of `struct unit` in kernels/native.h
 # Each thread takes its share of rows or columns in so many parts, or one that is late would keep the others waiting.
 PARTS = 4
+
+
+class HeadWeights(Protocol):
+    """What stands on an encoder; see `embedkit.checkpoint.mlm_arrays.MlmWeights`.
+
+    Shapes:
+        dense: (D', D) with a bias (D',) or None; norm: (D',) with a bias or None; decoder: (V, D'); bias: (V,)
+    """
+
+    @property
+    def dense(self) -> Float32: ...
+
+    @property
+    def dense_bias(self) -> Float32 | None: ...
+
+    @property
+    def norm(self) -> Float32: ...
+
+    @property
+    def norm_bias(self) -> Float32 | None: ...
+
+    @property
+    def decoder(self) -> Float32: ...
+
+    @property
+    def bias(self) -> Float32: ...
 
 
 def why_no_terms(config: EncoderConfig) -> str | None:
@@ -38,7 +64,7 @@ class LargestLogits:
     def __init__(
         self,
         config: EncoderConfig,
-        weights: MlmWeights,
+        weights: HeadWeights,
         *,
         precision: NativePrecision,
         threads: int | None = None,

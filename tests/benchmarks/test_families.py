@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
+import io
+import runpy
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 
@@ -28,10 +30,13 @@ def table(text: str) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def measured() -> list[Row]:
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "families.py"), *TINY, "--markdown"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    return table(done.stdout)
+    script, shown = REPOSITORY / "benchmarks" / "families.py", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown):
+        patch.syspath_prepend(str(script.parent))
+        patch.setattr(sys, "argv", [str(script), *TINY, "--markdown"])
+        patch.setenv("OMP_NUM_THREADS", "1")
+        runpy.run_path(str(script), run_name="__main__")
+    return table(shown.getvalue())
 
 
 def test_every_family_that_is_loaded_has_a_row(measured: list[Row]) -> None:

@@ -170,15 +170,14 @@ def test_an_unknown_stage_is_refused_with_those_there_are(tmp_path: Path) -> Non
         main(["--device", "cpu", "--only", "cooking", "--output", str(tmp_path)])
 
 
-def test_some_stages_run_on_a_cpu(tmp_path: Path) -> None:
-    done = run(
-        "--device", "cpu", "--quick", "--output", str(tmp_path), "--only", "search", "rates of the device"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.usefixtures("kept")
+def test_some_stages_run_on_a_cpu(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stages = ("search", "rates of the device")
+    assert main(["--device", "cpu", "--quick", "--output", str(tmp_path), "--only", *stages]) == 0
     found = results_of(tmp_path)
     assert {each.stage for each in found} == {"search", "rates of the device"}
     assert {each.state for each in found} == {"ok"}
-    assert (tmp_path / "summary.txt").read_text(encoding="utf-8") in done.stdout
+    assert (tmp_path / "summary.txt").read_text(encoding="utf-8") in capfd.readouterr().out
     assert json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))["device"] == "cpu"
 
 

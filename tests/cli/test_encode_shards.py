@@ -47,8 +47,9 @@ def encoded(*given: Any) -> dict[str, Any]:
     return json.loads(invoke(*words(*given)))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("ending", [".npy", ".jsonl"])
-@pytest.mark.parametrize("options", [(), ("--role", "document", "--truncate-dim", 4)])
+@pytest.mark.parametrize(
+    ("ending", "options"), [(".npy", ()), (".jsonl", ("--role", "document", "--truncate-dim", 4))]
+)
 def test_shards_make_the_file_of_a_job_in_one_piece(
     tmp_path: Path, corpus: list[Path], static_model: Path, ending: str, options: tuple[object, ...]
 ) -> None:

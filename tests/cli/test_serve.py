@@ -103,20 +103,20 @@ def test_an_alias_of_nothing_is_refused(tiny_model: Path) -> None:
     assert "'ada' is to name 'other'" in str(done.exception)
 
 
-def test_a_server_from_its_start_to_its_end(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_server_from_its_start_to_its_end(native_model: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts.jsonl"
     texts.write_text('{"id": "a", "text": "the girl sings"}\n{"id": "b", "text": "the dog runs"}\n', "utf-8")
     embedkit = [sys.executable, "-c", "from cli.main import run; run()"]
     index = str(tmp_path / "t.index")
-    build = ["index", "build", str(texts), "--index", index, "--model", str(tiny_model), "--device", "cpu"]
+    build = ["index", "build", str(texts), "--index", index, "--model", str(native_model), "--device", "cpu"]
     assert CliRunner().invoke(app, build).exit_code == 0
-    words = [index, "--reranker", "none", "--alias", "ada=" + tiny_model.name, "--port", "0", "--json"]
+    words = [index, "--reranker", "none", "--alias", "ada=" + native_model.name, "--port", "0", "--json"]
     command = [*embedkit, "serve", *words, "--api-key", "k", "--log-format", "json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, cwd=REPOSITORY, **pipes) as process:  # type: ignore[call-overload]
         try:
             said = json.loads(process.stdout.readline())
-            assert (said["models"], said["indexes"], said["key"]) == ([tiny_model.name], ["t"], True)
+            assert (said["models"], said["indexes"], said["key"]) == ([native_model.name], ["t"], True)
             port = int(said["address"].rpartition(":")[2])
 
             def ask(method: str, path: str, body: object = None, key: str = "k") -> tuple[int, bytes]:

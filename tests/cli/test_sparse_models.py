@@ -25,7 +25,7 @@ TEXTS = ["the dog runs on the beach", "a small red horse", "the boy sings an old
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_sparse(tmp_path_factory.mktemp("sparse") / "model", weigh_queries=True)
+    return write_tiny_sparse(tmp_path_factory.mktemp("sparse") / "model", weigh_queries=True, heads=2)
 
 
 @pytest.fixture(scope="module")

@@ -112,11 +112,13 @@ def plain(hits: Sequence[Hit]) -> list[Hit]:
     return [replace(hit, score=0.0, scores={}) for hit in hits]
 
 
-@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
-def test_what_is_pulled_is_what_was_pushed_bit_by_bit(target: Target, tmp_path: Path, metric: str) -> None:
-    with make(tmp_path / "a", 1500, metric=metric) as index:
+@pytest.mark.parametrize(("metric", "count"), [("cosine", 1500), ("dot", 200), ("l2", 200)])
+def test_what_is_pulled_is_what_was_pushed_bit_by_bit(
+    target: Target, tmp_path: Path, metric: str, count: int
+) -> None:
+    with make(tmp_path / "a", count, metric=metric) as index:
         report = push_all(index, target)
-        assert (report.new, report.sent, report.deleted) == (1507, 1507, 0)
+        assert (report.new, report.sent, report.deleted) == (count + 7, count + 7, 0)
         assert report.verified >= 100
         with pull_all(target, tmp_path / "b") as pulled:
             assert content(pulled) == content(index)

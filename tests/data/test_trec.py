@@ -124,11 +124,16 @@ IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_s
 FINITE = st.floats(-3e38, 3e38, allow_nan=False)
 
 
-@given(st.dictionaries(IDS, st.dictionaries(IDS, FINITE, min_size=1), min_size=1))
-def test_a_written_run_reads_back_bit_by_bit(
-    tmp_path_factory: pytest.TempPathFactory, run: dict[str, dict[str, float]]
-) -> None:
-    path = tmp_path_factory.mktemp("run") / "run.txt"
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all examples of a test."""
+    return tmp_path_factory.mktemp("run")
+
+
+@given(st.dictionaries(IDS, st.dictionaries(IDS, FINITE, min_size=1, max_size=8), min_size=1, max_size=5))
+def test_a_written_run_reads_back_bit_by_bit(place: Path, run: dict[str, dict[str, float]]) -> None:
+    path = place / "run.txt"
+    path.unlink(missing_ok=True)
     write_run(path, run)
     assert read_run(path) == run
 

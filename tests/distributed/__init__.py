@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import numpy as np
 
 from embedkit.data.records import ReadOptions
 from embedkit.data.walking import WalkOptions
+from embedkit.distributed.executor import Done, Event
 from embedkit.distributed.layout import receipt_path, shard_path
 from embedkit.distributed.requests import ShardRequest
+from embedkit.distributed.shard import ShardBuilder
 from embedkit.pipelines.options import BuildOptions
 from embedkit.types import Computing
 from indexes import Index
-from tests.tiny import WORDS
 
 Contents = tuple[
     list[tuple[Any, ...]], np.ndarray[Any, Any], list[tuple[Any, ...]]
@@ -26,6 +27,10 @@ Contents = tuple[
 
 def write_texts(path: Path, count: int, *, start: int = 0, seed: int = 0) -> Path:
     """Write JSON lines with ids, titles, metadata and texts of very different lengths."""
+    from tests.tiny import (
+        WORDS,
+    )  # with torch, which processes that are started by tests of kills can do without
+
     drawn = random.Random(seed)
     rows = [
         {
@@ -38,6 +43,38 @@ def write_texts(path: Path, count: int, *, start: int = 0, seed: int = 0) -> Pat
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def write_corpus(folder: Path) -> list[Path]:
+    """Write two files of JSON lines, 300 documents in all."""
+    return [write_texts(folder / "a.jsonl", 220), write_texts(folder / "b.jsonl", 80, start=220, seed=1)]
+
+
+class InThisProcess:
+    """An executor whose one worker is this process itself: it builds a shard when it is asked what has become of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._builder = ShardBuilder(folder)
+        self._given: list[int] = []
+
+    @property
+    def room(self) -> int:
+        return 1 - len(self._given)
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    def submit(self, shard: int, *, avoid: str = "") -> None:
+        self._given.append(shard)
+
+    def as_completed(self, seconds: float) -> Iterator[Event]:
+        self._builder.prepare()
+        while self._given:
+            yield Done("this process", self._builder.build(self._given.pop(), lambda progress: None))
+
+    def cancel(self) -> None:
+        """There is nothing that goes on by itself."""
 
 
 def request(inputs: Sequence[Path | str], model: Path, **changes: object) -> ShardRequest:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed import write_texts
+from tests.distributed import write_corpus
 from tests.tiny import write_static_model
 
 
@@ -17,7 +17,4 @@ def static_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Path]:
     """Two files of JSON lines, 300 documents in all."""
-    return [
-        write_texts(tmp_path / "a.jsonl", 220),
-        write_texts(tmp_path / "b.jsonl", 80, start=220, seed=1),
-    ]
+    return write_corpus(tmp_path)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,33 +20,32 @@ from embedkit.distributed.receipts import Receipt, verified
 from embedkit.distributed.shard import ShardBuilder
 from embedkit.errors import EmbedkitError
 from tests.conftest import REPOSITORY
-from tests.distributed import hashes, request, written_at
+from tests.distributed import hashes, request, write_corpus, written_at
+from tests.distributed.killed import build_all, work_until
+from tests.forking import Forking
 from tests.full_disk import files_limited_to
 
-# Ends the process, as a kill does, at the moment when a file or folder is to take its name.
-WORKER = """
-import os, sys
-from pathlib import Path
-from embedkit.distributed.shard import ShardBuilder
 
-def hook(event, values):
-    if event == "os.rename" and str(values[1]).endswith(sys.argv[2]):
-        os._exit(137)
-
-sys.addaudithook(hook)
-builder = ShardBuilder(Path(sys.argv[1]))
-builder.prepare()
-for shard in range(len(builder.plan.shards)):
-    builder.build(shard, lambda progress: None)
-"""
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The texts, which no test here changes."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def build_all(folder: Path) -> list[str]:
-    builder = ShardBuilder(folder)
-    builder.prepare()
-    for shard in range(len(builder.plan.shards)):
-        builder.build(shard, lambda progress: None)
-    return hashes(folder)
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, corpus: list[Path], static_model: Path) -> list[str]:
+    """The hashes of the shards that nothing has stopped."""
+    folder = tmp_path_factory.mktemp("expected") / "big"
+    make_plan(folder, corpus, static_model)
+    return build_all(folder)
+
+
+@pytest.fixture(scope="module")
+def forking() -> Iterator[Forking]:
+    """The workers that are killed are forks of a process that has loaded what they need."""
+    server = Forking("tests.distributed.killed", "embedkit.distributed.index_shards")
+    yield server
+    server.close()
 
 
 def make_plan(folder: Path, corpus: list[Path], model: Path) -> ShardPlan:
@@ -62,20 +62,23 @@ def make_plan(folder: Path, corpus: list[Path], model: Path) -> ShardPlan:
     ],
 )
 def test_a_worker_that_is_killed_leaves_nothing_that_counts_as_done(
-    tmp_path: Path, corpus: list[Path], static_model: Path, moment: str
+    forking: Forking,
+    tmp_path: Path,
+    corpus: list[Path],
+    static_model: Path,
+    expected: list[str],
+    moment: str,
 ) -> None:
     plan = make_plan(tmp_path / "big", corpus, static_model)
-    make_plan(tmp_path / "other", corpus, static_model)
-    killed = subprocess.run(
-        [sys.executable, "-c", WORKER, str(tmp_path / "big"), moment], cwd=REPOSITORY, check=False
-    )
-    assert killed.returncode == 137
+    killed = forking.start(work_until, tmp_path / "big", moment)
+    assert killed.wait(120)
+    assert killed.kill() == ["killed"]
     verified(tmp_path / "big", 0, plan.digest)
     with pytest.raises(ValueError, match="there is no receipt"):
         verified(tmp_path / "big", 1, plan.digest)
     before = written_at(tmp_path / "big", 0)
     make_plan(tmp_path / "big", corpus, static_model)  # takes away what was left half done
-    assert build_all(tmp_path / "big") == build_all(tmp_path / "other")
+    assert build_all(tmp_path / "big") == expected
     assert written_at(tmp_path / "big", 0) == before
     assert sorted(path.name for path in (tmp_path / "big" / "shards").iterdir()) == [
         f"{number:05d}.index" for number in range(4)
@@ -83,7 +86,7 @@ def test_a_worker_that_is_killed_leaves_nothing_that_counts_as_done(
 
 
 def test_a_worker_that_stops_within_a_shard_begins_it_anew(
-    tmp_path: Path, corpus: list[Path], static_model: Path
+    tmp_path: Path, corpus: list[Path], static_model: Path, expected: list[str]
 ) -> None:
     make_plan(tmp_path / "big", corpus, static_model)
     builder = ShardBuilder(tmp_path / "big")
@@ -94,8 +97,7 @@ def test_a_worker_that_stops_within_a_shard_begins_it_anew(
     with pytest.raises(KeyboardInterrupt):
         builder.build(2, stop)
     assert list((tmp_path / "big" / "shards").iterdir()) == []
-    make_plan(tmp_path / "other", corpus, static_model)
-    assert build_all(tmp_path / "big") == build_all(tmp_path / "other")
+    assert build_all(tmp_path / "big") == expected
 
 
 def test_a_worker_that_is_late_leaves_what_another_has_finished_as_it_is(
@@ -116,16 +118,15 @@ def test_a_worker_that_is_late_leaves_what_another_has_finished_as_it_is(
 
 @pytest.mark.parametrize("room", [100, 30_000, 70_000])
 def test_a_full_disk_is_told_and_the_rerun_ends_with_the_same_bytes(
-    tmp_path: Path, corpus: list[Path], static_model: Path, room: int
+    tmp_path: Path, corpus: list[Path], static_model: Path, expected: list[str], room: int
 ) -> None:
     make_plan(tmp_path / "big", corpus, static_model)
-    make_plan(tmp_path / "other", corpus, static_model)
     builder = ShardBuilder(tmp_path / "big")
     with files_limited_to(room), pytest.raises(EmbedkitError, match=r"[Mm]ake room|disk I/O error|the disk"):
         builder.build(0, lambda progress: None)
     assert not receipt_path(tmp_path / "big", 0).exists()
     assert not shard_path(tmp_path / "big", 0).exists()
-    assert build_all(tmp_path / "big") == build_all(tmp_path / "other")
+    assert build_all(tmp_path / "big") == expected
 
 
 def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_goes_on(

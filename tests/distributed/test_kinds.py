@@ -93,11 +93,11 @@ def built(
     models: dict[str, Path],
     request: pytest.FixtureRequest,
 ) -> Built:
-    """Build an index in one piece, one in shards by one worker, and by two; and one of each file."""
+    """Build an index in one piece, one in shards by this process, and by two workers; and one of each file."""
     folder, model = tmp_path_factory.mktemp(request.param), models[request.param]
     asked = asked_for(parts, model, building=options(), shards=3)
     in_one_piece(folder / "whole", asked)
-    for name, workers in (("one", 1), ("two", 2)):
+    for name, workers in (("one", 0), ("two", 2)):
         summary = run(folder / name, asked, workers=workers)
         assert summary.complete, summary.failed
     for number, part in enumerate(parts):

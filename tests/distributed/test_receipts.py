@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,32 @@ from embedkit.distributed.planning import planned
 from embedkit.distributed.receipts import Receipt, verified
 from embedkit.distributed.shard import ShardBuilder
 from indexes import Index
-from tests.distributed import hashes, request
+from tests.distributed import hashes, request, write_corpus
 
 
 @pytest.fixture
 def built(tmp_path: Path, corpus: list[Path], static_model: Path) -> tuple[Path, ShardPlan]:
-    folder = tmp_path / "big"
+    """An index in two shards."""
+    return build(tmp_path / "big", corpus, static_model)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, static_model: Path) -> tuple[Path, ShardPlan]:
+    """An index in two shards, which tests leave as it was."""
+    folder = tmp_path_factory.mktemp("kept")
+    return build(folder / "big", write_corpus(folder), static_model)
+
+
+@pytest.fixture
+def receipt_file(kept: tuple[Path, ShardPlan]) -> Iterator[Path]:
+    """The receipt of a kept shard, which is put back."""
+    path = receipt_path(kept[0], 0)
+    before = path.read_bytes()
+    yield path
+    path.write_bytes(before)
+
+
+def build(folder: Path, corpus: list[Path], static_model: Path) -> tuple[Path, ShardPlan]:
     with planned(folder, request(corpus, static_model, shards=2)) as plan:
         builder = ShardBuilder(folder)
         for shard in range(2):
@@ -35,12 +56,12 @@ def no_signature(receipt: Receipt) -> Receipt:
 
 
 def test_a_receipt_is_believed_of_the_very_files_it_was_made_of_and_proved_of_others(
-    built: tuple[Path, ShardPlan],
+    kept: tuple[Path, ShardPlan], tmp_path: Path
 ) -> None:
-    folder, plan = built
+    folder, plan = kept
     receipt = verified(folder, 0, plan.digest)
     assert 100 < receipt.documents < 200
-    copied = folder.with_name("copy")
+    copied = tmp_path / "copy"
     shutil.copytree(folder, copied)  # other inodes
     again = verified(copied, 0, plan.digest)
     assert again.content_hash == receipt.content_hash
@@ -60,9 +81,9 @@ def test_a_receipt_is_believed_of_the_very_files_it_was_made_of_and_proved_of_ot
     ],
 )
 def test_a_receipt_that_lies_is_found(
-    built: tuple[Path, ShardPlan], name: str, value: object, reason: str
+    kept: tuple[Path, ShardPlan], name: str, value: object, reason: str
 ) -> None:
-    folder, plan = built
+    folder, plan = kept
     before = hashes(folder)
     no_signature(replace(Receipt.read(folder, 1), **{name: value})).write(folder)  # type: ignore[arg-type] # a parameter
     with pytest.raises(ValueError, match=reason):
@@ -72,19 +93,19 @@ def test_a_receipt_that_lies_is_found(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"digest": "x"}', "\xff"])
-def test_a_damaged_receipt_is_found(built: tuple[Path, ShardPlan], text: str) -> None:
-    folder, plan = built
-    receipt_path(folder, 0).write_text(text, encoding="latin-1")
+def test_a_damaged_receipt_is_found(kept: tuple[Path, ShardPlan], receipt_file: Path, text: str) -> None:
+    folder, plan = kept
+    receipt_file.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match="the receipt is"):
         verified(folder, 0, plan.digest)
 
 
-def test_every_changed_byte_of_a_receipt_is_found(built: tuple[Path, ShardPlan]) -> None:
-    folder, plan = built
-    raw = receipt_path(folder, 0).read_bytes()
+def test_every_changed_byte_of_a_receipt_is_found(kept: tuple[Path, ShardPlan], receipt_file: Path) -> None:
+    folder, plan = kept
+    raw = receipt_file.read_bytes()
     for place in range(0, len(raw) - 1, 37):
         changed = raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
-        receipt_path(folder, 0).write_bytes(changed)
+        receipt_file.write_bytes(changed)
         with pytest.raises(ValueError, match="the receipt is"):
             verified(folder, 0, plan.digest)
 
@@ -115,10 +136,10 @@ def test_a_receipt_without_its_index_is_none(built: tuple[Path, ShardPlan]) -> N
 
 
 def test_many_shards_are_looked_at_at_once_and_each_is_told_under_its_number(
-    built: tuple[Path, ShardPlan],
+    kept: tuple[Path, ShardPlan],
 ) -> None:
     """Receipts of 600 shards are asked for, more than are looked at at once twice over; those of two are there."""
-    folder, plan = built
+    folder, plan = kept
     steps = list(find_done(folder, plan, 600))
     assert len(steps) == 3
     found = {number: receipt for step in steps for number, receipt in step.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import random
 import resource
@@ -11,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 
@@ -24,11 +23,9 @@ from embedkit.encoding.draft import partial_path
 from embedkit.encoding.encoder import Encoder
 from embedkit.encoding.job import encode_to_file
 from embedkit.encoding.windows import WINDOW_TEXTS
+from tests.forking import Fork, Forking
 
 COUNT = 3 * WINDOW_TEXTS + 100
-# Its children start within milliseconds, with torch loaded once.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["embedkit.inference.torch_runtime.backend"])
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +37,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def encode(corpus: Path, model: Path, output: Path) -> None:
-    for _ in encode_to_file(Encoder.load(model, device="cpu"), read_documents([str(corpus)]), output):
+@pytest.fixture(scope="module")
+def forking() -> Iterator[Forking]:
+    """The processes that are killed are forks of one, which has loaded what they need."""
+    server = Forking(__name__, "embedkit.inference.loading", "embedkit.native.encoder")
+    yield server
+    server.close()
+
+
+def encode(corpus: Path | str, model: Path | str, output: Path | str) -> None:
+    for _ in encode_to_file(Encoder.load(model, device="cpu"), read_documents([str(corpus)]), Path(output)):
         pass
 
 
 @pytest.fixture(scope="module")
-def expected(corpus: Path, tiny_model: Path) -> Path:
+def expected(corpus: Path, native_model: Path) -> Path:
     output = corpus.with_name("expected.npy")
-    encode(corpus, tiny_model, output)
+    encode(corpus, native_model, output)
     return output
 
 
@@ -58,10 +63,13 @@ def assert_same(output: Path, expected: Path) -> None:
     assert sorted(path.name for path in output.parent.iterdir()) == ["v.ids.txt", "v.npy"]
 
 
-def wait_for_commit(process: BaseProcess | subprocess.Popen[str], output: Path, after: float = 0.0) -> None:
+def wait_for_commit(process: Fork | subprocess.Popen[str], output: Path, after: float = 0.0) -> None:
     """Wait until the job has committed a window since the time `after`, or has ended."""
     journal = partial_path(output) / "journal.json"
-    alive = process.is_alive if isinstance(process, BaseProcess) else (lambda: process.poll() is None)
+
+    def alive() -> bool:
+        return not process.wait(0) if isinstance(process, Fork) else process.poll() is None
+
     while alive():
         try:
             if journal.stat().st_mtime > after:
@@ -75,7 +83,7 @@ def wait_for_commit(process: BaseProcess | subprocess.Popen[str], output: Path, 
     "kills", [pytest.param(1, id="one"), pytest.param(10, id="ten", marks=pytest.mark.slow)]
 )
 def test_killed_jobs_go_on_to_the_same_bits(
-    corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path, kills: int
+    forking: Forking, corpus: Path, native_model: Path, expected: Path, tmp_path: Path, kills: int
 ) -> None:
     rng = random.Random(kills)
     killed = 0
@@ -84,20 +92,15 @@ def test_killed_jobs_go_on_to_the_same_bits(
         # One or two kills of each job: from before its first commit to after its last.
         for _ in range(rng.randint(1, 2)):
             start = time.time()
-            process = FORKSERVER.Process(target=encode, args=(corpus, tiny_model, output))
-            process.start()
+            process = forking.start(encode, corpus, native_model, output)
             if rng.random() < 0.7:
                 wait_for_commit(process, output, start)
-            process.join(rng.uniform(0, 0.3))
+            killed += not process.wait(rng.uniform(0, 0.3))
             process.kill()
-            process.join()
-            killed += process.exitcode == -signal.SIGKILL
             if output.exists():
                 break
         if not output.exists() or partial_path(output).exists():
-            again = FORKSERVER.Process(target=encode, args=(corpus, tiny_model, output))
-            again.start()
-            again.join()
+            assert forking.start(encode, corpus, native_model, output).wait(300)
         assert_same(output, expected)
 
 
@@ -120,12 +123,12 @@ def command(corpus: Path, model: Path, output: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_full_disk_is_said_and_made_good(
-    corpus: Path, tiny_model: Path, expected: Path, tmp_path: Path
+    corpus: Path, native_model: Path, expected: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "v.npy"
     limit = 128 + 2 * WINDOW_TEXTS * 32 * 4 + 1000  # bytes in a file: ends within the third window
     done = subprocess.run(
-        command(corpus, tiny_model, output),
+        command(corpus, native_model, output),
         capture_output=True,
         text=True,
         timeout=300,
@@ -137,21 +140,21 @@ def test_a_full_disk_is_said_and_made_good(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not output.exists()
-    job = encode_to_file(Encoder.load(tiny_model, device="cpu"), read_documents([str(corpus)]), output)
+    job = encode_to_file(Encoder.load(native_model, device="cpu"), read_documents([str(corpus)]), output)
     assert [report.texts for report in job] == [2 * WINDOW_TEXTS, 3 * WINDOW_TEXTS, COUNT, COUNT]
     assert_same(output, expected)
 
 
 @pytest.mark.slow
 def test_an_interrupted_job_prints_the_line_that_goes_on(
-    corpus: Path, tiny_model: Path, tmp_path: Path
+    corpus: Path, native_model: Path, tmp_path: Path
 ) -> None:
     # The job reads from a pipe that does not end, so that it is not over before the signal comes.
     pipe = tmp_path / "corpus.txt"
     os.mkfifo(pipe)
     (tmp_path / "out").mkdir()
     output = tmp_path / "out" / "v.npy"
-    arguments = command(pipe, tiny_model, output)
+    arguments = command(pipe, native_model, output)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     read = []
 
@@ -175,6 +178,6 @@ def test_an_interrupted_job_prints_the_line_that_goes_on(
     assert "Traceback" not in stderr
     pipe.unlink()
     pipe.write_bytes(b"".join(read))
-    encode(pipe, tiny_model, output)
-    encode(pipe, tiny_model, tmp_path / "uninterrupted.npy")
+    encode(pipe, native_model, output)
+    encode(pipe, native_model, tmp_path / "uninterrupted.npy")
     assert_same(output, tmp_path / "uninterrupted.npy")

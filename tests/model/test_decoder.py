@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from embedkit.model.decoder_layers import (
     TokenLayout,
 )
 from embedkit.model.text_generator import TextGenerator, grouped_lengths
+from tests.finite_differences import assert_gradients
 from tests.tiny_generator import DECODERS, decoder_config, tiny_generator
 
 ROUNDING = 2e-5  # two layers of float32 sums in another order, with large weights
@@ -233,5 +233,4 @@ def test_gradients_of_a_layer_are_those_of_finite_differences(norm_first: bool) 
         out: Tensor = layer(hidden, places, source, None)
         return out
 
-    check: Callable[..., bool] = torch.autograd.gradcheck
-    assert check(compute, (hidden, read, *weights))
+    assert_gradients(compute, [hidden, read, *weights])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedkit.model.embeddings import sinusoidal_table
@@ -34,7 +34,8 @@ ENCODERS = {family: make(family) for family in SHAPES}
 
 @pytest.mark.parametrize("family", SHAPES)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), seed=st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
+@example(lengths=[40, 17, 17, 16, 3, 1], seed=0)
 def test_packed_and_padded_batches_give_the_same_numbers(family: str, lengths: list[int], seed: int) -> None:
     check_packed(ENCODERS[family], lengths, seed, torch.device("cpu"))
 

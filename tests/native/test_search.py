@@ -93,17 +93,19 @@ def test_a_scan_finds_the_best_rows_that_are_allowed_above_the_floor(
         )
         assert sorted(seen) == [(0, 110), (110, 220), (220, 330), (330, 440), (440, 501)]
         assert scores.shape == found.shape == (num_queries, k * threads)
-        for query in range(num_queries):
-            there = found[query][found[query] >= 0]
-            assert len(set(there.tolist())) == len(there)
-            assert allowed is None or allowed[there].all()
-            of_found = scores[query][found[query] >= 0]
-            np.testing.assert_allclose(of_found, exact[query][there], rtol=1e-5, atol=1e-4)
-            assert (of_found > floor[query]).all()
-            permitted = exact[query] if allowed is None else exact[query][allowed]
-            wanted = np.sort(permitted[permitted > floor[query] + 2e-4])[::-1][:k]
-            np.testing.assert_allclose(np.sort(of_found)[::-1][: len(wanted)], wanted, rtol=1e-5, atol=1e-4)
-        assert (scores[found < 0] == -np.inf).all()
+        there = found >= 0
+        places = np.where(there, found, -1 - np.arange(k * threads))  # what is not there differs, too
+        assert (np.diff(np.sort(places, axis=1), axis=1) > 0).all()  # no row twice
+        assert allowed is None or allowed[found[there]].all()
+        of_found = np.take_along_axis(exact, np.where(there, found, 0), axis=1)
+        np.testing.assert_allclose(scores[there], of_found[there], rtol=1e-5, atol=1e-4)
+        assert (scores[there] > np.broadcast_to(floor[:, None], found.shape)[there]).all()
+        assert (scores[~there] == -np.inf).all()
+        permitted = exact if allowed is None else np.where(allowed, exact, -np.inf)
+        wanted = -np.sort(-np.where(permitted > floor[:, None] + 2e-4, permitted, -np.inf), axis=1)[:, :k]
+        sure = wanted > -np.inf
+        best = -np.sort(-scores, axis=1)[:, :k]
+        np.testing.assert_allclose(best[sure], wanted[sure], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ pytest.importorskip("starlette")
 
 PROGRAM = """
 import asyncio, sys
+from pathlib import Path
 from embedkit.extras import serve
 from embedkit.serving.http.access import Access
 from embedkit.serving.http.app import App
@@ -27,7 +29,8 @@ def error_body(status, message):
 
 async def slow(request):
     print("begun", flush=True)
-    await asyncio.sleep(float(request.query["seconds"]))
+    while not Path(request.query["until"]).exists():
+        await asyncio.sleep(0.01)
     return HttpResponse(content={"done": True})
 
 async def ready(request):
@@ -66,28 +69,32 @@ def get(port: int, path: str) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_runs_is_finished_while_nothing_new_is_begun(number: signal.Signals) -> None:
+def test_what_runs_is_finished_while_nothing_new_is_begun(number: signal.Signals, tmp_path: Path) -> None:
+    slow = f"/slow?until={tmp_path / 'file'}"
     with server(20) as (process, port):
         assert get(port, "/ready") == 200
         statuses: list[int] = []
-        running = threading.Thread(target=lambda: statuses.append(get(port, "/slow?seconds=3")))
+        running = threading.Thread(target=lambda: statuses.append(get(port, slow)))
         running.start()
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
         while get(port, "/ready") == 200:  # until the signal is seen
             pass
-        assert get(port, "/slow?seconds=0") == 503
+        assert get(port, slow) == 503
+        (tmp_path / "file").touch()
         running.join(20)
         assert statuses == [200]
         assert process.wait(20) == 0
         assert process.stdout.read() == "ended\n"
 
 
-def test_what_does_not_end_within_the_limit_is_cut_off() -> None:
+def test_what_does_not_end_within_the_limit_is_cut_off(tmp_path: Path) -> None:
     with server(0.5) as (process, port):
         statuses: list[int] = []
-        running = threading.Thread(target=lambda: statuses.append(get(port, "/slow?seconds=60")))
+        running = threading.Thread(
+            target=lambda: statuses.append(get(port, f"/slow?until={tmp_path / 'never'}"))
+        )
         running.start()
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"

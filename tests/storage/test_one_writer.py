@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,15 @@ APPENDING = {
 }
 
 
+# A file without any of these words holds no such call, and need not be parsed.
+WORDS = re.compile(rf"\b({'|'.join(CALLS)}|os\s*\.\s*replace)\b")
+
+
 def calls_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    source = path.read_text(encoding="utf-8")
+    if not WORDS.search(source):
+        return
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             of_os = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") == "os"

@@ -11,7 +11,12 @@ from typing import Any
 SECONDS = 300
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
-    ["tests.training.engine.worker", "tests.training.contrastive_runs", "tests.training.generation_runs"]
+    [
+        "torch._dynamo",  # which the first step of any optimizer loads, else in every process
+        "tests.training.engine.worker",
+        "tests.training.contrastive_runs",
+        "tests.training.generation_runs",
+    ]
 )
 
 

@@ -30,7 +30,7 @@ from tests.training.contrastive_runs import make_journey, make_recipe, rows_of, 
 from tests.training.reranker.test_training import task_rows
 
 TEXTS = ["the dog sleeps", "a girl sings in the water"]
-LORA = ("lora.rank=2", "lora.alpha=4", "run.steps=6", "optim.lr=0.5")
+LORA = ("lora.rank=2", "lora.alpha=4", "run.steps=3", "optim.lr=0.5")
 
 
 def run(model: Path, rows: Path, output: Path, *overrides: str, steps: int | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,15 +36,29 @@ def build(*words: object, exit_code: int = 0) -> tuple[str, str]:
     return result.stdout, result.stderr + str(result.exception or "")
 
 
-def test_an_index_in_shards_is_made_and_found_done_by_the_same_command(
-    tmp_path: Path, corpus: Path, model: Path
-) -> None:
-    words = (corpus, "--index", tmp_path / "big", "-m", model, "--shards", 3)
-    printed, said = build(*words)
-    assert printed == ""
-    assert "1 file," in said
-    assert "3 of 3 shards, 0 done before; 120 documents" in said
-    summary = json.loads(build(*words, "--json")[0])
+@dataclass(frozen=True)
+class Made:
+    """An index in three shards, which tests leave as it is; the words of the command, and what it printed and said."""
+
+    folder: Path
+    words: tuple[object, ...]
+    printed: str
+    said: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    texts = write_texts(folder / "corpus.jsonl", 120)
+    words = (texts, "--index", folder / "big", "-m", model, "--shards", 3)
+    return Made(folder / "big", words, *build(*words))
+
+
+def test_an_index_in_shards_is_made_and_found_done_by_the_same_command(made: Made, model: Path) -> None:
+    assert made.printed == ""
+    assert "1 file," in made.said
+    assert "3 of 3 shards, 0 done before; 120 documents" in made.said
+    summary = json.loads(build(*made.words, "--json")[0])
     assert (summary["shards"], summary["done"], summary["done_before"]) == (3, 3, 3)
     assert (summary["documents"], summary["precision"], summary["backend"], summary["exact"]) == (
         120,
@@ -52,10 +67,10 @@ def test_an_index_in_shards_is_made_and_found_done_by_the_same_command(
         True,
     )
     assert summary["failed"] == {}
-    found = ShardsFile.read(tmp_path / "big")
+    found = ShardsFile.read(made.folder)
     assert found.plan == summary["plan"]
     assert [shard.location for shard in found.shards] == [f"shards/{number:05d}.index" for number in range(3)]
-    assert [shard.content_hash for shard in found.shards] == hashes(tmp_path / "big")
+    assert [shard.content_hash for shard in found.shards] == hashes(made.folder)
     assert sum(shard.documents for shard in found.shards) == 120
     assert found.model_path == str(model)
 
@@ -133,13 +148,11 @@ def test_a_shard_that_fails_twice_is_told_and_the_others_are_built(
     assert hashes(tmp_path / "big") == before
 
 
-def test_receipts_that_do_not_hold_are_told(tmp_path: Path, corpus: Path, model: Path) -> None:
-    words = (corpus, "--index", tmp_path / "big", "-m", model, "--shards", 2)
-    build(*words)
-    (tmp_path / "big" / "receipts" / "00001.json").write_text("{", encoding="utf-8")
-    _, said = build(*words)
+def test_receipts_that_do_not_hold_are_told(made: Made) -> None:
+    (made.folder / "receipts" / "00001.json").write_text("{", encoding="utf-8")
+    _, said = build(*made.words)
     assert "warning: shard 00001 was built again: the receipt is damaged" in said
-    assert "2 of 2 shards, 1 done before" in said
+    assert "3 of 3 shards, 2 done before" in said
 
 
 @pytest.mark.parametrize(
@@ -160,9 +173,9 @@ def test_what_does_not_go_together_is_wrong_usage(
     assert message in " ".join(said.replace("│", " ").split())
 
 
-def test_an_index_in_shards_is_not_built_in_one_piece(tmp_path: Path, corpus: Path, model: Path) -> None:
-    build(corpus, "--index", tmp_path / "big", "-m", model, "--shards", 2)
-    _, said = build(corpus, "--index", tmp_path / "big", "-m", model, exit_code=1)
+def test_an_index_in_shards_is_not_built_in_one_piece(made: Made) -> None:
+    *words, _, _ = made.words  # without --shards 3
+    _, said = build(*words, exit_code=1)
     assert "is an index in shards" in said
     assert "--shards" in said
 

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psutil
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -25,17 +27,59 @@ mcp = pytest.importorskip("mcp", reason="needs the extra: pip install 'embedkit[
 Steps = Callable[[Any], Awaitable[None]]  # Any: the client, whose package may be missing
 
 
-@pytest.fixture
-def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def write_files(folder: Path) -> Path:
     for name, text in {"a.md": "# Dogs\n\nthe dog runs\n", "b/c.txt": "a woman sings a song\n"}.items():
-        path = tmp_path / "work" / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         os.utime(path, (1e9, 1e9 + 0.5))
-    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("EMBEDKIT_MODEL", str(tiny_model))
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    return tmp_path / "work"
+    return folder
+
+
+def environment(place: Path, model: Path) -> dict[str, str]:
+    return {
+        "EMBEDKIT_CACHE": str(place / "cache"),
+        "EMBEDKIT_MODEL": str(model),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, native_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in environment(tmp_path, native_model).items():
+        monkeypatch.setenv(name, value)
+    return write_files(tmp_path / "work")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that several tests ask, a client of it, and the loop in which that runs."""
+
+    folder: Path
+    client: Any  # the client, whose package may be missing
+    portal: BlockingPortal
+
+    def do(self, steps: Steps) -> None:
+        async def run() -> None:
+            with anyio.fail_after(60):
+                await steps(self.client)
+
+        self.portal.call(run)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, native_model: Path) -> Iterator[Served]:
+    place = tmp_path_factory.mktemp("mcp")
+    folder = write_files(place / "work")
+    program, *arguments = command(folder, "-k", "3")
+    server = mcp.StdioServerParameters(
+        command=program, args=arguments, env={**os.environ, **environment(place, native_model)}
+    )
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(mcp.Client(server)) as client,
+    ):
+        yield Served(folder, client, portal)
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -61,10 +105,10 @@ async def ask(client: Any, tool: str, **arguments: object) -> str:  # Any: as ab
     return str(result.content[0].text)
 
 
-def test_the_official_client_lists_and_calls_the_tools(folder: Path) -> None:
+def test_the_official_client_lists_and_calls_the_tools(served: Served) -> None:
     async def steps(client: Any) -> None:  # Any: as above
         assert client.server_info.name == "embedkit"
-        assert str(folder) in client.instructions
+        assert str(served.folder) in client.instructions
         tools = (await client.list_tools()).tools
         assert [tool.name for tool in tools] == ["search", "get", "similar", "status"]
         assert all(tool.annotations.read_only_hint for tool in tools)
@@ -76,7 +120,7 @@ def test_the_official_client_lists_and_calls_the_tools(folder: Path) -> None:
         assert "c.txt:1  score" in await ask(client, "similar", place="a.md:1")
         assert "2 files, 2 passages" in await ask(client, "status")
 
-    drive(folder, steps, "-k", "3")
+    served.do(steps)
 
 
 def test_clients_of_earlier_protocols_are_answered(folder: Path) -> None:
@@ -104,7 +148,9 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
 ]
 
 
-def test_wrong_arguments_are_an_answer_that_says_what_was_wanted_and_the_server_goes_on(folder: Path) -> None:
+def test_wrong_arguments_are_an_answer_that_says_what_was_wanted_and_the_server_goes_on(
+    served: Served,
+) -> None:
     async def steps(client: Any) -> None:  # Any: as above
         for tool, arguments, wanted in WRONG:
             result = await client.call_tool(tool, arguments)
@@ -112,15 +158,15 @@ def test_wrong_arguments_are_an_answer_that_says_what_was_wanted_and_the_server_
             assert wanted in result.content[0].text
         assert "a.md" in await ask(client, "search", query="dog", mode="text")
 
-    drive(folder, steps)
+    served.do(steps)
 
 
-def test_an_unknown_tool_is_an_error_of_the_protocol(folder: Path) -> None:
+def test_an_unknown_tool_is_an_error_of_the_protocol(served: Served) -> None:
     async def steps(client: Any) -> None:  # Any: as above
         with pytest.raises(mcp.MCPError, match="there is no tool 'find'; there are search, get"):
             await client.call_tool("find", {})
 
-    drive(folder, steps)
+    served.do(steps)
 
 
 def test_a_long_call_blocks_no_other_and_can_be_cancelled(folder: Path) -> None:

@@ -42,12 +42,12 @@ def server(*indexes: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, native_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("servers")
     rows = [{**row, "id": f"d{row['number']}"} for row in numbered(60)]
-    build(folder / "one.index", rows, tiny_model)
+    build(folder / "one.index", rows, native_model)
     for number in range(3):
-        build(folder / f"p{number}.index", rows[number * 20 : number * 20 + 20], tiny_model)
+        build(folder / f"p{number}.index", rows[number * 20 : number * 20 + 20], native_model)
     return folder
 
 
@@ -63,9 +63,9 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def other(made: Path, tiny_model: Path) -> Path:
+def other(made: Path, native_model: Path) -> Path:
     """Another index p1, of a model that reads less of each text."""
-    shutil.copytree(tiny_model, made / "other-model")
+    shutil.copytree(native_model, made / "other-model")
     config = made / "other-model/sentence_bert_config.json"
     config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"max_seq_length": 24}), "utf-8")
     rows = [{**row, "id": f"o{row['number']}"} for row in numbered(20)]

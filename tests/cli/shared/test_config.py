@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from cli.main import COMMANDS, app, load_command
-from cli.shared.config import options_of
+from cli.shared.config import options_of, read_files, settings_of
 from cli.shared.config_keys import FROM_PROJECT, MODELS, PROJECT_COMMANDS, SHARED, WITH_SHARED
+from embedkit.errors import ConfigError
 from embedkit.pipelines.models import or_default, set_default_model
 
 
@@ -288,14 +290,26 @@ def test_a_projects_model_lies_in_the_project(files: Files, tiny_model: Path) ->
         assert "a project's file may name a folder of the project" in files.error("grep", "x")
 
 
+def context_of(name: str) -> Any:  # Any: as above
+    """Return the context in which a command is called."""
+    command: Any = get_command(app)
+    context = command.make_context("embedkit", [], resilient_parsing=True)
+    for word in name.split():
+        command = command.get_command(context, word)
+        context = command.make_context(word, [], parent=context, resilient_parsing=True)
+    return context
+
+
 def test_all_that_a_projects_file_may_not_set_is_refused_wherever_it_stands(files: Files) -> None:
     for name in PROJECT_COMMANDS:
+        context = context_of(name)
         for key, option in OPTIONS[name].items():
             if key in FROM_PROJECT:
                 continue
             value = "true" if option.is_flag else "'x'"
             files.write(project=f"[{name.replace(' ', '.')}]\n{key} = {value}\n")
-            assert "a project's file may not set this" in files.error("config"), (name, key)
+            with pytest.raises(ConfigError, match=rf"{key}: a project's file may not set this"):
+                settings_of(context, read_files([(files.project, "project")]))
 
 
 def test_no_key_of_a_projects_file_names_a_file_that_is_read_or_written() -> None:

@@ -18,11 +18,11 @@ from cli.shared.streams import StreamError
 from tests.conftest import REPOSITORY
 
 
-def test_results_reach_the_pipe_while_a_bar_runs_on_the_terminal(tiny_model: Path) -> None:
+def test_results_reach_the_pipe_while_a_bar_runs_on_the_terminal(native_model: Path) -> None:
     """Standard error is a terminal, standard output is not: `embedkit encode - | jq`."""
     terminal, its_end = pty.openpty()
     program = "from cli.main import run; run()"
-    arguments = ["encode", "-", "--model", str(tiny_model), "--device", "cpu"]
+    arguments = ["encode", "-", "--model", str(native_model), "--device", "cpu"]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         input=b"the dog runs\n",

@@ -165,11 +165,11 @@ def test_a_reader_that_is_gone_already_is_no_error() -> None:
     ],
 )
 def test_ctrl_c_ends_what_waits_for_a_silent_pipe(
-    command: str, message: str, tiny_model: Path, tmp_path: Path
+    command: str, message: str, native_model: Path, tmp_path: Path
 ) -> None:
     silent = tmp_path / "silent.txt"
     os.mkfifo(silent)
-    words = [str(tiny_model) if word == "MODEL" else word for word in command.split()]
+    words = [str(native_model) if word == "MODEL" else word for word in command.split()]
     process = subprocess.Popen(
         [*PROGRAM, *words],
         stderr=subprocess.PIPE,

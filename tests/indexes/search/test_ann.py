@@ -1,5 +1,8 @@
 """HNSW, IVF and IVF-PQ: nearly what exact search finds, never what is deleted or filtered out, and tuned by measurement."""
 
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from indexes.candidates import Candidates
 from indexes.storage.codes import FloatArray
 from indexes.types import Kind, Metric, Storage
 
-COUNT = 12_000
+COUNT = 6_000
 E = 32
 
 
@@ -28,6 +31,20 @@ def make(folder: Path, vectors: FloatArray, metric: Metric = "cosine", storage: 
     docs = [Document(f"d{number:05d}", "", "", {"part": number % 100}) for number in range(len(vectors))]
     index.add(docs, vectors)
     return index
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, vectors: FloatArray) -> Callable[[Kind], Path]:
+    """The index by cosine of all vectors with a structure of a kind, which is built once: for tests that change nothing in it."""
+
+    @cache
+    def built(kind: Kind) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / "i"
+        with make(folder, vectors) as index:
+            list(build_ann(index, kind))
+        return folder
+
+    return built
 
 
 def recall(index: Index, queries: FloatArray, **options: object) -> float:
@@ -119,17 +136,17 @@ def test_a_shortlist_keeps_the_best_of_many_candidates_by_the_stored_vectors(
         assert set(kept.tolist()) == set(real[np.argsort(-scores)][:18].tolist())
 
 
-def test_a_search_that_meets_too_few_rows_gives_the_exact_answer(tmp_path: Path, vectors: FloatArray) -> None:
-    with make(tmp_path / "i", vectors) as index:
-        list(build_ann(index, "ivf-flat"))
+def test_a_search_that_meets_too_few_rows_gives_the_exact_answer(
+    whole: Callable[[Kind], Path], vectors: FloatArray
+) -> None:
+    with Index.open(whole("ivf-flat")) as index:
         few = index.search(vectors[:5], k=2000, knobs={"nprobe": 1})
         assert [len(hits) for hits in few] == [2000] * 5
         assert few == index.search(vectors[:5], k=2000, exact=True)
 
 
-def test_scores_are_those_of_exact_search(tmp_path: Path, vectors: FloatArray) -> None:
-    with make(tmp_path / "i", vectors) as index:
-        list(build_ann(index, "ivf-pq"))
+def test_scores_are_those_of_exact_search(whole: Callable[[Kind], Path], vectors: FloatArray) -> None:
+    with Index.open(whole("ivf-pq")) as index:
         exact = {hit.doc_id: hit.score for hit in index.search(vectors[:1], k=500, exact=True)[0]}
         found = index.search(vectors[:1], k=10)[0]
         assert {hit.doc_id: hit.score for hit in found}.items() <= exact.items()
@@ -137,10 +154,10 @@ def test_scores_are_those_of_exact_search(tmp_path: Path, vectors: FloatArray) -
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-flat", "ivf-pq"])
 def test_tune_stores_the_curve_and_a_setting_that_reaches_the_target(
-    tmp_path: Path, vectors: FloatArray, kind: Kind
+    whole: Callable[[Kind], Path], tmp_path: Path, vectors: FloatArray, kind: Kind
 ) -> None:
-    with make(tmp_path / "i", vectors) as index:
-        list(build_ann(index, kind))
+    shutil.copytree(whole(kind), tmp_path / "i")
+    with Index.open(tmp_path / "i", writable=True) as index:
         *_, report = tune(index, target_recall=0.95, num_queries=60)
         assert report.reached
         assert report.chosen is not None
@@ -159,10 +176,10 @@ def test_tune_stores_the_curve_and_a_setting_that_reaches_the_target(
 
 
 def test_tune_measures_given_queries_and_says_when_the_target_is_out_of_reach(
-    tmp_path: Path, vectors: FloatArray, monkeypatch: pytest.MonkeyPatch
+    whole: Callable[[Kind], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with make(tmp_path / "i", vectors) as index:
-        list(build_ann(index, "hnsw"))
+    shutil.copytree(whole("hnsw"), tmp_path / "i")
+    with Index.open(tmp_path / "i", writable=True) as index:
         monkeypatch.setattr("indexes.maintenance.tune._EF_SEARCH", (4,))
         *_, report = tune(
             index,

@@ -1,6 +1,8 @@
 """Exact search equals sorting all scores, whatever was added, replaced, deleted and filtered before."""
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +39,11 @@ def expected(
     stored: dict[str, FloatArray], query: FloatArray, metric: Metric, k: int
 ) -> list[tuple[str, float]]:
     """Sort all documents by score and id: the slow, obvious twin."""
-    scored = []
-    for doc_id, vector in stored.items():
-        a, b = query.astype(np.float64), vector.astype(np.float64)
-        score = -((a - b) ** 2).sum() if metric == "l2" else (a * b).sum()
-        scored.append((-float(np.float32(score)), doc_id))
-    return [(doc_id, -score) for score, doc_id in sorted(scored)[:k]]
+    a = query.astype(np.float64)
+    b = np.array(list(stored.values()), np.float64).reshape(len(stored), len(query))
+    scores = -((a - b) ** 2).sum(axis=1) if metric == "l2" else (a * b).sum(axis=1)
+    scored = sorted(zip((-scores.astype(np.float32)).tolist(), stored, strict=True))
+    return [(doc_id, -score) for score, doc_id in scored[:k]]
 
 
 def as_stored(index: Index, vectors: FloatArray) -> FloatArray:
@@ -140,21 +141,40 @@ def test_search_equals_sorting_all_scores(
         assert [hit.doc_id for hit in hits] == [doc_id for doc_id, _ in wanted]
 
 
+COUNT = 3000
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Metric, Storage], tuple[Path, FloatArray]]:
+    """Each index of many tiles, in two segments, with every third document deleted; and the vectors that it was given."""
+    vectors = np.random.default_rng(3).standard_normal((COUNT, 24)).astype(np.float32)
+
+    @cache
+    def made(metric: Metric, storage: Storage) -> Path:
+        folder = tmp_path_factory.mktemp("large") / "i"
+        with Index.create(folder, Settings(dimension=24, metric=metric, storage=storage)) as index:
+            for part in np.split(np.arange(COUNT), 2):
+                index.add([Document(f"d{n:05d}", "") for n in part], vectors[part])
+            index.delete([f"d{n:05d}" for n in range(0, COUNT, 3)])
+        return folder
+
+    return lambda metric, storage: (made(metric, storage), vectors)
+
+
 @pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("num_queries", [1, 7])
 @pytest.mark.usefixtures("scoring")
 def test_search_over_many_tiles_equals_sorting_all_scores(
-    tmp_path: Path, storage: Storage, metric: Metric, num_queries: int, monkeypatch: pytest.MonkeyPatch
+    large: Callable[[Metric, Storage], tuple[Path, FloatArray]],
+    storage: Storage,
+    metric: Metric,
+    num_queries: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rng = np.random.default_rng(3)
-    vectors = rng.standard_normal((5000, 24)).astype(np.float32)
-    queries = rng.standard_normal((num_queries, 24)).astype(np.float32)
-    with Index.create(tmp_path / "i", Settings(dimension=24, metric=metric, storage=storage)) as index:
-        for start in range(0, 5000, 2500):
-            docs = [Document(f"d{n:05d}", "") for n in range(start, start + 2500)]
-            index.add(docs, vectors[start : start + 2500])
-        index.delete([f"d{n:05d}" for n in range(0, 5000, 3)])
+    folder, vectors = large(metric, storage)
+    queries = np.random.default_rng(4).standard_normal((num_queries, 24)).astype(np.float32)
+    with Index.open(folder) as index:
         with monkeypatch.context() as without:
             without.setattr("indexes.search.exact.FAISS_SAVES", dict.fromkeys(FAISS_SAVES, 0.0))
             found = index.search(queries, k=20)
@@ -172,7 +192,7 @@ def test_search_over_many_tiles_equals_sorting_all_scores(
         monkeypatch.setattr("indexes.search.scan.num_threads", lambda: 3)
         assert index.search(queries, k=20) == found
         stored = as_stored(index, vectors)
-    living = {f"d{n:05d}": stored[n] for n in range(5000) if n % 3}
+    living = {f"d{n:05d}": stored[n] for n in range(COUNT) if n % 3}
     unit = (queries / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
     for hits, query in zip(found, unit if metric == "cosine" else queries, strict=True):
         wanted = expected(living, query, metric, 20)

@@ -137,9 +137,10 @@ def test_shards_of_a_larger_collection(
     tmp_path: Path, corpus: tuple[list[Document], Float32], count: int, storage: str
 ) -> None:
     wanted = Settings(dimension=DIMENSION, storage=storage)  # type: ignore[arg-type]  # a storage
-    ends = [300 * number // count for number in range(1, count)]
-    one = make_index(tmp_path / "one", wanted, *corpus)
-    shards = make_shards(tmp_path / "big", wanted, *corpus, ends=ends)
+    documents, vectors = corpus[0][:150], corpus[1][:150]  # more than a side fetches for fusing
+    ends = [150 * number // count for number in range(1, count)]
+    one = make_index(tmp_path / "one", wanted, documents, vectors)
+    shards = make_shards(tmp_path / "big", wanted, documents, vectors, ends=ends)
     assert is_sharded(shards)
     assert not is_sharded(one)
     with Index.open(one) as whole, open_index(shards) as sharded:

@@ -1,4 +1,4 @@
-"""A process that changes an index until it is killed: `python -m tests.indexes.storage.crashing FOLDER WORK KIND`.
+"""What a process does that changes an index until it is killed (see `tests.forking`).
 
 It prints a line after each commit it was told of, so that the test knows what must be there.
 """
@@ -32,7 +32,8 @@ def create_kind(folder: Path, kind: str, count: int = 0) -> Index:
     return index
 
 
-def main(folder: Path, work: str, kind: str) -> None:
+def work_on(place: str, work: str, kind: str) -> None:
+    folder = Path(place)
     there = (folder / "index.sqlite").exists()
     index = Index.open(folder, writable=True) if there else create_kind(folder, kind)
     tell("ready")
@@ -63,7 +64,3 @@ def change(index: Index, kind: str) -> None:
             pass
         for _ in build_ann(index, "ivf-flat" if kind == "dense" else "flat"):
             pass
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -3,8 +3,7 @@
 import os
 import random
 import stat
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +11,25 @@ import pytest
 
 from embedkit.errors import IndexFileError
 from indexes import Index, build, build_ann, compact, verify
-from tests.conftest import REPOSITORY
+from tests.forking import Fork, Forking
 from tests.full_disk import files_limited_to
 from tests.indexes.fakes import create, documents, embed
-from tests.indexes.storage.crashing import COUNT, EMBEDS, create_kind
+from tests.indexes.storage.crashing import COUNT, EMBEDS, create_kind, work_on
 
 
-def start(folder: Path, work: str, kind: str = "dense") -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.indexes.storage.crashing", str(folder), work, kind]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def forking() -> Iterator[Forking]:
+    """The processes that are killed are forks of one, which has loaded what they need."""
+    server = Forking("tests.indexes.storage.crashing")
+    yield server
+    server.close()
 
 
-def kill_after(process: "subprocess.Popen[str]", seconds: float) -> list[str]:
+def kill_after(process: Fork, seconds: float) -> list[str]:
     """SIGKILL some time after the process is ready; return the lines it printed."""
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    return process.communicate()[0].splitlines()
+    assert process.line() == "ready"
+    process.wait(seconds)
+    return process.kill()
 
 
 def found(index: Index) -> list[tuple[str, float]]:
@@ -39,9 +37,11 @@ def found(index: Index) -> list[tuple[str, float]]:
     return [(hit.doc_id, hit.score) for hit in hits]
 
 
-def crash_build(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]], kind: str) -> None:
+def crash_build(
+    forking: Forking, tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]], kind: str
+) -> None:
     folder = tmp_path / f"build-{seconds:.4f}"
-    lines = kill_after(start(folder, "build", kind), seconds)
+    lines = kill_after(forking.start(work_on, folder, "build", kind), seconds)
     committed = max([int(line.split()[1]) for line in lines if line.startswith("committed")], default=0)
     assert list(verify(folder)) == []
     with Index.open(folder, writable=True) as index:
@@ -52,10 +52,12 @@ def crash_build(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, f
     assert list(verify(folder)) == []
 
 
-def crash_change(tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]], kind: str) -> None:
+def crash_change(
+    forking: Forking, tmp_path: Path, seconds: float, uninterrupted: list[tuple[str, float]], kind: str
+) -> None:
     folder = tmp_path / f"change-{seconds:.4f}"
     create_kind(folder, kind, COUNT).close()
-    kill_after(start(folder, "change", kind), seconds)
+    kill_after(forking.start(work_on, folder, "change", kind), seconds)
     assert list(verify(folder)) == []
     with Index.open(folder) as index:
         # Each commit is whole: a third of the documents at a time comes, and thirty go, together.
@@ -86,22 +88,22 @@ def uninterrupted(tmp_path: Path, kind: str) -> list[tuple[str, float]]:
 
 
 def test_a_kill_loses_nothing_that_was_committed(
-    tmp_path: Path, uninterrupted: list[tuple[str, float]], kind: str
+    forking: Forking, tmp_path: Path, uninterrupted: list[tuple[str, float]], kind: str
 ) -> None:
     moments = random.Random(5)
     for _ in range(6 if kind == "dense" else 3):
-        crash_build(tmp_path, moments.uniform(0, 0.25), uninterrupted, kind)
-        crash_change(tmp_path, moments.uniform(0, 0.6), uninterrupted, kind)
+        crash_build(forking, tmp_path, moments.uniform(0, 0.25), uninterrupted, kind)
+        crash_change(forking, tmp_path, moments.uniform(0, 0.6), uninterrupted, kind)
 
 
 @pytest.mark.slow
 def test_many_kills_lose_nothing_that_was_committed(
-    tmp_path: Path, uninterrupted: list[tuple[str, float]], kind: str
+    forking: Forking, tmp_path: Path, uninterrupted: list[tuple[str, float]], kind: str
 ) -> None:
     moments = random.Random(6)
     for _ in range(25 if kind == "dense" else 10):
-        crash_build(tmp_path, moments.uniform(0, 0.3), uninterrupted, kind)
-        crash_change(tmp_path, moments.uniform(0, 1.5), uninterrupted, kind)
+        crash_build(forking, tmp_path, moments.uniform(0, 0.3), uninterrupted, kind)
+        crash_change(forking, tmp_path, moments.uniform(0, 1.5), uninterrupted, kind)
 
 
 def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
@@ -113,12 +115,11 @@ def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
     assert list(verify(folder)) == []
 
 
-def test_a_second_writer_is_refused_and_told_whom_to_wait_for(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_and_told_whom_to_wait_for(forking: Forking, tmp_path: Path) -> None:
     folder = tmp_path / "i"
     create(folder, COUNT).close()
-    process = start(folder, "change")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    process = forking.start(work_on, folder, "change", "dense")
+    assert process.line() == "ready"
     try:
         with pytest.raises(IndexFileError, match=rf"process {process.pid} is writing to this index"):
             Index.open(folder, writable=True)
@@ -126,7 +127,6 @@ def test_a_second_writer_is_refused_and_told_whom_to_wait_for(tmp_path: Path) ->
             assert index.search(embed(["a"]), k=1)[0]
     finally:
         process.kill()
-        process.communicate()
     Index.open(folder, writable=True).close()  # the lock died with its holder
 
 

@@ -121,7 +121,7 @@ def test_what_is_added_deleted_and_compacted_is_seen_whole(tmp_path: Path, tiny_
 
     def change() -> None:
         random = np.random.default_rng(0)
-        for number in range(12):
+        for number in range(8):
             pair = [f"pair {number} {side}" for side in "ab"]
             documents = [
                 Document(name, f"the girl {number}", metadata={"tag": "pair", "pair": number})
@@ -143,7 +143,7 @@ def test_what_is_added_deleted_and_compacted_is_seen_whole(tmp_path: Path, tiny_
             assert len(answer["hits"]) - len(pairs) == 20
         assert len({len(answer["hits"]) for answer in answers}) > 3
         _, last = ask(address, "POST", "/search", SEARCH)
-        assert len(last["hits"]) == 20 + 2 * (12 - 4)
+        assert len(last["hits"]) == 20 + 2 * (8 - 2)
 
 
 def test_an_index_of_another_model_is_searched_with_that_model(tmp_path: Path, tiny_model: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_student_comes_nearer_to_its_teacher_and_its_folder_gives_the_same_vec
     tiny_model: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
     journey, recipe = make_journey(
-        tiny_model, tmp_path / "cache", "run.steps=40", "run.evaluate_every=20", *overrides
+        tiny_model, tmp_path / "cache", "run.steps=12", "run.evaluate_every=6", "optim.lr=1e-2", *overrides
     )
     with torch.no_grad():
         before = journey.evaluate(journey.module, alone(precision="fp32")).values["loss"]

@@ -4,24 +4,22 @@ import json
 import math
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from embedkit.errors import DeviceError, TrainingError
 from embedkit.tokenization.tokenizer import Tokenizer
 from embedkit.training.engine.loop import train
 from embedkit.training.engine.ranks import alone, check_world, launched, prepared
 from embedkit.training.engine.run_folder import RunFolder
-from tests.conftest import REPOSITORY
 from tests.training.corpora import ROUTED, make_corpus, make_journey, make_recipe
 from tests.training.engine import worker
-from tests.training.processes import exit_code
+from tests.training.processes import FORKSERVER, exit_code
 
 # Sums over two ranks are taken in another order than over one; Adam scales such differences up where a gradient is nearly zero.
 ACROSS_RANKS = 2e-5
@@ -56,12 +54,20 @@ def work(folder: Path, *overrides: str, ranks: int = 1) -> int:
     return exit_code(worker.main, folder, [*overrides], ranks=ranks)
 
 
-def work_by_torchrun(folder: Path, *overrides: str) -> int:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.training.engine.worker", str(folder), *overrides]
-    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
-    assert found.returncode == 0, found.stderr
-    return found.returncode
+def work_by_torchrun(folder: Path, *overrides: str) -> None:
+    """Start two ranks by what `torchrun --standalone --nproc-per-node 2` calls, from the server that has loaded torch already."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id=folder.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        start_method=FORKSERVER.get_start_method(),
+        max_restarts=0,
+        monitor_interval=0.05,
+    )
+    elastic_launch(config, worker.main)(folder, [*overrides])
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
@@ -76,8 +82,10 @@ def test_two_ranks_equal_one_with_the_same_whole_batch(folder: Path, strategy: s
     )
     wanted = alone_weights(folder, *settings)
     shared = (*settings, f"run.strategy={strategy}")
-    by_torchrun = strategy == "ddp"  # the other tests start ranks themselves, which is faster
-    assert (work_by_torchrun(folder, *shared) if by_torchrun else work(folder, *shared, ranks=2)) == 0
+    if strategy == "ddp":  # the other tests start ranks themselves, which is faster
+        work_by_torchrun(folder, *shared)
+    else:
+        assert work(folder, *shared, ranks=2) == 0
     found = last_weights(folder / "run")
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():

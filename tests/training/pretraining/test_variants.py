@@ -50,7 +50,7 @@ def weights_of(run: RunFolder) -> dict[str, Tensor]:
 def test_a_stopped_run_goes_on_to_the_same_bits_and_its_model_is_loaded(
     variant: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    recipe = make_recipe("run.steps=6", "run.save_every=2", "run.evaluate_every=3", *VARIANTS[variant])
+    recipe = make_recipe("run.steps=4", "run.save_every=2", "run.evaluate_every=3", *VARIANTS[variant])
 
     def go(name: str, *, resume: bool = False, reports: int | None = None) -> list[object]:
         journey = make_journey(corpus, tokenizer, recipe)
