@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embedkit.native.dispatch import find_kernels
 from embedkit.native.library import load_library
-from embedkit.native.packing import aligned_bytes
+from embedkit.native.packing import aligned_bytes, aligned_floats
 from embedkit.native.search import address_of, can_search
 
 Float32 = NDArray[np.float32]
@@ -68,7 +68,7 @@ class StoredTokens:
             raise ValueError(
                 f"{scales.shape} scales and a table {table.shape} do not fit {centroids.shape} centroids"
             )
-        self._centroids, self._scales = _aligned(count, width), _aligned(1, width)
+        self._centroids, self._scales = aligned_floats(count, width), aligned_floats(1, width)
         self._centroids[:, :dimension], self._scales[0, :dimension] = centroids, scales
         self._table = np.ascontiguousarray(table, np.float32)
         self._gains = gains
@@ -102,13 +102,13 @@ class TokenQuery:
                 f"a query of {query.shape} does not fit vectors of {stored.structure.dimension} numbers"
             )
         self._stored = stored
-        self._columns = _aligned(dimension, filled_up(tokens))
+        self._columns = aligned_floats(dimension, filled_up(tokens))
         self._columns[:, :tokens] = query.T
         self._structure = _Query(self._columns.ctypes.data, self._columns.shape[1])
 
     def products(self) -> Float32:
         """Return the products of all centroids with the query's tokens, filled up with zeros: (C, at least Tq)."""
-        found = _aligned(int(self._stored.structure.num_centroids), self._columns.shape[1])
+        found = aligned_floats(int(self._stored.structure.num_centroids), self._columns.shape[1])
         load_library().embedkit_centroid_products(
             find_kernels("fp32"),
             ctypes.byref(self._stored.structure),
@@ -158,10 +158,6 @@ class TokenQuery:
 
 def filled_up(count: int) -> int:
     return -(-count // LANES) * LANES
-
-
-def _aligned(rows: int, columns: int) -> Float32:
-    return aligned_bytes(4 * rows * columns).view(np.float32).reshape(rows, columns)
 
 
 def _rows(ids: NDArray[np.uint16], codes: NDArray[Any] | None, starts: Int64, positions: Int64) -> _Rows:

@@ -41,6 +41,11 @@ def aligned_bytes(size: int, alignment: int = 64) -> NDArray[np.uint8]:
     return memory[-memory.ctypes.data % alignment :][:size]
 
 
+def aligned_floats(rows: int, columns: int) -> Float32:
+    """Return zeros that vector instructions can read and write: (rows, columns)."""
+    return aligned_bytes(4 * rows * columns).view(np.float32).reshape(rows, columns)
+
+
 def order_of_heads(config: EncoderConfig) -> NDArray[np.int64]:
     """Return the order of the columns of query, key and value that the kernels want; -1 fills up.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from embedkit.native.dispatch import find_kernels
 from embedkit.native.library import load_library
-from embedkit.native.packing import PackedLinear, aligned_bytes, padded
+from embedkit.native.packing import PackedLinear, aligned_floats, padded
 
 Float32 = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ class RowProduct:
     def __init__(self, weight: Float32) -> None:
         self._shape = weight.shape
         columns, size = map(padded, weight.shape)
-        filled = _aligned(columns, size)
+        filled = aligned_floats(columns, size)
         filled[: weight.shape[0], : weight.shape[1]] = weight
         self._kernels = find_kernels("fp32")
         self._packed = PackedLinear(filled, np.zeros(columns, np.float32), precision="fp32")
@@ -32,7 +32,7 @@ class RowProduct:
     def __call__(self, rows: Float32) -> Float32:
         """Multiply on one thread: (N, K) -> (N, M)."""
         columns, size = self._shape
-        read, out = _aligned(len(rows), padded(size)), _aligned(len(rows), padded(columns))
+        read, out = aligned_floats(len(rows), padded(size)), aligned_floats(len(rows), padded(columns))
         read[:, :size] = rows
         if len(rows):
             load_library().embedkit_multiply(
@@ -43,8 +43,3 @@ class RowProduct:
                 out.ctypes.data,
             )
         return out[:, :columns]
-
-
-def _aligned(rows: int, columns: int) -> Float32:
-    """Return zeros that vector instructions can read and write: (rows, columns)."""
-    return aligned_bytes(4 * rows * columns).view(np.float32).reshape(rows, columns)

@@ -14,7 +14,7 @@ from embedkit.machine import num_cores
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import find_kernels
 from embedkit.native.library import NativePrecision, Norm, load_library
-from embedkit.native.packing import ACTIVATION_CODES, PackedLinear, aligned_bytes, padded
+from embedkit.native.packing import ACTIVATION_CODES, PackedLinear, aligned_bytes, aligned_floats, padded
 from embedkit.native.threads import on_threads
 
 Float32 = NDArray[np.float32]
@@ -96,7 +96,7 @@ class LargestLogits:
             raise ValueError(
                 f"lengths {lengths.tolist()[:4]}… for {len(hidden)} rows; each must be at least 1"
             )
-        largest = _aligned(len(lengths), padded(self._terms))
+        largest = aligned_floats(len(lengths), padded(self._terms))
         if len(hidden):
             inner = self._transform(hidden)
             self._pool_products(inner, lengths, largest)
@@ -105,9 +105,9 @@ class LargestLogits:
         return largest[:, : self._terms]
 
     def _transform(self, hidden: Float32) -> Float32:
-        rows = _aligned(len(hidden), padded(self._hidden))
+        rows = aligned_floats(len(hidden), padded(self._hidden))
         rows[:, : self._hidden] = hidden
-        inner = _aligned(len(hidden), padded(self._width))
+        inner = aligned_floats(len(hidden), padded(self._width))
 
         def work(part: tuple[int, int]) -> None:
             first, last = part
@@ -164,8 +164,3 @@ class LargestLogits:
         """Cut into parts for threads: multiples of a number, but for the last."""
         step = -(-size // (self._threads * PARTS * multiple)) * multiple
         return ((first, min(size, first + step)) for first in range(0, size, step))
-
-
-def _aligned(rows: int, columns: int) -> Float32:
-    """Return zeros that vector instructions can read and write: (rows, columns)."""
-    return aligned_bytes(4 * rows * columns).view(np.float32).reshape(rows, columns)

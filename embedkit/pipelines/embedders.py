@@ -131,17 +131,19 @@ def load_embedder(
         raise CheckpointError(
             f"{model}: max_active_dims goes with a learned sparse model, and this is {_KINDS[kind]}"
         )
+    loading: dict[str, object] = {"interactive": interactive}
     if kind == "dense":
-        encoder = load_encoder(
-            model, computing, interactive=interactive, merge_tokens=merge_tokens, recursions=recursions
-        )
-        return embedder_of(encoder, role, by_field=role == "document")
-    if kind == "multi-vector":
-        from embedkit.encoding.multi_vector import MultiVectorEncoder
-
+        loading["recursions"] = recursions
+    elif kind == "multi-vector":
         refuse_for_tokens(model, merge_tokens=merge_tokens, recursions=recursions)
-        tokens = MultiVectorEncoder.load(model, computing=computing, interactive=interactive)
-        return embedder_of(tokens, role)
+    else:
+        _refuse_for_terms(model, merge_tokens=merge_tokens, recursions=recursions)
+        loading["max_active_dims"] = max_active_dims
+    encoder = load_any_encoder(model, computing, loading, merge_tokens=merge_tokens)
+    return embedder_of(encoder, role, by_field=role == "document")
+
+
+def _refuse_for_terms(model: str | Path, *, merge_tokens: float, recursions: int | None) -> None:
     if recursions is not None:
         raise CheckpointError(
             f"{model}: this is a learned sparse model, of which all layers are computed. Leave out recursions"
@@ -151,9 +153,3 @@ def load_embedder(
             f"{model}: this is a learned sparse model, which weighs every token; tokens are not merged",
             ". Leave out --merge-tokens",
         )
-    from embedkit.encoding.sparse import SparseEncoder
-
-    terms = SparseEncoder.load(
-        model, computing=computing, interactive=interactive, max_active_dims=max_active_dims
-    )
-    return embedder_of(terms, role)
