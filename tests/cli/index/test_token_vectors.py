@@ -10,20 +10,19 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.checkpoint.multi_vector_modules import QueryExpansion
 from embedkit.data.vectors import ids_path
-from tests.token_models import use_fakes, write_token_model
+from tests.tiny_multi_vector import write_tiny_multi_vector
 
 WORDS = ["guitar", "beach", "dog", "cat", "horse", "girl", "man", "runs", "sleeps", "walks"]
 
 
-@pytest.fixture(autouse=True)
-def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_fakes(monkeypatch)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_token_model(tmp_path / "tokens")
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tokens"
+    return write_tiny_multi_vector(
+        folder, expansion=QueryExpansion(length=16)
+    )  # whole sentences, so that a random model finds them
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_it_is_built_searched_changed_and_checked_as_every_index(
         "lists",
     )
     assert (held["vectors"], held["format_version"]) == (60, 4)
-    assert held["settings"]["cutting"]["chunk_tokens"] == 29  # 32, but for special tokens and the marker
+    assert held["settings"]["cutting"]["chunk_tokens"] == 17  # 20, but for special tokens and the marker
     for mode in ("dense", "text", "hybrid"):
         assert hits(index, "a girl plays the guitar on the beach", "--mode", mode)[0]["id"] == "d0"
     assert [hit["id"] for hit in hits(index, "girl", "--where", "n = 7")] == ["d7"]
