@@ -20,9 +20,8 @@ WORDS = ["guitar", "beach", "dog", "cat", "horse", "girl", "man", "runs", "sleep
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tokens"
-    return write_tiny_multi_vector(
-        folder, expansion=QueryExpansion(length=16)
-    )  # whole sentences, so that a random model finds them
+    # Room for a whole sentence as a query, by which a random model finds that sentence.
+    return write_tiny_multi_vector(folder, expansion=QueryExpansion(length=16))
 
 
 @pytest.fixture
