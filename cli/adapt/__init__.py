@@ -24,6 +24,7 @@ Examples:
   embedkit adapt documents/ --output mine
   embedkit adapt articles.jsonl -o mine --dry-run                 # what it would take
   embedkit adapt articles.jsonl -o mine --evaluate sts/dev.tsv    # and what it does to other texts
+  embedkit adapt articles.jsonl -o mine --steps 0                 # whitening alone: a minute or two
   embedkit adapt articles.jsonl -o mine --no-reranker --steps 200
   embedkit index articles.jsonl --model mine
 """
@@ -37,7 +38,13 @@ class Adapting:
 
     steps: Annotated[
         int | None,
-        typer.Option("--steps", metavar="N", min=1, help="Training steps, at most.", show_default="400"),
+        typer.Option(
+            "--steps",
+            metavar="N",
+            min=0,
+            help="Training steps, at most; 0 only whitens, which takes as long as encoding the documents.",
+            show_default="400",
+        ),
     ] = None
     max_queries: Annotated[
         int | None,
@@ -52,6 +59,15 @@ class Adapting:
             metavar="A",
             help="How much of the training the result takes: 1 all of it, less is nearer to the model as it was.",
             show_default="0.5",
+        ),
+    ] = None
+    whitening: Annotated[
+        float | None,
+        typer.Option(
+            "--whitening",
+            metavar="S",
+            help="How far to even out the directions in which the documents' vectors vary: 0 not at all, 1 fully.",
+            show_default="0.4",
         ),
     ] = None
     mlm_steps: Annotated[
@@ -161,7 +177,8 @@ def adapt(
     """Adapt a model to your own documents, without labels.
 
     Queries are taken out of the documents (titles, headings, sentences), hard negatives are found by the model itself, and a cross-encoder
-    says how much better the right passage is; the model learns that. A tenth of the passages is held out, and the report says
+    says how much better the right passage is; the model learns that. Then its vectors are whitened by those of the documents, so that
+    documents of one subject lie further apart. A tenth of the passages is held out, and the report says
     what it brought there, what it did to other texts, and whether it is worth keeping. Stopped at any moment, the same command
     with --resume goes on.
     """

@@ -52,8 +52,9 @@ def show_estimate(found: AdaptEstimate, *, as_json: bool) -> None:
             for stage, value in found.seconds.items()
         ),
         ("time at most", _minutes(found.total_seconds)),
-        ("memory for training", f"{found.memory_bytes / 1e9:.2f} GB"),
     ]
+    if found.memory_bytes:
+        rows.append(("memory for training", f"{found.memory_bytes / 1e9:.2f} GB"))
     console.print_table(("measure", "value"), rows)
 
 
@@ -66,7 +67,7 @@ def show(adaptation: Adaptation, *, as_json: bool) -> None:
     from embedkit.pipelines.adapting.folder import read_json
 
     found, counts = read_json(adaptation.folder.report), adaptation.counts
-    labelled = read_json(adaptation.folder.labelled)
+    labelled = read_json(adaptation.folder.labelled) if adaptation.recipe.steps else None
     if console.wants_json(as_json):
         output = str(adaptation.folder.output)
         console.print_json({"output": output, "documents": counts, "negatives": labelled, **found})

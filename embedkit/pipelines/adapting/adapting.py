@@ -5,9 +5,10 @@
 3. index, mine: hard negatives, found by the model itself
 4. label: a cross-encoder judges them
 5. train: contrastive training, and the mean of its weights with the start's
-6. measure: before and after
+6. whiten: a linear map behind the pooling, found from the passages' vectors
+7. measure: before and after
 
-Source: GPL, Wang et al. 2022, https://arxiv.org/abs/2112.07577.
+Sources: GPL, Wang et al. 2022, https://arxiv.org/abs/2112.07577; whitening, Su et al. 2021, https://arxiv.org/abs/2103.15316.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ from embedkit.pipelines.adapting.folder import AdaptFolder, read_json, read_rows
 from embedkit.pipelines.adapting.negatives import label, mine_negatives, read_labelled
 from embedkit.pipelines.adapting.pairs import QueryPassage
 from embedkit.pipelines.adapting.queries import derive, told
-from embedkit.pipelines.adapting.recipe import AdaptRecipe, Progress, Sources
+from embedkit.pipelines.adapting.recipe import AdaptRecipe, Progress, Sources, Stage
 from embedkit.pipelines.adapting.report import compare, measure
 from embedkit.pipelines.adapting.training import (
     SEARCHED,
     average,
     continue_pretraining,
     held_out_set,
+    publish,
     train_encoder,
 )
+from embedkit.pipelines.adapting.whitening import check_whitening, whiten
 from embedkit.pipelines.mining import MiningModels
 from embedkit.pipelines.models import load_cross_encoder, load_encoder
 from embedkit.recipe import as_table
@@ -63,7 +66,9 @@ class Adaptation:
                 f"{self.model.path}: this is a static model, a table of token vectors; adapting trains a transformer's layers. "
                 "Name another --model"
             )
-        if sources.reranker is not None:
+        if recipe.whitening:
+            check_whitening(self.model)
+        if sources.reranker is not None and recipe.steps:
             read_classifier_folder(sources.reranker)  # before any work: it is needed half an hour later
         if sources.generator is not None and read_generator_folder(sources.generator).encoder is None:
             raise TrainingError(
@@ -106,6 +111,18 @@ class Adaptation:
         if not folder.derived.is_file():
             yield from self.derive()
         yield Progress("queries", 1.0, told(self.counts), done=True)
+        if recipe.steps:
+            yield from self._train(ranks)
+        if not (folder.output / "config.json").is_file():
+            yield from self._write()
+        last: Stage = "whiten" if recipe.whitening else "train"
+        yield Progress(last, 1.0, "the model is written", done=True)
+        if not folder.report.is_file():
+            yield from self._measure()
+        yield Progress("measure", 1.0, "", done=True)
+
+    def _train(self, ranks: Ranks) -> Iterator[Progress]:
+        folder, recipe = self.folder, self.recipe
         if recipe.mlm_steps and not (folder.mlm.output / "config.json").is_file():
             yield from continue_pretraining(folder, recipe, self.model, ranks)
         if not folder.mined.is_file():
@@ -119,12 +136,15 @@ class Adaptation:
         if not (folder.encoder.output / "config.json").is_file():
             watched = held_out_set(folder.held_out, self.held_out, self.passages, most=SEARCHED)
             yield from train_encoder(folder, recipe, self.model, labelled, watched, ranks)
-        if not (folder.output / "config.json").is_file():
-            average(folder, recipe, self.model, _card(self))
-        yield Progress("train", 1.0, "the model is written", done=True)
-        if not folder.report.is_file():
-            yield from self._measure()
-        yield Progress("measure", 1.0, "", done=True)
+
+    def _write(self) -> Iterator[Progress]:
+        """Write the model in the end: averaged, and whitened where that is asked for."""
+        model = average(self.folder, self.recipe, self.model)
+        if self.recipe.whitening:
+            yield from whiten(
+                model, self.folder, self.recipe, self.model, self.passages, self.sources.computing
+            )
+        publish(model, self.folder, self.model, _card(self))
 
     @property
     def counts(self) -> dict[str, Any]:  # Any: numbers and a place

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
 from embedkit.data.records import Document, titled_text
+from embedkit.encoding.encoder import Encoder
 from embedkit.generation.generator import Generator
 from embedkit.pipelines.adapting.adapting import Adaptation
 from embedkit.pipelines.adapting.folder import AdaptFolder, write_rows
@@ -64,16 +65,11 @@ def estimate_adaptation(sources: Sources, adaptation: Adaptation) -> AdaptEstima
             seconds["generate"] = _generating(sources, texts) * len(passages)
         embedder = load_encoder(sources.model, sources.computing)
         per_text = _timed(lambda: embedder.encode(texts, on_truncate="ok"), len(texts))
-        queries = [each.query for each in pairs[:TRIED]]
-        per_query = _timed(lambda: embedder.encode(queries, on_truncate="ok"), len(queries))
-        seconds["index"] = per_text * len(passages)
-        seconds["mine"] = (per_query + per_text) * len(pairs)
-        cross_encoder = trial.cross_encoder()
-        if cross_encoder is not None:
-            asked = [pairs[i % len(pairs)].query for i in range(len(texts))]
-            per_pair = _timed(lambda: cross_encoder.log_odds(asked, texts), len(texts))
-            seconds["label"] = per_pair * len(pairs) * (1 + recipe.num_negatives)
-        memory = _training(trial, pairs, texts, seconds)
+        memory = 0
+        if recipe.steps:
+            memory = _until_trained(trial, embedder, texts, per_text, seconds)
+        if recipe.whitening:
+            seconds["whiten"] = per_text * len(passages)
         measured = per_text * (len(passages) + len(trial.held_out))
         seconds["measure"] = 2 * measured
         return AdaptEstimate(
@@ -84,6 +80,23 @@ def estimate_adaptation(sources: Sources, adaptation: Adaptation) -> AdaptEstima
             seconds=seconds,
             memory_bytes=memory,
         )
+
+
+def _until_trained(
+    trial: Adaptation, encoder: Encoder, texts: Sequence[str], per_text: float, seconds: dict[Stage, float]
+) -> int:
+    """Try mining, labelling and training: add their seconds, and return the bytes that training took."""
+    pairs, recipe = trial.pairs, trial.recipe
+    queries = [each.query for each in pairs[:TRIED]]
+    per_query = _timed(lambda: encoder.encode(queries, on_truncate="ok"), len(queries))
+    seconds["index"] = per_text * len(trial.passages)
+    seconds["mine"] = (per_query + per_text) * len(pairs)
+    cross_encoder = trial.cross_encoder()
+    if cross_encoder is not None:
+        asked = [pairs[i % len(pairs)].query for i in range(len(texts))]
+        per_pair = _timed(lambda: cross_encoder.log_odds(asked, texts), len(texts))
+        seconds["label"] = per_pair * len(pairs) * (1 + recipe.num_negatives)
+    return _training(trial, pairs, texts, seconds)
 
 
 def _training(

@@ -5,7 +5,7 @@ OUTPUT/training/
   passages.jsonl    the documents, cut to what the model reads
   pairs.jsonl       queries to train on, with their passages; held_out.jsonl those to measure with; derived.json counts
   generated.jsonl   what the generator wrote, and generated.json its counts
-  mlm/, encoder/    training runs
+  mlm/, encoder/    training runs; averaged/ the model before whitening, while that lasts
   corpus.index/     what negatives are searched in
   mined.jsonl       pairs with hard negatives; rows.jsonl what is trained on; labelled.json counts
   report.json       before and after
@@ -46,6 +46,7 @@ class AdaptFolder:
         self.mined = self.work / "mined.jsonl"
         self.rows = self.work / "rows.jsonl"
         self.labelled = self.work / "labelled.json"
+        self.averaged = self.work / "averaged"
         self.report = self.work / "report.json"
         self.mlm = RunFolder(self.work / "mlm")
         self.encoder = RunFolder(self.work / "encoder")

@@ -11,7 +11,7 @@ from embedkit.training.engine.evaluation_sets import EvaluationSet
 from embedkit.training.engine.recipes import check_below_one, check_held_out, check_least
 from embedkit.types import Computing
 
-Stage = Literal["queries", "generate", "mlm", "index", "mine", "label", "train", "measure"]
+Stage = Literal["queries", "generate", "mlm", "index", "mine", "label", "train", "whiten", "measure"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -35,10 +35,11 @@ class AdaptRecipe:
     scores as high as the passage are left out; without one, those whose cosine exceeds the passage's times (1 - `relative_margin`).
     Training makes `steps` steps of `batch_size` rows, evaluates `evaluations` times, and ends after `patience` evaluations without a
     better one. The result is `share` of the way from the model to what training made of it. `mlm_steps` of masked language modelling
-    come first.
+    come first. Without steps nothing is trained. `whitening` of the model comes last: 0 is none, 1 makes the passages' vectors vary alike
+    in all directions.
 
     Sources: GPL, Wang et al. 2022, https://arxiv.org/abs/2112.07577 (ranks, rate); WiSE-FT, Wortsman et al. 2022,
-    https://arxiv.org/abs/2109.01903 (the share).
+    https://arxiv.org/abs/2109.01903 (the share); Su et al. 2021, https://arxiv.org/abs/2103.15316 (whitening).
     """
 
     max_queries: int = 5000
@@ -55,6 +56,7 @@ class AdaptRecipe:
     evaluations: int = 8
     patience: int = 3
     share: float = 0.5
+    whitening: float = 0.4
     seed: int = 0
 
     @property
@@ -63,10 +65,10 @@ class AdaptRecipe:
         return min(self.max_queries, max(500, self.steps * self.batch_size // 2))
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "max_queries", "max_held_out", "num_negatives", "first_rank", "steps")
+        check_least(self, 1, "max_queries", "max_held_out", "num_negatives", "first_rank")
         check_least(self, 1, "evaluations", "patience")
         check_least(self, 2, "batch_size")
-        check_least(self, 0, "mlm_steps", "seed")
+        check_least(self, 0, "steps", "mlm_steps", "seed")
         check_held_out(self.held_out)
         check_below_one(self, "relative_margin")
         if self.last_rank < self.first_rank:
@@ -77,6 +79,16 @@ class AdaptRecipe:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; it must be above 0 and at most 1")
+        if not 0 <= self.whitening <= 1:
+            raise ValueError(f"whitening is {self.whitening}; it must be from 0 to 1")
+        if not self.steps and self.mlm_steps:
+            raise ValueError(
+                f"mlm_steps is {self.mlm_steps} and steps 0; masked language modelling alone makes no better vectors. Give both, or neither"
+            )
+        if not self.steps and not self.whitening:
+            raise ValueError(
+                "steps and whitening are both 0; that leaves the model as it is. Give one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,13 +152,19 @@ def _weights(model: ModelFolder) -> str:
     return str(fingerprint(model)["weights"])
 
 
-def average(folder: AdaptFolder, recipe: AdaptRecipe, model: ModelFolder, card: str) -> None:
-    """Write the model: `share` of the way from the start's weights to the trained ones."""
+def average(folder: AdaptFolder, recipe: AdaptRecipe, model: ModelFolder) -> SentenceEncoder:
+    """Return the model `share` of the way from the start's weights to the trained ones; the start where nothing was trained."""
     start = load_sentence_encoder(model)
-    trained = load_sentence_encoder(read_model_folder(folder.encoder.output))
-    mix(start, trained, recipe.share)
+    if recipe.steps:
+        mix(start, load_sentence_encoder(read_model_folder(folder.encoder.output)), recipe.share)
+    return start
+
+
+def publish(encoder: SentenceEncoder, folder: AdaptFolder, model: ModelFolder, card: str) -> None:
+    """Write the adapted model beside what the stages wrote."""
+    modules = replace(model.modules, sentence=encoder.config)
     with RunFolder(folder.output).publishing() as draft:
-        save_sentence_encoder(draft, start, model.tokenizer, model.modules, family=model.family)
+        save_sentence_encoder(draft, encoder, model.tokenizer, modules, family=model.family)
         write_text(draft / "README.md", card)
 
 

@@ -63,12 +63,22 @@ def test_the_report_is_json_and_what_was_left_out_is_said(
     assert json.loads(again.stdout) == report
 
 
+def test_without_steps_it_only_whitens(documents: Path, tiny_model: Path, tmp_path: Path) -> None:
+    command = words(documents, tiny_model, tmp_path / "mine", "--set", "steps=0")
+    tried = runner.invoke(app, [*command, "--dry-run", "--json"])
+    assert set(json.loads(tried.stdout)["seconds"]) == {"queries", "whiten", "measure"}
+    result = runner.invoke(app, [*command, "--json"])
+    assert result.exit_code == 0, result.exception
+    assert json.loads(result.stdout)["negatives"] is None
+    assert (tmp_path / "mine" / "modules.json").is_file()
+
+
 def test_a_dry_run_says_how_long_each_stage_takes(documents: Path, tiny_model: Path, tmp_path: Path) -> None:
     command = words(documents, tiny_model, tmp_path / "mine", "--no-reranker", "--dry-run", "--json")
     result = runner.invoke(app, command)
     assert result.exit_code == 0, result.exception
     found = json.loads(result.stdout)
-    assert set(found["seconds"]) == {"queries", "index", "mine", "train", "measure"}
+    assert set(found["seconds"]) == {"queries", "index", "mine", "train", "whiten", "measure"}
     assert not (tmp_path / "mine").exists()
 
 
@@ -77,8 +87,15 @@ def test_what_cannot_be_is_refused(documents: Path, tiny_model: Path, tmp_path: 
     result = runner.invoke(app, words(few, tiny_model, tmp_path / "few", "--no-reranker"))
     assert isinstance(result.exception, TrainingError)
     assert "too little to adapt to" in str(result.exception)
-    for wrong in ("--share=0", "--set=shares=1"):
-        result = runner.invoke(app, words(documents, tiny_model, tmp_path / "wrong", "--no-reranker", wrong))
+    idle = ("--steps=0", "--set=steps=0")
+    for wrong in (
+        ("--share=0",),
+        ("--set=shares=1",),
+        ("--whitening=1.5",),
+        ("--whitening=0", *idle),
+        ("--mlm-steps=9", *idle),
+    ):
+        result = runner.invoke(app, words(documents, tiny_model, tmp_path / "wrong", "--no-reranker", *wrong))
         assert isinstance(result.exception, RecipeError)
     assert not (tmp_path / "wrong").exists()
 

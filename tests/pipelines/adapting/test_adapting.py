@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def test_stops_in_all_stages_change_nothing(
     assert again()[-1] == "measure"
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == whole
     before = (tmp_path / "mine" / "training" / "report.json").stat().st_mtime_ns
-    assert again() == ["queries", "label", "train", "measure"]  # all is there already
+    assert again() == ["queries", "label", "whiten", "measure"]  # all is there already
     assert (tmp_path / "mine" / "training" / "report.json").stat().st_mtime_ns == before
 
 
@@ -151,7 +152,7 @@ def test_a_share_of_one_is_what_training_made_and_a_small_one_is_near_the_start(
     documents: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     whole, some = (
-        make_adaptation(documents, tiny_model, tmp_path / str(share), f"share={share}")
+        make_adaptation(documents, tiny_model, tmp_path / str(share), f"share={share}", "whitening=0")
         for share in (1.0, 0.01)
     )
     list(whole.run())
@@ -159,6 +160,44 @@ def test_a_share_of_one_is_what_training_made_and_a_small_one_is_near_the_start(
     np.testing.assert_array_equal(vectors(whole.folder.output), vectors(whole.folder.encoder.output))
     far, near = (np.abs(vectors(each.folder.output) - vectors(tiny_model)).max() for each in (whole, some))
     assert 0 < near < far / 10
+
+
+def test_whitening_alone_trains_nothing_and_spreads_the_passages(
+    documents: Path, tiny_model: Path, reranker: Path, tmp_path: Path
+) -> None:
+    adaptation = make_adaptation(documents, tiny_model, tmp_path / "mine", "steps=0", reranker=reranker)
+    folder = adaptation.folder
+    assert list(dict.fromkeys(each.stage for each in adaptation.run())) == ["queries", "whiten", "measure"]
+    assert sorted(path.name for path in folder.work.iterdir()) == ["adapt.json", "derived.json", "held_out.jsonl", "pairs.jsonl", "passages.jsonl", "report.json"]  # fmt: skip
+    texts = [titled_text(each.title, each.text) for each in adaptation.passages]
+    before, after = (
+        Encoder.load(path, device="cpu").encode_documents(texts) for path in (tiny_model, folder.output)
+    )
+    together = [float(np.linalg.norm(each.mean(axis=0))) for each in (before, after)]
+    assert together[1] < 0.3 * together[0]
+    # As strong as it may be, it evens out more.
+    strong = make_adaptation(documents, tiny_model, tmp_path / "strong", "steps=0", "whitening=1")
+    list(strong.run())
+    spreads = [
+        np.linalg.eigvalsh(np.cov(vectors.T))[-1] / np.trace(np.cov(vectors.T))
+        for vectors in (after, Encoder.load(strong.folder.output, device="cpu").encode_documents(texts))
+    ]
+    assert spreads[1] < 0.8 * spreads[0]
+
+
+def test_a_model_compared_by_dot_product_is_not_whitened(
+    documents: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "dot"
+    shutil.copytree(tiny_model, model)
+    settings = model / "config_sentence_transformers.json"
+    settings.write_text(json.dumps({"similarity_fn_name": "dot"}), encoding="utf-8")
+    modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
+    kept = [each for each in modules if not each["type"].endswith("Normalize")]
+    (model / "modules.json").write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"compared by dot; .* --whitening 0"):
+        make_adaptation(documents, model, tmp_path / "mine")
+    make_adaptation(documents, model, tmp_path / "mine", "whitening=0")
 
 
 def test_too_few_documents_are_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""The last stage but one: the model's vectors are whitened by those of the passages."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from embedkit.checkpoint.folder import ModelFolder
+from embedkit.checkpoint.weights import save_sentence_encoder
+from embedkit.data.records import Document, titled_text
+from embedkit.errors import TrainingError
+from embedkit.model.sentence import SentenceEncoder
+from embedkit.pipelines.adapting.folder import AdaptFolder
+from embedkit.pipelines.adapting.recipe import AdaptRecipe, Progress
+from embedkit.pipelines.models import load_encoder
+from embedkit.training.whitening import add_linear, fit_whitening
+from embedkit.types import Computing
+
+WINDOW = 256  # passages between two reports
+
+
+def check_whitening(model: ModelFolder) -> None:
+    """Refuse a model whose vectors are not compared by cosine.
+
+    Raises:
+        TrainingError: it is so.
+    """
+    modules = model.modules
+    learned = modules.sentence.similarity
+    if learned is None and (modules.similarity == "cosine" or modules.sentence.normalize):
+        return
+    how = modules.similarity if learned is None else f"a learned {learned.kind} similarity"
+    raise TrainingError(
+        f"{model.path}: its vectors are compared by {how}; whitening is for those compared by cosine. Leave it out: --whitening 0"
+    )
+
+
+def whiten(
+    encoder: SentenceEncoder,
+    folder: AdaptFolder,
+    recipe: AdaptRecipe,
+    model: ModelFolder,
+    passages: Sequence[Document],
+    computing: Computing,
+) -> Iterator[Progress]:
+    """Whiten a model's vectors by those of the passages, as the documents that they are searched as."""
+    vectors = []
+    # A model that does not normalize, and cuts off no dimensions, gives the vectors that the map is for.
+    plain = replace(encoder.config, normalize=False)
+    shutil.rmtree(folder.averaged, ignore_errors=True)  # of a call that was stopped here
+    modules = replace(model.modules, sentence=plain, truncate_dim=None)
+    save_sentence_encoder(folder.averaged, encoder, model.tokenizer, modules, family=model.family)
+    embedder = load_encoder(folder.averaged, computing)
+    texts = [titled_text(each.title, each.text) for each in passages]
+    prompt = embedder.role_prompt("document")
+    for start in range(0, len(texts), WINDOW):
+        yield Progress("whiten", start / len(texts), f"{start:,} of {len(texts):,} passages encoded")
+        vectors.append(embedder.encode(texts[start : start + WINDOW], prompt=prompt, on_truncate="ok"))
+    add_linear(encoder, fit_whitening(np.concatenate(vectors), recipe.whitening))
+    shutil.rmtree(folder.averaged)
