@@ -49,6 +49,7 @@ ROWS: Mapping[str, tuple[HubFamily, ...]] = {
     "ModernBERT": ("modernbert",),
     "NomicBERT": ("nomic_bert",),
     "GTE (`new`)": ("gte",),
+    "Jina v2": ("jina_bert",),
     "Jina v3": ("jina_embeddings_v3",),
     "EuroBERT": ("eurobert",),
     "T5": ("t5",),

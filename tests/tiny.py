@@ -123,6 +123,7 @@ FAMILY_SHAPES: dict[str, dict[str, object]] = {
         "layer_norm_eps": 1e-5,
         "global_rope_theta": 20_000.0,
     },
+    "jina_bert": {"position": "alibi", "gated_mlp": True, "mlp_bias": False, "mlp_out_bias": True},
     "qwen2": {
         **_LLAMA,
         "num_key_value_heads": 2,

@@ -137,6 +137,17 @@ def load_classifier_weights(folder: ClassifierFolder) -> ClassifierWeights:
     stored = strip_base_prefix(stored, family)
     names, shapes = encoder_names(family, config), encoder_shapes(config)
     encoder = take(names, shapes, stored, where, splits=encoder_splits(config))
+    if folder.modular is not None:
+        parts = {
+            folder.modular.named(layer, name): array
+            for layer, part in folder.modular.folders.items()
+            for name, array in read_arrays(weight_files(where / part, model=where)).items()
+        }
+        shapes = head_shapes(config, folder.head)
+        own = Weights(take(own_names(shapes), shapes, parts, where))
+        check_dense_empty(parts, where)
+        check_nothing_left(stored, family, where, what="cross-encoder")
+        return ClassifierWeights(Weights(encoder), own)
     names = stripped_names(head_names(family, config, folder.head), family)
     head = take(names, head_shapes(config, folder.head), stored, where)
     check_nothing_left(stored, family, where, what="cross-encoder")

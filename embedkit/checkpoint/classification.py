@@ -18,6 +18,7 @@ from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.folder import fit_tokenizer, read_tokenizer, tokenizer_path, weight_files
 from embedkit.checkpoint.hf_config import check_no_generator, read_config, write_config
 from embedkit.checkpoint.json_files import json_field, read_json
+from embedkit.checkpoint.modular_head import ModularHead, is_modular, read_modular_head
 from embedkit.checkpoint.multi_vector_modules import says_multi_vector
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.sparse_modules import is_sparse, sparse_refusal
@@ -40,7 +41,8 @@ class ClassifierFolder:
 
     `activation` turns logits into scores. `token_types` says whether the model is told the two texts apart. `rerank_weight` is what
     part the model's score has in the order of reranked hits, beside the first stage's: from 0 to 1, the default. `answers` are of a
-    language model that is asked whether a text fits: see `embedkit.checkpoint.yes_no`.
+    language model that is asked whether a text fits: see `embedkit.checkpoint.yes_no`. `modular` says where a head lies that is a list of
+    modules.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class ClassifierFolder:
     rerank_weight: float = 1.0
     answers: YesNo | None = None
     adapter: Adapter | None = None
+    modular: ModularHead | None = None
 
     @property
     def weights_path(self) -> Path:
@@ -63,6 +66,10 @@ class ClassifierFolder:
     @property
     def all_weight_files(self) -> list[Path]:
         files = weight_files(self.weights_path)
+        if self.modular is not None:
+            files += [
+                file for name in self.modular.folders.values() for file in weight_files(self.path / name)
+            ]
         return files if self.adapter is None else [*files, self.adapter.file]
 
     @property
@@ -98,7 +105,8 @@ def is_classifier(folder: Path) -> bool:
         assert adapter is not None
         return adapter.task == "SEQ_CLS" or (adapter.base != folder and is_classifier(adapter.base))
     names = read_json(folder / "config.json", {}).get("architectures") or []
-    return any(str(name).endswith("ForSequenceClassification") for name in names) or is_yes_no(folder)
+    named = any(str(name).endswith("ForSequenceClassification") for name in names)
+    return named or is_yes_no(folder) or is_modular(folder)
 
 
 def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = None) -> ClassifierFolder:
@@ -131,7 +139,8 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
     check_no_generator(content, where)
     family, config = read_config(content, where)
     yes_no = answers_by_words(path, content)
-    if not yes_no and not (adapter is not None and adapter.task == "SEQ_CLS"):
+    modular = read_modular_head(path, config.hidden_size) if is_modular(path) else None
+    if not yes_no and modular is None and not (adapter is not None and adapter.task == "SEQ_CLS"):
         _check_is_classifier(path, content)
     settings = read_json(path / "sentence_bert_config.json", {})
     texts = read_json(path / "config_sentence_transformers.json", {})
@@ -146,12 +155,12 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
     tokenizer = fit_tokenizer(
         tokenizer, config, path, own_limit=settings.get("max_seq_length"), max_seq_length=max_seq_length
     )
-    labels = ("yes",) if yes_no else _labels(content, where)
+    labels = ("yes",) if yes_no else _labels(content, where, modular)
     return ClassifierFolder(
         path=path,
         family=family,
         config=config,
-        head=read_head(family, config, content, len(labels), where),
+        head=read_head(family, config, content, len(labels), where) if modular is None else modular.config,
         labels=labels,
         activation=_read_activation(path, content, texts, len(labels)),
         token_types=has_token_types(tokenizer_path(path, adapter), config),
@@ -159,6 +168,7 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
         rerank_weight=_rerank_weight(content, where),
         adapter=adapter,
         answers=read_yes_no(path, tokenizer, texts) if yes_no else None,
+        modular=modular,
     )
 
 
@@ -181,6 +191,11 @@ def _check_is_classifier(path: Path, content: Mapping[str, Any]) -> None:
         names and not any(name.endswith("ForSequenceClassification") for name in names)
     ):
         what = names[0] if names else "Transformer and Pooling"
+        if "Pooling" not in kinds and what.endswith("ForCausalLM"):
+            raise CheckpointError(
+                f"{path}: this is a language model ({what}). Of those that answer a question about query and text Qwen3-Reranker's "
+                "alone is computed, with its question; take that, or a …ForSequenceClassification model"
+            )
         raise CheckpointError(
             f"{path}: this is an encoder ({what}), which gives each text a vector of its own and does not score pairs. "
             "Take --maxsim, which compares its token vectors, or take --rerank maxsim, or make a cross-encoder of it with: "
@@ -203,8 +218,14 @@ def _rerank_weight(content: Mapping[str, Any], where: str) -> float:
     return float(weight)
 
 
-def _labels(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def _labels(content: Mapping[str, Any], where: str, modular: ModularHead | None) -> tuple[str, ...]:
     named = content.get("id2label")
+    if modular is not None:
+        count = modular.config.num_labels
+        if (
+            not isinstance(named, dict) or len(named) != count
+        ):  # those of the encoder's config, which has no head
+            return tuple(f"LABEL_{i}" for i in range(count))
     if named is None:
         count = content.get("num_labels", 2)  # transformers assumes 2 where a config says nothing
         return tuple(f"LABEL_{i}" for i in range(count))

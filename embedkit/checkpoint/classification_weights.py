@@ -9,23 +9,25 @@ from torch import Tensor
 
 from embedkit.checkpoint.classification import ClassifierFolder, classifier_config
 from embedkit.checkpoint.classification_heads import default_head
-from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, check_one_model
+from embedkit.checkpoint.folder import WEIGHTS, ModelFolder, check_one_model, weight_files
 from embedkit.checkpoint.json_files import write_json
-from embedkit.checkpoint.names import BASE_PREFIX, Family, head_names, stripped_names
+from embedkit.checkpoint.names import BASE_PREFIX, Family, head_names, own_names, stripped_names
 from embedkit.checkpoint.unfilled import unfilled
-from embedkit.checkpoint.weight_checks import check_nothing_left
+from embedkit.checkpoint.weight_checks import check_dense_empty, check_nothing_left
 from embedkit.checkpoint.weights import (
     assign,
     assign_encoder,
     export_encoder,
     export_tensors,
     read_model_tensors,
+    read_tensors,
     save_tensors,
 )
 from embedkit.checkpoint.yes_no import YesNo
 from embedkit.model.classification import SequenceClassifier
 from embedkit.model.config import DenseActivation
 from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.shapes import head_shapes
 from embedkit.storage.files import new_folder
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -45,6 +47,16 @@ def load_classifier(folder: ClassifierFolder) -> SequenceClassifier:
         table = model.encoder.embeddings.tokens.weight if rows is None else rows.float()
         model.head.out.weight = torch.nn.Parameter(_answer_weight(table, folder.answers))
         check_nothing_left(tensors, folder.family, folder.path, what="reranker")
+        return model.eval()
+    if folder.modular is not None:
+        stored = {
+            folder.modular.named(layer, name): tensor
+            for layer, where in folder.modular.folders.items()
+            for name, tensor in read_tensors(weight_files(folder.path / where, model=folder.path)).items()
+        }
+        assign(model.head, own_names(head_shapes(folder.config, folder.head)), stored, folder.path)
+        check_dense_empty(stored, folder.path)
+        check_nothing_left(tensors, folder.family, folder.path, what="cross-encoder")
         return model.eval()
     names = stripped_names(head_names(folder.family, folder.config, folder.head), folder.family)
     assign(model.head, names, tensors, folder.path)

@@ -20,7 +20,8 @@ from embedkit.errors import CheckpointError
 from embedkit.models import missing_model
 from embedkit.storage.files import new_folder
 
-KEPT = (".json", ".txt", ".md", ".model", ".safetensors")
+# What may say how a model is computed: settings, vocabularies, ColBERT's artifact.metadata, the question of a chat template.
+KEPT = (".json", ".txt", ".md", ".model", ".safetensors", ".metadata", ".jinja")
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
@@ -98,7 +99,7 @@ def convert_folder(
 def _described(config: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:  # Any: whatever JSON holds
     """Say in config.json that matrices are 8-bit integers, so that loaders that cannot read them refuse; or say it no more."""
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
-    of_weights = "model_type" in config  # and not of a layer beside them
+    of_weights = "model_type" in config or "architectures" in config  # and not of a layer beside them
     return plain | {"quantization_config": QUANTIZATION} if dtype == torch.int8 and of_weights else plain
 
 

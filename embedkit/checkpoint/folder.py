@@ -17,6 +17,7 @@ from embedkit.checkpoint.digests import weights_digest
 from embedkit.checkpoint.folder_checks import check_is_encoder, check_layers, check_widths
 from embedkit.checkpoint.hf_config import TOKENIZER_CLASSES, read_config
 from embedkit.checkpoint.json_files import json_field, read_json
+from embedkit.checkpoint.modular_head import is_modular
 from embedkit.checkpoint.multi_vector_modules import says_multi_vector
 from embedkit.checkpoint.names import Family
 from embedkit.checkpoint.sparse_modules import is_sparse, sparse_refusal
@@ -118,6 +119,11 @@ def read_model_folder(
         )
     if is_sparse(path):
         raise sparse_refusal(path)
+    if is_modular(path):
+        raise CheckpointError(
+            f"{path}: this is a cross-encoder, whose modules end in scores of pairs of texts; it gives no vectors. "
+            "Rerank with it: embedkit rerank, or search --rerank"
+        )
     if task is not None and (has_router(path) or is_static(path)):
         raise CheckpointError(f"{path}: task {task!r} was asked for; the model has no task adapters")
     if not has_router(path):
@@ -182,7 +188,15 @@ def _read_folder(
         tokenizer=tokenizer,
         adapter=adapter,
         tasks=tasks,
+        beside=_token_head(content),
     )
+
+
+def _token_head(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the weights of a head that classifies tokens, as gte-multilingual-base has one for its sparse vectors."""
+    names = content.get("architectures") or []
+    named = any(str(name).endswith("ForTokenClassification") for name in names)
+    return ("classifier.weight", "classifier.bias") if named else ()
 
 
 def _with_recursions(
@@ -229,7 +243,7 @@ def read_tokenizer(
         default_max_length=min(config.max_tokens, USUAL_TOKENS.get(family, config.max_tokens)),
         model_class=json_field(content, "tokenizer_class", TOKENIZER_CLASSES[family], where),
         as_is=family == "modernbert",  # whatever class is named
-    )
+    ).without_rowless(config.vocab_size)
     if config.type_vocab_size and any(tokenizer.backend.encode("a").type_ids):
         raise CheckpointError(
             f"{folder}: the tokenizer gives tokens of a single text a type other than 0, which is not computed. "

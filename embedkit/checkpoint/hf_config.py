@@ -7,7 +7,9 @@ from typing import Any, cast
 from embedkit.checkpoint.families.bert_config import read_bert, write_bert
 from embedkit.checkpoint.families.bert_names import BertKind
 from embedkit.checkpoint.families.fields import SIZES
-from embedkit.checkpoint.families.jina import is_hub_jina
+from embedkit.checkpoint.families.jina import is_hub_jina, is_plain_flash
+from embedkit.checkpoint.families.jina_bert import is_hub_jina_bert
+from embedkit.checkpoint.families.rotary import has_nomic_experts
 from embedkit.checkpoint.families.row import Json
 from embedkit.checkpoint.families.table import ROWS
 from embedkit.checkpoint.names import FAMILIES, Family, HubFamily, family_named
@@ -60,20 +62,29 @@ def read_config(content: Json, where: str) -> tuple[Family, EncoderConfig]:
     kind = content.get("model_type")
     if kind == OWN:
         return OWN, read_own_config(content, where, required=SIZES)
-    family = "jina_embeddings_v3" if is_hub_jina(content) else family_named(kind)
-    code = own_code(content)
+    family, code = _family(content), own_code(content)
     if family is None:
         beside = f", and the code that the folder brings along ({code}) is never run" if code else ""
         raise CheckpointError(
             f"{where}: model_type is {kind!r}; embedkit reads {', '.join(FAMILIES)}{beside}. Choose a model of one of these"
         )
-    _check_own_code(family, code, where)
+    if not is_plain_flash(content):
+        _check_own_code(family, code, where)
     try:
         if family in ROWS:
-            return family, EncoderConfig(**ROWS[family].read(content, where))
+            read = EncoderConfig(**ROWS[family].read(content, where))
+            return (OWN if has_nomic_experts(content) else family), read
         return family, EncoderConfig(**read_bert(cast("BertKind", family), content, where))
     except (ValueError, TypeError) as exc:
         raise CheckpointError(f"{where}: {exc}. Take the model's own config.json") from exc
+
+
+def _family(content: Json) -> HubFamily | None:
+    if is_hub_jina(content):
+        return "jina_embeddings_v3"
+    if is_hub_jina_bert(content):
+        return "jina_bert"
+    return "xlm-roberta" if is_plain_flash(content) else family_named(content.get("model_type"))
 
 
 def own_code(content: Json) -> str | None:
@@ -124,6 +135,8 @@ def family_of(config: EncoderConfig) -> Family:
 def _nearest_family(config: EncoderConfig) -> HubFamily:
     if config.disentangled is not None:
         return "deberta-v2"
+    if config.position == "alibi":
+        return "jina_bert"
     if config.position == "rope":
         if config.norm != "layer":
             return _nearest_llama(config)

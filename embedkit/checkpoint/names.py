@@ -84,6 +84,7 @@ _MLM: dict[Family, tuple[str, str, str, tuple[str, ...]]] = {  # dense, norm, bi
         ("generator_lm_head.weight",),
     ),
     "modernbert": ("head.dense", "head.norm", "decoder.bias", ("decoder.weight",)),
+    "gte": ("lm_head.dense", "lm_head.norm", "lm_head.decoder.bias", ("lm_head.decoder.weight",)),
     "embedkit": ("mlm.dense", "mlm.norm", "mlm.bias", ()),
 }
 _MLM["xlm-roberta"] = _MLM["camembert"] = _MLM["mpnet"] = _MLM["roberta"]
@@ -149,6 +150,8 @@ def dense_names(layer: HeadLayer) -> Names:
         add(names, "0", ("norm",), bias=True)
     else:
         add(names, "0", ("linear",), bias=layer.bias)
+        if layer.projects_residual:
+            add(names, "residual", ("residual",), bias=False)
     return names
 
 
@@ -171,7 +174,7 @@ def mlm_head_names(family: Family, config: EncoderConfig) -> Names:
     """Map every parameter of a `MaskedLMHead` to the family's names."""
     dense, norm, bias, _ = _MLM[family]
     names: Names = {"bias": (bias,)}
-    add(names, "dense", (dense,), bias=config.mlp_bias)
+    add(names, "dense", (dense,), bias=config.down_bias)
     add(names, "norm", (norm,), bias=config.norm_bias)
     return names
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedkit.checkpoint.weight_checks import Stored
+from embedkit.checkpoint.hub_weights import Stored
 from embedkit.errors import CheckpointError
 
 Float32 = NDArray[np.float32]

@@ -106,11 +106,10 @@ def read_layer(kind: str, path: Path, *, reads: Sequence[str] = (_SENTENCE,)) ->
         raise CheckpointError(
             f"{path}: activation_function is {name!r}; known are torch.nn's {', '.join(known)}"
         )
-    if content.get("use_residual"):
-        raise CheckpointError(f"{path}: use_residual is true; a dense layer with a residual is not computed")
     sizes = _sizes(content, path, "in_features", "out_features")
     bias = json_field(content, "bias", True, str(path))
-    return DenseConfig(**sizes, bias=bias, activation=known[short])
+    residual = json_field(content, "use_residual", False, str(path))
+    return DenseConfig(**sizes, bias=bias, activation=known[short], residual=residual)
 
 
 def layer_content(layer: HeadLayer) -> dict[str, Any]:  # Any: whatever JSON holds
@@ -118,7 +117,8 @@ def layer_content(layer: HeadLayer) -> dict[str, Any]:  # Any: whatever JSON hol
     if isinstance(layer, LayerNormConfig):
         return {"dimension": layer.size}
     sizes = {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias}
-    return {**sizes, "activation_function": ACTIVATION_CLASSES[layer.activation]}
+    content: dict[str, Any] = {**sizes, "activation_function": ACTIVATION_CLASSES[layer.activation]}
+    return content | ({"use_residual": True} if layer.residual else {})
 
 
 def check_names(content: Mapping[str, Any], path: Path, *, reads: Sequence[str] = (_SENTENCE,)) -> None:

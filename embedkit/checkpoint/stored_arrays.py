@@ -45,6 +45,11 @@ class StoredArray:
         scales = None if self.scales is None else Scales(self.scales.column, self.scales.row)
         return StoredArray(self.raw.T, self.dtype, scales)
 
+    def __getitem__(self, rows: slice) -> StoredArray:
+        """Return some of its rows, as the file has them."""
+        scales = None if self.scales is None else Scales(self.scales.row[rows], self.scales.column)
+        return StoredArray(self.raw[rows], self.dtype, scales)
+
     def fp32(self, rows: NDArray[np.int64] | None = None) -> Float32:
         """Return the weight, or some of its rows, as fp32: the whole is a view of the file where it is stored so."""
         if self.scales is not None:

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from embedkit.checkpoint.families.row import Names
+from embedkit.checkpoint.hub_weights import Stored, StoredT, unflashed, unpacked_experts
 from embedkit.checkpoint.names import IGNORED_PREFIXES, IGNORED_SUFFIXES, Family, base_prefixes, transposed
 from embedkit.errors import CheckpointError
 from embedkit.model.shapes import Shapes
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")  # what weights may be stored as
-
-
-class Stored(Protocol):
-    """A stored weight, whoever reads it: a torch tensor, or a `StoredArray`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def T(self) -> Stored:  # noqa: N802 (as torch and numpy name it)
-        """The same matrix with rows and columns exchanged."""
-        ...
-
-    @property
-    def dtype(self) -> object:
-        """What prints as the name of the number format, such as `bfloat16`, perhaps after `torch.`."""
-        ...
-
-
-_Stored = TypeVar("_Stored", bound=Stored)
 
 
 def damaged(path: Path, exc: Exception) -> CheckpointError:
@@ -40,30 +21,32 @@ def damaged(path: Path, exc: Exception) -> CheckpointError:
     )
 
 
-def strip_base_prefix(stored: Mapping[str, _Stored], family: Family) -> dict[str, _Stored]:
+def strip_base_prefix(stored: Mapping[str, StoredT], family: Family) -> dict[str, StoredT]:
     """Name the encoder's weights as if it had been saved alone, and old norm weights as they are named today.
 
     What the family stores with rows and columns exchanged is turned.
     """
     prefixes, turned = base_prefixes(family), transposed(family)
-    renamed: dict[str, _Stored] = {}
+    if family in ("xlm-roberta", "embedkit"):
+        stored = unflashed(stored) if family == "xlm-roberta" else unpacked_experts(stored)
+    renamed: dict[str, StoredT] = {}
     for name, weight in stored.items():
         new = name
         for prefix in prefixes:
             new = new.removeprefix(prefix)
         new = new.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        renamed[new] = cast("_Stored", weight.T) if turned and new.endswith(turned) else weight
+        renamed[new] = cast("StoredT", weight.T) if turned and new.endswith(turned) else weight
     return renamed
 
 
 def take(
     names: Names,
     shapes: Shapes,
-    stored: dict[str, _Stored],
+    stored: dict[str, StoredT],
     where: Path,
     *,
     splits: Mapping[str, tuple[int, ...]] | None = None,
-) -> dict[str, tuple[_Stored, ...]]:
+) -> dict[str, tuple[StoredT, ...]]:
     """Take a module's weights out of `stored`, under our names: several where they are to be stacked.
 
     `splits` says how many rows each of them has where that is not the same number.
@@ -77,7 +60,7 @@ def take(
             f"{where}: {len(missing)} of {sum(map(len, names.values()))} weights are missing: {some(missing)}. "
             "Copy the weights again from where the model came from"
         )
-    taken: dict[str, tuple[_Stored, ...]] = {}
+    taken: dict[str, tuple[StoredT, ...]] = {}
     for ours, shape in shapes.items():
         parts = tuple(stored.pop(theirs) for theirs in names[ours])
         rows = (splits or {}).get(ours) or (shape[0] // len(parts),) * len(parts)

@@ -178,6 +178,8 @@ def why_not_parts(
         return f"{config.attention_variant} is not written as a graph"
     if sentence is not None and sentence.attention is not None:
         return "pooling by attention is not written as a graph"
+    if sentence is not None and any(getattr(layer, "residual", False) for layer in sentence.dense):
+        return "a dense layer with a residual is not written as a graph"
     activations = (
         [getattr(layer, "activation", "") for layer in sentence.dense] if sentence is not None else []
     )

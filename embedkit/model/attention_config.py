@@ -55,6 +55,21 @@ class DisentangledConfig:
         return 1 + self.content_to_position + self.position_to_content
 
 
+def alibi_slopes(num_heads: int) -> tuple[float, ...]:
+    """Return how much the scores of each head fall with every token that a key is farther away.
+
+    Of 8 heads: 1/2, 1/4 … 1/256. Where their number is no power of 2, those of the next smaller one come first, then every other one
+    of the next larger, as in the authors' code.
+
+    Source: Press et al. 2022, https://arxiv.org/abs/2108.12409, section 3.
+    """
+    whole = 1 << (num_heads.bit_length() - 1)
+    first, more = (
+        [2.0 ** (-8 * head / count) for head in range(1, count + 1)] for count in (whole, 2 * whole)
+    )
+    return (*first, *more[::2][: num_heads - whole])
+
+
 def check_heads(hidden_size: int, heads: int, head_dim: int | None, key_value_heads: int | None) -> None:
     """Refuse heads that do not come out even.
 

@@ -29,7 +29,7 @@ class ClassificationHead(nn.Module):
         self.activation = config.activation
         size = encoder.hidden_size
         self.dense = nn.Linear(size, size, bias=config.bias) if config.dense else None
-        self.norm = layer_norm(encoder, encoder.hidden_size) if config.norm else None
+        self.norm = _norm(encoder, config) if config.norm else None
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(size, config.num_labels, bias=config.out_bias)
         self.apply(lambda module: init_weights(module, encoder.initializer_range))
@@ -43,6 +43,13 @@ class ClassificationHead(nn.Module):
             inner = self.norm(inner)
         logits: Tensor = self.out(self.dropout(inner))
         return logits
+
+
+def _norm(encoder: EncoderConfig, config: HeadConfig) -> nn.Module:
+    """Return the head's norm: the encoder's kind, or a layer norm of its own."""
+    if config.norm_eps is None:
+        return layer_norm(encoder, encoder.hidden_size)
+    return nn.LayerNorm(encoder.hidden_size, eps=config.norm_eps, bias=bool(config.norm_bias))
 
 
 class SequenceClassifier(nn.Module):

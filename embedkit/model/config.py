@@ -39,7 +39,7 @@ __all__ = [
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Norm = Literal["layer", "rms", "rms_offset"]
-Position = Literal["learned", "sinusoidal", "rope", "relative", "none"]
+Position = Literal["learned", "sinusoidal", "rope", "relative", "alibi", "none"]
 Attention = Literal["dot", "additive", "bilinear", "low_rank", "random_features"]
 
 
@@ -60,6 +60,7 @@ class EncoderConfig:
     | ELECTRA | BERT's, with ALBERT's narrow `embedding_size` where that is another than `hidden_size` (Clark et al. 2020) |
     | DeBERTa v2, v3 | `disentangled` attention, `position` none, no token types (He et al. 2021) |
     | ModernBERT | `position` rope, `gated_mlp`, `norm_first`, `local_attention` in all but every n-th layer (Warner et al. 2024) |
+    | Jina v2 | BERT's with `position` alibi and `gated_mlp`, with a bias behind the gate alone, `mlp_out_bias` (Günther et al. 2023) |
     | NomicBERT | BERT's with `position` rope and `gated_mlp` (Nussbaum et al. 2024) |
     | GTE | the same, with a bias behind the gate alone (`mlp_out_bias`), and the gate in the second half (Zhang et al. 2024) |
     | Jina v3 | BERT's with `position` rope (Sturua et al. 2024) |
@@ -73,7 +74,8 @@ class EncoderConfig:
     | Qwen2 | Llama's, with biases of queries, keys and values, and none behind attention, `attention_out_bias` (Yang et al. 2024) |
     | embedkit's own | any of these; `experts`, a mixture of experts; `recursion`, layers that are run several times |
 
-    `num_hidden_layers` counts layers as often as they are run. `norm` is a layer norm (Ba et al. 2016), or divides by the root mean square
+    With `position` alibi the scores of a head fall with the distance of two tokens, in a straight line and to both sides (Press et al. 2022,
+    https://arxiv.org/abs/2108.12409). `num_hidden_layers` counts layers as often as they are run. `norm` is a layer norm (Ba et al. 2016), or divides by the root mean square
     alone (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4), where rms_offset multiplies by 1 + weight. `post_norm`
     has a norm behind each sublayer besides the one before it. Queries share keys and values where there are fewer
     `num_key_value_heads` than heads (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Scores are divided by the root of
@@ -202,6 +204,7 @@ class EncoderConfig:
             )
         needs_scores = {
             "position 'relative'": self.position == "relative",
+            "position 'alibi'": self.position == "alibi",
             "local_attention": self.local_attention > 0,
             "relative_attention_num_buckets": self.relative_attention_num_buckets > 0,
             "causal attention": self.causal,
@@ -240,6 +243,7 @@ class EncoderConfig:
             return [f"{self.attention.replace('_', '-')} attention"]
         pieces = {
             "relative positions in attention": self.position == "relative",
+            "scores that fall with the distance (ALiBi)": self.position == "alibi",
             "disentangled attention": self.disentangled is not None,
             "causal attention": self.causal,
             "fewer key than query heads": self.key_value_heads != self.num_attention_heads,
@@ -356,6 +360,11 @@ class EncoderConfig:
     def out_bias(self) -> bool:
         """Say whether the projection behind attention has a bias."""
         return self.attention_bias if self.attention_out_bias is None else self.attention_out_bias
+
+    @property
+    def down_bias(self) -> bool:
+        """Say whether the last product of a feed-forward part has a bias, and so that of a masked-language-model head's transform."""
+        return self.mlp_bias if self.mlp_out_bias is None else self.mlp_out_bias
 
     @property
     def scaled_by_length(self) -> bool:

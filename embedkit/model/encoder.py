@@ -17,7 +17,7 @@ from embedkit.model.embeddings import Embeddings, sinusoidal_table
 from embedkit.model.experts import ExpertFeedForward
 from embedkit.model.layers import AttentionBias, EncoderLayer, Run, runs_of
 from embedkit.model.norms import layer_norm
-from embedkit.model.positions import relative_position_buckets, rotary_table
+from embedkit.model.positions import alibi_scores, relative_position_buckets, rotary_table
 from embedkit.model.recursion import RecursionRouter
 
 
@@ -180,20 +180,28 @@ class TransformerEncoder(nn.Module):
 
     def _bias(self, run: Run, local: bool, hidden: Tensor) -> AttentionBias:
         config, length, device = self.config, run.length, hidden.device
-        seen = self._seen(run, local, device)
-        mask = seen
-        if self.relative_bias is not None:
-            buckets = relative_position_buckets(
-                length,
-                num_buckets=config.relative_attention_num_buckets,
-                max_distance=config.relative_attention_max_distance,
-                device=device,
-            )
-            added = self.relative_bias(buckets).permute(2, 0, 1)[None]  # (1, H, T, T)
+        mask = self._seen(run, local, device)
+        if (added := self._added(length, device)) is not None:
             mask = added if mask is None else added.masked_fill(~mask, -math.inf)
             mask = mask.to(hidden.dtype)
         rotary = self._rotary(run, local, device) if config.position == "rope" else None
         return AttentionBias(mask, rotary, causal=config.causal and mask is None)
+
+    def _added(self, length: int, device: torch.device) -> Tensor | None:
+        """Return what distances add to the scores of all layers, (1, H, T, T); None: nothing."""
+        config = self.config
+        if config.position == "alibi":
+            return alibi_scores(length, num_heads=config.num_attention_heads, device=device)[None]
+        if self.relative_bias is None:
+            return None
+        buckets = relative_position_buckets(
+            length,
+            num_buckets=config.relative_attention_num_buckets,
+            max_distance=config.relative_attention_max_distance,
+            device=device,
+        )
+        added: Tensor = self.relative_bias(buckets).permute(2, 0, 1)[None]
+        return added
 
     def _rotary(self, run: Run, local: bool, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return cos and sin of a run's rotation angles: (T, d), or (count, 1, T, d) where sequences have their own."""
@@ -222,7 +230,8 @@ class TransformerEncoder(nn.Module):
         )  # (count, 1, 1, T)
         reach = config.local_attention // 2
         narrow = local and length > reach + 1
-        if not narrow and not (config.causal and (mask is not None or self.relative_bias is not None)):
+        added = self.relative_bias is not None or config.position == "alibi"
+        if not narrow and not (config.causal and (mask is not None or added)):
             return mask
         position = torch.arange(length, device=device)
         behind = position[:, None] - position[None, :]  # (T, T)

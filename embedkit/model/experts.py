@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,9 @@ class ExpertFeedForward(nn.Module):
         self.router = nn.Linear(hidden, count, bias=False)
         self.noise = nn.Linear(hidden, count, bias=False) if config.experts.noisy else None
         width = config.experts.intermediate_size
-        self.experts = nn.ModuleList(FeedForward(config, width=width) for _ in range(count))
+        own = replace(config, mlp_bias=False, mlp_out_bias=False) if config.experts.shared_bias else config
+        self.experts = nn.ModuleList(FeedForward(own, width=width) for _ in range(count))
+        self.bias = nn.Parameter(torch.zeros(hidden)) if config.experts.shared_bias else None
         shared = config.experts.shared_intermediate_size
         self.shared = FeedForward(config, width=shared) if shared else None
 
@@ -55,6 +58,8 @@ class ExpertFeedForward(nn.Module):
         if (log := current_log()) is not None:
             log.choose(self.name, logits, chosen, kept)
         out = self._dispatch(hidden, weights, chosen, kept)
+        if self.bias is not None:
+            out = out + self.bias
         return out if self.shared is None else out + self.shared(hidden)
 
     def _score(self, hidden: Tensor) -> Tensor:

@@ -33,8 +33,7 @@ class FeedForward(nn.Module):
         self.gated, self.gate_second = config.gated_mlp, config.gate_second
         width = config.intermediate_size if width is None else width
         self.up = nn.Linear(config.hidden_size, width * (2 if config.gated_mlp else 1), bias=config.mlp_bias)
-        out_bias = config.mlp_bias if config.mlp_out_bias is None else config.mlp_out_bias
-        self.down = nn.Linear(width, config.hidden_size, bias=out_bias)
+        self.down = nn.Linear(width, config.hidden_size, bias=config.down_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         inner = self.up(hidden)

@@ -22,7 +22,7 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         size = config.embedding_size or config.hidden_size
         self.activation = config.hidden_act
-        self.dense = nn.Linear(config.hidden_size, size, bias=config.mlp_bias)
+        self.dense = nn.Linear(config.hidden_size, size, bias=config.down_bias)
         self.norm = layer_norm(config, size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         init_weights(self.dense, config.initializer_range)

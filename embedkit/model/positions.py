@@ -1,4 +1,4 @@
-"""Where tokens stand, as attention sees it: bucketed distances (MPNet) and rotated queries and keys (ModernBERT)."""
+"""Where tokens stand, as attention sees it: distances (MPNet, Jina v2) and rotated queries and keys (ModernBERT)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from embedkit.model.attention_config import alibi_slopes
 from embedkit.model.rope_config import RopeScalingConfig
 
 
@@ -43,6 +44,17 @@ def relative_position_buckets(
     position = torch.arange(length, device=device)
     queries = position if num_queries is None else position[length - num_queries :]
     return buckets.to(device)[position[None, :] - queries[:, None] + length - 1]
+
+
+def alibi_scores(length: int, *, num_heads: int, device: torch.device) -> Tensor:
+    """Return what a key's distance to either side takes off the score of each head: (H, T, T) float32, 0 on the diagonal.
+
+    Source: Press et al. 2022, https://arxiv.org/abs/2108.12409, section 3, for both sides as in Günther et al. 2023,
+    https://arxiv.org/abs/2310.19923, section 4.
+    """
+    position = torch.arange(length, device=device, dtype=torch.float32)
+    slopes = torch.tensor(alibi_slopes(num_heads), device=device, dtype=torch.float32)
+    return -slopes[:, None, None] * (position[None, :] - position[:, None]).abs()
 
 
 def rotary_table(

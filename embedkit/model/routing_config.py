@@ -21,6 +21,7 @@ class ExpertsConfig:
     | `every_n_layers` | 2: the second, fourth … layer has experts (Nussbaum and Duderstadt 2025, https://arxiv.org/abs/2502.07972) |
     | `intermediate_size` | width of an expert; None: the encoder's own |
     | `shared_intermediate_size` | width of one more expert that computes every token (Dai et al. 2024, https://arxiv.org/abs/2401.06066); 0: none |
+    | `shared_bias` | one bias behind the sum of all experts, which have none of their own, as in that model |
     | `noisy` | in training the router's scores get noise of a learned size (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538, eq. 4) |
     | `capacity_factor` | in training an expert takes at most ⌈factor · k · T / E⌉ tokens of a sequence of T; None: any number |
 
@@ -38,6 +39,7 @@ class ExpertsConfig:
     intermediate_size: int | None = None
     shared_intermediate_size: int = 0
     norm_topk_prob: bool = False
+    shared_bias: bool = False
     noisy: bool = False
     capacity_factor: float | None = None
 

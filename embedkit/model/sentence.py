@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedkit.model.attention_pooling import AttentionPooling
-from embedkit.model.config import DenseActivation, HeadLayer, LayerNormConfig, SentenceConfig
+from embedkit.model.config import DenseActivation, DenseConfig, HeadLayer, LayerNormConfig, SentenceConfig
 from embedkit.model.encoder import TransformerEncoder, init_weights, padded_run
 from embedkit.model.field_experts import FieldExperts
 from embedkit.model.layers import Run, runs_of, split_runs
@@ -170,4 +170,18 @@ def _layer(layer: HeadLayer) -> nn.Sequential:
     if isinstance(layer, LayerNormConfig):
         return nn.Sequential(nn.LayerNorm(layer.size, eps=layer.eps))
     linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
-    return nn.Sequential(linear, DENSE_ACTIVATIONS[layer.activation]())
+    activation = DENSE_ACTIVATIONS[layer.activation]()
+    return _ResidualDense(layer, linear, activation) if layer.residual else nn.Sequential(linear, activation)
+
+
+class _ResidualDense(nn.Sequential):
+    """A dense layer whose input is added to its output, by a matrix where their lengths differ: (B, P) -> (B, P')."""
+
+    def __init__(self, config: DenseConfig, linear: nn.Linear, activation: nn.Module) -> None:
+        super().__init__(linear, activation)
+        projects = config.projects_residual
+        self.residual = nn.Linear(config.in_features, config.out_features, bias=False) if projects else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self[1](self[0](x))
+        return out + (x if self.residual is None else self.residual(x))

@@ -19,12 +19,18 @@ HeadActivation = Literal["tanh", "gelu", "gelu_tanh", "relu", "silu"]
 
 @dataclass(frozen=True, kw_only=True)
 class DenseConfig:
-    """One linear layer after pooling."""
+    """One linear layer after pooling; with `residual` what it takes is added to what it gives, by a matrix where their lengths differ."""
 
     in_features: int
     out_features: int
     bias: bool = True
     activation: DenseActivation = "tanh"
+    residual: bool = False
+
+    @property
+    def projects_residual(self) -> bool:
+        """Say whether the residual goes through a matrix of its own."""
+        return self.residual and self.in_features != self.out_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +110,8 @@ class SentenceConfig:
 class HeadConfig:
     """The shape of a classification head: pool, dense, activation, norm, then one number a label.
 
-    Without `dense` the labels' numbers are a product of the pooled vector alone; `out_bias` adds one number to each.
+    Without `dense` the labels' numbers are a product of the pooled vector alone; `out_bias` adds one number to each. `norm_bias` and
+    `norm_eps` None are the encoder's.
 
     | family | pieces |
     |---|---|
@@ -128,6 +135,8 @@ class HeadConfig:
     dropout: float = 0.1
     dense: bool = True
     out_bias: bool = True
+    norm_bias: bool | None = None
+    norm_eps: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_labels < 1:

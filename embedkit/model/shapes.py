@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from embedkit.model.config import (
     EncoderConfig,
     HeadConfig,
@@ -140,9 +142,8 @@ def similarity_shapes(similarity: SimilarityConfig, embedding_size: int) -> Shap
 
 def _feed_forward(config: EncoderConfig, name: str, width: int) -> Shapes:
     up = width * (2 if config.gated_mlp else 1)
-    out_bias = config.mlp_bias if config.mlp_out_bias is None else config.mlp_out_bias
     return _linear(f"{name}.up", config.hidden_size, up, bias=config.mlp_bias) | _linear(
-        f"{name}.down", width, config.hidden_size, bias=out_bias
+        f"{name}.down", width, config.hidden_size, bias=config.down_bias
     )
 
 
@@ -153,8 +154,11 @@ def _experts(config: EncoderConfig, name: str) -> Shapes:
     shapes = _linear(f"{name}.router", config.hidden_size, experts.num_experts, bias=False)
     if experts.noisy:
         shapes |= _linear(f"{name}.noise", config.hidden_size, experts.num_experts, bias=False)
+    own = replace(config, mlp_bias=False, mlp_out_bias=False) if experts.shared_bias else config
+    if experts.shared_bias:
+        shapes[f"{name}.bias"] = (config.hidden_size,)
     for number in range(experts.num_experts):
-        shapes |= _feed_forward(config, f"{name}.experts.{number}", width)
+        shapes |= _feed_forward(own, f"{name}.experts.{number}", width)
     if experts.shared_intermediate_size:
         shapes |= _feed_forward(config, f"{name}.shared", experts.shared_intermediate_size)
     return shapes
@@ -177,7 +181,10 @@ def dense_shapes(layer: HeadLayer) -> Shapes:
     """Return the shapes of one layer after pooling."""
     if isinstance(layer, LayerNormConfig):
         return _norm("0", layer.size, bias=True)
-    return _linear("0", layer.in_features, layer.out_features, bias=layer.bias)
+    shapes = _linear("0", layer.in_features, layer.out_features, bias=layer.bias)
+    if layer.projects_residual:
+        shapes |= _linear("residual", layer.in_features, layer.out_features, bias=False)
+    return shapes
 
 
 def head_shapes(config: EncoderConfig, head: HeadConfig) -> Shapes:
@@ -185,7 +192,10 @@ def head_shapes(config: EncoderConfig, head: HeadConfig) -> Shapes:
     hidden = config.hidden_size
     shapes = _linear("dense", hidden, hidden, bias=head.bias) if head.dense else {}
     if head.norm:
-        shapes |= config_norm(config, "norm", hidden)
+        own = head.norm_eps is not None
+        shapes |= (
+            _norm("norm", hidden, bias=bool(head.norm_bias)) if own else config_norm(config, "norm", hidden)
+        )
     return shapes | _linear("out", hidden, head.num_labels, bias=head.out_bias)
 
 

@@ -1,4 +1,4 @@
-"""Bucketed distances between tokens, and what they add to scores; the kernels, numpy and graphs share them."""
+"""Distances between tokens, and what they add to scores; the kernels, numpy and graphs share them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+from embedkit.model.attention_config import alibi_slopes
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -21,6 +23,16 @@ def relative_buckets(distance: Int64, num_buckets: int) -> Int64:
     near = np.where(np.abs(distance) < exact, np.abs(distance), np.minimum(far, half - 1))
     buckets: Int64 = near + half * (distance > 0)
     return buckets
+
+
+def alibi_table(num_heads: int, longest: int) -> Float32:
+    """Return what is added to the scores of sequences of up to `longest` tokens where they fall with the distance.
+
+    Shapes:
+        returns: (H, 2 * longest - 1), of the distances 1 - longest to longest - 1
+    """
+    distance = np.abs(np.arange(1 - longest, longest, dtype=np.float32))
+    return -np.array(alibi_slopes(num_heads), np.float32)[:, None] * distance
 
 
 def distance_table(weight: Float32, longest: int) -> Float32:

@@ -37,6 +37,7 @@ SHARED_TOKENS = 32
 # Of `EncoderConfig.attention_variants`, what is computed here, too.
 VARIANTS_HERE = (
     "scaled rotary positions",
+    "scores that fall with the distance (ALiBi)",
     "a bias before attention alone",
     "a gate of its own kind",
     "global layers that are not the first",

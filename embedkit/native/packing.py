@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from embedkit.model.config import EncoderConfig
 from embedkit.model.shapes import encoder_shapes
 from embedkit.native.dispatch import describe_kernels, find_kernels
-from embedkit.native.distances import distance_table
+from embedkit.native.distances import alibi_table, distance_table
 from embedkit.native.library import PANEL, Layer, Linear, Model, NativePrecision, Norm, load_library
 from embedkit.native.rotary import rotary_rows
 
@@ -82,13 +82,12 @@ def reach_of(config: EncoderConfig, layer: int) -> int:
     return config.local_attention // 2 if config.layer_is_local(layer) else config.max_tokens
 
 
-def added_by_distance(config: EncoderConfig, weight: Float32) -> Float32:
+def added_by_distance(config: EncoderConfig, table: Float32) -> Float32:
     """Return what the kernels add to scores, from the farthest key before a query to the farthest behind it: (H, 2T - 1 + ROOM).
 
-    Scores are divided by the root of a head's size afterwards, so it is multiplied by that.
+    Scores are divided by the root of a head's size afterwards, so `table`, what is added to them then, is multiplied by that.
     """
-    table = distance_table(weight, config.max_tokens) * np.float32(math.sqrt(config.head_size))
-    return np.pad(table, ((0, 0), (0, ROOM)))
+    return np.pad(table * np.float32(math.sqrt(config.head_size)), ((0, 0), (0, ROOM)))
 
 
 class PackedLinear:
@@ -224,9 +223,14 @@ class PackedModel:
 
     def _distances(self) -> tuple[int | None, int]:
         """Return where the first head's number for distance 0 lies, and how many numbers there are a head."""
-        if not self.config.relative_attention_num_buckets:
+        config = self.config
+        if config.position == "alibi":
+            by_distance = alibi_table(config.num_attention_heads, config.max_tokens)
+        elif config.relative_attention_num_buckets:
+            by_distance = distance_table(self._read("relative_bias.weight"), config.max_tokens)
+        else:
             return None, 0
-        table = added_by_distance(self.config, self._read("relative_bias.weight"))
+        table = added_by_distance(config, by_distance)
         return self._keep(table) + (self.config.max_tokens - 1) * table.itemsize, table.shape[1]
 
     def _all_layers(self) -> ctypes.Array[Layer]:

@@ -8,7 +8,7 @@ beside what `tokenizer.json` holds; special tokens that are only named (`mask_to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,26 @@ def _without_unlisted(backend: tokenizers.Tokenizer, wanted: set[str]) -> tokeni
         return backend
     content = json.loads(backend.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in wanted]
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
+
+
+def without_rowless(
+    backend: tokenizers.Tokenizer, num_rows: int, roles: Collection[str]
+) -> tokenizers.Tokenizer:
+    """Drop the special tokens behind the last row of a token table, such as Gemma's for images: such a name in a text is then plain text.
+
+    What is no special token, or is one of `roles` or stands around a text, stays: it is of another model than the table.
+    """
+    around = {*backend.encode("").ids, *backend.encode("a", "a").ids}
+    beyond = {
+        token.content
+        for number, token in backend.get_added_tokens_decoder().items()
+        if number >= num_rows and token.special and token.content not in roles and number not in around
+    }
+    if not beyond:
+        return backend
+    content = json.loads(backend.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in beyond]
     return tokenizers.Tokenizer.from_str(json.dumps(content))
 
 

@@ -18,6 +18,7 @@ from tokenizers import normalizers
 
 from embedkit.errors import CheckpointError
 from embedkit.storage.files import is_utf8
+from embedkit.tokenization.added_tokens import without_rowless
 from embedkit.tokenization.batch import TokenBatch
 from embedkit.tokenization.blocks import BLOCK_CHARS, Span, ids_at_one_end
 from embedkit.tokenization.classes import lowercases
@@ -375,6 +376,11 @@ class Tokenizer:
         if len(text) > BLOCK_CHARS or self.words is not None:
             return None
         return self.pieces.extent(text)
+
+    def without_rowless(self, num_rows: int) -> Tokenizer:
+        """Return the tokenizer without the special tokens that a token table of so many rows has no vector for, and no text needs."""
+        backend = without_rowless(self.backend, num_rows, self.special_tokens.values())
+        return self if backend is self.backend else replace(self, backend=backend)
 
     def with_max_length(self, max_length: int) -> Tokenizer:
         return replace(self, max_length=max_length)

@@ -64,7 +64,7 @@ def add_linear(model: SentenceEncoder, linear: LinearMap) -> None:
     layers = model.config.dense
     last = layers[-1] if layers else None
     weight, bias = linear.weight, linear.bias
-    if isinstance(last, DenseConfig) and last.activation == "identity":
+    if isinstance(last, DenseConfig) and last.activation == "identity" and not last.residual:
         before = {name: tensor.double().numpy() for name, tensor in model.dense[-1].state_dict().items()}
         if last.bias:
             bias = weight @ before["0.bias"] + bias

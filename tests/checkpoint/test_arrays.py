@@ -19,8 +19,9 @@ from embedkit.checkpoint.classification import read_classifier_folder
 from embedkit.checkpoint.classification_weights import load_classifier
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.names import FAMILIES, Family
+from embedkit.checkpoint.quantized import Scales
 from embedkit.checkpoint.st_modules import SentenceModules
-from embedkit.checkpoint.stored_arrays import read_arrays
+from embedkit.checkpoint.stored_arrays import StoredArray, read_arrays
 from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
 from embedkit.errors import CheckpointError
 from embedkit.model.classification import ClassificationHead
@@ -44,12 +45,21 @@ def write_family(folder: Path, family: Family) -> Path:
     torch.manual_seed(0)
     dense = (
         DenseConfig(in_features=32, out_features=8, bias=False),
-        DenseConfig(in_features=8, out_features=5),
+        DenseConfig(in_features=8, out_features=5, residual=True),
     )
     sentence = SentenceConfig(dense=dense)
     model = SentenceEncoder(TransformerEncoder(tiny_config(**FAMILY_SHAPES[family])), sentence)
     save_sentence_encoder(folder, model, tiny_tokenizer(), SentenceModules(sentence=sentence), family=family)
     return folder
+
+
+def test_rows_of_integers_are_those_of_what_they_stand_for() -> None:
+    codes = np.arange(12, dtype=np.int8).reshape(4, 3)
+    stored = StoredArray(
+        codes, "float32", Scales(np.array([1, 2, 3, 4], np.float32), np.array([1, 0.5, 2], np.float32))
+    )
+    np.testing.assert_array_equal(stored[1:3].fp32(), stored.fp32()[1:3])
+    np.testing.assert_array_equal(stored[1:3].T.fp32(), stored.fp32()[1:3].T)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,17 @@ def test_bi_encoder_is_told_what_it_is_and_what_to_use(tiny_model: Path) -> None
     assert "this is an encoder (BertModel), which gives each text a vector of its own" in message
     assert "--rerank maxsim" in message
     assert f"embedkit train reranker DATA --model {tiny_model} --output DIR" in message
+
+
+def test_a_language_model_with_another_question_is_told_so(tiny_model: Path, tmp_path: Path) -> None:
+    """mxbai-rerank v2 is such a one: its question stands in a library, and not in its folder."""
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "modules.json").unlink()
+    edit(folder / "config.json", architectures=["Qwen2ForCausalLM"])
+    with pytest.raises(
+        CheckpointError, match=r"a language model \(Qwen2ForCausalLM\)\. Of those that answer"
+    ):
+        read_classifier_folder(folder)
 
 
 def test_static_model_is_told_what_it_is(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from embedkit.checkpoint.folder import fingerprint, read_model_folder, weight_files
@@ -39,6 +40,32 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert name in refusal(folder)
     assert "Copy" in refusal(folder)
+
+
+def test_special_tokens_behind_the_token_table_are_plain_text(folder: Path) -> None:
+    """As in EmbeddingGemma's folder, whose tokenizer has one more for images than the table has rows."""
+    text = "a dog <image> runs"
+    wanted = Encoder.load(folder, device="cpu").encode([text])
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    last = {"content": "<image>", "single_word": False, "lstrip": False, "rstrip": False}
+    last |= {"id": 207, "normalized": False, "special": True}
+    added = content["added_tokens"]
+    edit_json(path, added_tokens=[*added, last])
+    edit_json(
+        folder / "tokenizer_config.json",
+        added_tokens_decoder={str(each["id"]): each for each in [*added, last]},
+    )
+    ours = Encoder.load(folder, device="cpu")
+    assert ours.folder.tokenizer.vocab_size == 207
+    np.testing.assert_array_equal(ours.encode([text]), wanted)
+    last["special"] = False
+    edit_json(path, added_tokens=[*added, last])
+    edit_json(
+        folder / "tokenizer_config.json",
+        added_tokens_decoder={str(each["id"]): each for each in [*added, last]},
+    )
+    assert "the tokenizer has 208 tokens, the token table 207 rows" in refusal(folder)
 
 
 def test_a_missing_folder_and_a_hub_name_say_what_to_type(

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embedkit.checkpoint.classification import read_classifier_folder
+from embedkit.checkpoint.converting import convert_folder
 from embedkit.checkpoint.folder import read_model_folder
 from embedkit.checkpoint.multi_vector import (
     is_multi_vector,
@@ -126,7 +127,7 @@ def test_it_is_refused_where_another_kind_is_wanted_and_the_reverse(written: Pat
         (DENSE, {"in_features": 24}, "takes vectors of 24 dimensions; those that reach it have 32"),
         (DENSE, {"out_features": 8}, r"shape \(16, 32\); config.json asks for \(8, 32\)"),
         (DENSE, {"module_input_name": "sentence_embedding"}, "only 'token_embeddings' is computed"),
-        (DENSE, {"use_residual": True}, "a dense layer with a residual is not computed"),
+        (DENSE, {"use_residual": True}, "1 of 2 weights are missing: residual.weight"),
         (LIMITS, {"query_expansion": {"strategy": "all", "length": 8}}, "strategy must be fixed or min"),
         (LIMITS, {"query_expansion": {"strategy": "fixed"}}, "its length at least 1"),
         (LIMITS, {"query_expansion": "yes"}, "query_expansion is 'yes'; it must be an object"),
@@ -219,6 +220,12 @@ def test_colberts_own_folder_is_read(written: Path, tmp_path: Path) -> None:
     theirs, ours = load_multi_vector(read), load_multi_vector(read_multi_vector_folder(written))
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(theirs.state_dict()[name], tensor)
+
+
+def test_a_colbert_folder_in_fewer_bits_keeps_its_settings(written: Path, tmp_path: Path) -> None:
+    folder = colbert(tmp_path / "colbert", written, query_maxlen=8, doc_maxlen=20, dim=16)
+    convert_folder(folder, tmp_path / "half", dtype=torch.float16)
+    assert read_multi_vector_folder(tmp_path / "half").modules == read_multi_vector_folder(folder).modules
 
 
 def test_a_colbert_folder_that_does_not_fit_is_refused(written: Path, tmp_path: Path) -> None:

@@ -328,6 +328,11 @@ def test_what_stands_on_an_encoder_decides_what_computes_it() -> None:
         numpy, onnx = (why_not_parts(runtime, config, sentence) for runtime in ("numpy", "onnx"))
         assert (numpy is None) == ("layers" not in head), head
         assert (onnx is None) == (head in ("bilinear", "additive", "fields")), head
+    residual = SentenceConfig(dense=(DenseConfig(in_features=32, out_features=32, residual=True),))
+    assert why_not_parts("numpy", config, residual) is None
+    assert (
+        why_not_parts("onnx", config, residual) == "a dense layer with a residual is not written as a graph"
+    )
     choice = choose_runtime(config, "fp32", "cpu", sentence=HEADS["layers"], interactive=True)
     assert choice.runtime == "torch"
     assert "this model takes a mean of several" in choice.reason

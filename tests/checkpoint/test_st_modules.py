@@ -82,6 +82,12 @@ def test_a_plain_encoder_folder_gets_mean_pooling(tmp_path: Path) -> None:
         SentenceConfig(pooling=("cls", "max"), normalize=True, pool_prompt=False),
         SentenceConfig(pooling=("mean", "cls")),  # an order that only the newer spelling can say
         SentenceConfig(
+            dense=(
+                DenseConfig(in_features=32, out_features=32, residual=True),
+                DenseConfig(in_features=32, out_features=8, residual=True),
+            )
+        ),
+        SentenceConfig(
             pooling=("last",),
             dense=(DenseConfig(in_features=32, out_features=8, activation="gelu"),),
             normalize=True,
@@ -91,7 +97,7 @@ def test_a_plain_encoder_folder_gets_mean_pooling(tmp_path: Path) -> None:
 def test_what_is_written_is_read_again(sentence: SentenceConfig, tmp_path: Path) -> None:
     modules = SentenceModules(
         sentence=sentence,
-        dense_folders=("2_Dense",) * len(sentence.dense),
+        dense_folders=("2_Dense", "3_Dense")[: len(sentence.dense)],
         max_seq_length=77,
         prompts={"query": "Frage: ", "empty": ""},
         default_prompt_name="empty",
@@ -173,8 +179,8 @@ def test_modules_that_we_do_not_compute_are_refused(modules: list[Any], message:
         ),
         (
             "2_Dense__config",
-            {"use_residual": True},
-            "use_residual is true; a dense layer with a residual is not",
+            {"use_residual": "yes", "in_features": 3, "out_features": 3},
+            "'use_residual' is 'yes'; it must be",
         ),
         (
             "sentence_bert_config",

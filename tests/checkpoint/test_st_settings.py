@@ -48,7 +48,7 @@ def test_the_folders_dimension_is_cut_and_in_the_fingerprint(folder: Path) -> No
         (TEXTS, {"truncate_dim": 0}, "truncate_dim is 0; it must be at least 1"),
         (TEXTS, {"truncate_dim": "8"}, "'truncate_dim' is '8'; it must be a whole number"),
         (TEXTS, {"model_type": "SparseEncoder"}, "this is a learned sparse model"),
-        (TEXTS, {"model_type": "CrossEncoder"}, "model_type is 'CrossEncoder', another kind of model than"),
+        (TEXTS, {"model_type": "CrossEncoder"}, "this is a cross-encoder, whose modules end in scores"),
         (
             LIMITS,
             {"transformer_task": "fill-mask"},

@@ -21,7 +21,10 @@ from embedkit.model.learned_parts import AttentionPoolingConfig, SimilarityConfi
         ),
         ({"hidden_size": 12, "num_attention_heads": 4, "position": "rope"}, "even head size; it is 3"),
         ({"hidden_act": "mish"}, "hidden_act is 'mish'; it must be one of gelu, gelu_tanh, relu, silu"),
-        ({"position": "alibi"}, "position is 'alibi'; it must be one of learned, sinusoidal, rope, relative"),
+        (
+            {"position": "spiral"},
+            "position is 'spiral'; it must be one of learned, sinusoidal, rope, relative",
+        ),
         (
             {"attention": "cosine"},
             "attention is 'cosine'; it must be one of dot, additive, bilinear, low_rank",

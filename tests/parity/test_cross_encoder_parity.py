@@ -12,7 +12,10 @@ import torch
 
 from embedkit.checkpoint.classification import read_classifier_folder
 from embedkit.checkpoint.classification_weights import load_classifier, save_classifier
+from embedkit.checkpoint.folder import read_model_folder
+from embedkit.errors import CheckpointError, TrainingError
 from embedkit.reranking.cross_encoder import CrossEncoder
+from embedkit.training.reranker.start import start_from
 from tests.tiny import tiny_tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -110,6 +113,106 @@ def reference(
     model.save_pretrained(folder)
     write_tokenizer(folder, family, max_length)
     return model
+
+
+def modular(
+    folder: Path, *middle: Any, pooling: str = "cls", num_labels: int = 1, **settings: Any
+) -> Any:  # Any: untyped library
+    """Write a cross-encoder as a list of modules, as sentence-transformers does from its release 5.4 on, and return it loaded."""
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    torch.manual_seed(4)
+    name, shape = FAMILIES[settings.pop("family", "modernbert")]
+    encoder = getattr(transformers, f"{name}Model")(
+        getattr(transformers, f"{name}Config")(**shape | {"num_attention_heads": 1})
+    ).eval()
+    encoder.save_pretrained(folder / "plain")
+    write_tokenizer(folder / "plain", "modernbert", 48)
+    last = Dense(32, num_labels, activation_function=torch.nn.Identity(), module_output_name="scores")
+    modules = [Transformer(str(folder / "plain")), Pooling(32, pooling_mode=pooling), *middle, last]
+    sentence_transformers.CrossEncoder(modules=modules, device="cpu", **settings).save_pretrained(
+        str(folder / "m")
+    )
+    return sentence_transformers.CrossEncoder(str(folder / "m"), device="cpu", local_files_only=True)
+
+
+def middle_modules(*, norm: bool, activation: Any = None) -> list[Any]:
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import LayerNorm
+
+    layer = LayerNorm(32)
+    torch.nn.init.normal_(layer.norm.weight)
+    torch.nn.init.normal_(layer.norm.bias)
+    dense = Dense(32, 32, bias=not norm, activation_function=activation or torch.nn.GELU())
+    return [dense, layer] if norm else [dense]
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.parametrize("family", ["modernbert", "xlm-roberta"])
+@pytest.mark.parametrize("case", ["ettin", "no norm", "scores alone, of the mean", "three labels"])
+def test_heads_that_are_lists_of_modules(case: str, family: str, backend: Any, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"family": family}
+    middle = middle_modules(norm=True)
+    if case == "no norm":
+        middle = middle_modules(norm=False)
+    elif case == "scores alone, of the mean":
+        middle, how = [], how | {"pooling": "mean", "activation_fn": torch.nn.Identity()}
+    elif case == "three labels":
+        how |= {"num_labels": 3}
+    theirs = modular(tmp_path, *middle, **how)
+    queries, texts = pairs()
+    wanted = theirs.predict(list(zip(queries, texts, strict=True)), batch_size=3)
+    assert np.ptp(wanted) > 1e-3
+    ours = CrossEncoder.load(tmp_path / "m", device="cpu", backend=backend)
+    if case == "three labels":
+        assert ours.folder.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+        found = ours.logits(queries, texts)
+    else:
+        found = np.concatenate([ours.score(query, TEXTS) for query in QUERIES])
+    np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("pooling", "pooling is max; of a cross-encoder one of cls, mean, last is computed"),
+        ("activation", "the activation of the first Dense is mish; known are tanh, gelu"),
+        (
+            "order",
+            "the modules are Transformer, Pooling, LayerNorm, Dense; of a cross-encoder with modules Transformer",
+        ),
+        ("output", "module_output_name is ''; the last module writes 'scores'"),
+        ("size", r"take and give \[\(32, 16\), \(16, 1\)\] numbers"),
+    ],
+)
+def test_lists_of_modules_that_are_not_computed_are_refused(
+    change: str, message: str, tmp_path: Path
+) -> None:
+    middle = middle_modules(norm=True, activation=torch.nn.Mish() if change == "activation" else None)
+    modular(
+        tmp_path,
+        *(middle[1:] if change == "order" else middle),
+        pooling="max" if change == "pooling" else "cls",
+    )
+    dense, out = tmp_path / "m" / "2_Dense" / "config.json", tmp_path / "m" / "4_Dense" / "config.json"
+    if change == "output":
+        out.write_text(json.dumps(json.loads(out.read_text()) | {"module_output_name": ""}), encoding="utf-8")
+    if change == "size":
+        modules = json.loads((tmp_path / "m" / "modules.json").read_text())
+        (tmp_path / "m" / "modules.json").write_text(json.dumps([*modules[:3], modules[4]]), encoding="utf-8")
+        dense.write_text(json.dumps(json.loads(dense.read_text()) | {"out_features": 16}), encoding="utf-8")
+        out.write_text(json.dumps(json.loads(out.read_text()) | {"in_features": 16}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        CrossEncoder.load(tmp_path / "m", device="cpu")
+
+
+def test_such_a_cross_encoder_is_neither_a_sentence_encoder_nor_trained_further(tmp_path: Path) -> None:
+    modular(tmp_path, *middle_modules(norm=True))
+    with pytest.raises(CheckpointError, match="this is a cross-encoder, whose modules end in scores"):
+        read_model_folder(tmp_path / "m")
+    with pytest.raises(TrainingError, match="the head of this cross-encoder is a list of modules"):
+        start_from(tmp_path / "m", num_labels=1, seed=0)
 
 
 def write_tokenizer(folder: Path, family: str, max_length: int) -> None:

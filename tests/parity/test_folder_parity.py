@@ -117,6 +117,11 @@ def test_activations_of_dense_layers(activation: torch.nn.Module, tmp_path: Path
     check(saved(tmp_path, Dense(32, 12, activation_function=activation)), tmp_path)
 
 
+def test_dense_layers_with_a_residual(tmp_path: Path) -> None:
+    modules = [Dense(32, 32, use_residual=True), Dense(32, 12, use_residual=True, bias=False)]
+    check(saved(tmp_path, *modules), tmp_path)
+
+
 def test_texts_cut_on_the_left_with_and_without_an_unpooled_prompt(tmp_path: Path) -> None:
     first = transformer(tmp_path / "encoder", processor_kwargs={"truncation_side": "left"})
     prompts = {"query": "which song: "}

@@ -289,7 +289,7 @@ def test_two_layers_project_as_there(tmp_path: Path) -> None:
     )
     torch.manual_seed(3)
     names = ("token_embeddings", "token_embeddings")
-    wide = Dense(32, 48, activation_function=torch.nn.Tanh(), module_input_name=names[0])
+    wide = Dense(32, 48, use_residual=True, activation_function=torch.nn.Tanh(), module_input_name=names[0])
     narrow = Dense(48, 8, bias=False, activation_function=torch.nn.Identity(), module_input_name=names[0])
     modules = [Transformer(str(tmp_path / "base")), wide, narrow, MultiVectorMask()]
     model = Theirs(modules=[*modules, Normalize(module_input_name=names[0])], device="cpu")

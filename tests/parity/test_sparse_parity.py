@@ -41,7 +41,7 @@ TEXTS = [
     "a small red horse runs on the beach",
     "the boy sings an old song by the water " * 8,
 ]
-FAMILIES = ("bert", "roberta", "distilbert", "mpnet", "albert", "electra", "modernbert")
+FAMILIES = ("bert", "roberta", "distilbert", "mpnet", "albert", "electra", "modernbert", "gte")
 
 
 def write_theirs(folder: Path, *modules: Any, **settings: Any) -> Any:  # Any: an untyped library

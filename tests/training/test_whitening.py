@@ -69,6 +69,7 @@ def test_vectors_that_do_not_differ_are_refused(count: int) -> None:
         ((DenseConfig(in_features=16, out_features=4, bias=False, activation="identity"),), 1),
         ((DenseConfig(in_features=16, out_features=4, activation="identity"),), 1),
         ((DenseConfig(in_features=16, out_features=4, activation="tanh"),), 2),
+        ((DenseConfig(in_features=16, out_features=16, activation="identity", residual=True),), 2),
     ],
 )
 def test_it_goes_into_a_last_layer_that_is_linear_or_behind_it(

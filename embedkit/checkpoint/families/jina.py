@@ -23,7 +23,27 @@ _HUB_THETA = 10_000.0  # where that of the hub folder says nothing
 
 def is_hub_jina(content: Json) -> bool:
     """Say whether a config.json that calls itself an XLM-RoBERTa's is of one with rotary positions."""
-    return content.get("model_type") == "xlm-roberta" and content.get("position_embedding_type") == "rotary"
+    return _is_xlm_roberta(content) and content.get("position_embedding_type") == "rotary"
+
+
+def is_plain_flash(content: Json) -> bool:
+    """Say whether Jina's code computes a plain XLM-RoBERTa, as that of jina-reranker-v2 does: all that it changes is the weights' names."""
+    return _is_flash(content) and content.get("position_embedding_type") == "absolute"
+
+
+def _is_xlm_roberta(content: Json) -> bool:
+    kind = content.get("model_type")
+    return kind == "xlm-roberta" or (kind is None and _is_flash(content))
+
+
+def _is_flash(content: Json) -> bool:
+    """Say whether a folder names Jina's code for XLM-RoBERTa; the config of jina-reranker-v2 has no model_type besides."""
+    code = content.get("auto_map")
+    named = code.get("AutoConfig") if isinstance(code, dict) else None
+    return str(named).rpartition(".")[2] == "XLMRobertaFlashConfig" and content.get("model_type") in (
+        None,
+        "xlm-roberta",
+    )
 
 
 def _read_jina(content: Json, where: str) -> dict[str, Any]:

@@ -20,7 +20,12 @@ from embedkit.checkpoint.families.rope import read_rope, written_rope
 from embedkit.checkpoint.families.row import FamilyRow, Json, Names, add, add_layers
 from embedkit.checkpoint.json_files import json_field
 from embedkit.model.config import EncoderConfig
+from embedkit.model.routing_config import ExpertsConfig
 
+_NOMIC_OFF = (
+    *("rotary_emb_interleaved", "prenorm", "parallel_block", "use_rms_norm", "causal"),
+    "scale_attn_by_inverse_layer_idx",
+)
 _NOMIC_GATES = {"swiglu": "silu", "geglu": "gelu"}
 
 
@@ -28,15 +33,13 @@ def _read_nomic(content: Json, where: str) -> dict[str, Any]:
     old = "n_embd" in content
     fields = read_sizes(content, where, GPT2_SPELLING if old else None)
     head_size = fields["hidden_size"] // fields["num_attention_heads"]
-    wanted(content, where, head_dim=head_size, num_experts=0, moe_every_n_layers=0)
+    experts = has_nomic_experts(content)
+    if not experts:
+        wanted(content, where, head_dim=head_size, num_experts=0, moe_every_n_layers=0)
+    if experts:
+        return _read_nomic_experts(content, fields, where)
     if old:
-        off = dict.fromkeys(
-            (
-                *("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "rotary_emb_interleaved", "prenorm"),
-                *("parallel_block", "use_rms_norm", "causal", "scale_attn_by_inverse_layer_idx"),
-            ),
-            False,
-        )
+        off = dict.fromkeys(("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", *_NOMIC_OFF), False)
         if not content.get("moe_every_n_layers"):
             content = {key: value for key, value in content.items() if key != "num_experts"}
         wanted(content, where, rotary_emb_fraction=1.0, scale_attn_weights=True, **off)
@@ -65,6 +68,40 @@ def _read_nomic(content: Json, where: str) -> dict[str, Any]:
         "gated_mlp": True,
         "attention_bias": False,
         "mlp_bias": False,
+    }
+
+
+def has_nomic_experts(content: Json) -> bool:
+    """Say whether a config.json is of a NomicBERT with a mixture of experts, as nomic-embed-text-v2-moe is; transformers knows of none."""
+    return (
+        content.get("model_type") == "nomic_bert"
+        and "n_embd" in content
+        and bool(content.get("moe_every_n_layers"))
+    )
+
+
+def _read_nomic_experts(content: Json, fields: dict[str, Any], where: str) -> dict[str, Any]:
+    off = dict.fromkeys((*_NOMIC_OFF, "expert_choice_router", "num_shared_experts"), False)
+    wanted(content, where, moe_every_n_layers=2, ffn_div=1, activation_function="gelu", **off)
+    wanted(content, where, qkv_proj_bias=True, mlp_fc1_bias=True, mlp_fc2_bias=True)
+    wanted(content, where, rotary_emb_fraction=1.0, scale_attn_weights=True)
+    wanted(content, where, rotary_scaling_factor=1.0, rotary_emb_scale_base=0)
+    experts = ExpertsConfig(
+        num_experts=json_field(content, "num_experts", 0, where),
+        num_experts_per_tok=json_field(content, "moe_top_k", 1, where),
+        norm_topk_prob=json_field(content, "moe_normalize_expert_weights", False, where),
+        shared_bias=True,
+    )
+    return fields | {
+        "type_vocab_size": json_field(content, "type_vocab_size", 0, where),
+        "pad_token_id": json_field(content, "pad_token_id", 0, where),
+        "initializer_range": json_field(content, "initializer_range", 0.02, where),
+        "layer_norm_eps": json_field(content, "layer_norm_epsilon", 1e-12, where),
+        "hidden_dropout_prob": json_field(content, "resid_pdrop", 0.0, where),
+        "attention_probs_dropout_prob": json_field(content, "attn_pdrop", 0.0, where),
+        "position": "rope",
+        "global_rope_theta": json_field(content, "rotary_emb_base", 10_000.0, where),
+        "experts": experts,
     }
 
 

@@ -58,14 +58,13 @@ def add_layers(
     names: Names, config: EncoderConfig, prefix: str, layer: Mapping[str, tuple[str, ...]]
 ) -> None:
     """Add the parameters of all layers: `layer` maps sublayers of ours to theirs, after the prefix with the layer's number in it."""
-    out_bias = config.mlp_bias if config.mlp_out_bias is None else config.mlp_out_bias
     norm_bias = config.norm_bias and config.norm == "layer"
     for number in range(config.num_distinct_layers):
         for ours, theirs in layer.items():
             if "norm" in ours:
                 bias = norm_bias
             elif "mlp" in ours:
-                bias = out_bias if ours == "mlp.down" else config.mlp_bias
+                bias = config.down_bias if ours == "mlp.down" else config.mlp_bias
             else:
                 bias = config.out_bias if ours == "attention.out" else config.attention_bias
             own = tuple(prefix.format(number) + name for name in theirs)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from embedkit.checkpoint.families.deberta import DEBERTA
 from embedkit.checkpoint.families.decoders import GEMMA3, GPT2, LLAMA, MISTRAL, QWEN2, QWEN3
 from embedkit.checkpoint.families.jina import JINA
+from embedkit.checkpoint.families.jina_bert import JINA_BERT
 from embedkit.checkpoint.families.llama import EUROBERT
 from embedkit.checkpoint.families.rotary import GTE, NOMIC
 from embedkit.checkpoint.families.row import FamilyRow
@@ -26,6 +27,7 @@ NewerFamily = Literal[
     "llama",
     "mistral",
     "jina_embeddings_v3",
+    "jina_bert",
 ]
 ROWS: dict[NewerFamily, FamilyRow] = {
     "deberta-v2": DEBERTA,
@@ -41,6 +43,7 @@ ROWS: dict[NewerFamily, FamilyRow] = {
     "llama": LLAMA,
     "mistral": MISTRAL,
     "jina_embeddings_v3": JINA,
+    "jina_bert": JINA_BERT,
 }
 assert tuple(ROWS) == get_args(NewerFamily)
 ALSO: dict[str, NewerFamily] = {other: family for family, row in ROWS.items() for other in row.also}

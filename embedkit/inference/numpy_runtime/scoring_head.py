@@ -19,7 +19,8 @@ class ScoringHead:
     """
 
     def __init__(self, encoder: EncoderConfig, config: HeadConfig, weights: Mapping[str, Float32]) -> None:
-        self.config, self.eps = config, encoder.layer_norm_eps
+        self.config = config
+        self.eps = encoder.layer_norm_eps if config.norm_eps is None else config.norm_eps
         self.weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
 
     def __call__(self, pooled: Float32) -> Float32:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.inference.numpy_runtime.activations import ACTIVATIONS
-from embedkit.model.config import LayerNormConfig, PoolingMode, SentenceConfig
+from embedkit.model.config import DenseConfig, LayerNormConfig, PoolingMode, SentenceConfig
 from embedkit.types import Float32
 
 
@@ -46,6 +46,9 @@ class SentenceHead:
         self.config = config
         self.attention = None if attention is None else dict(attention)
         self.dense = [(layer["0.weight"], layer.get("0.bias")) for layer in dense]
+        self._residuals = [
+            _product(layer["residual.weight"]) if "residual.weight" in layer else None for layer in dense
+        ]
         self._products = [
             None if isinstance(layer, LayerNormConfig) else _product(weight)
             for (weight, _), layer in zip(self.dense, config.dense, strict=True)
@@ -70,7 +73,9 @@ class SentenceHead:
 
     def project(self, pooled: Float32) -> Float32:
         """Go through the layers and the normalization, row by row: (B, P) -> (B, E)."""
-        for (weight, bias), product, layer in zip(self.dense, self._products, self.config.dense, strict=True):
+        layers = zip(self.dense, self._products, self._residuals, self.config.dense, strict=True)
+        for (weight, bias), product, residual, layer in layers:
+            before = pooled
             if isinstance(layer, LayerNormConfig):
                 pooled = _layer_norm(pooled, layer.eps) * weight
             else:
@@ -80,6 +85,8 @@ class SentenceHead:
                 pooled += bias
             if not isinstance(layer, LayerNormConfig):
                 pooled = ACTIVATIONS[layer.activation](pooled)
+            if isinstance(layer, DenseConfig) and layer.residual:
+                pooled = pooled + (before if residual is None else residual(before))
         return normalize(pooled) if self.config.normalize else pooled
 
     def _attend(self, tokens: Float32) -> Float32:

@@ -60,6 +60,11 @@ def start_from(path: str | Path, *, num_labels: int, seed: int, max_seq_length: 
         raise TrainingError(
             f"{path}: a language model that answers yes or no cannot be trained on here. Start from an encoder or a cross-encoder"
         )
+    if folder.modular is not None:
+        raise TrainingError(
+            f"{path}: the head of this cross-encoder is a list of modules, which is computed, but not trained further. Start from an encoder "
+            "or another cross-encoder"
+        )
     if len(folder.labels) != num_labels:
         raise TrainingError(
             f"{path}: the cross-encoder has {len(folder.labels)} labels ({', '.join(folder.labels)}); the data needs {num_labels}. "

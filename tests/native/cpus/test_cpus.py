@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import CPU_FEATURES, LEVELS
+from embedkit.native.distances import alibi_table, distance_table
 from embedkit.native.library import PRECISION_CODES, NativePrecision
 from embedkit.native.packing import (
     ACTIVATION_CODES,
@@ -149,7 +150,9 @@ def _arrays(config: EncoderConfig, weights: dict[str, Float32]) -> Iterator[Floa
     if config.embedding_size:
         yield from both("embeddings.projection")
     if config.relative_attention_num_buckets:
-        yield added_by_distance(config, weights["relative_bias.weight"])
+        yield added_by_distance(config, distance_table(weights["relative_bias.weight"], config.max_tokens))
+    if config.position == "alibi":
+        yield added_by_distance(config, alibi_table(config.num_attention_heads, config.max_tokens))
     if config.position == "rope":
         yield from (rotary_rows(config, local=local) for local in (False, True))
     halves = np.arange(2 * config.intermediate_size).reshape(2, -1)
