@@ -57,7 +57,7 @@ Examples:
 PATIENCE_SECONDS = 1.0  # for what was interrupted to say how to go on; files and indexes survive any end
 COMPLETING = "_EMBEDKIT_COMPLETE"  # set by the shell's script where it asks how a line may go on
 # Those whose --rerank may stand without a value.
-WITH_RERANKER = ("search", "mcp", "mine")  # grep has a command of its own
+WITH_RERANKER = ("mcp", "mine")  # search and grep have commands of their own
 
 
 class Commands(Group):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .maintenance.stats import Stats, stats
     from .maintenance.take_in import build_vectors, merge_indexes, take_steps
     from .maintenance.take_shards import merge_shards
-    from .maintenance.tune import tune
+    from .maintenance.tune import check_tunable, tune
     from .maintenance.tune_points import TunePoint, TuneReport
     from .maintenance.verify import Finding, verify
     from .search.conditions import Misuse
@@ -94,7 +94,7 @@ _HOMES = {
     "sharded.joining": ("join_shards",),
     "sharded.options": ("GatherOptions",),
     "sharded.shards_file": ("SHARDS", "ShardPlace", "ShardsFile", "is_sharded"),
-    "maintenance.tune": ("tune",),
+    "maintenance.tune": ("check_tunable", "tune"),
     "maintenance.tune_points": ("TunePoint", "TuneReport"),
     "maintenance.verify": ("Finding", "verify"),
 }
@@ -135,6 +135,7 @@ __all__ = [
     "build_ann",
     "build_vectors",
     "check_structure",
+    "check_tunable",
     "cluster",
     "compact",
     "content_hash",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ..shared.commands import RerankCommand, examples, subcommand
+from ..shared.commands import RerankCommand, SearchCommand, examples, subcommand
 from ..shared.usage import Group
 from . import generation as evaluate_generation
 from . import retrieval as evaluate_retrieval
@@ -18,7 +18,7 @@ app = typer.Typer(
     epilog=examples("embedkit evaluate retrieval scifact", "embedkit evaluate similarity stsb.tsv"),
     no_args_is_help=True,
 )
-subcommand(app, "retrieval", cls=RerankCommand, epilog=evaluate_retrieval.RETRIEVAL_EXAMPLES)(
+subcommand(app, "retrieval", cls=SearchCommand, epilog=evaluate_retrieval.RETRIEVAL_EXAMPLES)(
     evaluate_retrieval.retrieval
 )
 subcommand(app, "reranking", cls=RerankCommand, epilog=evaluate_retrieval.RERANKING_EXAMPLES)(

@@ -9,7 +9,7 @@ import typer
 from embedkit.errors import EmbedkitError
 
 from ..shared import console, options
-from ..shared.commands import RerankCommand
+from ..shared.commands import SearchCommand
 from ..shared.groups import grouped
 from ..shared.threads import compute_single_queries
 from .asked import Managing, Narrowed, Refreshing, Rerank, SearchingFolder, ShowingHits, walk_options
@@ -24,7 +24,7 @@ Examples:
 """
 
 
-class GrepCommand(RerankCommand):
+class GrepCommand(SearchCommand):
     """As grep does, it ends with 2 after an error, also one in a configuration file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer keeps its own copy of click

@@ -47,18 +47,20 @@ def show(query: str, hits: Sequence[Hit], showing: ShowingHits, *, regex: str | 
             _print(found, showing)
 
 
-def show_fitting(hits: Sequence[Hit], tokens: int, *, as_json: bool) -> None:
-    """Print whole passages, best first, as many as fit into so many tokens, each under its place."""
+def show_fitting(hits: Sequence[Hit], tokens: int, *, as_json: bool) -> int:
+    """Print whole passages, best first, as many as fit into so many tokens, each under its place; return how many."""
     from embedkit.pipelines.grep.budget import fitting
 
     cwd = Path.cwd()
     hits = [replace(hit, doc_id=shown_path(Path(hit.source), cwd)) for hit in hits]
+    number = 0
     for number, piece in enumerate(fitting(hits, tokens), 1):
         if as_json:
             row = {"rank": number, "where": piece.where, "score": piece.hit.score, "text": piece.text}
             console.print_json({**row, "tokens": piece.num_tokens})
         else:
             console.say(f"{piece.where}\n{piece.text}\n")
+    return number
 
 
 def _print(found: Sequence[Excerpt], showing: ShowingHits) -> None:

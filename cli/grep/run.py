@@ -64,7 +64,10 @@ def run(asked: Asked) -> bool:
         found += count
     hits.sort(key=lambda hit: -hit.score)
     if asked.showing.tokens is not None:
-        show_fitting(hits, asked.showing.tokens, as_json=asked.printing.as_json)
+        if hits and not show_fitting(hits, asked.showing.tokens, as_json=asked.printing.as_json):
+            console.note(
+                f"{console.counted(len(hits), 'passage')} found, of which none fits into {asked.showing.tokens:,} tokens. Allow more"
+            )
     elif hits:
         best = hits[: asked.searching.k]
         show(asked.query, best, asked.showing, regex=regex, as_json=asked.printing.as_json)
@@ -85,14 +88,26 @@ def _homes(asked: Asked) -> dict[Path, tuple[Home, list[str]]]:
 def _search(home: Home, scopes: list[str], asked: Asked) -> tuple[list[Hit], int]:
     """Return the hits to show, and how many were found."""
     if asked.refreshing.rebuild:
-        home.forget()
+        _forget(home)
     try:
         return _search_kept(home, scopes, asked)
     except IndexMismatchError as exc:
         if not _wants_rebuild(exc):
             raise IndexMismatchError(f"{exc}. Build it again with --rebuild") from exc
-    home.forget()
+    _forget(home)
     return _search_kept(home, scopes, asked)
+
+
+def _forget(home: Home) -> None:
+    """Remove an index that is to be built again.
+
+    Raises:
+        OutputError: another process is at it.
+    """
+    if home.is_there and not home.forget():
+        raise OutputError(
+            f"{home.root}: another process is bringing its index up to date, so that it cannot be built again. Wait for it to end"
+        )
 
 
 def _wants_rebuild(exc: IndexMismatchError) -> bool:

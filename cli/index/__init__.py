@@ -110,9 +110,9 @@ def delete(
     from embedkit.data.one_file import open_lines
 
     index, ids = split_words(words or [], named, of_ids=True)
-    wanted = [line for _, line in open_lines("-")] if ids == ["-"] else ids
-    if not wanted and where is None:
+    if not ids and where is None:
         raise typer.BadParameter("name ids, - for standard input, or --where FILTER")
+    wanted = [line for _, line in open_lines("-")] if ids == ["-"] else ids
     with _open(index, writable=True) as opened:
         if where is not None:
             count, some = opened.count_matching(where)

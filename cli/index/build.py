@@ -53,7 +53,7 @@ def build(
     any number of workers build; the same command again goes on with what is missing.
     """
     from embedkit.pipelines.default_index import default_index
-    from indexes import check_structure
+    from indexes import check_structure, check_tunable
 
     if sharding.shards is not None:
         if target_recall is not None:
@@ -87,10 +87,13 @@ def build(
         computing=computing,
         merge_tokens=merge_tokens,
         strict=building.strict,
+        sync=building.sync,
     )
     with _open(index or default_index(), source, building) as opened:
         if kind is not None:
             check_structure(opened, kind)  # before the documents are embedded, which takes long
+        if target_recall is not None:
+            check_tunable(opened, kind)
         _fill(opened, source, building, printing, yes=building.yes)
         if kind is not None:
             _build_structure(opened, kind)
@@ -114,7 +117,13 @@ def add(
     from indexes import Index
 
     source = make_source(
-        inputs, given, reading=reading, walking=walking, computing=computing, strict=adding.strict
+        inputs,
+        given,
+        reading=reading,
+        walking=walking,
+        computing=computing,
+        strict=adding.strict,
+        sync=adding.sync,
     )
     with Index.open(existing(index), writable=True) as opened:
         source.check(opened, adding.options())

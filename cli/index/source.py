@@ -165,6 +165,7 @@ def make_source(
     computing: options.ComputingOptions,
     merge_tokens: float | None = None,
     strict: bool = False,
+    sync: bool = False,
 ) -> Source:
     """Return where the vectors come from, or end with wrong usage."""
     from embedkit.data.reading import DocumentReader
@@ -182,4 +183,13 @@ def make_source(
         return Documents(reader, computing, model=given.model, merge_tokens=merge_tokens)
     if inputs:
         raise typer.BadParameter("INPUT and --vectors exclude each other")
+    if given.model is not None:
+        raise typer.BadParameter(
+            "--model and --vectors exclude each other: an index of ready vectors does not know what made them"
+        )
+    if sync:
+        raise typer.BadParameter(
+            "--sync goes with INPUT: ready vectors do not say which documents of the index came with them. "
+            "Delete those that are gone by their ids: embedkit index delete"
+        )
     return ReadyVectors(given.vectors, given.ids)

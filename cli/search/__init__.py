@@ -14,6 +14,7 @@ import typer
 from embedkit.models import RERANKER
 
 from ..shared import console, options
+from ..shared.commands import SearchCommand
 from ..shared.completing import complete_index, complete_reranker
 from ..shared.groups import grouped
 from ..shared.locating import is_address, looks_like_index, split_words
@@ -40,6 +41,8 @@ Examples:
   embedkit search my.index                      # asks for queries; Ctrl-D ends
   embedkit search 'postgresql://me@db.example/search?table=docs' "wind energy"
 """
+
+COMMAND = SearchCommand
 
 
 @grouped
@@ -151,7 +154,8 @@ def search(
     interactive = query is not None or (queries is None and run is None and sys.stdin.isatty())
     if interactive:
         compute_single_queries()
-    if interactive and not passages and not wants_json_hits(as_json):  # people want one line for one document
+    # People want one line for one document, and a run knows documents, not passages.
+    if run is not None or (interactive and not passages and not wants_json_hits(as_json)):
         searching = replace(searching, group=True)
     if beside and not isinstance(place, Path):
         raise typer.BadParameter("--with goes with an index that is here")

@@ -43,9 +43,9 @@ def search_many(searched: Searched, wanted: SearchOptions, *, source: str, run: 
         searched.coverage()
         for query, best in zip(batch, named, strict=True):
             of_query = scores.setdefault(query.query_id, {})
-            for doc_id, score in best:  # a run knows documents, not passages: the best passage counts
+            for doc_id, score in best:
                 refuse_white_space(doc_id, "document id")
-                of_query.setdefault(doc_id, score)
+                of_query[doc_id] = score
     write_run(run, scores)
     written = console.counted(sum(map(len, scores.values())), "hit")
     console.note(f"{run}: {written} for {console.counted(len(scores), 'query')}")

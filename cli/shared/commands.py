@@ -182,6 +182,20 @@ class RerankCommand(Command):
         return super().parse_args(ctx, with_reranker(args))
 
 
+class SearchCommand(RerankCommand):
+    """A command that reranks only with `--rerank`, and refuses to be told how without, unless a file says that for whenever it does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: as in the parent
+        rest = super().parse_args(ctx, args)
+        if ctx.resilient_parsing or ctx.params["rerank"]:
+            return rest
+        for parameter in self.params:
+            typed = getattr(ctx.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+            if typed and parameter.name in ("rerank_weight", "rerank_budget_seconds"):
+                ctx.fail(f"{parameter.opts[0]} goes with --rerank")
+        return rest
+
+
 def with_reranker(words: list[str]) -> list[str]:
     """Put the shipped reranker's name after each `--rerank` that has no value.
 

@@ -256,9 +256,9 @@ def _as_id(value: Any, where: str, name: str) -> str:
             f"{where}: {name!r} is {_json_kind(value)}; an id must be a string or a whole number. Change it"
         )
     doc_id = str(value)
-    if not doc_id or any(sign in doc_id for sign in "\n\r\t"):
+    if not doc_id or any(sign in doc_id for sign in "\n\r\t\0"):
         raise RecordError(
-            f"{where}: {name!r} is {doc_id!r}; an id must not be empty nor hold tabs or line ends. Change it"
+            f"{where}: {name!r} is {doc_id!r}; an id must not be empty nor hold tabs, line ends or NUL. Change it"
         )
     refuse_surrogates(doc_id, where, name)
     return doc_id

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import math
 import re
 import signal
 import socket
@@ -15,6 +17,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 import msgspec
+import numpy as np
 import orjson
 import uvicorn
 from starlette.applications import Starlette
@@ -92,7 +95,21 @@ def _names(wanted: type) -> tuple[Sequence[str], Mapping[str, type]]:
 
 def json_bytes(value: Any) -> bytes:  # Any: JSON, with numpy arrays
     """Write JSON; arrays become lists, numbers that are not finite become null."""
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # metadata may hold whole numbers of more than 64 bits, which orjson does not write
+        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:  # Any: JSON, with numpy arrays
+    """Return what Python's own writer takes for the same JSON."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def schemas(

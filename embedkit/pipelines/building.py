@@ -6,6 +6,7 @@ import glob
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -162,6 +163,9 @@ class Documents:
         """
         embedder = self._load(index)
         index.check_encoder(embedder.encoder.fingerprint)
+        usual, here = BuildOptions().chunk_overlap, index.settings.cutting
+        if options.chunk_tokens is None and options.chunk_overlap != usual and here:
+            options = replace(options, chunk_tokens=here["chunk_tokens"])
         if options.chunk_tokens is not None:
             index.settings.check_cutting(self._cutting(embedder, options), str(index.path))
 

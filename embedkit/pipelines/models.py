@@ -67,8 +67,9 @@ def of_index(index: Built, named: str | None) -> str | Path:
 
     Raises:
         CheckpointError: none of these is the index's own.
+        IndexMismatchError: the index was made of ready vectors.
     """
-    from embedkit.errors import CheckpointError
+    from embedkit.errors import CheckpointError, IndexMismatchError
 
     noted = index.model_path
     if named is not None:
@@ -77,6 +78,11 @@ def of_index(index: Built, named: str | None) -> str | Path:
         return shipped(noted)
     if noted is not None and Path(noted).is_dir():
         return noted
+    if index.settings.fingerprint is None:
+        raise IndexMismatchError(
+            f"{index.path} was built from ready vectors: which model made them is not known, and texts do not fit it. "
+            "Add vectors with --vectors and --ids, or build another index of texts"
+        )
     others = [name for name in (_default_model(), ENCODER) if name]
     for other in others:
         if _is_of(index, other):

@@ -9,13 +9,14 @@ from embedkit.data.records import Hit
 from embedkit.retrieval.fusion import Ranking, fuse
 from embedkit.retrieval.options import SearchOptions
 from embedkit.retrieval.reranker import Reranker
-from embedkit.retrieval.retriever import Retriever, first_of_each_document
+from embedkit.retrieval.retriever import Retriever
 
 
 class JoinedRetriever(Retriever):
     """Searches its first index as the options say and the others by their vectors, and fuses the lists with equal weights.
 
-    Passages are the same where document and number are; indexes that cut their texts otherwise are better searched with `group`.
+    Passages are the same where document and number are. With `group` documents are fused, each by its best passage in every index: so it
+    must be where indexes cut their texts otherwise.
     """
 
     joined = True
@@ -36,8 +37,8 @@ class JoinedRetriever(Retriever):
         lists += [other.search(queries, replace(wide, mode="dense")) for other in self._others]
         results = []
         for query, found in zip(queries, zip(*lists, strict=True), strict=True):
-            hits = fuse([Ranking(hits) for hits in found], by=options.fusion)
-            hits = first_of_each_document(hits) if options.group else hits
+            same = _by_document(found) if options.group else list(found)
+            hits = fuse([Ranking(each) for each in same], by=options.fusion)
             results.append(self._best(query, hits, options))
         return results
 
@@ -46,3 +47,14 @@ class JoinedRetriever(Retriever):
     ) -> list[list[tuple[str, float]]]:
         """Return (doc_id, score) of what `search` returns."""
         return [[(hit.doc_id, hit.score) for hit in hits] for hits in self.search(queries, options)]
+
+
+def _by_document(lists: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+    """Let the hits of a document, of which each list has one, stand for the same passage: that of the first list that has one."""
+    shown: dict[str, Hit] = {}
+    for hits in lists:
+        for hit in hits:
+            shown.setdefault(hit.doc_id, hit)
+    return [
+        [replace(shown[hit.doc_id], score=hit.score, scores=hit.scores) for hit in hits] for hits in lists
+    ]

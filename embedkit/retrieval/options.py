@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from typing import Literal, get_args
 
 Mode = Literal["dense", "text", "hybrid"]
@@ -45,6 +46,8 @@ class SearchOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.rerank_weight is not None and not 0 <= self.rerank_weight <= 1:
             raise ValueError(f"rerank_weight is {self.rerank_weight}; it must be from 0 to 1")
+        if self.min_score is not None and isnan(self.min_score):
+            raise ValueError("min_score is nan, which no score reaches; it must be a number")
         weights = (self.dense_weight, self.text_weight)
         if not all(0 <= weight < float("inf") for weight in weights):
             raise ValueError(f"the weights are {weights}; they must be finite and not negative")

@@ -135,23 +135,35 @@ class Retriever:
         """Return the bare hits of both searches, fused: of two times `width` few are kept, and the texts of the others not worth reading."""
         high = self.index.score_limit if options.fusion == "scores" else None
         limits = [None] * len(queries) if high is None else self.index.text_limits(queries)
-        results = []
-        for limit, (dense, text) in zip(limits, self._both(queries, width, options, high), strict=True):
-            low = None if high is None else 0.0
-            rankings = [
-                Ranking(dense, options.dense_weight, low, high),
-                Ranking(text, options.text_weight, low, limit),
-            ]
-            hits = fuse(rankings, by=options.fusion)
-            # Passages are grouped here and not before: the two sides may favour different ones of a document.
-            results.append(first_of_each_document(hits) if options.group else hits)
+        vectors = self._embed(queries, options.mode)
+        # Passages are grouped when they are fused and not before: the two sides may favour different ones of a document.
+        found = self._both(queries, vectors, width, options, high, group=False)
+        results = [_fused(*sides, options, high, limit) for sides, limit in zip(found, limits, strict=True)]
+        # All passages that were fetched may belong to a few documents: the best of the others come from searches that group.
+        short = [
+            position
+            for position, hits in enumerate(results)
+            if options.group and len(hits) < options.k and max(map(len, found[position])) >= width
+        ]
+        if short:
+            some = [queries[position] for position in short]
+            more = self._both(some, take(vectors, np.asarray(short)), options.k, options, high, group=True)
+            for position, further in zip(short, more, strict=True):
+                dense, text = map(_with_further, found[position], further)
+                results[position] = _fused(dense, text, options, high, limits[position])
         return results
 
     def _both(
-        self, queries: Sequence[str], width: int, options: SearchOptions, high: float | None
+        self,
+        queries: Sequence[str],
+        vectors: Vectors,
+        width: int,
+        options: SearchOptions,
+        high: float | None,
+        *,
+        group: bool,
     ) -> list[tuple[list[Hit], list[Hit]]]:
         """Return the hits of each query by meaning and by words; where there is a limit, the former have what words alone found, too."""
-        vectors = self._embed(queries, options.mode)
         searched = directed(vectors) & ~_blank(queries)
         found: list[tuple[list[Hit], list[Hit]]] = [([], []) for _ in queries]
         for has_direction in (True, False):
@@ -161,12 +173,12 @@ class Retriever:
             some = take(vectors, positions) if has_direction else None
             dense: list[list[Hit]] = [[] for _ in positions]
             if some is not None:
-                dense = self.index.search(some, k=width, where=options.where, group=False, bare=True)
+                dense = self.index.search(some, k=width, where=options.where, group=group, bare=True)
             text = self.index.search_text(
                 [queries[position] for position in positions.tolist()],
                 k=width,
                 where=options.where,
-                group=False,
+                group=group,
                 bare=True,
                 vectors=None if high is None else some,
             )
@@ -197,6 +209,25 @@ class Retriever:
         if self.embed is None:
             raise ValueError(f"a search in mode {mode!r} needs `embed`")
         return self.embed(queries)
+
+
+def _fused(
+    dense: Sequence[Hit], text: Sequence[Hit], options: SearchOptions, high: float | None, limit: float | None
+) -> list[Hit]:
+    """Fuse the hits of a query by meaning, which cannot score more than `high`, and by words, no more than `limit` (None: there is none)."""
+    low = None if high is None else 0.0
+    rankings = [
+        Ranking(dense, options.dense_weight, low, high),
+        Ranking(text, options.text_weight, low, limit),
+    ]
+    hits = fuse(rankings, by=options.fusion)
+    return first_of_each_document(hits) if options.group else hits
+
+
+def _with_further(hits: Sequence[Hit], further: Iterable[Hit]) -> list[Hit]:
+    """Add hits of the same search that are not there yet, which are lower."""
+    known = {(hit.doc_id, hit.passage) for hit in hits}
+    return [*hits, *(hit for hit in further if (hit.doc_id, hit.passage) not in known)]
 
 
 def _with_scored(dense: Sequence[Hit], text: Iterable[Hit]) -> list[Hit]:

@@ -27,7 +27,7 @@ from embedkit.errors import IndexFileError
 from ..kinds import parts_of
 from ..search.ann_file import AnnFile
 from ..storage.database import Database
-from ..storage.documents import update_document
+from ..storage.documents import one_of, update_document
 from ..storage.hashes import content_hash, is_whole
 from ..storage.layout import DATABASE_NAME, SEGMENT_FOLDER, database_path, is_index
 from ..storage.lock import WriterLock
@@ -71,10 +71,13 @@ def repair(path: str | Path) -> Iterator[Repair]:
 
 def _repair(folder: Path, lock: WriterLock) -> Iterator[Repair]:
     try:
-        yield from _repair_database(folder)
+        copied = False
+        for step in _repair_database(folder):
+            copied = True
+            yield step
         database = Database(database_path(folder), writable=True)
         try:
-            yield from _repair_content(folder, database)
+            yield from _repair_content(folder, database, damaged=copied)
         finally:
             database.close()
     finally:
@@ -148,7 +151,8 @@ def _readable_rows(
     return list(found)
 
 
-def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
+def _repair_content(folder: Path, database: Database, *, damaged: bool) -> Iterator[Repair]:
+    """Put documents, passages and segments right; `damaged` says that rows of the database were lost before."""
     settings = Settings.from_json(database.checked_meta("settings") or "")
     payload = parts_of(settings, database).payload
     sound: dict[int, int] = {}  # row -> key, of the vectors that can be read
@@ -159,6 +163,7 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
         except (IndexFileError, FileNotFoundError) as exc:
             with database.transaction():
                 database.remove_segments([info.name])
+            damaged = True
             yield Repair(where, f"removed a segment of {info.rows} vectors that cannot be read ({exc})")
             continue
         bad = segment.damaged_rows()
@@ -169,6 +174,7 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
             with database.transaction():
                 put_in_place_of([segment], kept, database)
             if len(bad):
+                damaged = True
                 yield Repair(where, f"removed {len(bad)} vectors whose checksums do not match")
             if damage is not None:
                 yield Repair(where, f"wrote the file again ({damage})")
@@ -179,7 +185,7 @@ def _repair_content(folder: Path, database: Database) -> Iterator[Repair]:
             database_path(folder).name,
             f"stored null for what JSON cannot hold in the metadata of {len(strict)} documents: {name_some(strict)}",
         )
-    lost = _misfits(database, sound)
+    lost = _misfits(database, sound, damaged=damaged)
     before = [database.meta("tombstone_sum"), database.count("tombstones")]
     with database.transaction():
         _remove(database, lost, sound)
@@ -214,9 +220,15 @@ def _write_strict(database: Database) -> list[str]:
     return written
 
 
-def _misfits(database: Database, sound: dict[int, int]) -> set[str]:
-    """Return the ids of documents that are damaged or lack one of their vectors."""
+def _misfits(database: Database, sound: dict[int, int], *, damaged: bool) -> set[str]:
+    """Return the ids of documents that are damaged or lack one of their vectors.
+
+    A document without passages may have lost them, or have a text of which the model reads nothing. Where nothing is `damaged` and each
+    vector has its passage or a tombstone, it is the latter.
+    """
     expected = passage_keys(database)
+    tombstones = database.rows("SELECT row FROM tombstones").tolist()
+    damaged = damaged or not sound.keys() <= {*expected, *tombstones}
     bad_rows = [row for row, key in expected.items() if sound.get(row) != key]
     found = database.execute(
         "SELECT DISTINCT doc_id FROM passages JOIN documents USING (doc_key) "
@@ -229,14 +241,15 @@ def _misfits(database: Database, sound: dict[int, int]) -> set[str]:
         "SELECT doc_id, title, text, count(row) FROM documents LEFT JOIN passages USING (doc_key) "
         "GROUP BY doc_key HAVING count(row) = 0 OR max(number) + 1 != count(row)"
     )
-    return lost | {doc_id for doc_id, title, text, count in holes if count or titled_text(title, text)}
+    return lost | {
+        doc_id for doc_id, title, text, count in holes if count or (damaged and titled_text(title, text))
+    }
 
 
 def _remove(database: Database, lost: set[str], sound: dict[int, int]) -> None:
     """Delete documents without asking the text index, and give every row without a passage a tombstone."""
-    database.execute(
-        "DELETE FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(lost)),)
-    )
+    which, values = one_of(sorted(lost))
+    database.execute(f"DELETE FROM documents WHERE {which}", values)
     database.execute("DELETE FROM passages WHERE doc_key NOT IN (SELECT doc_key FROM documents)")
     living = set(database.rows("SELECT row FROM passages").tolist())
     database.execute("DELETE FROM tombstones")

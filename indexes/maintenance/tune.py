@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..search.ann import AnnIndex, Knobs
     from ..store import Index
+    from ..types import Kind
 
 _EF_SEARCH = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _OVERSAMPLING = (5, 10, 20, 50, 100)
@@ -48,13 +49,7 @@ def tune(
     index.need_writer()
     if not 0 < target_recall <= 1:
         raise ValueError(f"target_recall is {target_recall}; it must be above 0 and at most 1")
-    if index.settings.kind == "sparse":
-        index.settings.need_dense(index.path, "tuning")
-    if index.ann is None and index.settings.kind == "dense":
-        raise IndexFileError(
-            f"{index.path}: the index is searched exactly, so there is nothing to tune. "
-            f"Build a structure with: embedkit index build INPUT --index {index.path} --kind hnsw"
-        )
+    check_tunable(index)
     if index.snapshot.num_rows <= k:
         raise IndexFileError(
             f"{index.path}: {index.snapshot.num_rows} vectors; recall@{k} needs more than {k}. Add documents first"
@@ -70,6 +65,23 @@ def tune(
     queries = cast("FloatArray | None", queries)
     assert index.ann is not None
     return _tune(index, index.ann, target_recall, k, queries, num_queries, seed)
+
+
+def check_tunable(index: Index, kind: Kind | None = None) -> None:
+    """Refuse an index that is searched exactly, or that will be once a structure of a kind (None: the one that is there) is built.
+
+    Raises:
+        IndexFileError: there is nothing to tune.
+        IndexMismatchError: the index is sparse.
+    """
+    if index.settings.kind == "sparse":
+        index.settings.need_dense(index.path, "tuning")
+    exact = index.ann is None if kind is None else kind == "flat"
+    if exact and index.settings.kind == "dense":
+        raise IndexFileError(
+            f"{index.path}: the index is searched exactly, so there is nothing to tune. "
+            f"Build a structure with: embedkit index build INPUT --index {index.path} --kind hnsw"
+        )
 
 
 def _tune(

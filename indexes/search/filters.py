@@ -18,8 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from embedkit.errors import FilterError
+
 from .fields import FieldUse, Sql, Value
 from .syntax import And, Compare, Contains, IsNull, Node, Not, Or, parse_filter, uses_of
+
+# SQLite takes 32,766 question marks in one statement (https://www.sqlite.org/limits.html), of which a search needs a few.
+MAX_VALUES = 32_000
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,23 @@ def compile_filter(text: str, field_names: Sequence[str]) -> Filter:
     """Compile a where expression; `field_names` are the metadata fields that the index knows.
 
     Raises:
-        FilterError: it is not in the language, or names a field that no document has.
+        FilterError: it is not in the language, names a field that no document has, or holds more values than SQLite takes.
     """
     tree = parse_filter(text, field_names)
-    return Filter(*_sql(tree), tuple(dict.fromkeys(uses_of(tree))))
+    sql, values = _sql(tree)
+    if len(values) > MAX_VALUES:
+        raise FilterError(
+            f"--where {text[:60]!r} …: the filter has {len(values):,} values, those that name fields among them; it may have "
+            f"{MAX_VALUES:,}. Ask in parts"
+        )
+    return Filter(sql, values, tuple(dict.fromkeys(uses_of(tree))))
 
 
 def _sql(node: Node) -> Sql:
     if isinstance(node, And | Or):
         pieces = [_sql(part) for part in node.parts]
-        joined = (" AND " if isinstance(node, And) else " OR ").join(sql for sql, _ in pieces)
-        return f"({joined})", tuple(value for _, values in pieces for value in values)
+        joined = _joined([sql for sql, _ in pieces], "AND" if isinstance(node, And) else "OR")
+        return joined, tuple(value for _, values in pieces for value in values)
     if isinstance(node, Not):
         sql, values = _sql(node.part)
         return f"(NOT {sql})", values
@@ -57,3 +68,11 @@ def _sql(node: Node) -> Sql:
     if isinstance(node, Contains):
         return node.field.contains(node.literal)
     return node.field.call(node.function, node.pattern)
+
+
+def _joined(pieces: Sequence[str], operator: str) -> str:
+    """Join conditions half by half: in a row, each would be a level more of SQLite's tree, which may have 1,000."""
+    if len(pieces) == 1:
+        return pieces[0]
+    half = len(pieces) // 2
+    return f"({_joined(pieces[:half], operator)} {operator} {_joined(pieces[half:], operator)})"

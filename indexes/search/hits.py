@@ -113,6 +113,7 @@ def text_hits(
     database: Database,
     snapshot: Snapshot,
     search: Callable[[int], Candidates],
+    count_documents: Callable[[], int],
     *,
     k: int,
     group: bool,
@@ -121,6 +122,8 @@ def text_hits(
 ) -> list[Hit]:
     """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do; `search` finds the best so many rows.
 
+    `count_documents` says how many documents there are that a grouped search may find.
+
     With the query's vector (E,) they are scored by that as well.
     """
     names: Names = {}
@@ -128,7 +131,8 @@ def text_hits(
     while True:
         found = search(width)
         (best,) = best_rows(database, found, names, k=k, width=width, group=group)
-        if not group or len(best) == k or found.rows.shape[1] < width:
+        # All passages of the best may belong to a few documents: look further, where there are others.
+        if not group or len(best) == k or found.rows.shape[1] < width or len(best) == count_documents():
             (hits,) = make_hits(database, snapshot, [best], part="text", bare=bare)
             if vector is None or not best:
                 return hits

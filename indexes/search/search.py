@@ -58,8 +58,12 @@ def search_made(
     queries: Vectors,
     request: SearchRequest,
     make: Callable[[Candidates, int], list[list[_Made]]],
+    count_documents: Callable[[], int],
 ) -> list[list[_Made]]:
-    """Search the prepared queries and return what `make`, given candidates and how many it may use, makes of them."""
+    """Search the prepared queries and return what `make`, given candidates and how many it may use, makes of them.
+
+    `count_documents` says how many documents there are that a grouped search may find.
+    """
     matching = snapshot.num_rows if request.rows is None else len(request.rows)
     results: list[list[_Made]] = [[] for _ in range(len(queries))]
     todo, width = np.arange(len(queries)), min(matching, 4 * request.k if request.group else request.k)
@@ -70,8 +74,10 @@ def search_made(
             results[query] = of_query
         if not request.group or width == matching:
             break
-        # All passages of the best may belong to a few documents: look further for those queries.
-        todo = np.asarray([query for query in todo.tolist() if len(results[query]) < request.k], np.int64)
+        # All passages of the best may belong to a few documents: look further for those queries, where there are others.
+        short = [query for query in todo.tolist() if len(results[query]) < request.k]
+        most = count_documents() if short else 0
+        todo = np.asarray([query for query in short if len(results[query]) < most], np.int64)
         width = min(matching, 4 * width)
     return results
 

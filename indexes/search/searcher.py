@@ -16,6 +16,7 @@ from embedkit.retrieval.vectors import Vectors
 from ..candidates import Candidates
 from ..storage.codes import FloatArray, RowArray
 from ..storage.database import Database
+from ..storage.documents import count_documents
 from ..storage.faults import reading
 from ..storage.segment import MappedSegment
 from ..storage.settings import Settings
@@ -55,6 +56,7 @@ class Searcher:
         self._filters: dict[str, RowArray] = {}
         self._names: Names = {}
         self._lengths: RowLengths | None = None
+        self._documents: int | None = None  # that have a passage
         self._missed = MissedFaiss()
         self._scans: SharedScans | None = None
         self.shared_fields: Sequence[str] | None = None  # of a shard: the fields of all
@@ -71,7 +73,7 @@ class Searcher:
         """See what has been committed since."""
         self.snapshot = self._take(self.snapshot.segments)
         self._filters.clear()
-        self._lengths = None
+        self._lengths = self._documents = None
         self._open_ann()
 
     def follow(self) -> bool:
@@ -164,9 +166,19 @@ class Searcher:
         def make(found: Candidates, width: int) -> list[list[RowScore]]:
             return best_rows(self._database, found, names, k=request.k, width=width, group=request.group)
 
-        chosen = search_made(self._find, self.snapshot, queries, request, make)
+        count = partial(self._num_documents, request.rows)
+        chosen = search_made(self._find, self.snapshot, queries, request, make, count)
         part = "sparse" if self._settings.kind == "sparse" else "dense"
         return make_hits(self._database, self.snapshot, chosen, part=part, bare=bare)
+
+    def _num_documents(self, rows: RowArray | None) -> int:
+        """Count the documents that have a passage, or of some rows those that these are of."""
+        with reading(self._database.path):
+            if rows is not None:
+                return count_documents(self._database, rows)
+            if self._documents is None:
+                self._documents = count_documents(self._database)
+            return self._documents
 
     def _find(self, queries: Vectors, width: int, request: SearchRequest) -> Iterator[Candidates]:
         return self._parts.search_rows(self.snapshot, self.ann, queries, width, request)
@@ -189,7 +201,8 @@ class Searcher:
                 group=request.group,
             )
 
-        return search_made(self._find, self.snapshot, queries, request, make)
+        count = partial(self._num_documents, request.rows)
+        return search_made(self._find, self.snapshot, queries, request, make, count)
 
     def passages(self, rows: RowArray) -> tuple[list[Hit], FloatArray]:
         """Return what stands in some rows, as hits of score 1, and their vectors (N, E); (N, 0) where not one a passage."""
@@ -225,6 +238,7 @@ class Searcher:
                     self._database,
                     self.snapshot,
                     search(query),
+                    lambda: self._num_documents(None if where is None else self.rows_of(where)),
                     k=k,
                     group=group,
                     bare=bare,

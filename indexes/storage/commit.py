@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.data.records import Document
+from embedkit.errors import RecordError
 from embedkit.retrieval.vectors import Vectors
 
 from .database import Database
@@ -44,9 +45,25 @@ class Addition:
     passages: Sequence[Passage] = WHOLE
     places: str = ""  # where the text stands in its file, as it is stored
 
+    def __post_init__(self) -> None:
+        """Check the id.
+
+        Raises:
+            RecordError: it holds a NUL, at which text ends for SQLite's JSON functions.
+        """
+        if "\0" in self.document.doc_id:
+            where = f"{self.document.where}: " if self.document.where else ""
+            raise RecordError(
+                f"{where}the id is {self.document.doc_id!r}; an id must not hold the character NUL. Change it"
+            )
+
     @classmethod
     def of(cls, document: Document, passages: Sequence[Passage] = WHOLE, *, vector: bytes = b"") -> Addition:
-        """Take a document in; `vector` are the bytes of one that was not made from its text."""
+        """Take a document in; `vector` are the bytes of one that was not made from its text.
+
+        Raises:
+            RecordError: its id, or what its metadata hold, cannot be stored.
+        """
         metadata = metadata_json(document)
         digest = content_hash(document.doc_id, document.title, document.text, metadata, vector)
         return cls(document, metadata, digest, passages, stored_places(document))

@@ -84,12 +84,25 @@ def document_ids(database: Database, keys: Sequence[int]) -> list[str]:
     return [found[key] for key in keys if key in found]
 
 
+def one_of(doc_ids: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    r"""Return the SQL condition that `doc_id` is one of these, and the values of its question marks.
+
+    For SQLite's JSON a text ends at a NUL, so that "a\0b" would find "a": ids that hold one, which earlier versions let in, are bound.
+    """
+    bound = tuple(doc_id for doc_id in doc_ids if "\0" in doc_id)
+    plain = "doc_id IN (SELECT value FROM json_each(?))"
+    if not bound:
+        return plain, (json.dumps(list(doc_ids)),)
+    listed = json.dumps([doc_id for doc_id in doc_ids if "\0" not in doc_id])
+    return f"({plain} OR doc_id IN ({', '.join('?' * len(bound))}))", (listed, *bound)
+
+
 def find_documents(database: Database, doc_ids: Sequence[str]) -> dict[str, Known]:
     """Return what is known of those documents that are here, by their ids."""
+    wanted, values = one_of(doc_ids)
     found = database.execute(
-        f"SELECT doc_id, doc_key, content_hash, source, {database.places_column} FROM documents "
-        "WHERE doc_id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(doc_ids)),),
+        f"SELECT doc_id, doc_key, content_hash, source, {database.places_column} FROM documents WHERE {wanted}",
+        values,
     )
     return {doc_id: Known(*known) for doc_id, *known in found}
 
@@ -217,11 +230,11 @@ def doc_ids(database: Database, rows: RowArray) -> dict[int, tuple[str, int]]:
 
 def passage_rows(database: Database, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
     """Return (doc_id, number of the passage) -> row; what is not there is left out, and other passages of the documents may be there."""
-    ids, numbers = ({place[part] for place in places} for part in (0, 1))
+    wanted, values = one_of(list({doc_id for doc_id, _ in places}))
     found = database.execute(
-        "SELECT doc_id, number, row FROM documents JOIN passages USING (doc_key) "
-        "WHERE doc_id IN (SELECT value FROM json_each(?)) AND number IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(ids)), json.dumps(list(numbers))),
+        f"SELECT doc_id, number, row FROM documents JOIN passages USING (doc_key) WHERE {wanted} "
+        "AND number IN (SELECT value FROM json_each(?))",
+        (*values, json.dumps(list({number for _, number in places}))),
     )
     return {(doc_id, number): row for doc_id, number, row in found}
 
@@ -238,12 +251,20 @@ def passage_counts(database: Database, rows: RowArray) -> dict[int, int]:
 
 def count_passages(database: Database, doc_ids: Sequence[str]) -> dict[str, int]:
     """Return id -> how many passages the document has; documents that are not there, or have none, are left out."""
+    wanted, values = one_of(doc_ids)
     found = database.execute(
-        "SELECT doc_id, count(*) FROM documents JOIN passages USING (doc_key) "
-        "WHERE doc_id IN (SELECT value FROM json_each(?)) GROUP BY doc_id",
-        (json.dumps(list(doc_ids)),),
+        f"SELECT doc_id, count(*) FROM documents JOIN passages USING (doc_key) WHERE {wanted} GROUP BY doc_id",
+        values,
     )
     return dict(found)
+
+
+def count_documents(database: Database, rows: RowArray | None = None) -> int:
+    """Count the documents that have a passage, or of some rows those that these are of."""
+    among = "" if rows is None else "WHERE row IN (SELECT value FROM json_each(?))"
+    values = () if rows is None else (json.dumps(rows.tolist()),)
+    found = database.execute(f"SELECT count(DISTINCT doc_key) FROM passages {among}", values)
+    return int(found.fetchone()[0])
 
 
 def read_documents(database: Database, after_key: int, count: int) -> list[StoredDocument]:

@@ -17,6 +17,9 @@ from embedkit.errors import RecordError
 Metadata = dict[str, Any]  # Any: whatever JSON holds
 _STORED = "text, numbers, true, false, null, dates, and lists and objects of these"
 
+# What writes answers takes 254 (orjson), and an answer has some levels of its own.
+MAX_DEPTH = 200
+
 
 def metadata_json(document: Document) -> str:
     """Write a document's metadata as strict JSON: dates and times become ISO 8601 text, decimals numbers.
@@ -36,7 +39,27 @@ def metadata_json(document: Document) -> str:
         where = document.where or f"document {document.doc_id!r}"
         problem = next(_problems(document.metadata, ""), f"the metadata cannot be written as JSON ({exc})")
         raise RecordError(f"{where}: {problem}") from exc
+    except RecursionError as exc:
+        raise _too_deep(document) from exc
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(document.metadata):
+        raise _too_deep(document)
     return text
+
+
+def _is_deep(content: Any) -> bool:  # Any: whatever the metadata hold
+    """Say whether lists and objects lie in one another more than MAX_DEPTH deep."""
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, Mapping) else each for each in level]
+        level = [each for some in inner for each in some if isinstance(each, Mapping | list | tuple)]
+    return bool(level)
+
+
+def _too_deep(document: Document) -> RecordError:
+    where = document.where or f"document {document.doc_id!r}"
+    return RecordError(
+        f"{where}: lists and objects of the metadata lie in one another more than {MAX_DEPTH} deep. Flatten them"
+    )
 
 
 def read_metadata(text: str) -> Metadata:

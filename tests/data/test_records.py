@@ -219,6 +219,7 @@ def test_csv_gives_back_what_the_csv_module_wrote(rows: list[tuple[str, str]]) -
             '{"text": "x", "id": "a\\tb"}\n',
             r":1: 'id' is 'a\\tb'; an id must not be empty nor hold tabs",
         ),
+        ("a.jsonl", '{"text": "x", "id": "a\\u0000b"}\n', r":1: 'id' is 'a\\x00b'; an id must .* or NUL\."),
         ("a.jsonl", '{"text": "x\\ud800"}\n', r":1: 'text' holds the lone surrogate U\+D800 at character 2"),
         ("a.txt", b"fine\nna\xefve\n", r"a\.txt:2: byte 0xef at column 3 is not UTF-8\. .*iconv"),
         ("a.md", b"na\xefve\n", r"a\.md: byte 0xef at offset 2 is not UTF-8"),

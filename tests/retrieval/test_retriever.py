@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pytest
 
 from embedkit.data.records import Hit
-from embedkit.retrieval.options import SearchOptions
+from embedkit.retrieval.options import Fusion, SearchOptions
 from embedkit.retrieval.reranker import Reranker
-from embedkit.retrieval.retriever import Retriever
+from embedkit.retrieval.retriever import Retriever, first_of_each_document
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -36,7 +36,8 @@ class ListedIndex:
         self, queries: Embeddings, *, k: int, where: str | None, group: bool, bare: bool
     ) -> list[list[Hit]]:
         self.asked.append(("dense", k, where, group))
-        return [self._shown(self.dense[:k], bare=bare) for _ in queries]
+        hits = first_of_each_document(self.dense) if group else self.dense
+        return [self._shown(hits[:k], bare=bare) for _ in queries]
 
     def search_ids(
         self, queries: Embeddings, *, k: int, where: str | None, group: bool
@@ -56,7 +57,8 @@ class ListedIndex:
     ) -> list[list[Hit]]:
         self.asked.append(("text", k, where, group))
         assert vectors is None or len(vectors) == len(queries)
-        hits = self._shown(self.text[:k], bare=bare)
+        hits = first_of_each_document(self.text) if group else self.text
+        hits = self._shown(hits[:k], bare=bare)
         if vectors is not None:
             hits = [replace(hit, scores={**hit.scores, "dense": self.cosines[hit.doc_id]}) for hit in hits]
         return [hits for _ in queries]
@@ -270,6 +272,7 @@ def test_words_are_searched_without_an_encoder_and_meaning_is_not() -> None:
         ({"dense_weight": 0.0, "text_weight": 0.0}, "are both 0"),
         ({"text_weight": float("nan")}, "must be finite"),
         ({"fusion": "best"}, "fusion is 'best'; it must be one of scores, ranks"),
+        ({"min_score": float("nan")}, "min_score is nan, which no score reaches"),
         ({"rerank_weight": 1.5}, r"rerank_weight is 1.5; it must be from 0 to 1"),
     ],
 )
@@ -309,3 +312,25 @@ def test_a_string_in_place_of_queries_is_refused_not_taken_letter_by_letter() ->
     retriever = Retriever(ListedIndex([], []))
     with pytest.raises(TypeError, match=r"queries is the string 'dog'; it must be a sequence of strings"):
         retriever.search("dog", SearchOptions(mode="text"))
+
+
+@pytest.mark.parametrize("fusion", ["scores", "ranks"])
+def test_a_document_of_many_passages_takes_no_place_of_others(fusion: Fusion) -> None:
+    """The ten best passages of either side are of one book; grouped, each of the other documents is found all the same."""
+    by_meaning = [hit("book", 0.9 - 0.001 * number, passage=number) for number in range(20)]
+    by_words = [hit("book", 9.0 - 0.001 * number, passage=number, part="text") for number in range(20)]
+    others = [hit(doc_id, 0.5 - 0.1 * number) for number, doc_id in enumerate("abc")]
+    index = ListedIndex([*by_meaning, *others], [*by_words, hit("c", 1.0, part="text")])
+    options = SearchOptions(k=4, mode="hybrid", group=True, candidates=10, fusion=fusion)
+    (found,) = Retriever(index, embed=embed).search(["x"], options)
+    assert sorted(each.doc_id for each in found) == ["a", "b", "book", "c"]
+    assert found[0].doc_id == "book"
+    assert len({(each.doc_id, each.passage) for each in found}) == 4
+    assert index.asked[2:] == [("dense", 4, None, True), ("text", 4, None, True)]
+
+
+def test_where_all_passages_were_fetched_nothing_further_is_asked_for() -> None:
+    index = ListedIndex(DENSE, TEXT)
+    options = SearchOptions(k=9, mode="hybrid", group=True, candidates=10)
+    Retriever(index, embed=embed).search(["x"], options)
+    assert len(index.asked) == 2

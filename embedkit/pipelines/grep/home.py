@@ -148,14 +148,19 @@ def resolved(path: Path) -> Path:
     """Return the real path of what is to be searched.
 
     Raises:
-        RecordError: there is nothing.
+        RecordError: there is nothing, or what is no file, such as a pipe that would be waited for.
     """
     try:
-        return path.resolve(strict=True)
+        real = path.resolve(strict=True)
     except (OSError, RuntimeError) as exc:  # RuntimeError: links that lead in a circle, before Python 3.13
         raise RecordError(
             f"{path}: there is no such file or folder. Put a question of several words in quotes, and name folders after it"
         ) from exc
+    if not (real.is_dir() or real.is_file()):
+        raise RecordError(
+            f"{path}: neither a file nor a folder, such as a pipe or a device. Write what comes from it to a file and name that"
+        )
+    return real
 
 
 def homes_of(path: Path, walking: WalkOptions) -> Iterator[Home]:

@@ -92,7 +92,10 @@ class Access:
 
     @staticmethod
     def _same(origin: str, host: str) -> bool:
-        return urlsplit(origin).netloc == host
+        try:
+            return urlsplit(origin).netloc == host
+        except ValueError:  # no address, such as http://[x
+            return False
 
 
 def is_address(host: str) -> bool:

@@ -86,10 +86,10 @@ class _WriteApi:
 
 
 def _document(given: NewDocument, number: int) -> Document:
-    if not given.id or any(sign in given.id for sign in "\t\n\r"):
+    if not given.id or any(sign in given.id for sign in "\t\n\r\0"):
         raise RefusedError(
             422,
-            f"documents[{number}]: the id is {given.id[:80]!r}; an id must not be empty nor hold tabs or line ends",
+            f"documents[{number}]: the id is {given.id[:80]!r}; an id must not be empty nor hold tabs, line ends or NUL",
         )
     place = f"documents[{number}]"
     return Document(given.id, given.text, given.title, given.metadata or {}, shown=place)

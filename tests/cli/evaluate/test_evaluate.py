@@ -351,3 +351,12 @@ def test_clustering_measures_agreement_with_the_labels(tiny_model: Path, tmp_pat
     row = json.loads(result.stdout)
     assert row["values"]["v-measure"] == pytest.approx(1.0)
     assert row["counts"] == {"texts": 6, "labels": 2}
+
+
+def test_how_to_rerank_is_refused_only_where_nothing_reranks(tmp_path: Path) -> None:
+    weight = [str(tmp_path / "none"), "--rerank-weight", "0.5"]
+    refused = CliRunner().invoke(app, ["evaluate", "retrieval", *weight])
+    assert refused.exit_code == 2
+    assert "--rerank-weight goes with --rerank" in refused.output
+    taken = CliRunner().invoke(app, ["evaluate", "reranking", *weight])  # which has a reranker of its own
+    assert "there is no such folder" in str(taken.exception)

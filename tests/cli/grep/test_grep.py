@@ -14,7 +14,7 @@ from cli.grep.editor import editor_command
 from cli.grep.output import opens_links
 from cli.main import app
 from embedkit.errors import OutputError
-from embedkit.pipelines.grep.home import Home
+from embedkit.pipelines.grep.home import Home, cached_homes
 from tests.tiny import write_tiny_model
 
 FILES = {
@@ -99,7 +99,9 @@ def test_forms_of_output() -> None:
     whole = grep("cat", "--tokens", 100).lines
     assert whole[0] == "animals.md:1-7"
     assert "the cat sleeps" in whole
-    assert grep("cat", "--tokens", 2).lines == []
+    none = grep("cat", "--tokens", 2)
+    assert none.lines == []
+    assert "found, of which none fits into 2 tokens" in none.notes
 
 
 def test_paths_name_files_as_seen_from_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,3 +263,19 @@ def test_documents_are_named_by_page_slide_and_row_and_code_by_its_names(folder:
     (folder / "film.srt").write_text(said, encoding="utf-8")
     assert grep("hello").lines == ["film.srt:3:hello"]
     assert grep("zebra").lines[0].startswith("film.srt:")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    refused = Result("dog", folder / "pipe", exit_code=2)
+    assert "pipe: neither a file nor a folder" in refused.notes
+
+
+def test_what_another_process_is_at_is_not_built_again(folder: Path) -> None:
+    grep("dog")
+    (home,) = cached_homes()
+    with home.held() as mine:
+        assert mine
+        refused = Result("dog", "--rebuild", exit_code=2)
+    assert "another process is bringing its index up to date" in refused.notes
+    assert Result("dog", "--rebuild", "-k", 1).lines

@@ -165,6 +165,8 @@ def test_delete_by_id_by_filter_and_from_a_pipe(index: Path) -> None:
         in CliRunner().invoke(app, ["index", "delete", "-i", str(index), "-"], input="dog\n").output
     )
     assert json.loads(invoke("index", "stats", "--index", index))["documents"] == 0
+    none = json.loads(invoke("index", "delete", "-i", index, "-", "--json", stdin=""))
+    assert none == {"deleted": 0, "missing": []}  # a script's list may be empty
 
 
 def test_verify_says_where_the_damage_is_and_repair_makes_it_clean(index: Path) -> None:
@@ -315,3 +317,42 @@ def test_a_build_of_nothing_leaves_no_folder_behind(
 def test_stats_name_the_model_and_shorten_what_nobody_reads(index: Path, tiny_model: Path) -> None:
     assert json.loads(invoke("index", "stats", index))["model"] == str(tiny_model)
     assert _cell({"weights": "a1" * 32, "pooling": "mean"}) == "weights a1a1a1a1a1a1…, pooling mean"
+
+
+def test_a_recall_that_cannot_be_measured_is_refused_before_anything_is_embedded(
+    tmp_path: Path, corpus: Path, index: Path, tiny_model: Path
+) -> None:
+    """Embedding may take hours, and the refusal would come after it."""
+    build = ["index", "build", str(corpus), "--model", str(tiny_model), "--target-recall", "0.9"]
+    for more in ([], ["--kind", "flat"]):
+        result = CliRunner().invoke(app, [*build, "--index", str(tmp_path / "new"), *more])
+        assert result.exit_code == 1
+        assert "searched exactly, so there is nothing to tune" in str(result.exception)
+        assert not (tmp_path / "new").exists()
+
+
+def test_another_overlap_than_that_of_the_index_is_refused(tmp_path: Path, corpus: Path, index: Path) -> None:
+    overlapping = ["index", "build", str(corpus), "--index", str(index), "--chunk-overlap", "3"]
+    result = CliRunner().invoke(app, overlapping)
+    assert "chunk_overlap is 15 there and 3 here" in str(result.exception)
+    invoke(*overlapping[:-1], 32)
+
+
+def test_ready_vectors_go_without_what_only_documents_have(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.eye(3, dtype=np.float32))
+    (tmp_path / "ids.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    vectors = ["--vectors", str(tmp_path / "v.npy"), "--ids", str(tmp_path / "ids.txt")]
+    invoke("index", "build", *vectors, "--index", tmp_path / "i")
+    for command in ("build", "add"):
+        for option, reason in (
+            (["--model", "embedkit-small"], "--model and --vectors exclude each other"),
+            (["--sync"], "--sync goes with INPUT"),
+        ):
+            result = CliRunner().invoke(
+                app, ["index", command, *vectors, "--index", str(tmp_path / "i"), *option]
+            )
+            assert result.exit_code == 2
+            assert reason in " ".join(result.output.split())
+    (tmp_path / "c.jsonl").write_text('{"id": "d", "text": "a dog"}\n', encoding="utf-8")
+    result = CliRunner().invoke(app, ["index", "add", str(tmp_path / "c.jsonl"), "-i", str(tmp_path / "i")])
+    assert "was built from ready vectors: which model made them is not known" in str(result.exception)

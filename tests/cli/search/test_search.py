@@ -63,6 +63,24 @@ def test_queries_from_a_pipe_and_a_file_and_a_trec_run(index: Path, tmp_path: Pa
     assert [(row[0], row[3]) for row in rows] == [("q1", "1"), ("q1", "2"), ("q2", "1"), ("q2", "2")]
 
 
+@pytest.mark.parametrize("mode", ["dense", "text", "hybrid"])
+def test_a_run_has_as_many_documents_as_are_asked_for_and_not_their_passages(
+    tmp_path: Path, tiny_model: Path, mode: str
+) -> None:
+    """The long document has dozens of passages, each of which is nearer than all other documents."""
+    rows = [{"_id": "long", "text": "a man walks with a horse. " * 60}]
+    rows += [{"_id": f"short{number}", "text": f"the horse of {number} sings a song"} for number in range(4)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "q.jsonl").write_text('{"_id": "q", "text": "a man walks with a horse"}\n', encoding="utf-8")
+    build = ["index", "build", tmp_path / "c.jsonl", "-i", tmp_path / "i", "-m", tiny_model]
+    invoke(*build, "--chunk-tokens", 12, "--chunk-overlap", 0)
+    ask = ["search", tmp_path / "i", "--queries", tmp_path / "q.jsonl", "--mode", mode, "--top-k", 3]
+    invoke(*ask, "--candidates", 5, "--run", tmp_path / "out.trec")
+    found = [line.split()[2] for line in (tmp_path / "out.trec").read_text(encoding="utf-8").splitlines()]
+    assert len(found) == len(set(found)) == 3
+    assert found[0] == "long"
+
+
 def test_a_file_of_queries_is_read_by_its_own_keys_and_refused_without_options_that_search_lacks(
     index: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +203,9 @@ def test_a_filter_with_sql_in_it_is_an_error_and_harms_nothing(index: Path) -> N
         (("dog", "--run", "out.trec"), "--run goes with --queries"),
         (("dog", "--rerank-budget", "soon"), "not a time budget"),
         (("dog", "--dense-weight", "0", "--text-weight", "0"), "are both 0"),
+        (("dog", "--min-score", "nan"), "min_score is nan"),
+        (("dog", "--rerank-budget", "200ms"), "--rerank-budget goes with --rerank"),
+        (("dog", "--rerank-weight", "0.5"), "--rerank-weight goes with --rerank"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(index: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -216,3 +216,19 @@ def test_a_pattern_without_a_slash_is_matched_by_the_last_part_of_a_path(
 ) -> None:
     every = ["a.py", "src/b.py", "src/x/c.py", "[.md"]
     assert {path for path in every if path_glob(path, pattern)} == paths
+
+
+@pytest.mark.parametrize("field", ["lang", "title"])
+def test_a_filter_may_name_thousands_of_values(field: str) -> None:
+    wanted = "'Title 3'" if field == "title" else "'it''s'"
+    listed = ", ".join([*(f"'x{number}'" for number in range(5000)), wanted])
+    assert matching(f"{field} in ({listed})") == {3}
+    assert matching(f"{field} not in ({listed})") == set(range(len(ROWS))) - {3}
+    chained = " and ".join(f"not {field} = 'x{number}'" for number in range(2000))
+    assert matching(chained) == set(range(len(ROWS)))
+
+
+def test_more_values_than_sqlite_takes_are_refused_with_both_numbers() -> None:
+    listed = ", ".join(["'x'"] * 32_001)
+    with pytest.raises(FilterError, match=r"the filter has 32,001 values, .*; it may have 32,000\. Ask in"):
+        matching(f"id in ({listed})")

@@ -1,7 +1,7 @@
 """Exact search equals sorting all scores, whatever was added, replaced, deleted and filtered before."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError, IndexMismatchError
 from embedkit.native.search import can_search
 from indexes import Index, Settings, compact
+from indexes.candidates import Candidates
 from indexes.search.exact import FAISS_SAVES, MissedFaiss
 from indexes.search.hits import Names, name_hits
+from indexes.search.search import SearchRequest, search_made
 from indexes.storage.codes import FloatArray, decode, encode
 from indexes.storage.documents import Passage
 from indexes.types import Metric, Storage
@@ -442,3 +444,23 @@ def test_a_bare_hit_whose_document_is_damaged_is_not_filled(tmp_path: Path) -> N
             index.fill([bare])
         with pytest.raises(IndexFileError, match="has no passage"):
             index.fill([[Hit("nobody", 1.0)]])
+
+
+@pytest.mark.parametrize(("count", "widths"), [(2, [12]), (3, [12, 48, 100])])
+def test_a_grouped_search_looks_further_only_while_there_are_other_documents(
+    tmp_path: Path, count: int, widths: list[int]
+) -> None:
+    """Two are found at once; a third, which the filter's rows or the index hold, may be further down."""
+    asked: list[int] = []
+
+    def find(queries: FloatArray, width: int, request: SearchRequest) -> Iterator[Candidates]:
+        asked.append(width)
+        yield Candidates.none(len(queries), width)
+
+    with create(tmp_path / "i", 100) as index:
+        request = SearchRequest(k=3, group=True)
+        found = search_made(
+            find, index.snapshot, embed(["x"]), request, lambda _, width: [["a", "b"]], lambda: count
+        )
+    assert found == [["a", "b"]]
+    assert asked == widths

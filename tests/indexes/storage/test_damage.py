@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedkit.data.records import Hit
+from embedkit.data.records import Document, Hit
 from embedkit.errors import IndexFileError
 from indexes import Index, build, build_ann, repair, verify
 from tests.indexes.fakes import create, documents, embed
@@ -261,3 +261,19 @@ def test_an_index_of_a_newer_format_is_refused(folder: Path) -> None:
         Index.open(folder)
     with pytest.raises(IndexFileError, match="index format version 5; this embedkit repairs up to 4"):
         list(repair(folder))
+
+
+def test_repair_keeps_a_document_of_which_the_model_reads_nothing(folder: Path) -> None:
+    """It has a text and no passage; where passages were lost, nobody can tell the two apart, and both are deleted."""
+    with Index.open(folder, writable=True) as index:
+        index.add([Document("mute", "\x00")], embed([]), passages=[[]])
+    assert list(verify(folder)) == []
+    assert all(not done.lost for done in repair(folder))
+    with Index.open(folder, writable=True) as index:
+        assert index.document("mute") is not None
+        with index.database.transaction():
+            index.database.execute(
+                "DELETE FROM passages WHERE doc_key = (SELECT doc_key FROM documents WHERE doc_id = 'note-0000')"
+            )
+    assert [done.lost for done in repair(folder) if done.lost] == [("mute", "note-0000")]
+    assert list(verify(folder)) == []

@@ -66,6 +66,19 @@ def test_what_json_cannot_hold_is_refused_with_place_and_field(metadata: Any, me
         metadata_json(Document("d", "text", "", metadata))
 
 
+@pytest.mark.parametrize("depth", [201, 100_000])
+def test_what_lies_deeper_than_readers_follow_is_refused(depth: int) -> None:
+    """Of a list in a list in a list … a server could write no answer."""
+    content: Any = []
+    for _ in range(198):
+        content = [content]
+    assert stored(field=content, brackets="[" * 300)["field"] == content
+    for _ in range(depth - 200):
+        content = {"inner": content}
+    with pytest.raises(RecordError, match=r"^c\.jsonl:2: lists and objects .* more than 200 deep\. Flatten"):
+        metadata_json(Document("d", "text", "", {"field": [content]}, "c.jsonl", 2))
+
+
 @pytest.mark.parametrize("key", ["_id", "x"])
 def test_a_build_refuses_before_anything_of_the_document_is_stored(tmp_path: Path, key: str) -> None:
     documents = [Document("a", "one"), Document("b", "two", "", {key: float("nan")}, "c.jsonl", 2)]

@@ -181,6 +181,7 @@ def test_other_names_and_foreign_pages() -> None:
         assert status == 421
         assert "--allow-host" in content["error"]
         assert ask(address, "GET", "/health", origin="https://evil.example")[0] == 403
+        assert ask(address, "GET", "/health", origin="http://[x")[0] == 403
         assert ask(address, "GET", "/health", origin=address)[0] == 200
         status, _, headers = ask(address, "GET", "/health", origin="https://a.example")
         assert (status, headers["access-control-allow-origin"]) == (200, "https://a.example")

@@ -263,6 +263,7 @@ def test_documents_have_any_id(address: str) -> None:
         ("/documents/none?indx=docs", 400, "there is no 'indx' here"),
         ("/similar/old/3?index=docs&passage=4", 404, "has no passage 4; it has 0 to 0"),
         ("/similar/old/3?index=docs&k=x", 400, "k is 'x'"),
+        (f"/similar/old/3?index=docs&k={'9' * 5000}", 400, "it must be a whole number from 1 to 10,000"),
     ):
         found, content = ask(address, "GET", path)
         assert found == status

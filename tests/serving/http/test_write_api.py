@@ -114,7 +114,8 @@ def test_writers_of_one_server_take_turns(here: Path, address: str) -> None:
     [
         ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], 422, "the id 'a' stands there again"),
         ([{"id": "", "text": "x"}], 422, "documents[0]: the id is ''"),
-        ([{"id": "a\nb", "text": "x"}], 422, "nor hold tabs or line ends"),
+        ([{"id": "a\nb", "text": "x"}], 422, "nor hold tabs, line ends or NUL"),
+        ([{"id": "a\0b", "text": "x"}], 422, "the id is 'a\\x00b'"),
         ([{"id": "a", "txt": "x"}], 400, "text"),
         ([{"id": "a", "text": "x", "more": 1}], 400, "there is no field 'documents[0].more'"),
         ([{"id": "a", "text": 3}], 400, "Expected `str`"),
@@ -138,3 +139,14 @@ def test_a_server_that_is_not_writable_has_no_such_routes(here: Path) -> None:
         )
         assert ask(address, "DELETE", "/documents/old/1", authorization="Bearer k")[0] == 405
         assert ask(address, "GET", "/indexes", authorization="Bearer k")[1]["writable"] is False
+
+
+def test_whole_numbers_of_more_than_64_bits_come_back_as_they_are(here: Path, address: str) -> None:
+    metadata = {"n": 2**70, "deep": {"list": [-(10**30), 0.5, None]}}
+    ask(
+        address, "POST", "/documents", {"documents": [{"id": "big", "text": "a zebra", "metadata": metadata}]}
+    )
+    status, content = ask(address, "GET", "/documents/big")
+    assert (status, content["metadata"]) == (200, metadata)
+    status, content = ask(address, "POST", "/search", {"query": "zebra", "mode": "text"})
+    assert (status, [hit["metadata"] for hit in content["hits"]]) == (200, [metadata])
