@@ -52,6 +52,8 @@ class Wanted:
         typer.Option(
             "--dedup",
             metavar="S",
+            min=-1.0,
+            max=1.0,
             help="Instead: every text with a cosine of S or more to an earlier one that stays.",
             show_default=False,
         ),
@@ -61,6 +63,8 @@ class Wanted:
         typer.Option(
             "--communities",
             metavar="S",
+            min=-1.0,
+            max=1.0,
             help="Instead: groups of texts within a cosine of S of a central one.",
             show_default=False,
         ),
@@ -213,6 +217,10 @@ def _print_clusters(collection: _Collection, wanted: Wanted, *, as_json: bool) -
     from indexes import cluster
 
     if wanted.cluster is not None:
+        if wanted.cluster > len(collection.ids):
+            raise typer.BadParameter(
+                f"--cluster is {wanted.cluster:,}; the number of texts is {len(collection.ids):,}"
+            )
         found = cluster(collection.vectors, num_clusters=wanted.cluster)
     else:
         assert wanted.communities is not None

@@ -8,6 +8,7 @@ have the table `[about]`, which says what the recipe is for and sets nothing. Op
 
 from __future__ import annotations
 
+import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ class About:
 def load_recipe(
     kind: type[R],
     *,
+    task: str | None = None,
     path: str | Path | None = None,
     preset: str | None = None,
     values: Mapping[str, object] | None = None,
@@ -57,19 +59,22 @@ def load_recipe(
 ) -> R:
     """Build a recipe: the preset's values, over them the file's, over them `values`, over them `key=value` overrides.
 
-    `path` may also be the name of a shipped recipe. `values` are taken as they are, under dotted keys such as `optim.lr`.
+    `path` may also be the name of a shipped recipe. With `task`, as in `embedkit train mlm`, a recipe that says that it is for
+    another one is refused: what the tasks have in common would be taken, and all else left at its default. `values` are taken
+    as they are, under dotted keys such as `optim.lr`.
 
     Raises:
-        RecipeError: a file that is not TOML, an unknown key, a missing one, a value of another type or out of range.
+        RecipeError: a file that is not TOML or for another task, an unknown key, a missing one, a value of another type or out
+            of range.
     """
     table: Table = {}
     where = "recipe"
     if preset is not None:
-        table, where = _settings(read_preset(preset), f"preset {preset}"), f"preset {preset}"
+        table, where = _settings(read_preset(preset), f"preset {preset}", task), f"preset {preset}"
     if path is not None:
         is_name = str(path) in preset_names() and not Path(path).is_file()
         found = read_preset(str(path)) if is_name else read_toml(Path(path))
-        table, where = merged(table, _settings(found, str(path))), str(path)
+        table, where = merged(table, _settings(found, str(path), task)), str(path)
     for key, value in (values or {}).items():
         table = merged(table, _nested(key.split("."), value))
     for override in overrides:
@@ -77,10 +82,16 @@ def load_recipe(
     return build(kind, table, where)
 
 
-def _settings(table: Table, where: str) -> Table:
-    """Return the table without `[about]`, which must be right all the same."""
+def _settings(table: Table, where: str, task: str | None) -> Table:
+    """Return the table without `[about]`, which must be right all the same, and of the task where one is named."""
     if ABOUT in table:
-        _value(table[ABOUT], About, where, ABOUT)
+        about = _value(table[ABOUT], About, where, ABOUT)
+        if task is not None and about.task != task:
+            fitting = [name for name in preset_names() if about_preset(name).task == task]
+            raise RecipeError(
+                f"{where}: a recipe of `embedkit train {about.task}`; this is `embedkit train {task}`. "
+                f"Take one of {', '.join(fitting)}, or a file without [about]"
+            )
     return {key: value for key, value in table.items() if key != ABOUT}
 
 
@@ -130,7 +141,8 @@ def read_toml(path: Path) -> Table:
         RecipeError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows write a byte-order mark.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as exc:
         raise RecipeError(f"{path}: there is no such recipe; check the path") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
@@ -227,6 +239,8 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:  # Any: TOML v
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{where}: {key} is {value}; it must be a finite number")
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
     raise RecipeError(f"{where}: {key} is {value!r}; it must be {names.get(wanted, wanted)}")

@@ -17,6 +17,7 @@ from embedkit.recipe import (
     load_recipe,
     merged,
     preset_names,
+    preset_text,
     read_preset,
 )
 from embedkit.training.engine.recipes import PretrainRecipe
@@ -100,6 +101,8 @@ def test_a_field_may_be_one_of_values_that_are_derived() -> None:
             r"oven\.mode is 'botom'; it must be one of top, bottom; did you mean bottom\?",
         ),
         (["minutes=1", "oven.heat=301"], r"recipe: oven: heat is 301\.0; it must be at most 300"),
+        (["minutes=1", "oven.heat=nan"], r"recipe: oven\.heat is nan; it must be a finite number"),
+        (["minutes=1", "oven.heat=-inf"], r"recipe: oven\.heat is -inf; it must be a finite number"),
         (["minutes"], r"--set 'minutes': wanted key=value, such as optim\.lr=1e-4"),
         (["oven..heat=1"], r"--set 'oven\.\.heat=1': wanted key=value"),
     ],
@@ -112,6 +115,11 @@ def test_what_does_not_fit_is_named(overrides: list[str], message: str) -> None:
 def test_a_key_missing_in_a_table_that_is_missing_is_named_itself() -> None:
     with pytest.raises(RecipeError, match=r"missing key run\.steps\. Set it there or with --set run\.steps="):
         load_recipe(PretrainRecipe)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "cake.toml").write_text("minutes = 3", encoding="utf-8-sig")
+    assert load_recipe(Cake, path=tmp_path / "cake.toml").minutes == 3
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -159,6 +167,19 @@ purpose = "Bake."
 cost = "an hour"
 reaches = "a cake"
 """
+
+
+def test_a_recipe_of_another_task_is_refused_where_a_task_is_named(tmp_path: Path) -> None:
+    wanted = (
+        r"a recipe of `embedkit train contrastive`; this is `embedkit train mlm`\. Take one of adapt, base, "
+    )
+    with pytest.raises(RecipeError, match="preset contrastive: " + wanted):
+        load_recipe(PretrainRecipe, task="mlm", preset="contrastive", overrides=["run.steps=1"])
+    path = tmp_path / "mine.toml"
+    path.write_text(preset_text("contrastive"), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"mine\.toml: " + wanted):
+        load_recipe(PretrainRecipe, task="mlm", preset="tiny", path=path, overrides=["run.steps=1"])
+    assert load_recipe(PretrainRecipe, task="mlm", preset="tiny", overrides=["run.steps=1"]).run.steps == 1
 
 
 def test_what_a_file_says_about_itself_sets_nothing(tmp_path: Path) -> None:

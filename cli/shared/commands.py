@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class Command(TyperCommand):
         _let_file_give_way(ctx)
         if not ctx.resilient_parsing:  # else it is an unfinished line, to be completed
             for parameter in self.params:
-                _check_text(ctx.params.get(parameter.name), parameter, ctx)
+                _check_words(ctx.params.get(parameter.name), parameter, ctx)
         return rest
 
     def configure(self, ctx: Any) -> dict[str, ConfigValue]:  # Any: as above
@@ -159,11 +160,13 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:" if len(lines) > 1 else "Example:", *(f"  {line}" for line in lines)])
 
 
-def _check_text(value: object, parameter: Any, ctx: Any) -> None:  # Any: as above
-    """Refuse bytes that are no text, unless they name what is there; a Path, which may be written to, has any name.
+def _check_words(value: object, parameter: Any, ctx: Any) -> None:  # Any: as above
+    """Refuse numbers that are not finite, and bytes that are no text, unless they name what is there.
+
+    A Path, which may be written to, has any name.
 
     Raises:
-        BadParameter: a word is not UTF-8.
+        BadParameter: a word is not UTF-8, or a number not finite: no comparison with it would hold.
     """
     for word in value if isinstance(value, list | tuple) else [value]:
         if isinstance(word, str) and not is_utf8(word) and not os.path.lexists(word):
@@ -173,6 +176,8 @@ def _check_text(value: object, parameter: Any, ctx: Any) -> None:  # Any: as abo
                 ctx=ctx,
                 param=parameter,
             )
+        if isinstance(word, float) and not math.isfinite(word):
+            raise typer.BadParameter(f"{str(word)!r} is not a finite number", ctx=ctx, param=parameter)
 
 
 class RerankCommand(Command):

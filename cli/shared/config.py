@@ -78,7 +78,7 @@ def read_files(found: Sequence[tuple[Path, Origin]]) -> list[ConfigFile]:
 
 def _read(path: Path, origin: Origin) -> ConfigFile:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte-order mark
         return ConfigFile(path, origin, tomllib.loads(text), text)
     except (OSError, UnicodeDecodeError, RecursionError) as exc:
         raise ConfigError(f"{path}: cannot be read ({exc}). Mend it, or take it away") from exc

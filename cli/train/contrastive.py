@@ -150,7 +150,11 @@ def train_contrastive(
     """
     from embedkit.training.contrastive.recipe import ContrastiveRecipe
 
-    wanted = train_view.resolve(ContrastiveRecipe, running, preset="contrastive", flags=tuning.flags())
+    # With LoRA few weights learn, at a higher rate.
+    preset = "contrastive" if tuning.lora_rank is None else "contrastive-lora"
+    wanted = train_view.resolve(
+        ContrastiveRecipe, running, task="contrastive", preset=preset, flags=tuning.flags()
+    )
     with running.ranks() as ranks:
         quiet = running.silent(ranks)
         journey = _journey(data, reading, tuning, wanted, model=model, quiet=quiet)

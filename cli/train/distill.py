@@ -152,7 +152,7 @@ def train_distill(
     from embedkit.encoding.encoder import Encoder
     from embedkit.training.distillation.recipe import DistillRecipe
 
-    wanted = train_view.resolve(DistillRecipe, running, preset="distill", flags=shape.flags())
+    wanted = train_view.resolve(DistillRecipe, running, task="distill", preset="distill", flags=shape.flags())
     with running.ranks() as ranks:
         folder = read_model_folder(teaching.teacher)
         encoder = Encoder.load(

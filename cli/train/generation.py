@@ -115,7 +115,9 @@ def train_generation(
     """
     from embedkit.training.generation.recipe import GenerationRecipe
 
-    wanted = train_view.resolve(GenerationRecipe, running, preset=start.preset, flags=tuning.flags())
+    wanted = train_view.resolve(
+        GenerationRecipe, running, task="generation", preset=start.preset, flags=tuning.flags()
+    )
     with running.ranks() as ranks:
         pairs = reading.pairs(data)
         found = _start(start, wanted, running)

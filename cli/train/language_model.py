@@ -70,7 +70,7 @@ def train_lm(
 
     if start.model is not None:
         train_view.refuse_shapes(running, "decoder")
-    wanted = train_view.resolve(LanguageModelRecipe, running, preset=start.preset, flags={})
+    wanted = train_view.resolve(LanguageModelRecipe, running, task="lm", preset=start.preset, flags={})
     with running.ranks() as ranks:
         texts = Texts(inputs, reading, cache, running.silent(ranks))
         journey = _journey(texts, wanted, start, ranks=ranks)

@@ -119,7 +119,7 @@ def train_mlm(
     from embedkit.training.engine.recipes import PretrainRecipe
 
     preset = start.preset or ("adapt" if start.model else "mini")
-    wanted = train_view.resolve(PretrainRecipe, running, preset=preset, flags=tasks.flags())
+    wanted = train_view.resolve(PretrainRecipe, running, task="mlm", preset=preset, flags=tasks.flags())
     with running.ranks() as ranks:
         texts = Texts(inputs, reading, cache, running.silent(ranks))
         journey = _journey(texts, wanted, start, ranks=ranks)

@@ -93,7 +93,8 @@ def train_reranker(
     """
     from embedkit.training.reranker.recipe import RerankerRecipe
 
-    wanted = train_view.resolve(RerankerRecipe, running, preset=None, flags=tuning.flags())
+    preset = None if tuning.lora_rank is None else "reranker-lora"  # few weights learn at a higher rate
+    wanted = train_view.resolve(RerankerRecipe, running, task="reranker", preset=preset, flags=tuning.flags())
     with running.ranks() as ranks:
         journey, fresh_head = _journey(data, reading, wanted, model=model, ranks=ranks)
         if ranks.first:

@@ -172,14 +172,16 @@ def stopping() -> Iterator[Event]:
             signal.signal(number, handler)
 
 
-def resolve(kind: type[R], running: Running, *, preset: str | None, flags: Mapping[str, object]) -> R:
+def resolve(
+    kind: type[R], running: Running, *, task: str, preset: str | None, flags: Mapping[str, object]
+) -> R:
     """Build the recipe: preset, file, the command's own options, then --set, each over the one before."""
     from embedkit.recipe import load_recipe
 
     given = {"run.steps": running.steps, **flags}
     values = {key: value for key, value in given.items() if value is not None}
     return load_recipe(
-        kind, preset=preset, path=running.recipe, values=values, overrides=running.settings or ()
+        kind, task=task, preset=preset, path=running.recipe, values=values, overrides=running.settings or ()
     )
 
 

@@ -30,6 +30,8 @@ def read_json(path: Path, default: Any) -> Any:  # Any: whatever JSON holds
                 f"{path}: there is no such file. Copy it from where the model came from"
             ) from exc
         return default
+    except NotADirectoryError as exc:
+        raise CheckpointError(f"{path.parent}: this is a file; a model is a folder. Name the folder") from exc
     except (ValueError, RecursionError, OSError) as exc:
         raise CheckpointError(f"{path}: cannot be read as JSON ({exc}). Copy the file again") from exc
     wanted = dict if default is None else type(default)

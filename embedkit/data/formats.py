@@ -203,6 +203,18 @@ def named_rows(
             return parquet_rows(stream, source)
 
 
+def with_places(rows: Iterator[Row], source: str) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """Put before each row what it is called in ids and messages, which no other row of the file is: "a.json:7".
+
+    Many programs write a whole JSON list on one line; its second row is "a.json:1.2".
+    """
+    before, several = 0, 1
+    for number, row in rows:
+        several = several + 1 if number == before else 1
+        before = number
+        yield f"{source}:{number}" + (f".{several}" if several > 1 else ""), number, row
+
+
 def json_rows(stream: BinaryIO, source: str, max_line_bytes: int, *, before: int = 0) -> Iterator[Row]:
     """Read JSON lines; blank ones are passed over. `before` as in `read_lines`."""
     for number, line in read_lines(stream, source, max_line_bytes, before=before):

@@ -15,6 +15,7 @@ from embedkit.data.formats import (
     open_compressed,
     plain_suffix,
     read_lines,
+    with_places,
 )
 from embedkit.data.paths import STDIN, expand_inputs
 from embedkit.data.records import ReadOptions
@@ -50,8 +51,8 @@ def open_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:  # A
                     f"{path}: the ending is {plain_suffix(path)!r}; rows with named columns are read from "
                     ".tsv .csv .jsonl .json .parquet. Convert the file"
                 )
-        for number, row in rows:
-            yield f"{source}:{number}", row
+        for where, _, row in with_places(rows, source):
+            yield where, row
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from embedkit.data.formats import (
     open_compressed,
     read_lines,
     sniff,
+    with_places,
 )
 from embedkit.data.paths import STDIN, expand
 from embedkit.data.places import Mark, MarkKind
@@ -89,7 +90,8 @@ class DocumentReader:
                 self._stream = stream
                 for document in read_stream(stream, shown, options, guess_encoding=self._guesses):
                     doc_id = document.doc_id
-                    if name != shown and document.where == doc_id:  # the id comes of the path
+                    of_path = f"{doc_id}.".startswith(f"{document.where}.")
+                    if name != shown and of_path:
                         doc_id = name + doc_id.removeprefix(shown)
                     if document.encoding != "utf-8":
                         self.encodings[document.encoding] += 1
@@ -184,8 +186,7 @@ def _from_rows(
     rows: Iterator[Row], source: str, options: ReadOptions, unit: MarkKind, *, separated: bool
 ) -> Iterator[Document]:
     numbered = separated and not options.header
-    for number, row in rows:
-        where = f"{source}:{number}"
+    for where, number, row in with_places(rows, source):
         if numbered and options.text_field is None:
             options = _by_place(row, where, options)
         text_field = _pick(row, options.text_field, options.TEXT_FIELDS)

@@ -82,7 +82,9 @@ class Hit:
         file = self.source.rpartition("/")[2]
         name = self.doc_id
         if self.place.lines is not None:
-            name = name.removesuffix(f":{self.place.lines[0]}")
+            file_name, _, rest = name.rpartition(f":{self.place.lines[0]}")
+            if not rest or rest.startswith("."):  # of several rows on a line: "a.json:1.2"
+                name = file_name or name
         return self.place.named(name if name.rpartition("/")[2] == file else self.source)
 
     def as_dict(self) -> dict[str, Any]:  # Any: JSON

@@ -52,8 +52,8 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
     Shapes:
         logits: (N,); labels: (N,) of 0 and 1
     Raises:
-        EvaluationError: the labels are all alike, not 0 and 1, or the logits tell the two apart without a mistake or are
-            not larger for relevant pairs: no finite temperature fits.
+        EvaluationError: the labels are all alike, not 0 and 1, or the logits are all alike, tell the two apart without a
+            mistake or are not larger for relevant pairs: no finite temperature fits.
     Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2; with the offset it is Platt 1999.
     """
     x, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
@@ -63,6 +63,10 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
         found = ", ".join(f"{value:g}" for value in np.unique(y)[:5]) or "none"
         raise EvaluationError(
             f"{len(y)} labels with the values {found}; calibration needs some 0 and some 1. Give pairs of both kinds"
+        )
+    if x.min() == x.max():
+        raise EvaluationError(
+            f"all {len(x)} pairs have the same score, {x[0]:g}, which tells nothing apart. Check texts and model"
         )
     if x[y == 1].min() >= x[y == 0].max():
         raise EvaluationError(

@@ -130,6 +130,6 @@ def _token(entry: Any) -> str | None:
 def _read_json(path: Path) -> Json:
     try:
         content = read_json(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -52,7 +52,7 @@ def train_tokenizer(
     """Train on a stream of texts, all but every hundredth (2,000 at most), and report on those held out.
 
     Raises:
-        TrainingError: there is no text, or it gives fewer than `vocab_size` tokens.
+        TrainingError: there is no text, it gives fewer than `vocab_size` tokens, or has more characters than that.
         ValueError: the algorithm is unknown, or the vocabulary has no room for the special tokens and an alphabet.
     """
     if algorithm not in get_args(Algorithm):
@@ -76,6 +76,11 @@ def train_tokenizer(
         raise TrainingError(
             f"the text gives {found:,} tokens; {vocab_size:,} were asked for. "
             f"Ask for at most that with --vocab-size {found}, or give more text"
+        )
+    if found > vocab_size:  # every character of the texts is a token, whatever was asked for
+        raise TrainingError(
+            f"the characters of the texts alone make {found:,} tokens; {vocab_size:,} were asked for. "
+            f"Ask for at least that with --vocab-size {found}, and for more to have whole words"
         )
     _finish(backend, algorithm, tokens)
     # Unigram's scores lose their last digits on the way through a file: what is returned is what is read again.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from embedkit.checkpoint.folder import fingerprint, read_model_folder, weight_files
+from embedkit.checkpoint.json_files import read_json
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError
 from embedkit.storage.hashing import canonical_json
@@ -72,6 +73,11 @@ def test_a_missing_folder_and_a_hub_name_say_what_to_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert refusal(tmp_path / "no") == f"{tmp_path / 'no'}: there is no such model folder; check the path"
+    (tmp_path / "notes.txt").write_text("a\n", encoding="utf-8")
+    with pytest.raises(
+        CheckpointError, match=r"notes\.txt: this is a file; a model is a folder\. Name the folder"
+    ):
+        read_json(tmp_path / "notes.txt" / "config.json", None)
     monkeypatch.chdir(tmp_path)
     assert "fetch it once with: embedkit model download owner/model" in refusal(Path("owner/model"))
 

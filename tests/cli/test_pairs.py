@@ -62,3 +62,21 @@ def test_choices_that_exclude_each_other_are_wrong_usage(sentences: Path) -> Non
     result = CliRunner().invoke(app, ["pairs", str(sentences), "--dedup", "0.9", "--cluster", "2"])
     assert result.exit_code == 2
     assert "exclude each other" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dedup", "2"], "'2' must be less than or equal to 1"),
+        (["--communities", "-1.5"], "'-1.5' must be greater than or equal to -1"),
+        (["--dedup", "nan"], "'nan'"),
+        (["--min-score", "nan"], "'nan' is not a finite number"),
+        (["--cluster", "6"], "--cluster is 6; the number of texts is 5"),
+    ],
+)
+def test_numbers_that_no_cosine_and_no_grouping_can_have_are_wrong_usage(
+    sentences: Path, tiny_model: Path, words: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(app, ["pairs", str(sentences), "--model", str(tiny_model), *words])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())

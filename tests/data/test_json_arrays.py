@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from hypothesis import strategies as st
 
 from embedkit.data import json_arrays
 from embedkit.data.json_arrays import array_rows
+from embedkit.data.one_file import open_rows
 from embedkit.data.paths import expand_inputs
-from embedkit.data.reading import read_documents
+from embedkit.data.places import Place
+from embedkit.data.reading import DocumentReader, read_documents
+from embedkit.data.records import Hit
 from embedkit.errors import RecordError
+from embedkit.training.rows.files import read_rows
 
 ROWS = [{"text": "a [b] {c}", "n": 1}, {"text": "é\n]", "n": -2.5}, {"text": "", "n": None}]
 
@@ -98,3 +103,25 @@ def test_documents_come_from_a_json_file_that_is_named_and_not_from_a_folder(tmp
     (tmp_path / "a.txt").write_text("x\n", encoding="utf-8")
     assert [found.name for found in expand_inputs([str(tmp_path)])] == ["a.txt"]
     assert [found.name for found in expand_inputs([str(tmp_path / "*.json")])] == ["rows.json"]
+
+
+def test_rows_of_one_line_are_told_apart_in_ids_and_messages(tmp_path: Path) -> None:
+    """As `json.dump` writes a list: all on one line."""
+    path = tmp_path / "rows.json"
+    path.write_text('[{"text": "a"}, {"text": "b"},\n{"text": "c"}, {"text": 7}]', encoding="utf-8")
+    documents = read_documents([str(path)])
+    found = [next(documents).doc_id for _ in range(3)]
+    assert found == [f"{path}:1", f"{path}:1.2", f"{path}:2"]
+    with pytest.raises(RecordError, match=r"rows\.json:2\.2: 'text' is a number"):
+        next(documents)
+    reader = DocumentReader([str(path)])
+    reader.name_of = lambda path: path.name
+    assert [document.doc_id for document in islice(reader, 2)] == ["rows.json:1", "rows.json:1.2"]
+    assert [place for place, _ in open_rows(path)] == [f"{path}{end}" for end in (":1", ":1.2", ":2", ":2.2")]
+    assert [place for place, _ in read_rows(str(path))] == [place for place, _ in open_rows(path)]
+
+
+def test_a_hit_in_a_row_of_several_on_a_line_names_file_and_line() -> None:
+    place = Place(lines=(1, 1))
+    for doc_id in ("rows.json:1", "rows.json:1.2"):
+        assert Hit(doc_id, 1.0, source="/here/rows.json", place=place).where == "rows.json:1"

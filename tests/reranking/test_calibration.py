@@ -78,6 +78,8 @@ def test_labels_that_do_not_do_are_refused() -> None:
         fit_calibration([1, 2, 3, 4], [0, 0, 1, 1])
     with pytest.raises(EvaluationError, match=r"among 4 pairs, those that are relevant do not score higher"):
         fit_calibration([1, 2, 3, 4], [1, 0, 1, 0])
+    with pytest.raises(EvaluationError, match=r"all 4 pairs have the same score, 0\.5, which tells nothing"):
+        fit_calibration([0.5] * 4, [0, 1, 0, 1])
     with pytest.raises(ValueError, match=r"logits have shape \(2,\), labels \(3,\)"):
         fit_calibration([1, 2], [0, 1, 1])
 

@@ -205,6 +205,9 @@ def test_missing_and_damaged_tokenizers_say_what_to_do(tmp_path: Path) -> None:
         CheckpointError, match=r"no tokenizer; looked for tokenizer\.json, vocab\.txt, or vocab\.json"
     ):
         Tokenizer.load(tmp_path)
+    (tmp_path / "notes.txt").write_text("a\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"notes\.txt: no tokenizer; looked for"):
+        Tokenizer.load(tmp_path / "notes.txt")
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL[:2], *WORDS]), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"vocab\.txt: there is no '\[SEP\]', which stands at an end"):
         Tokenizer.load(tmp_path)

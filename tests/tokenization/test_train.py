@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +124,13 @@ def test_a_text_that_cannot_be_read_is_told_as_it_is() -> None:
 
     with pytest.raises(RecordError, match=r"^notes\.txt:1: byte 0xe9"):
         train_tokenizer(texts(), vocab_size=50)
+
+
+def test_a_vocabulary_too_small_for_the_characters_is_refused() -> None:
+    with pytest.raises(
+        TrainingError, match=r"characters of the texts alone make (\d+) tokens; 10 were"
+    ) as error:
+        train_tokenizer(TEXTS, vocab_size=10)
+    smallest = int(re.findall(r"--vocab-size (\d+)", str(error.value))[0])
+    _, report = train_tokenizer(TEXTS, vocab_size=smallest)
+    assert report.vocab_size == smallest

@@ -122,3 +122,15 @@ def test_the_command_line_takes_a_rank_and_presets(tiny_model: Path, tmp_path: P
     assert recipe["lora"]["rank"] == 4
     assert recipe["optim"]["lr"] == 5e-4
     assert read_model_folder(output).adapter is None
+
+
+def test_a_rank_alone_takes_the_rate_of_low_rank_adaptation(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = write_rows(tmp_path / "pairs.jsonl", rows_of("pairs"))
+    ranked = write_rows(tmp_path / "ranked.jsonl", task_rows())
+    for task, data, rate in (("contrastive", pairs, 5e-4), ("reranker", ranked, 3e-4)):
+        output = tmp_path / task
+        common = ("--model", tiny_model, "--output", output, "--steps", 1)
+        smaller = ("--set", "data.batch_size=8") if task == "contrastive" else ()
+        invoke("train", task, data, *common, *smaller, "--lora-rank", 2)
+        recipe = json.loads((output / "training" / "run.json").read_text(encoding="utf-8"))["recipe"]
+        assert (recipe["lora"]["rank"], recipe["optim"]["lr"]) == (2, rate)

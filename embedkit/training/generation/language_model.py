@@ -91,7 +91,7 @@ class LanguageModelTraining:
         """
         self._start, self._corpus, self._recipe = start, corpus, recipe
         self._module = TeacherForcing(start.model, label_smoothing=recipe.label_smoothing)
-        train, held_out = corpus.split(recipe.held_out)
+        train, held_out = corpus.split(recipe.held_out, key="held_out")
         self._windows = cut_windows(corpus, train, recipe.sequence_length)
         self._held_out = cut_windows(corpus, held_out, recipe.sequence_length)
         self._stream = Stream(self._windows.pieces, num_special=0, seed=recipe.run.seed)

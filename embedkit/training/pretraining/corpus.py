@@ -66,10 +66,10 @@ class Corpus:
         """Token offsets of the documents, and the end."""
         return self.sentences[self.documents]
 
-    def split(self, held_out: float) -> tuple[Ints, Ints]:
+    def split(self, held_out: float, *, key: str = "text.held_out") -> tuple[Ints, Ints]:
         """Return the numbers of the documents to train on and of those held out, by the hash of their text.
 
-        Equal texts fall on the same side. A document without tokens falls on neither.
+        Equal texts fall on the same side. `key` is what a recipe calls the share. A document without tokens falls on neither.
 
         Raises:
             TrainingError: one of the two is empty.
@@ -78,9 +78,10 @@ class Corpus:
         out = self.hashes < np.uint64(held_out * 2**64)
         train, kept = np.flatnonzero(filled & ~out), np.flatnonzero(filled & out)
         if not len(train) or not len(kept):
+            other = 0.1 if len(kept) else min(10 * held_out, 0.5)
             raise TrainingError(
                 f"the corpus has {len(train) + len(kept):,} documents with text, of which {len(kept):,} are held out; training needs "
-                f"at least one of each. Give more documents, or another share with --set text.held_out={held_out * 10:g}"
+                f"at least one of each. Give more documents, or another share with --set {key}={other:g}"
             )
         return train, kept
 

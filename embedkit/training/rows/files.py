@@ -11,6 +11,7 @@ from embedkit.data.formats import (
     open_compressed,
     read_lines,
     read_whole,
+    with_places,
 )
 from embedkit.data.paths import STDIN, expand_inputs
 from embedkit.data.records import ReadOptions
@@ -36,8 +37,8 @@ def read_rows(source: str, read: ReadOptions | None = None) -> Iterator[tuple[st
         name = path.as_posix()
         try:
             with path.open("rb") as file:
-                for number, row in _rows_of(file, name, read or ReadOptions()):
-                    yield f"{name}:{number}", row
+                for where, _, row in with_places(_rows_of(file, name, read or ReadOptions()), name):
+                    yield where, row
         except OSError as exc:
             raise RecordError(
                 f"{name}: cannot be read ({exc.strerror or exc}). Check its permissions"

@@ -75,9 +75,10 @@ class RowSampler:
         self._style, self._seed, self._per_label = style, tuple(seed), texts_per_label
         self.plan = lru_cache(maxsize=2)(self._plan)
         if len(rows) < batch_size:
+            smaller = f"Lower data.batch_size (--batch-size) to {len(rows):,} at most, or give more rows"
             raise TrainingError(
-                f"{examples.name}: {len(rows):,} rows to train on; a batch takes {batch_size:,}. Lower data.batch_size (--batch-size) "
-                f"to {len(rows):,} at most, or give more rows"
+                f"{examples.name}: {len(rows):,} rows to train on; a batch takes {batch_size:,}. "
+                f"{smaller if len(rows) >= 2 else 'Give more rows'}"  # a batch of one tells nothing apart
             )
         self._per_epoch = len(self.plan(0))
         if not self._per_epoch:

@@ -205,6 +205,11 @@ def test_what_is_wrong_is_said_with_its_place_and_what_was_wanted(
     assert str(files.user) in CliRunner().invoke(app, ["config", "path"]).stdout
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(files: Files) -> None:
+    files.user.write_bytes("top-k = 3\n".encode("utf-8-sig"))
+    assert files.held("grep")["top-k"] == ("3", "user")
+
+
 def test_bytes_that_are_no_text_are_an_error(files: Files) -> None:
     files.user.write_bytes(b"mode = '\xff'\n")
     assert "config.toml: cannot be read" in files.error("config")

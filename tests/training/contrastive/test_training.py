@@ -341,6 +341,12 @@ BAD_RUNS = [
         "54 rows to train on; a batch takes 100. Lower data.batch_size",
     ),
     (
+        "pairs",
+        [{"query": "q", "positive": "p"}],
+        (),
+        r"0 rows to train on; a batch takes 8\. Give more rows$",
+    ),
+    (
         "scored",
         [{"sentence1": "a", "sentence2": "b", "score": i / 4} for i in range(30)],
         ("loss.name=cosine_regression",),

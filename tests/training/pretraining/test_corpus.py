@@ -66,6 +66,10 @@ def test_one_document_cannot_be_split(tmp_path: Path, tokenizer: Tokenizer) -> N
     list(build_corpus([str(path)], ReadOptions(), tokenizer, tmp_path / "cache", "x"))
     with pytest.raises(TrainingError, match=r"the corpus has 1 documents with text, of which 0 are held out"):
         open_corpus(tmp_path / "cache").split(0.01)
+    with pytest.raises(TrainingError, match=r"--set held_out=0\.1$"):  # as a language model's recipe calls it
+        open_corpus(tmp_path / "cache").split(0.01, key="held_out")
+    with pytest.raises(TrainingError, match=r"which 1 are held out.*--set text\.held_out=0\.1$"):
+        open_corpus(tmp_path / "cache").split(0.9999999999)
 
 
 def test_an_empty_corpus_has_no_documents(tmp_path: Path, tokenizer: Tokenizer) -> None:
