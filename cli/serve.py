@@ -123,6 +123,14 @@ class Bounds:
             "--drain", metavar="SECONDS", min=0.1, help="What running requests get after SIGTERM or Ctrl-C."
         ),
     ] = 30.0
+    allow_regex: Annotated[
+        bool,
+        typer.Option(
+            "--allow-regex",
+            help="Take filters with regular expressions (matches), of which a single one can stop the server for hours; --timeout does "
+            "not end it. For trusted clients only.",
+        ),
+    ] = False
 
 
 @grouped
@@ -221,6 +229,7 @@ def serve(
         rerankers=[] if reranker == ["none"] else reranker or [RERANKER],
         aliases=dict(map(_alias, alias or [])),
         writable=writable,
+        allow_regex=bounds.allow_regex,
         gathering=gathering.options(),
         computing=computing,
         limits=limits,

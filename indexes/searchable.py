@@ -131,11 +131,15 @@ def is_searchable(path: str | Path) -> bool:
 
 
 def open_index(
-    path: str | Path, *, device: str | None = None, gathering: GatherOptions | None = None
+    path: str | Path,
+    *,
+    device: str | None = None,
+    gathering: GatherOptions | None = None,
+    allow_regex: bool = True,
 ) -> Searchable:
     """Open an index for searching, in one piece or in shards; `gathering` says how shards are searched, and which further ones.
 
-    With `gathering.more` the path may be an address, too.
+    With `gathering.more` the path may be an address, too. Without `allow_regex` filters with regular expressions are refused.
 
     Raises:
         IndexFileError: there is none, it is damaged, or of a newer version.
@@ -143,7 +147,7 @@ def open_index(
         ServerError: all shards lie on servers, and none answers.
     """
     if not is_sharded(path) and not (gathering is not None and gathering.more):
-        return Index.open(path, device=device)
+        return Index.open(path, device=device, allow_regex=allow_regex)
     from .sharded.index import ShardedIndex
 
-    return ShardedIndex.open(path, device=device, gathering=gathering)
+    return ShardedIndex.open(path, device=device, gathering=gathering, allow_regex=allow_regex)

@@ -93,10 +93,18 @@ class Index:
         return cls._open(folder, lock, None)
 
     @classmethod
-    def open(cls, path: str | Path, *, writable: bool = False, device: str | None = None) -> Index:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        writable: bool = False,
+        device: str | None = None,
+        allow_regex: bool = True,
+    ) -> Index:
         """Open an index that is there.
 
-        `device` is None for this machine's processors, or a torch device such as 'cuda'.
+        `device` is None for this machine's processors, or a torch device such as 'cuda'. Without `allow_regex` filters with regular
+        expressions are refused, as a server does it with those of its clients.
 
         Raises:
             IndexFileError: there is none, it is damaged, of a newer version, or another process writes to it.
@@ -114,12 +122,15 @@ class Index:
             raise IndexFileError(
                 f"{folder}: {there}. Make an index with: embedkit index build INPUT --index {folder}"
             )
-        return cls._open(folder, WriterLock(folder) if writable else None, device)
+        lock = WriterLock(folder) if writable else None
+        return cls._open(folder, lock, device, allow_regex=allow_regex)
 
     @classmethod
-    def _open(cls, folder: Path, lock: WriterLock | None, device: str | None) -> Index:
+    def _open(
+        cls, folder: Path, lock: WriterLock | None, device: str | None, *, allow_regex: bool = True
+    ) -> Index:
         try:
-            database = Database(database_path(folder), writable=lock is not None)
+            database = Database(database_path(folder), writable=lock is not None, allow_regex=allow_regex)
             try:
                 return cls(folder, database, lock, device)
             except BaseException:

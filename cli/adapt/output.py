@@ -85,7 +85,7 @@ def show(adaptation: Adaptation, *, as_json: bool) -> None:
             console.say(
                 f"  {title}: rank {_rank(each['before'])} -> {_rank(each['after'])}  {each['query'][:80]}"
             )
-    verdict = "worth keeping" if found["keep"] else "not worth keeping"
+    verdict = "worth keeping" if found["keep"] else "not shown to be worth keeping"
     console.say(f"{verdict}: {'; '.join(found['why'])}")
     console.note(f"the model is {adaptation.folder.output}, the report {adaptation.folder.report}")
 

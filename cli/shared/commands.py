@@ -161,12 +161,12 @@ def examples(*lines: str) -> str:
 
 
 def _check_words(value: object, parameter: Any, ctx: Any) -> None:  # Any: as above
-    """Refuse numbers that are not finite, and bytes that are no text, unless they name what is there.
+    """Refuse what is no number, and bytes that are no text, unless they name what is there.
 
     A Path, which may be written to, has any name.
 
     Raises:
-        BadParameter: a word is not UTF-8, or a number not finite: no comparison with it would hold.
+        BadParameter: a word is not UTF-8, or a number is NaN, with which no comparison would hold.
     """
     for word in value if isinstance(value, list | tuple) else [value]:
         if isinstance(word, str) and not is_utf8(word) and not os.path.lexists(word):
@@ -176,8 +176,8 @@ def _check_words(value: object, parameter: Any, ctx: Any) -> None:  # Any: as ab
                 ctx=ctx,
                 param=parameter,
             )
-        if isinstance(word, float) and not math.isfinite(word):
-            raise typer.BadParameter(f"{str(word)!r} is not a finite number", ctx=ctx, param=parameter)
+        if isinstance(word, float) and math.isnan(word):
+            raise typer.BadParameter("'nan' is not a number", ctx=ctx, param=parameter)
 
 
 class RerankCommand(Command):

@@ -52,7 +52,10 @@ def _open_services(wanted: ServeOptions) -> Services:
 
     named = [load_encoder(each, wanted.computing) for each in wanted.models]
     indexes = open_indexes(
-        index_names(wanted.indexes), IndexModels(named, wanted.computing), wanted.gathering
+        index_names(wanted.indexes),
+        IndexModels(named, wanted.computing),
+        wanted.gathering,
+        allow_regex=wanted.allow_regex,
     )
     try:
         own = {id(index.encoder): index.encoder for index in indexes.values() if index.encoder is not None}

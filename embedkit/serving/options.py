@@ -17,7 +17,7 @@ class ServeOptions:
 
     `models` and `rerankers` are folders or names of shipped models; the first of each answers requests that name none. Without
     models those of the indexes are served, and without indexes the default one. `aliases` are further names of models;
-    `gathering` says how indexes in shards are searched.
+    `gathering` says how indexes in shards are searched, `allow_regex` whether filters of clients may use regular expressions.
     """
 
     indexes: Sequence[Path] = ()
@@ -25,6 +25,7 @@ class ServeOptions:
     rerankers: Sequence[str] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     writable: bool = False
+    allow_regex: bool = False
     gathering: GatherOptions = field(default_factory=GatherOptions)
     computing: Computing = field(default_factory=Computing)
     limits: Limits = field(default_factory=Limits)

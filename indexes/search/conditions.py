@@ -29,8 +29,8 @@ def condition_of(database: Database, where: str, shared_fields: Sequence[str] | 
         FilterError: the filter cannot be understood, or compares what cannot be compared.
     """
     if shared_fields is not None:
-        return compile_filter(where, shared_fields)
-    condition = compile_filter(where, database.field_names())
+        return compile_filter(where, shared_fields, allow_regex=database.allow_regex)
+    condition = compile_filter(where, database.field_names(), allow_regex=database.allow_regex)
     for use in condition.uses:
         problem = misuse(database, use, where)
         if problem:
@@ -44,7 +44,7 @@ def misuses(database: Database, where: str, shared_fields: Sequence[str]) -> lis
     Raises:
         FilterError: the filter cannot be understood.
     """
-    condition = compile_filter(where, shared_fields)
+    condition = compile_filter(where, shared_fields, allow_regex=database.allow_regex)
     return [Misuse(use.taken_for == "list", misuse(database, use, where)) for use in condition.uses]
 
 

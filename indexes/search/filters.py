@@ -36,13 +36,13 @@ class Filter:
     uses: Sequence[FieldUse] = ()
 
 
-def compile_filter(text: str, field_names: Sequence[str]) -> Filter:
+def compile_filter(text: str, field_names: Sequence[str], *, allow_regex: bool = True) -> Filter:
     """Compile a where expression; `field_names` are the metadata fields that the index knows.
 
     Raises:
-        FilterError: it is not in the language, names a field that no document has, or holds more values than SQLite takes.
+        FilterError: as `parse_filter`, or it holds more values than SQLite takes.
     """
-    tree = parse_filter(text, field_names)
+    tree = parse_filter(text, field_names, allow_regex=allow_regex)
     sql, values = _sql(tree)
     if len(values) > MAX_VALUES:
         raise FilterError(

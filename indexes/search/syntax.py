@@ -28,6 +28,7 @@ _COMPARISONS: dict[str, Operator] = {
     ">": ">",
     ">=": ">=",
 }
+REGEX_OFF = "regular expressions (matches) are off here"
 WORDS = ("and", "or", "not", "in", "like", "is", "null", "true", "false", "between")
 TOKEN = re.compile(
     r"""\s*(?:
@@ -103,13 +104,15 @@ class Or:
 Node = Compare | IsNull | Contains | Matches | Not | And | Or
 
 
-def parse_filter(text: str, field_names: Sequence[str]) -> Node:
+def parse_filter(text: str, field_names: Sequence[str], *, allow_regex: bool = True) -> Node:
     """Read a where expression; `field_names` are the metadata fields that there are.
 
+    Without `allow_regex` a regular expression is refused: some take hours on a short text, and no other thread goes on meanwhile.
+
     Raises:
-        FilterError: it is not in the language, or names a field that no document has.
+        FilterError: it is not in the language, names a field that no document has, or has a regular expression that is not allowed.
     """
-    parser = _Parser(text, field_names)
+    parser = _Parser(text, field_names, allow_regex=allow_regex)
     tree = parser.disjunction(0)
     parser.expect_end()
     return tree
@@ -139,8 +142,8 @@ def uses_of(node: Node) -> Iterator[FieldUse]:
 class _Parser:
     """Recursive descent: or, and, not, comparison."""
 
-    def __init__(self, text: str, field_names: Sequence[str]) -> None:
-        self.text, self.field_names = text, field_names
+    def __init__(self, text: str, field_names: Sequence[str], *, allow_regex: bool) -> None:
+        self.text, self.field_names, self._allow_regex = text, field_names, allow_regex
         self._tokens = self._split()
         self._next = 0
 
@@ -232,7 +235,7 @@ class _Parser:
         elif self._take_name("glob"):
             test = Matches(field, "path_glob", self._checked(glob_regex, "pattern of paths"))
         elif self._take_name("matches"):
-            test = Matches(field, "text_matches", self._checked(re.compile, "regular expression of Python's"))
+            test = Matches(field, "text_matches", self._regex())
         else:
             # The last three would have been taken already: they are here for the message.
             operators = ("in", "like", "between", "contains", "glob", "matches")
@@ -288,6 +291,14 @@ class _Parser:
                 "Put a backslash before signs that stand for themselves"
             ) from exc
         return pattern
+
+    def _regex(self) -> str:
+        if not self._allow_regex:
+            raise FilterError(
+                f"--where {self.text!r}: {REGEX_OFF}, as one of them can keep a server from answering for hours. "
+                "Use like or glob, or start the server with: embedkit serve --allow-regex"
+            )
+        return self._checked(re.compile, "regular expression of Python's")
 
     def _contains(self, field: Field, literal: Literal) -> Node:
         if not field.is_metadata:

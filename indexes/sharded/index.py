@@ -27,6 +27,7 @@ from ..maintenance.field_values import FieldValues, merge_fields
 from ..search.conditions import check_in_all
 from ..search.shared_scans import SharedScans
 from ..search.snapshot import NOISE_SAMPLE, noise_of, spread
+from ..search.syntax import parse_filter
 from ..storage.codes import FloatArray
 from ..storage.settings import Fingerprint
 from .coverage import Coverage
@@ -40,9 +41,9 @@ from .statistics import SharedStatistics
 class ShardedIndex:
     """Shards, open for reading; each is seen at one commit until `follow`. One thread at a time may use it."""
 
-    def __init__(self, path: Path | str, scatter: Scatter) -> None:
+    def __init__(self, path: Path | str, scatter: Scatter, *, allow_regex: bool = True) -> None:
         """Use `ShardedIndex.open`."""
-        self.path, self._scatter = path, scatter
+        self.path, self._scatter, self._allow_regex = path, scatter, allow_regex
         self.settings = scatter.file.settings
         self._words = SharedStatistics(scatter)
         self._checked: set[str] = set()  # filters
@@ -51,9 +52,16 @@ class ShardedIndex:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, device: str | None = None, gathering: GatherOptions | None = None
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        gathering: GatherOptions | None = None,
+        allow_regex: bool = True,
     ) -> ShardedIndex:
         """Open the shards that a folder's shards.json names, or with `gathering.more` those together with what `path` names.
+
+        Without `allow_regex` filters with regular expressions are refused, whatever the servers of shards allow.
 
         Raises:
             IndexFileError: there is none, it is damaged, or no shard can be opened.
@@ -63,7 +71,7 @@ class ShardedIndex:
         gathering = gathering or GatherOptions()
         scatter = Scatter(Path(path), shards_of(path, gathering), device, gathering)
         try:
-            return cls(path, scatter)
+            return cls(path, scatter, allow_regex=allow_regex)
         except BaseException:
             scatter.close()
             raise
@@ -183,10 +191,13 @@ class ShardedIndex:
             set(chain.from_iterable(self._scatter.each(lambda shard: shard.field_names()).values()))
         )
         self._scatter.each(lambda shard: shard.share_fields(names))
+        self._fields = names
 
     def _check(self, where: str | None) -> None:
         """Refuse a filter that one index of all documents would refuse."""
         if where is not None and where not in self._checked:
+            if not self._allow_regex:
+                parse_filter(where, self._fields, allow_regex=False)
             check_in_all(list(self._scatter.ask(lambda _, shard: shard.misuses(where)).values()))
             self._checked.add(where)
 

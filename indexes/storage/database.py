@@ -59,13 +59,13 @@ def tombstone_sum(rows: RowArray) -> int:
 class Database:
     """One connection to an index's database. Methods do not begin or end transactions; `transaction` does."""
 
-    def __init__(self, path: Path, *, writable: bool = False) -> None:
-        """Open a database that is there, and check its format version.
+    def __init__(self, path: Path, *, writable: bool = False, allow_regex: bool = True) -> None:
+        """Open a database that is there, and check its format version; `allow_regex` says whether filters may use regular expressions.
 
         Raises:
             IndexFileError: it cannot be read, is no index, or is of a newer version.
         """
-        self.path = path
+        self.path, self.allow_regex = path, allow_regex
         with reading(path):
             self._connection = self._connect(writable)
             try:

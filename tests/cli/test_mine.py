@@ -91,7 +91,7 @@ def test_wrong_usage_is_told(pairs: Path, tmp_path: Path) -> None:
     assert "--ranks is 'ten'; wanted FIRST-LAST" in ranks.output
     margin = runner.invoke(app, ["mine", str(pairs), *output, "--by", "text", "--margin", "nan"])
     assert margin.exit_code == 2  # no score is below it: nothing would be left out
-    assert "'nan' is not a finite number" in " ".join(margin.output.split())
+    assert "'nan' is not a number" in " ".join(margin.output.split())
     maxsim = runner.invoke(app, ["mine", str(pairs), *output, "--by", "text", "--rerank", "maxsim"])
     assert maxsim.exit_code == 2
     assert "mining compares the scores of a cross-encoder" in maxsim.output

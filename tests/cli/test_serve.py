@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -101,6 +103,34 @@ def test_an_alias_of_nothing_is_refused(tiny_model: Path) -> None:
     done = CliRunner().invoke(app, ["serve", *words])
     assert isinstance(done.exception, ConfigError)
     assert "'ada' is to name 'other'" in str(done.exception)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_regular_expressions_are_allowed_by_an_option_or_a_configuration(
+    native_model: Path, tmp_path: Path, allowed: bool
+) -> None:
+    texts, config, index = (tmp_path / name for name in ("texts.jsonl", "config.toml", "t.index"))
+    texts.write_text('{"id": "a", "text": "the girl sings"}\n', "utf-8")
+    config.write_text(f"[serve]\nallow-regex = {str(allowed).lower()}\n", "utf-8")
+    build = ["index", "build", texts, "--index", index, "--model", native_model, "--device", "cpu"]
+    assert CliRunner().invoke(app, list(map(str, build))).exit_code == 0
+    command = [sys.executable, "-c", "from cli.main import run; run()", "serve", str(index)]
+    command += ["--reranker", "none", "--port", "0", "--json", "--quiet"]
+    environment = {**os.environ, "EMBEDKIT_CONFIG": str(config)}
+    with subprocess.Popen(
+        command, text=True, cwd=REPOSITORY, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = urlsplit(json.loads(process.stdout.readline())["address"]).port
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+                connection.request("GET", "/search?q=girl&mode=text&where=" + quote("text matches 's.ngs'"))
+                answer = connection.getresponse()
+                content = json.loads(answer.read())
+        finally:
+            process.kill()
+    assert answer.status == (200 if allowed else 400), content
+    assert [hit["id"] for hit in content.get("hits", [])] == (["a"] if allowed else [])
 
 
 def test_a_server_from_its_start_to_its_end(native_model: Path, tmp_path: Path) -> None:

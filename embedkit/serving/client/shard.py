@@ -24,6 +24,7 @@ from embedkit.serving.indexes.shard_json import (
 )
 from embedkit.types import Float32
 from indexes import FieldValues, Misuse, Settings, SharedScans, TextStatistics, find_terms
+from indexes.search.syntax import REGEX_OFF
 from indexes.storage.codes import RowArray
 
 _STRANGE = (KeyError, TypeError, ValueError, AttributeError)
@@ -60,7 +61,11 @@ class ServedShard:
         except ServerRefusalError as exc:
             reason = str(exc).removeprefix(f"{self._client.address}: ")
             if re.match(r"where\b", reason):  # the filter is at fault, and not this shard
-                raise FilterError(f"--{reason}") from exc
+                # What its server does not allow is this server's alone.
+                said_by = (
+                    f" (said by the server of a shard, {self._client.address})" if REGEX_OFF in reason else ""
+                )
+                raise FilterError(f"--{reason}{said_by}") from exc
             raise
 
     def _strange(self, exc: Exception) -> ServerError:

@@ -61,14 +61,16 @@ class Handles:
     A handle that is not in use holds no read transaction, which would keep a writer's log from being taken in.
     """
 
-    def __init__(self, folder: Path, *, most: int, gathering: GatherOptions | None = None) -> None:
-        """Open the first; `gathering` says how shards are searched.
+    def __init__(
+        self, folder: Path, *, most: int, gathering: GatherOptions | None = None, allow_regex: bool = False
+    ) -> None:
+        """Open the first; `gathering` says how shards are searched, `allow_regex` whether filters may use regular expressions.
 
         Raises:
             ReplacedError: the index was replaced meanwhile.
             IndexFileError: there is none, or it is damaged.
         """
-        self.folder, self._most, self._gathering = folder, most, gathering
+        self.folder, self._most, self._gathering, self._allow_regex = folder, most, gathering, allow_regex
         self._changed = Condition()
         self._idle: list[Searchable] = []
         self._open = 0
@@ -82,7 +84,7 @@ class Handles:
         for _ in range(_OPENINGS):
             names = _names_changed(self.folder)
             try:
-                index = open_index(self.folder, gathering=self._gathering)
+                index = open_index(self.folder, gathering=self._gathering, allow_regex=self._allow_regex)
             except (IndexFileError, OSError) as exc:
                 raise self._explained(exc) from exc
             if identity_of(self.folder) != self.identity:

@@ -64,15 +64,17 @@ class LiveIndex:
         *,
         most_handles: int = MOST_HANDLES,
         gathering: GatherOptions | None = None,
+        allow_regex: bool = False,
     ) -> None:
-        """Open it; `gathering` says how shards are searched.
+        """Open it; `gathering` says how shards are searched, `allow_regex` whether filters may use regular expressions.
 
         Raises:
             IndexFileError: there is none, or it is damaged.
             CheckpointError, DeviceError, IndexMismatchError: its model cannot be loaded.
         """
         self.name, self.path = name, path
-        self._models, self._most, self._gathering = models, most_handles, gathering
+        self._models, self._most = models, most_handles
+        self._gathering, self._allow_regex = gathering, allow_regex
         self.writing = (
             Lock()
         )  # who writes here waits for whoever does; another process is refused by the index's own lock
@@ -166,7 +168,9 @@ class LiveIndex:
     def _load(self) -> _Version:
         for _ in range(_ATTEMPTS):
             try:
-                handles = Handles(self.path, most=self._most, gathering=self._gathering)
+                handles = Handles(
+                    self.path, most=self._most, gathering=self._gathering, allow_regex=self._allow_regex
+                )
             except ReplacedError:
                 continue
             try:
@@ -196,7 +200,11 @@ class LiveIndex:
 
 
 def open_indexes(
-    paths: dict[str, Path], models: IndexModels, gathering: GatherOptions | None = None
+    paths: dict[str, Path],
+    models: IndexModels,
+    gathering: GatherOptions | None = None,
+    *,
+    allow_regex: bool = False,
 ) -> dict[str, LiveIndex]:
     """Open indexes by their names (`index_names`).
 
@@ -206,7 +214,7 @@ def open_indexes(
     opened: dict[str, LiveIndex] = {}
     try:
         for name, path in paths.items():
-            opened[name] = LiveIndex(name, path, models, gathering=gathering)
+            opened[name] = LiveIndex(name, path, models, gathering=gathering, allow_regex=allow_regex)
     except BaseException:
         for index in opened.values():
             index.close()

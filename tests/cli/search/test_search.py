@@ -203,7 +203,7 @@ def test_a_filter_with_sql_in_it_is_an_error_and_harms_nothing(index: Path) -> N
         (("dog", "--run", "out.trec"), "--run goes with --queries"),
         (("dog", "--rerank-budget", "soon"), "not a time budget"),
         (("dog", "--dense-weight", "0", "--text-weight", "0"), "are both 0"),
-        (("dog", "--min-score", "nan"), "min_score is nan"),
+        (("dog", "--min-score", "nan"), "'nan' is not a number"),
         (("dog", "--rerank-budget", "200ms"), "--rerank-budget goes with --rerank"),
         (("dog", "--rerank-weight", "0.5"), "--rerank-weight goes with --rerank"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from embedkit.data.records import Document
 from embedkit.errors import FilterError
+from indexes import Index
 from indexes.search.filters import compile_filter
 from indexes.storage.database import add_functions
-from indexes.storage.matching import path_glob
+from indexes.storage.matching import _follow, _glob, path_glob
 from tests.indexes.fakes import create, embed
 
 ROWS: list[dict[str, Any]] = [
@@ -216,6 +218,70 @@ def test_a_pattern_without_a_slash_is_matched_by_the_last_part_of_a_path(
 ) -> None:
     every = ["a.py", "src/b.py", "src/x/c.py", "[.md"]
     assert {path for path in every if path_glob(path, pattern)} == paths
+
+
+# Pieces of patterns, each with a piece of a path; all but the last two fit.
+FITTING = [
+    ("a", "a"),
+    ("?", "b"),
+    ("*", ""),
+    ("*", "ab"),
+    ("*", "b\na"),
+    ("/", "/"),
+    ("[ab]", "b"),
+    ("[!a]", "b"),
+]
+FITTING += [("[./]", "/"), ("**", "b/ab/"), ("**/", "a/bb/"), ("**/", ""), ("*", "a/b"), ("b", "a")]
+
+
+@given(st.lists(st.sampled_from(FITTING), max_size=7))
+def test_following_all_ways_through_a_path_finds_what_the_regular_expression_finds(
+    pieces: list[tuple[str, str]],
+) -> None:
+    glob, path = _glob("".join(sign for sign, _ in pieces)), "".join(part for _, part in pieces)
+    assert _follow(glob.pieces, path) == (glob.regex.fullmatch(path) is not None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a*a*a*a*b", "a" * 200),
+        ("*a" * 30 + "*b", "a" * 2000),
+        ("**/" * 12 + "b", "a/" * 500),
+        ("**a" * 12 + "b/*", "a/" * 500),
+    ],
+)
+def test_many_stars_take_no_longer_than_the_lengths_of_pattern_and_path(pattern: str, path: str) -> None:
+    """As one regular expression the first takes 13 s, and the others do not end."""
+    began = time.process_time()  # of this process alone: others may be busy
+    assert not path_glob(path, pattern)
+    assert path_glob(path + "b", pattern) == (not pattern.endswith("b/*"))
+    assert time.process_time() - began < 2
+
+
+def test_regular_expressions_can_be_refused(tmp_path: Path) -> None:
+    refused = r"^--where .*: regular expressions \(matches\) are off here, .* like or glob, .*--allow-regex"
+    for text in ("lang matches 'e'", "year > 3 or not (title not matches '(a+)+b')", "lang MATCHES 'a('"):
+        with pytest.raises(FilterError, match=refused):
+            compile_filter(text, FIELDS, allow_regex=False)
+    for text in ("matches = 3", "lang = 'matches' and lang glob '*'", "text like '%matches%'"):
+        compile_filter(text, [*FIELDS, "matches"], allow_regex=False)
+    create(tmp_path / "i", 10).close()
+    with Index.open(tmp_path / "i", writable=True) as index:
+        assert index.count_rows("text matches '.'") == 10
+    with Index.open(tmp_path / "i", writable=True, allow_regex=False) as index:
+        for ask in (
+            lambda where: index.search(embed(["a"]), where=where),
+            lambda where: index.search_ids(embed(["a"]), where=where),
+            lambda where: index.search_text(["a"], where=where),
+            lambda where: index.count_rows(where),
+            lambda where: index.count_matching(where),
+            lambda where: index.misuses(where),
+            lambda where: index.delete(where=where),
+        ):
+            with pytest.raises(FilterError, match=refused):
+                ask("text matches '.'")
+        assert len(index) == 10
 
 
 @pytest.mark.parametrize("field", ["lang", "title"])

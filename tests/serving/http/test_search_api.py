@@ -19,6 +19,7 @@ from embedkit.pipelines.judging import judge
 from embedkit.pipelines.searching import open_search
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.retrieval.options import SearchOptions
+from embedkit.serving.indexes.shard_json import vectors_json
 from embedkit.types import Computing
 from indexes import Index
 from tests.serving.indexes.served_indexes import Caller, ask, build, numbered, serving
@@ -27,6 +28,8 @@ from tests.tiny_cross_encoder import write_tiny_cross_encoder
 
 FP32 = Computing(precision="fp32")
 IDS = ("a/b c", "%2F", "ü?x=1&y#z", "../up", "/", "a//b", "a.", "line\nend")
+MODES = ("dense", "text", "hybrid")
+FILTERED_WORK = ("search", "search_ids", "search_text", "misuses", "count_rows")
 QUERIES = ("the girl plays the guitar", "a horse at the beach", "old song 7", "zzz", "", "new water")
 
 
@@ -223,6 +226,36 @@ def test_what_is_wrong_is_said(address: str, body: dict[str, Any], status: int, 
     assert (found, content["error"]["status"]) == (status, status)
     assert reason in content["error"]["message"]
     assert "--" not in content["error"]["message"]  # options are the command line's
+
+
+REGEX = "text matches '(a+)+b'"
+
+
+def test_regular_expressions_of_clients_are_refused_on_every_route(address: str) -> None:
+    """`(a+)+b` on 29 times "a" takes most of a minute, in which no other request is answered."""
+    asking = {"query": "a", "where": REGEX}
+    several: list[object] = ["docs", "news"]
+    searches = [
+        ("POST", "/search", {**asking, "index": index, "mode": mode})
+        for index in ("docs", several)
+        for mode in MODES
+    ]
+    link = ("GET", f"/search?q=a&where={quote(REGEX)}", None)
+    shard: dict[str, Any] = {"index": "docs", "where": REGEX, "fields": ["tag"], "queries": ["a"]}
+    shard["vectors"] = vectors_json(np.ones((1, 32), np.float32))
+    asked = [("POST", "/shard", {**shard, "do": work}) for work in FILTERED_WORK]
+    for method, path, body in [*searches, link, *asked]:
+        status, content = ask(address, method, path, body)
+        message = content["error"]["message"]
+        assert status == 400
+        assert message.startswith(f"where {REGEX!r}: regular expressions (matches) are off here")
+        assert message.endswith("Use like or glob, or start the server with: embedkit serve --allow-regex")
+
+
+def test_a_server_may_allow_regular_expressions(folder: Path) -> None:
+    with serving(folder / "docs.index", allow_regex=True) as address:
+        found = search(address, query="the girl", where="title matches '^dog [0-9]$'", all=True)
+        assert [hit["id"] for hit in found["hits"]] == ["old/1"]
 
 
 def test_a_budget_and_notes_and_times(address: str) -> None:

@@ -55,12 +55,13 @@ def serving(
     *paths: Path,
     rerankers: Mapping[str, CrossEncoder] | None = None,
     writable: bool = False,
+    allow_regex: bool = False,
     access: Access = OPEN,
     limits: Limits | None = None,
 ) -> Iterator[str]:
     """Serve indexes; yields the address."""
     models = IndexModels(computing=Computing(precision="fp32"))
-    indexes = open_indexes(index_names(paths), models)
+    indexes = open_indexes(index_names(paths), models, allow_regex=allow_regex)
     limits = limits or Limits()
     encoders = {
         each.encoder.folder.name: each.encoder

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +129,43 @@ def test_shards_may_lie_on_servers(made: Path, tmp_path: Path) -> None:
             assert not sharded.follow()
     with ShardedIndex.open(tmp_path / "big.index", gathering=GatherOptions(connect=ServedShard)) as sharded:
         assert "no server listens there" in sharded.take_coverage().failed["00001"]
+
+
+def test_regular_expressions_need_the_leave_of_whoever_is_asked(made: Path, tmp_path: Path) -> None:
+    """A coordinator that allows them names the shard's server that does not; one that does not asks no shard."""
+    where = "title matches '^dog'"
+    file = ShardsFile.read(made / "big.index")
+    body = {"query": "dog", "mode": "text", "where": where, "all": True}
+    with serving(made / "big.index") as address:
+        status, answer = ask(address, "POST", "/search", body)
+        assert (status, "are off here" in answer["error"]["message"]) == (400, True)
+    for shard_allows in (False, True):
+        folder = tmp_path / f"{shard_allows}.index"
+        folder.mkdir()
+        with serving(made / "p0.index", allow_regex=shard_allows) as address:
+            served = replace(file.shards[0], location=f"{address}/p0")
+            ShardsFile(file.plan, file.settings, file.model_path, [served]).write(folder)
+            gathering = GatherOptions(connect=ServedShard, require_all=True)
+            with ShardedIndex.open(folder, gathering=gathering) as sharded:
+                if shard_allows:
+                    assert sharded.count_rows(where) == 2
+                else:
+                    said_by = (
+                        rf"off here, .*--allow-regex \(said by the server of a shard, {re.escape(address)}\)$"
+                    )
+                    with pytest.raises(FilterError, match=said_by):
+                        sharded.search_text(["dog"], where=where)
+            with ShardedIndex.open(folder, gathering=gathering, allow_regex=False) as sharded:
+                query = np.ones((1, 32), np.float32)
+                searches: list[Callable[[], object]] = [
+                    partial(sharded.search_text, ["dog"], where=where),
+                    partial(sharded.search, query, where=where),
+                    partial(sharded.search_ids, query, where=where),
+                    partial(sharded.count_rows, where),
+                ]
+                for search in searches:
+                    with pytest.raises(FilterError, match=r"off here, .*--allow-regex$"):
+                        search()
 
 
 def test_what_is_no_question_to_a_shard_is_refused(made: Path) -> None:
