@@ -99,10 +99,10 @@ class Database:
     def _connect(self, writable: bool) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
         wal = self.path.with_name(self.path.name + "-wal")
-        if not writable and not os.access(self.path.parent, os.W_OK) and not wal.exists():
-            address += (
-                "&immutable=1"  # a folder that cannot be written holds no shared memory file for the log
-            )
+        # A folder that cannot be written takes no shared memory file for the log. An empty log is left where a copy was made of an open index.
+        empty = not wal.exists() or not wal.stat().st_size
+        if not writable and not os.access(self.path.parent, os.W_OK) and empty:
+            address += "&immutable=1"
         connection = sqlite3.connect(
             address, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
         )

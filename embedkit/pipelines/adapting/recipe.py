@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from embedkit.data.records import ReadOptions
 from embedkit.training.engine.evaluation_sets import EvaluationSet
-from embedkit.training.engine.recipes import check_below_one, check_held_out, check_least
+from embedkit.training.engine.recipes import check_below_one, check_held_out, check_least, check_seed
 from embedkit.types import Computing
 
 Stage = Literal["queries", "generate", "mlm", "index", "mine", "label", "train", "whiten", "measure"]
@@ -68,7 +68,8 @@ class AdaptRecipe:
         check_least(self, 1, "max_queries", "max_held_out", "num_negatives", "first_rank")
         check_least(self, 1, "evaluations", "patience")
         check_least(self, 2, "batch_size")
-        check_least(self, 0, "steps", "mlm_steps", "seed")
+        check_least(self, 0, "steps", "mlm_steps")
+        check_seed(self.seed)
         check_held_out(self.held_out)
         check_below_one(self, "relative_margin")
         if self.last_rank < self.first_rank:

@@ -30,6 +30,16 @@ def check_least(recipe: object, smallest: float, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must be at least {smallest}")
 
 
+def check_seed(seed: int) -> None:
+    """Hold a seed against what torch takes.
+
+    Raises:
+        ValueError: it is below 0, or of more than 63 bits.
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}; it must be from 0 to {2**63 - 1}")
+
+
 def check_held_out(share: float) -> None:
     """Refuse to hold out nothing, or all.
 
@@ -131,7 +141,7 @@ class RunRecipe:
 
     def __post_init__(self) -> None:
         check_least(self, 1, "steps", "evaluate_every", "save_every", "keep_last", "accumulate", "patience")
-        check_least(self, 0, "seed")
+        check_seed(self.seed)
         check_below_one(self, "ema_decay")
 
 

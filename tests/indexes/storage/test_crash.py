@@ -156,14 +156,24 @@ def test_a_reader_of_a_read_only_folder_searches_and_a_writer_is_refused(tmp_pat
         with Index.open(folder) as index:
             assert len(index.search(embed(["a"]), k=9)[0]) == 5
         assert list(verify(folder)) == []
-        import os
-
         if os.geteuid() != 0:  # root may write anywhere
             with pytest.raises(IndexFileError, match=r"cannot be written .*Check the permissions"):
                 Index.open(folder, writable=True)
     finally:
         for path in [folder, *folder.rglob("*")]:
             path.chmod(0o755)
+
+
+def test_an_empty_log_does_not_keep_a_read_only_copy_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "i"
+    create(folder, 5).close()
+    (folder / "index.sqlite-wal").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with Index.open(folder) as index:
+        assert len(index.search(embed(["a"]), k=9)[0]) == 5
+        assert not (folder / "index.sqlite-shm").exists()  # which could not be written
 
 
 @pytest.mark.parametrize("limit", [1_000, 60_000, 200_000])

@@ -16,6 +16,7 @@ from embedkit.errors import CheckpointError, OutputError, RecordError, TrainingE
 from embedkit.pipelines.adapting.estimate import estimate_adaptation
 from embedkit.pipelines.adapting.folder import read_json, read_rows
 from embedkit.pipelines.adapting.recipe import STAGES, AdaptRecipe
+from embedkit.training.engine.recipes import RunRecipe
 from tests.adapting import make_adaptation, write_documents
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
 from tests.tiny_generator import write_tiny_generator
@@ -277,6 +278,13 @@ def test_a_dry_run_counts_all_stages_and_writes_nothing(
     assert set(found.seconds) == set(STAGES) - (set() if judged else {"label"})
     assert found.total_seconds == sum(found.seconds.values()) > 0
     assert not adaptation.folder.output.exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+@pytest.mark.parametrize("kind", [AdaptRecipe, RunRecipe])
+def test_a_seed_that_torch_does_not_take_is_refused(kind: type[AdaptRecipe | RunRecipe], seed: int) -> None:
+    with pytest.raises(ValueError, match="it must be from 0 to 9223372036854775807"):
+        kind(steps=1, seed=seed)
 
 
 @pytest.mark.parametrize(
