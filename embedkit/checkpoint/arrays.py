@@ -138,11 +138,7 @@ def load_classifier_weights(folder: ClassifierFolder) -> ClassifierWeights:
     names, shapes = encoder_names(family, config), encoder_shapes(config)
     encoder = take(names, shapes, stored, where, splits=encoder_splits(config))
     if folder.modular is not None:
-        parts = {
-            folder.modular.named(layer, name): array
-            for layer, part in folder.modular.folders.items()
-            for name, array in read_arrays(weight_files(where / part, model=where)).items()
-        }
+        parts = folder.modular.weights(lambda part: read_arrays(weight_files(where / part, model=where)))
         shapes = head_shapes(config, folder.head)
         own = Weights(take(own_names(shapes), shapes, parts, where))
         check_dense_empty(parts, where)

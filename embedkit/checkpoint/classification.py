@@ -220,14 +220,12 @@ def _rerank_weight(content: Mapping[str, Any], where: str) -> float:
 
 def _labels(content: Mapping[str, Any], where: str, modular: ModularHead | None) -> tuple[str, ...]:
     named = content.get("id2label")
+    count = content.get("num_labels", 2)  # transformers assumes 2 where a config says nothing
     if modular is not None:
         count = modular.config.num_labels
-        if (
-            not isinstance(named, dict) or len(named) != count
-        ):  # those of the encoder's config, which has no head
-            return tuple(f"LABEL_{i}" for i in range(count))
+        if not isinstance(named, dict) or len(named) != count:
+            named = None  # those of the encoder's config, which has no head
     if named is None:
-        count = content.get("num_labels", 2)  # transformers assumes 2 where a config says nothing
         return tuple(f"LABEL_{i}" for i in range(count))
     if not isinstance(named, dict) or not named or {str(i) for i in range(len(named))} != set(named):
         raise CheckpointError(f"{where}: id2label is {named!r}; it must name the labels '0', '1' and so on")

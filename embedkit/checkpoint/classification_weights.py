@@ -49,11 +49,9 @@ def load_classifier(folder: ClassifierFolder) -> SequenceClassifier:
         check_nothing_left(tensors, folder.family, folder.path, what="reranker")
         return model.eval()
     if folder.modular is not None:
-        stored = {
-            folder.modular.named(layer, name): tensor
-            for layer, where in folder.modular.folders.items()
-            for name, tensor in read_tensors(weight_files(folder.path / where, model=folder.path)).items()
-        }
+        stored = folder.modular.weights(
+            lambda part: read_tensors(weight_files(folder.path / part, model=folder.path))
+        )
         assign(model.head, own_names(head_shapes(folder.config, folder.head)), stored, folder.path)
         check_dense_empty(stored, folder.path)
         check_nothing_left(tensors, folder.family, folder.path, what="cross-encoder")

@@ -48,9 +48,7 @@ def unflashed(stored: Mapping[str, StoredT]) -> Mapping[str, StoredT]:
         return stored
     renamed: dict[str, StoredT] = {}
     for name, weight in stored.items():
-        new = name
-        for theirs, ours in _FLASH.items():
-            new = new.replace(theirs, ours)
+        new = _replaced(name, _FLASH)
         before, packed, kind = new.partition(_FLASH_QKV)
         if not packed:
             renamed[new] = weight
@@ -91,9 +89,7 @@ def unpacked_experts(stored: Mapping[str, StoredT]) -> Mapping[str, StoredT]:
         return stored
     renamed: dict[str, StoredT] = {}
     for name, weight in stored.items():
-        new = name
-        for theirs, ours in _NOMIC.items():
-            new = new.replace(theirs, ours)
+        new = _replaced(name, _NOMIC)
         found = _NOMIC_EXPERTS.fullmatch(new)
         if found is None:
             renamed[new] = weight
@@ -107,3 +103,9 @@ def unpacked_experts(stored: Mapping[str, StoredT]) -> Mapping[str, StoredT]:
             else:
                 renamed[f"{own}down.weight"] = cast("StoredT", part.T)
     return renamed
+
+
+def _replaced(name: str, pieces: Mapping[str, str]) -> str:
+    for theirs, ours in pieces.items():
+        name = name.replace(theirs, ours)
+    return name

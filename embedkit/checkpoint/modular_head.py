@@ -5,11 +5,12 @@ They stand on a plain encoder, in folders of their own: the Ettin rerankers are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from embedkit.checkpoint.hub_weights import StoredT
 from embedkit.checkpoint.json_files import json_field, read_json
 from embedkit.checkpoint.st_modules import module_kind, module_path
 from embedkit.checkpoint.st_parts import read_layer, read_pooling
@@ -34,9 +35,13 @@ class ModularHead:
     config: HeadConfig
     folders: Mapping[str, str]
 
-    def named(self, layer: str, name: str) -> str:
-        """Return our name of a weight that a layer's folder has: `linear.weight`, or `norm.weight` of a norm."""
-        return f"{layer}.{name.removeprefix('norm.' if layer == 'norm' else 'linear.')}"
+    def weights(self, read: Callable[[str], Mapping[str, StoredT]]) -> dict[str, StoredT]:
+        """Read the weights by our names; `read` gives those of a folder: `linear.weight`, or `norm.weight` of a norm."""
+        return {
+            f"{layer}.{name.removeprefix('norm.' if layer == 'norm' else 'linear.')}": weight
+            for layer, folder in self.folders.items()
+            for name, weight in read(folder).items()
+        }
 
 
 def is_modular(folder: Path) -> bool:

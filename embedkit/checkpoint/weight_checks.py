@@ -27,8 +27,10 @@ def strip_base_prefix(stored: Mapping[str, StoredT], family: Family) -> dict[str
     What the family stores with rows and columns exchanged is turned.
     """
     prefixes, turned = base_prefixes(family), transposed(family)
-    if family in ("xlm-roberta", "embedkit"):
-        stored = unflashed(stored) if family == "xlm-roberta" else unpacked_experts(stored)
+    if family == "xlm-roberta":
+        stored = unflashed(stored)
+    elif family == "embedkit":
+        stored = unpacked_experts(stored)
     renamed: dict[str, StoredT] = {}
     for name, weight in stored.items():
         new = name

@@ -367,6 +367,12 @@ class EncoderConfig:
         return self.mlp_bias if self.mlp_out_bias is None else self.mlp_out_bias
 
     @property
+    def of_an_expert(self) -> EncoderConfig:
+        """The config by which one expert is shaped: without biases, where all experts share one."""
+        shared = self.experts is not None and self.experts.shared_bias
+        return replace(self, mlp_bias=False, mlp_out_bias=False) if shared else self
+
+    @property
     def scaled_by_length(self) -> bool:
         """Say whether a token's position depends on how long its sequence is."""
         return self.rope_scaling is not None and self.rope_scaling.kind == "dynamic"

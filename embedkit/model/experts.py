@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +36,7 @@ class ExpertFeedForward(nn.Module):
         self.router = nn.Linear(hidden, count, bias=False)
         self.noise = nn.Linear(hidden, count, bias=False) if config.experts.noisy else None
         width = config.experts.intermediate_size
-        own = replace(config, mlp_bias=False, mlp_out_bias=False) if config.experts.shared_bias else config
-        self.experts = nn.ModuleList(FeedForward(own, width=width) for _ in range(count))
+        self.experts = nn.ModuleList(FeedForward(config.of_an_expert, width=width) for _ in range(count))
         self.bias = nn.Parameter(torch.zeros(hidden)) if config.experts.shared_bias else None
         shared = config.experts.shared_intermediate_size
         self.shared = FeedForward(config, width=shared) if shared else None

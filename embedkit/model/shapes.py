@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from embedkit.model.config import (
     EncoderConfig,
     HeadConfig,
@@ -154,11 +152,10 @@ def _experts(config: EncoderConfig, name: str) -> Shapes:
     shapes = _linear(f"{name}.router", config.hidden_size, experts.num_experts, bias=False)
     if experts.noisy:
         shapes |= _linear(f"{name}.noise", config.hidden_size, experts.num_experts, bias=False)
-    own = replace(config, mlp_bias=False, mlp_out_bias=False) if experts.shared_bias else config
     if experts.shared_bias:
         shapes[f"{name}.bias"] = (config.hidden_size,)
     for number in range(experts.num_experts):
-        shapes |= _feed_forward(own, f"{name}.experts.{number}", width)
+        shapes |= _feed_forward(config.of_an_expert, f"{name}.experts.{number}", width)
     if experts.shared_intermediate_size:
         shapes |= _feed_forward(config, f"{name}.shared", experts.shared_intermediate_size)
     return shapes

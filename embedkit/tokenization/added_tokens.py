@@ -104,10 +104,16 @@ def _specials(config: Json, name: str | None, folder: Path) -> Iterator[tuple[st
 
 def _without_unlisted(backend: tokenizers.Tokenizer, wanted: set[str]) -> tokenizers.Tokenizer:
     """Drop the added tokens of tokenizer.json that a class, which takes the vocabulary alone, does not know of."""
-    if all(token.content in wanted for token in backend.get_added_tokens_decoder().values()):
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    return _without(backend, added - wanted)
+
+
+def _without(backend: tokenizers.Tokenizer, dropped: Collection[str]) -> tokenizers.Tokenizer:
+    """Return a tokenizer without some added tokens; itself where there are none."""
+    if not dropped:
         return backend
     content = json.loads(backend.to_str())
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in wanted]
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in dropped]
     return tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
@@ -118,17 +124,15 @@ def without_rowless(
 
     What is no special token, or is one of `roles` or stands around a text, stays: it is of another model than the table.
     """
-    around = {*backend.encode("").ids, *backend.encode("a", "a").ids}
     beyond = {
-        token.content
+        number: token.content
         for number, token in backend.get_added_tokens_decoder().items()
-        if number >= num_rows and token.special and token.content not in roles and number not in around
+        if number >= num_rows and token.special and token.content not in roles
     }
-    if not beyond:
+    if not beyond:  # as nearly always: no text is read for it
         return backend
-    content = json.loads(backend.to_str())
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in beyond]
-    return tokenizers.Tokenizer.from_str(json.dumps(content))
+    around = {*backend.encode("").ids, *backend.encode("a", "a").ids}
+    return _without(backend, {content for number, content in beyond.items() if number not in around})
 
 
 def _as_token(entry: Any, where: Path) -> AddedToken:  # Any: whatever JSON holds

@@ -33,11 +33,9 @@ def _read_nomic(content: Json, where: str) -> dict[str, Any]:
     old = "n_embd" in content
     fields = read_sizes(content, where, GPT2_SPELLING if old else None)
     head_size = fields["hidden_size"] // fields["num_attention_heads"]
-    experts = has_nomic_experts(content)
-    if not experts:
-        wanted(content, where, head_dim=head_size, num_experts=0, moe_every_n_layers=0)
-    if experts:
+    if has_nomic_experts(content):
         return _read_nomic_experts(content, fields, where)
+    wanted(content, where, head_dim=head_size, num_experts=0, moe_every_n_layers=0)
     if old:
         off = dict.fromkeys(("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", *_NOMIC_OFF), False)
         if not content.get("moe_every_n_layers"):
