@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -60,3 +62,24 @@ def write_model(
         save_tensors(
             {TABLE: model.tokens.weight.detach().float().cpu().contiguous().clone()}, folder / WEIGHTS
         )
+
+
+def write_raw(
+    target: str | Path,
+    model: SentenceEncoder | StaticEncoder,
+    tokenizer: Tokenizer,
+    modules: SentenceModules,
+    *,
+    family: Family | None,
+) -> None:
+    """Write a folder whose vectors are this model's before they are normalized, with all their dimensions: for what is found from them.
+
+    Raises:
+        OutputError: the target exists, or cannot be written.
+    """
+    raw = copy(model)
+    if isinstance(raw, StaticEncoder):
+        raw.normalize = False
+    else:
+        modules = replace(modules, sentence=replace(raw.config, normalize=False))
+    write_model(target, raw, tokenizer, replace(modules, truncate_dim=None), family=family)

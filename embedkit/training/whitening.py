@@ -16,6 +16,7 @@ from torch import nn
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.sentence_config import DenseConfig
+from embedkit.model.static import StaticEncoder
 from embedkit.types import Float32
 
 # How far the covariance is drawn towards that of a ball, at least: chosen on CACM, CISI and TIME together with the strength.
@@ -24,10 +25,10 @@ SHRINKAGE = 0.3
 
 @dataclass(frozen=True)
 class LinearMap:
-    """x -> `weight` x + `bias`: (E, E) and (E,), in float64."""
+    """x -> `weight` x + `bias`: (E, E) and (E,), in float64; no bias is one of 0."""
 
     weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
+    bias: NDArray[np.float64] | None = None
 
 
 def fit_whitening(vectors: Float32, strength: float) -> LinearMap:
@@ -59,23 +60,32 @@ def fit_whitening(vectors: Float32, strength: float) -> LinearMap:
     return LinearMap(weight, -weight @ mean)
 
 
-def add_linear(model: SentenceEncoder, linear: LinearMap) -> None:
-    """Put a map behind a model's last layer, before the normalization: into that layer where it is linear, else as a layer of its own."""
+def add_linear(model: SentenceEncoder | StaticEncoder, linear: LinearMap) -> None:
+    """Put a map behind a model's last layer, before the normalization: into that layer where it is linear, else as a layer of its own.
+
+    In a static model it goes into the table: the mean of mapped token vectors is the map of their mean.
+    """
+    if isinstance(model, StaticEncoder):
+        with torch.no_grad():
+            table = model.tokens.weight.double() @ torch.from_numpy(linear.weight).T
+            model.tokens.weight.copy_(table if linear.bias is None else table + torch.from_numpy(linear.bias))
+        return
     layers = model.config.dense
     last = layers[-1] if layers else None
     weight, bias = linear.weight, linear.bias
     if isinstance(last, DenseConfig) and last.activation == "identity" and not last.residual:
         before = {name: tensor.double().numpy() for name, tensor in model.dense[-1].state_dict().items()}
         if last.bias:
-            bias = weight @ before["0.bias"] + bias
+            bias = weight @ before["0.bias"] + (0 if bias is None else bias)
         weight = weight @ before["0.weight"]
-        shape, layers = replace(last, bias=True), layers[:-1]
+        shape, layers = replace(last, bias=bias is not None), layers[:-1]
     else:
-        size = len(bias)
-        shape = DenseConfig(in_features=size, out_features=size, activation="identity")
-    layer = nn.Linear(shape.in_features, shape.out_features)
+        size = len(weight)
+        shape = DenseConfig(in_features=size, out_features=size, bias=bias is not None, activation="identity")
+    layer = nn.Linear(shape.in_features, shape.out_features, bias=bias is not None)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
+        if bias is not None:
+            layer.bias.copy_(torch.from_numpy(bias))
     model.dense = nn.ModuleList([*model.dense[: len(layers)], nn.Sequential(layer, nn.Identity())])
     model.config = replace(model.config, dense=(*layers, shape))

@@ -10,8 +10,9 @@ from embedkit.errors import TrainingError
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.sentence_config import DenseConfig, SentenceConfig
+from embedkit.model.static import StaticEncoder
 from embedkit.training import whitening
-from embedkit.training.whitening import add_linear, fit_whitening
+from embedkit.training.whitening import LinearMap, add_linear, fit_whitening
 from tests.tiny import tiny_config
 
 IDS = torch.tensor([[2, 5, 6, 7, 3], [2, 9, 8, 5, 3]])
@@ -72,8 +73,9 @@ def test_vectors_that_do_not_differ_are_refused(count: int) -> None:
         ((DenseConfig(in_features=16, out_features=16, activation="identity", residual=True),), 2),
     ],
 )
+@pytest.mark.parametrize("centred", [True, False])
 def test_it_goes_into_a_last_layer_that_is_linear_or_behind_it(
-    dense: tuple[DenseConfig, ...], layers: int
+    dense: tuple[DenseConfig, ...], layers: int, centred: bool
 ) -> None:
     torch.manual_seed(0)
     model = SentenceEncoder(
@@ -86,10 +88,31 @@ def test_it_goes_into_a_last_layer_that_is_linear_or_behind_it(
         linear = fit_whitening(
             np.random.default_rng(1).normal(size=(50, plain.shape[1])).astype(np.float32), 0.7
         )
-        expected = plain @ linear.weight.T + linear.bias
+        if not centred:
+            linear = LinearMap(linear.weight)
+        expected = plain @ linear.weight.T + (0 if linear.bias is None else linear.bias)
         add_linear(model, linear)
         np.testing.assert_allclose(
             model(IDS).numpy(), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
         )
     assert len(model.dense) == len(model.config.dense) == layers
     assert model.config.normalize
+    last = model.config.dense[-1]
+    assert isinstance(last, DenseConfig)
+    had_bias = layers == 1 and any(isinstance(each, DenseConfig) and each.bias for each in dense)
+    assert last.bias == (centred or had_bias)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_in_a_static_model_it_goes_into_the_table(centred: bool) -> None:
+    torch.manual_seed(0)
+    model = StaticEncoder(20, 4)
+    with torch.no_grad():
+        model.normalize = False
+        plain = model.forward_packed(IDS.flatten(), [4, 6]).double().numpy()
+        linear = fit_whitening(correlated(50), 0.7)
+        if not centred:
+            linear = LinearMap(linear.weight)
+        add_linear(model, linear)
+        expected = plain @ linear.weight.T + (0 if linear.bias is None else linear.bias)
+        np.testing.assert_allclose(model.forward_packed(IDS.flatten(), [4, 6]).numpy(), expected, atol=1e-5)

@@ -47,6 +47,7 @@ from embedkit.recipe import as_table
 from embedkit.reranking.cross_encoder import CrossEncoder
 from embedkit.training.engine.evaluation_sets import evaluation_hashes
 from embedkit.training.engine.ranks import Ranks, launched
+from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.pretraining.corpus import corpus_fingerprint
 
 
@@ -61,10 +62,10 @@ class Adaptation:
         """
         self.sources, self.recipe, self.folder = sources, recipe, folder
         self.model: ModelFolder = read_model_folder(sources.model)
-        if self.model.static:
+        if self.model.static and recipe.steps:
             raise TrainingError(
-                f"{self.model.path}: this is a static model, a table of token vectors; adapting trains a transformer's layers. "
-                "Name another --model"
+                f"{self.model.path}: this is a static model, a table of token vectors; training is for a transformer's layers. "
+                "Whiten it alone (--steps 0), or name another --model"
             )
         if recipe.whitening:
             check_whitening(self.model)
@@ -113,7 +114,7 @@ class Adaptation:
         yield Progress("queries", 1.0, told(self.counts), done=True)
         if recipe.steps:
             yield from self._train(ranks)
-        if not (folder.output / "config.json").is_file():
+        if not RunFolder(folder.output).is_published(static=self.model.static):
             yield from self._write()
         last: Stage = "whiten" if recipe.whitening else "train"
         yield Progress(last, 1.0, "the model is written", done=True)
@@ -123,7 +124,7 @@ class Adaptation:
 
     def _train(self, ranks: Ranks) -> Iterator[Progress]:
         folder, recipe = self.folder, self.recipe
-        if recipe.mlm_steps and not (folder.mlm.output / "config.json").is_file():
+        if recipe.mlm_steps and not folder.mlm.is_published():
             yield from continue_pretraining(folder, recipe, self.model, ranks)
         if not folder.mined.is_file():
             models = MiningModels("dense", self.sources.computing, model=self.sources.model, rerank=None)
@@ -133,7 +134,7 @@ class Adaptation:
             yield from label(folder, self.cross_encoder())
         labelled = read_labelled(folder.labelled)
         yield Progress("label", 1.0, f"{labelled.rows:,} rows to train on", done=True)
-        if not (folder.encoder.output / "config.json").is_file():
+        if not folder.encoder.is_published():
             watched = held_out_set(folder.held_out, self.held_out, self.passages, most=SEARCHED)
             yield from train_encoder(folder, recipe, self.model, labelled, watched, ranks)
 

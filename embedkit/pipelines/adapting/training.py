@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from embedkit.checkpoint.folder import ModelFolder, fingerprint, read_model_folder
 from embedkit.checkpoint.pretraining import load_pretraining
-from embedkit.checkpoint.weights import load_sentence_encoder, save_sentence_encoder
+from embedkit.checkpoint.sentence_folder import load_model, write_model
+from embedkit.checkpoint.weights import load_sentence_encoder
 from embedkit.data.records import Document, ReadOptions, titled_text
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.static import StaticEncoder
 from embedkit.pipelines.adapting.folder import AdaptFolder
 from embedkit.pipelines.adapting.negatives import Labelled
 from embedkit.pipelines.adapting.pairs import QueryPassage
@@ -152,23 +155,27 @@ def _weights(model: ModelFolder) -> str:
     return str(fingerprint(model)["weights"])
 
 
-def average(folder: AdaptFolder, recipe: AdaptRecipe, model: ModelFolder) -> SentenceEncoder:
+def average(folder: AdaptFolder, recipe: AdaptRecipe, model: ModelFolder) -> SentenceEncoder | StaticEncoder:
     """Return the model `share` of the way from the start's weights to the trained ones; the start where nothing was trained."""
-    start = load_sentence_encoder(model)
+    start = load_model(model)
     if recipe.steps:
         mix(start, load_sentence_encoder(read_model_folder(folder.encoder.output)), recipe.share)
     return start
 
 
-def publish(encoder: SentenceEncoder, folder: AdaptFolder, model: ModelFolder, card: str) -> None:
+def publish(
+    encoder: SentenceEncoder | StaticEncoder, folder: AdaptFolder, model: ModelFolder, card: str
+) -> None:
     """Write the adapted model beside what the stages wrote."""
-    modules = replace(model.modules, sentence=encoder.config)
+    modules = model.modules
+    if isinstance(encoder, SentenceEncoder):
+        modules = replace(modules, sentence=encoder.config)
     with RunFolder(folder.output).publishing() as draft:
-        save_sentence_encoder(draft, encoder, model.tokenizer, modules, family=model.family)
+        write_model(draft, encoder, model.tokenizer, modules, family=model.family)
         write_text(draft / "README.md", card)
 
 
-def mix(start: SentenceEncoder, trained: SentenceEncoder, share: float) -> None:
+def mix(start: nn.Module, trained: SentenceEncoder, share: float) -> None:
     """Move the weights of `start` a share of the way to those of `trained`.
 
     Source: Wortsman et al. 2022, https://arxiv.org/abs/2109.01903, section 3, whose alpha is the share.

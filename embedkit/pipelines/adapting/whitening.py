@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.checkpoint.weights import save_sentence_encoder
+from embedkit.checkpoint.sentence_folder import write_raw
 from embedkit.data.records import Document, titled_text
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
+from embedkit.model.static import StaticEncoder
 from embedkit.pipelines.adapting.folder import AdaptFolder
 from embedkit.pipelines.adapting.recipe import AdaptRecipe, Progress
 from embedkit.pipelines.models import load_encoder
@@ -39,7 +39,7 @@ def check_whitening(model: ModelFolder) -> None:
 
 
 def whiten(
-    encoder: SentenceEncoder,
+    encoder: SentenceEncoder | StaticEncoder,
     folder: AdaptFolder,
     recipe: AdaptRecipe,
     model: ModelFolder,
@@ -48,11 +48,8 @@ def whiten(
 ) -> Iterator[Progress]:
     """Whiten a model's vectors by those of the passages, as the documents that they are searched as."""
     vectors = []
-    # A model that does not normalize, and cuts off no dimensions, gives the vectors that the map is for.
-    plain = replace(encoder.config, normalize=False)
     shutil.rmtree(folder.averaged, ignore_errors=True)  # of a call that was stopped here
-    modules = replace(model.modules, sentence=plain, truncate_dim=None)
-    save_sentence_encoder(folder.averaged, encoder, model.tokenizer, modules, family=model.family)
+    write_raw(folder.averaged, encoder, model.tokenizer, model.modules, family=model.family)
     embedder = load_encoder(folder.averaged, computing)
     texts = [titled_text(each.title, each.text) for each in passages]
     prompt = embedder.role_prompt("document")

@@ -194,11 +194,15 @@ class RunFolder:
     def read_best(self) -> dict[str, Tensor]:
         return load_file(self.best_path)
 
+    def is_published(self, *, static: bool = False) -> bool:
+        """Say whether a model has been put beside the run; a static one has no config.json."""
+        return (self.output / ("modules.json" if static else "config.json")).is_file()
+
     @contextmanager
     def publishing(self) -> Iterator[Path]:
         """Give an empty folder for a finished model's files, which are moved beside the run when the block ends well.
 
-        config.json is the last: before it there is no model.
+        config.json is the last, or modules.json of a static model, which has no other: before it there is no model.
 
         Raises:
             OutputError: the folder cannot be written, or the disk is full.
@@ -208,7 +212,9 @@ class RunFolder:
         with new_folder(draft) as folder:
             yield folder
         with output_errors(self.output, GO_ON):
-            for path in sorted(draft.iterdir(), key=lambda path: path.name == "config.json"):
+            for path in sorted(
+                draft.iterdir(), key=lambda path: (path.name == "config.json", path.name == "modules.json")
+            ):
                 target = self.output / path.name
                 if target.is_dir():
                     shutil.rmtree(target)

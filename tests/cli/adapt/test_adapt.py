@@ -14,9 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from embedkit.encoding.encoder import Encoder
 from embedkit.errors import RecipeError, TrainingError
 from tests.adapting import RECIPE, write_documents
 from tests.conftest import REPOSITORY
+from tests.tiny import write_static_model
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
 
 runner = CliRunner()
@@ -63,14 +65,28 @@ def test_the_report_is_json_and_what_was_left_out_is_said(
     assert json.loads(again.stdout) == report
 
 
-def test_without_steps_it_only_whitens(documents: Path, tiny_model: Path, tmp_path: Path) -> None:
-    command = words(documents, tiny_model, tmp_path / "mine", "--set", "steps=0")
+@pytest.mark.parametrize("static", [False, True])
+def test_without_steps_it_only_whitens(
+    documents: Path, tiny_model: Path, tmp_path: Path, static: bool
+) -> None:
+    model = write_static_model(tmp_path / "static") if static else tiny_model
+    command = words(documents, model, tmp_path / "mine", "--set", "steps=0")
     tried = runner.invoke(app, [*command, "--dry-run", "--json"])
     assert set(json.loads(tried.stdout)["seconds"]) == {"queries", "whiten", "measure"}
     result = runner.invoke(app, [*command, "--json"])
     assert result.exit_code == 0, result.exception
     assert json.loads(result.stdout)["negatives"] is None
-    assert (tmp_path / "mine" / "modules.json").is_file()
+    mine = str(tmp_path / "mine")
+    assert (Encoder.load(mine).encode("the girl") != Encoder.load(str(model)).encode("the girl")).any()
+    assert json.loads(runner.invoke(app, [*command, "--json", "--resume"]).stdout)["keep"] is not None
+
+
+def test_a_static_model_is_not_trained(documents: Path, tmp_path: Path) -> None:
+    model = write_static_model(tmp_path / "static")
+    result = runner.invoke(app, words(documents, model, tmp_path / "mine"))
+    assert isinstance(result.exception, TrainingError)
+    assert "Whiten it alone (--steps 0)" in str(result.exception)
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_dry_run_says_how_long_each_stage_takes(documents: Path, tiny_model: Path, tmp_path: Path) -> None:
