@@ -1,4 +1,4 @@
-"""docs/reproduce/texts.py: what the shipped models are trained on, made here of small files in the same layout."""
+"""docs/reproduce/texts.py: what the shipped models are trained on, made here of small files in the same layout; and whiten.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.open_data import EVALUATED, MEASURED, write_open_data
+from embedkit.encoding.encoder import Encoder
+from embedkit.model.sentence_config import SentenceConfig
+from embedkit.training.whitening import fit_whitening
+from tests.open_data import EVALUATED, MEASURED, write_jsonl, write_open_data
+from tests.tiny import WORDS, write_static_model, write_tiny_model
 
+WHITEN = Path(__file__).resolve().parent.parent / "docs" / "reproduce" / "whiten.py"
 SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "reproduce" / "texts.py"
 
 
@@ -105,3 +111,22 @@ def test_pairs_are_a_file_a_source_and_of_no_test_set(data: Path, tmp_path: Path
     assert [pair["query"] for pair in found["scitldr"]] == ["Ask scitldr t"]
     assert "A Paper To Test With" not in [pair["query"] for pair in found["arxiv"]]
     assert found["coco"][0]["query"] != found["coco"][0]["positive"]
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_whitened_vectors_are_mapped_ones_and_keep_their_mean(tmp_path: Path, static: bool) -> None:
+    """The map, found again here, gives the script's vectors; nothing was centred."""
+    raw, model = (
+        write_static_model(tmp_path / name, normalize=normalize)
+        if static
+        else write_tiny_model(tmp_path / name, sentence=SentenceConfig(normalize=normalize))
+        for name, normalize in (("raw", False), ("model", True))
+    )
+    texts = [f"{one} {other} runs" for one in WORDS[:12] for other in WORDS[12:24]]
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
+    command = [sys.executable, str(WHITEN), str(model), str(tmp_path / "texts.jsonl"), str(tmp_path / "out")]
+    subprocess.run([*command, "--strength", "0.7"], check=True, timeout=120)
+    vectors = Encoder.load(str(raw), device="cpu", precision="fp32").encode(texts)
+    mapped = vectors @ fit_whitening(vectors, 0.7).weight.T
+    found = Encoder.load(str(tmp_path / "out"), device="cpu", precision="fp32").encode(texts)
+    np.testing.assert_allclose(found, mapped / np.linalg.norm(mapped, axis=1, keepdims=True), atol=1e-5)
