@@ -129,7 +129,7 @@ class Building(BuildOptions):
             rich_help_panel=MADE,
             metavar="N",
             min=0,
-            help="Tokens that a passage shares with the one before.",
+            help="Tokens that a passage shares with the one before, at most half of it.",
         ),
     ] = BuildOptions.chunk_overlap
     storage: Annotated[

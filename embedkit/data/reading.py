@@ -24,7 +24,16 @@ from embedkit.data.formats import (
 )
 from embedkit.data.paths import STDIN, expand
 from embedkit.data.places import Mark, MarkKind
-from embedkit.data.records import ID_FIELDS, TITLE_FIELDS, Document, Query, QueryReadOptions, ReadOptions
+from embedkit.data.records import (
+    ID_FIELDS,
+    ID_RULE,
+    TITLE_FIELDS,
+    Document,
+    Query,
+    QueryReadOptions,
+    ReadOptions,
+    is_id,
+)
 from embedkit.data.walking import WalkOptions
 from embedkit.data.whole_file import read_whole_file
 from embedkit.errors import RecordError
@@ -257,10 +266,8 @@ def _as_id(value: Any, where: str, name: str) -> str:
             f"{where}: {name!r} is {_json_kind(value)}; an id must be a string or a whole number. Change it"
         )
     doc_id = str(value)
-    if not doc_id or any(sign in doc_id for sign in "\n\r\t\0"):
-        raise RecordError(
-            f"{where}: {name!r} is {doc_id!r}; an id must not be empty nor hold tabs, line ends or NUL. Change it"
-        )
+    if not is_id(doc_id):
+        raise RecordError(f"{where}: {name!r} is {doc_id!r}; {ID_RULE}. Change it")
     refuse_surrogates(doc_id, where, name)
     return doc_id
 

@@ -16,6 +16,13 @@ from embedkit.data.places import Mark, Place
 ID_FIELDS = ("_id", "id", "doc_id")
 TEXT_FIELDS = ("text", "body", "content", "contents", "sentence")
 TITLE_FIELDS = ("title",)
+# An id is a column of runs and tables, and at NUL text ends for SQLite's JSON functions.
+ID_RULE = "an id must not be empty nor hold tabs, line ends or NUL"
+
+
+def is_id(value: str) -> bool:
+    """Say whether a document may be called so: `ID_RULE`."""
+    return bool(value) and not any(sign in value for sign in "\t\n\r\0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -342,7 +342,7 @@ def cutting_of(room: int, fields: Sequence[str], options: BuildOptions) -> dict[
     """Say how texts are cut of which a model reads `room` tokens; {} where they are not.
 
     Raises:
-        ValueError: passages would be longer than what the model reads.
+        ValueError: passages would be longer than what the model reads, or share more than half of their tokens.
     """
     if options.chunk_tokens == 0 or (fields and "text" not in fields):
         return {}
@@ -351,4 +351,9 @@ def cutting_of(room: int, fields: Sequence[str], options: BuildOptions) -> dict[
             f"--chunk-tokens is {options.chunk_tokens}; the model reads {room} and its special tokens"
         )
     size = min(PASSAGE_TOKENS, room) if options.chunk_tokens is None else options.chunk_tokens
-    return {"chunk_tokens": size, "chunk_overlap": min(options.chunk_overlap, size // 2)}
+    overlap = options.chunk_overlap
+    if overlap > size // 2 and overlap != BuildOptions.chunk_overlap:
+        raise ValueError(
+            f"--chunk-overlap is {overlap}; it must be at most half of a passage, {size // 2} of {size} tokens"
+        )
+    return {"chunk_tokens": size, "chunk_overlap": min(overlap, size // 2)}

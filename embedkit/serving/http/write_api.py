@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from embedkit.data.records import Document
+from embedkit.data.records import ID_RULE, Document, is_id
 from embedkit.errors import IndexBusyError, IndexFileError
 from embedkit.serving.http.choosing import one_index
 from embedkit.serving.http.messages import HttpRequest, HttpResponse, RefusedError, Route
@@ -86,10 +86,7 @@ class _WriteApi:
 
 
 def _document(given: NewDocument, number: int) -> Document:
-    if not given.id or any(sign in given.id for sign in "\t\n\r\0"):
-        raise RefusedError(
-            422,
-            f"documents[{number}]: the id is {given.id[:80]!r}; an id must not be empty nor hold tabs, line ends or NUL",
-        )
+    if not is_id(given.id):
+        raise RefusedError(422, f"documents[{number}]: the id is {given.id[:80]!r}; {ID_RULE}")
     place = f"documents[{number}]"
     return Document(given.id, given.text, given.title, given.metadata or {}, shown=place)

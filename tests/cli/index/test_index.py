@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cli.index import _cell
 from cli.main import app
+from indexes import Index
 from tests.tiny import write_tiny_model
 
 ROWS = [
@@ -336,6 +337,19 @@ def test_another_overlap_than_that_of_the_index_is_refused(tmp_path: Path, corpu
     result = CliRunner().invoke(app, overlapping)
     assert "chunk_overlap is 15 there and 3 here" in str(result.exception)
     invoke(*overlapping[:-1], 32)
+
+
+def test_passages_that_would_share_more_than_half_are_refused(
+    tmp_path: Path, corpus: Path, tiny_model: Path
+) -> None:
+    """It had been cut to half of a passage in silence."""
+    build = ["index", "build", str(corpus), "--model", str(tiny_model), "--index", str(tmp_path / "i")]
+    result = CliRunner().invoke(app, [*build, "--chunk-tokens", "12", "--chunk-overlap", "7"])
+    assert result.exit_code == 2
+    assert "--chunk-overlap is 7; it must be at most half of a passage, 6 of 12" in result.output
+    assert not (tmp_path / "i").exists()
+    invoke(*build, "--chunk-tokens", 12, "--chunk-overlap", 6)
+    assert Index.open(tmp_path / "i").settings.cutting == {"chunk_tokens": 12, "chunk_overlap": 6}
 
 
 def test_ready_vectors_go_without_what_only_documents_have(tmp_path: Path) -> None:
