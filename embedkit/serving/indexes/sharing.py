@@ -81,12 +81,12 @@ def answer(live: LiveIndex, body: ShardBody) -> Json:
         index.settings.need_dense(live.name, "a shard")
         if body.settings is not None and body.settings != index.settings.digest:
             raise IndexMismatchError(
-                f"{live.name!r} is another index than was asked before, of another encoder or other passages. Open it anew"
+                f"{live.name!r} is another index than was asked before, of another encoder or other passages. Open it again"
             )
         index.share_fields(body.fields)
         try:
             return {"result": _ANSWERS[body.do](index, body)}
-        except (LookupError, TypeError) as exc:
+        except (LookupError, OverflowError, TypeError) as exc:
             raise ValueError(f"this is no question to a shard: {exc!r}") from exc
         finally:
             index.share_fields(None)
@@ -127,6 +127,13 @@ def _passages(index: Index, body: ShardBody) -> Json:
     return {"hits": hits_json([hits], bare=False), "vectors": vectors_json(vectors)}
 
 
+def _vectors_at(index: Index, body: ShardBody) -> Json:
+    places = np.asarray(body.places, np.int64)
+    if (places < 0).any():
+        raise IndexError(f"place {places.min()} is below 0")
+    return vectors_json(index.vectors_at(places))
+
+
 _ANSWERS: Mapping[Work, Callable[[Index, ShardBody], Any]] = {  # Any: JSON
     "describe": _describe,
     "search": _search,
@@ -137,7 +144,7 @@ _ANSWERS: Mapping[Work, Callable[[Index, ShardBody], Any]] = {  # Any: JSON
     "text_statistics": lambda index, body: statistics_json(index.text_statistics(body.terms)),
     "misuses": lambda index, body: [asdict(each) for each in index.misuses(body.where or "")],
     "fill": lambda index, body: hits_json(index.fill(read_hits(body.hits)), bare=False),
-    "vectors_at": lambda index, body: vectors_json(index.vectors_at(np.asarray(body.places, np.int64))),
+    "vectors_at": _vectors_at,
     "count_rows": lambda index, body: index.count_rows(body.where),
     "known_ids": lambda index, body: sorted(index.known_ids(body.ids)),
     "document": lambda index, body: document_json(index.document(body.ids[0])),

@@ -175,6 +175,8 @@ def test_what_is_no_question_to_a_shard_is_refused(made: Path) -> None:
             ("one", {"do": "search"}, "no question to a shard"),
             ("one", {"do": "search", "vectors": {"shape": [1, 2], "float32": "AAAA"}}, ""),
             ("one", {"do": "document"}, "no question to a shard"),
+            ("one", {"do": "vectors_at", "places": [2**70]}, "no question to a shard"),
+            ("one", {"do": "vectors_at", "places": [1, -1]}, "place -1 is below 0"),
             ("one", {"do": "search_text", "queries": ["a"], "k": 0}, "k is 0"),
         ):
             status, answer = ask(address, "POST", "/shard", {"index": index, **body})
