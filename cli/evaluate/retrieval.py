@@ -169,6 +169,17 @@ def retrieval(
     ] = None,
     reranked: Rerankers,
     fusion: options.FusionOption = "scores",
+    text_weight: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--text-weight",
+            rich_help_panel=options.TUNING,
+            metavar="W",
+            min=0.0,
+            help="Weight of words in mode hybrid, where meaning has 1; repeat for more.",
+            show_default="1",
+        ),
+    ] = None,
     metric: Metrics = None,
     judged: Judged,
     computing: options.ComputingOptions,
@@ -190,6 +201,8 @@ def retrieval(
     usual = [str(each) for each in STANDARD_METRICS]
     shown = chosen_metrics(metric, usual if len(sets) == 1 else usual[:1])
     modes = mode or ["dense"]
+    if "hybrid" not in modes and (text_weight or fusion != "scores"):
+        raise typer.BadParameter("--text-weight and --fusion are for --mode hybrid")
     rerank = reranked.rerank or []
     by_words = set(modes) == {"text"} and MAXSIM not in rerank
     models: Sequence[str | Path] = model or ()
@@ -205,6 +218,7 @@ def retrieval(
         rerank=rerank,
         rerank_weight=reranked.rerank_weight,
         fusion=fusion,
+        text_weights=list(dict.fromkeys(text_weight or [1.0])),
         candidates=reranked.candidates,
         computing=computing,
         merge_tokens=merge_tokens,

@@ -66,6 +66,9 @@ class Job:
     rerank: Sequence[str] = ()
     rerank_weight: float | None = None  # None: the reranker's own
     fusion: Fusion = "scores"
+    text_weights: Sequence[float] = (
+        1.0,
+    )  # of words in mode hybrid, where meaning has 1; each makes a system
     candidates: int = 100
     computing: Computing
     merge_tokens: float | None = None  # None: none, or what the index has
@@ -131,6 +134,7 @@ class _System:
     embedder: AnyEmbedder | None
     notes: tuple[str, ...]
     ignore_identical_ids: bool
+    text_weight: float = 1.0
 
 
 def measure(job: Job) -> Iterator[Event]:
@@ -197,18 +201,25 @@ def _measure_set(
         modes: list[Mode] = [mode for mode in job.modes if mode != "text"] if encoder.embedder else []
         if with_bm25:
             modes.insert(0, "text")
-        for mode in modes:
+        for mode, weight in _weighted(modes, job.text_weights):
             shown = {"text": BM25, "dense": encoder.name, "hybrid": f"{encoder.name} hybrid"}[mode]
             system = _System(
-                name=shown,
+                name=shown if weight == 1 else f"{shown} (words {weight:g})",
                 mode=mode,
                 index=index,
                 embedder=encoder.embedder,
                 notes=notes,
                 ignore_identical_ids=ignore,
+                text_weight=weight,
             )
             # BM25 stands beside; it is reranked where it was asked for, or where there is nothing else.
             yield from _measure_system(job, test, system, rerankers=rerankers if mode in job.modes else ())
+
+
+def _weighted(modes: Sequence[Mode], text_weights: Sequence[float]) -> Iterator[tuple[Mode, float]]:
+    for mode in modes:
+        for weight in text_weights if mode == "hybrid" else (1.0,):
+            yield mode, weight
 
 
 def _measure_system(
@@ -219,7 +230,14 @@ def _measure_system(
         prints = [digest(system.embedder.encoder.fingerprint)]
     depth = depth_of(job.metrics)
     width = max(depth, job.candidates)
-    options = SearchOptions(k=depth, mode=system.mode, candidates=width, fusion=job.fusion, group=True)
+    options = SearchOptions(
+        k=depth,
+        mode=system.mode,
+        candidates=width,
+        fusion=job.fusion,
+        text_weight=system.text_weight,
+        group=True,
+    )
     what = f"{test.name}: {system.name}"
     yield Underway(what, None, f"{len(test.queries):,} queries")
     retriever = Retriever(system.index, embed=system.embedder)

@@ -84,6 +84,28 @@ def test_several_models_sets_and_modes_stand_in_one_table(
     assert all(line.count("|") == 4 and "  |" not in line for line in lines[2:])
 
 
+def test_hybrid_search_is_measured_with_several_weights_of_words(judged: Path, tiny_model: Path) -> None:
+    command = ("retrieval", judged, "-m", tiny_model, "--device", "cpu", "--json")
+    result = evaluate(
+        *command, "--mode", "hybrid", "--text-weight", 1, "--text-weight", 1e6, "--text-weight", 0
+    )
+    rows = {row["system"]: row["values"] for row in map(json.loads, result.stdout.splitlines())}
+    name = f"{tiny_model.parent.name}/model"
+    assert list(rows) == [
+        "BM25",
+        f"{name} hybrid",
+        f"{name} hybrid (words 1e+06)",
+        f"{name} hybrid (words 0)",
+    ]
+    by_meaning = json.loads(evaluate(*command).stdout.splitlines()[1])["values"]
+    assert rows[f"{name} hybrid (words 0)"] == by_meaning
+    assert rows[f"{name} hybrid (words 1e+06)"]["success@1"] == rows["BM25"]["success@1"]
+    for option in (("--text-weight", 2), ("--fusion", "ranks")):
+        refused = evaluate(*command, *option)
+        assert refused.exit_code == 2
+        assert "are for --mode hybrid" in refused.output
+
+
 def written(index: Path) -> dict[Path, int]:
     """When each file was last written; a reader makes SQLite's own -shm and -wal again."""
     files = (path for path in index.rglob("*") if path.is_file() and "sqlite-" not in path.name)
