@@ -242,6 +242,8 @@ def _say_start(
             console.note(f"{each.described(each.examples.name)}; {of_steps}{held_out} held out")
         for overlap in find_overlaps(sets, (text for each in made for text in each.examples.texts)):
             console.warn(f"{overlap.warning()}")
+        for warning in journey.warnings():
+            console.warn(warning)
 
 
 def _write_card(journey: Contrastive, output: Path) -> None:

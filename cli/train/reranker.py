@@ -135,3 +135,5 @@ def _say(journey: RerankerTraining) -> None:
             f"note: {console.counted(journey.num_unusable, 'query')} left out: the texts do not differ in relevance, "
             f"which loss {journey.loss.name} compares"
         )
+    for warning in journey.warnings():
+        console.warn(warning)

@@ -12,7 +12,7 @@ Source: Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084; each loss n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -50,6 +50,7 @@ from embedkit.training.engine.routing_tally import Tally
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.engine.sharding import BatchPart, average_gradients, in_order, shard
 from embedkit.training.rows.sampling import Mixture
+from embedkit.training.rows.unknown_tokens import unknown_warning
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -145,6 +146,13 @@ class Contrastive:
     def described(self) -> list[str]:
         """Say of each data set what it is and what is made of it."""
         return [each.described(each.examples.short_name) for each in self._sets]
+
+    def warnings(self) -> Iterator[str]:
+        """Name the data sets of whose texts the vocabulary does not know much."""
+        for each in self._sets:
+            warning = unknown_warning(self._tokenizer, each.examples.texts, f"texts of {each.examples.name}")
+            if warning is not None:
+                yield warning
 
     def manifest(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
         data = {

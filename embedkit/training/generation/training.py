@@ -32,10 +32,10 @@ from embedkit.training.generation.pairs import SourceTargets
 from embedkit.training.generation.recipe import GenerationRecipe
 from embedkit.training.generation.start import GeneratorStart
 from embedkit.training.rows.sampling import Shuffled
+from embedkit.training.rows.unknown_tokens import unknown_warning
 
 Ints = NDArray[np.int64]
 WINDOW = 4096  # texts tokenized together
-MANY_UNKNOWN = 0.01  # of all tokens: more than a vocabulary of the same language and kind of text leaves over
 
 
 @dataclass(frozen=True)
@@ -94,24 +94,21 @@ class GenerationTraining:
 
     def warnings(self) -> Iterator[str]:
         """Say what of the training texts the model does not read or write: what is cut, and what its vocabulary lacks."""
-        tokenizer, unknown = self._start.tokenizer, self._start.tokenizer.special_tokens.get("unk")
-        number = None if unknown is None else tokenizer.backend.token_to_id(unknown)
+        tokenizer = self._start.tokenizer
         targets = [target for each in self.train.targets for target in each]
         room = tokenizer.max_length - tokenizer.single.num_special
         for what, texts, most, key in (
             ("sources", self.train.sources, room, "max_source_tokens"),
             ("targets", targets, self._recipe.max_target_tokens - 1, "max_target_tokens"),
         ):
-            cut = unknowns = tokens = 0
+            cut = 0
             for start in range(0, len(texts), WINDOW):
-                for ids in tokenizer.ids(texts[start : start + WINDOW]):
-                    cut += len(ids) > most
-                    tokens += len(ids)
-                    unknowns += 0 if number is None else ids.count(number)
+                cut += sum(len(ids) > most for ids in tokenizer.ids(texts[start : start + WINDOW]))
             if cut:
                 yield f"{cut:,} of {len(texts):,} {what} are longer than {most} tokens and are cut (set {key})"
-            if unknowns > MANY_UNKNOWN * tokens:
-                yield f"{unknowns / tokens:.1%} of the {what}' tokens are unknown to the vocabulary"
+            unknown = unknown_warning(tokenizer, texts, what)
+            if unknown is not None:
+                yield unknown
 
     def chosen(self, step: int) -> list[tuple[str, list[str]]]:
         """Return the sources of a step and the targets taken of each: a pure function of the data, the recipe and `step`."""

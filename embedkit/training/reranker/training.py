@@ -10,7 +10,7 @@ Source: Nogueira and Cho 2019, https://arxiv.org/abs/1901.04085; the losses name
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from embedkit.training.reranker.ranked_lists import Ints, RankedLists
 from embedkit.training.reranker.recipe import RerankerRecipe, resolve_loss
 from embedkit.training.reranker.start import Start
 from embedkit.training.rows.sampling import Shuffled
+from embedkit.training.rows.unknown_tokens import unknown_warning
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,12 @@ class RerankerTraining:
     @property
     def module(self) -> SequenceClassifier:
         return self._model
+
+    def warnings(self) -> Iterator[str]:
+        """Say where the vocabulary does not know much of the texts."""
+        warning = unknown_warning(self._start.tokenizer, self.train.texts, "texts")
+        if warning is not None:
+            yield warning
 
     def manifest(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
         data = {

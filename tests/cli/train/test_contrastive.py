@@ -66,6 +66,20 @@ def test_a_run_says_what_it_does_and_ends_with_a_model_and_its_card(
     assert Encoder.load(tmp_path / "out", device="cpu").folder.modules.prompts["query"] == "query: "
 
 
+def test_texts_in_a_script_that_the_vocabulary_lacks_are_warned_of(
+    pairs: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Nothing can be learned of what is all unknown."""
+    foreign = [{"query": f"東京 {i}", "positive": f"日本 の 首都 {i}"} for i in range(40)]
+    other = write_rows(tmp_path / "jp.jsonl", foreign)
+    command = ["train", "contrastive", str(pairs), str(other), "-m", str(tiny_model), "-o"]
+    result = runner.invoke(app, [*command, str(tmp_path / "out"), *SMALL])
+    assert result.exit_code == 0, result.exception
+    [warned] = [line for line in result.stderr.splitlines() if "unknown to the vocabulary" in line]
+    assert "of the tokens of the texts of " in warned
+    assert "jp.jsonl" in warned
+
+
 def test_resume_goes_on_and_a_used_folder_is_refused(pairs: Path, tiny_model: Path, tmp_path: Path) -> None:
     command = ["train", "contrastive", str(pairs), "-m", str(tiny_model), "-o", str(tmp_path / "out"), *SMALL]
     first = runner.invoke(app, [*command, "--json"])

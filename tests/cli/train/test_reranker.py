@@ -56,6 +56,16 @@ def test_a_run_ends_with_a_model_that_scores(data: Path, tiny_model: Path, tmp_p
     assert "starts fresh" not in further.stderr
 
 
+def test_texts_in_a_script_that_the_vocabulary_lacks_are_warned_of(
+    data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = data.read_text(encoding="utf-8")
+    data.write_text(rows.replace("a cat", "日本 の 首都").replace("a dog", "東京"), encoding="utf-8")
+    result = runner.invoke(app, arguments(data, tiny_model, tmp_path / "out"))
+    assert result.exit_code == 0, result.exception
+    assert "of the tokens of the texts are unknown to the vocabulary" in result.stderr
+
+
 def test_tables_without_a_header_are_read_with_any_separator(tiny_model: Path, tmp_path: Path) -> None:
     """Two columns are a pair; a third of numbers says how relevant the text is."""
     table = tmp_path / "table.csv"

@@ -371,5 +371,5 @@ def test_what_is_cut_and_what_is_unknown_is_said(folder: Path) -> None:
     assert list(journey.warnings()) == [
         "1 of 40 sources are longer than 62 tokens and are cut (set max_source_tokens)",
         "1 of 60 targets are longer than 15 tokens and are cut (set max_target_tokens)",
-        "2.5% of the targets' tokens are unknown to the vocabulary",
+        "2.5% of the tokens of the targets are unknown to the vocabulary",
     ]
