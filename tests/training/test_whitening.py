@@ -24,6 +24,11 @@ def correlated(count: int, width: int = 4) -> np.ndarray:
     return (mixed + 3).astype(np.float32)
 
 
+def mapped(linear: LinearMap, vectors: np.ndarray) -> np.ndarray:
+    found: np.ndarray = vectors @ linear.weight.T
+    return found if linear.bias is None else found + linear.bias
+
+
 def test_two_directions_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors (±4, 0) and (0, ±2) about (1, 1): variances 8 and 2, of which the average is 5."""
     monkeypatch.setattr(whitening, "SHRINKAGE", 0.0)
@@ -32,7 +37,7 @@ def test_two_directions_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     shrunk = 2 / (2 + 2000)  # of E / (E + N)
     variances = (1 - shrunk) * np.array([8.0, 2.0]) + shrunk * 5
     np.testing.assert_allclose(found.weight, np.diag((variances / 5) ** -0.5), atol=1e-9)
-    np.testing.assert_allclose(found.bias, -found.weight @ [1, 1], atol=1e-9)
+    np.testing.assert_allclose(mapped(found, np.ones((1, 2))), 0, atol=1e-9)
 
 
 def test_full_strength_evens_out_all_directions_and_none_only_centres(
@@ -41,11 +46,10 @@ def test_full_strength_evens_out_all_directions_and_none_only_centres(
     monkeypatch.setattr(whitening, "SHRINKAGE", 0.0)
     vectors = correlated(20_000)
     full, none = fit_whitening(vectors, 1.0), fit_whitening(vectors, 0.0)
-    mapped = vectors @ full.weight.T + full.bias
-    covariance = np.cov(mapped.T)
+    covariance = np.cov(mapped(full, vectors).T)
     np.testing.assert_allclose(covariance / covariance[0, 0], np.eye(4), atol=0.02)
     np.testing.assert_allclose(none.weight, np.eye(4), atol=1e-9)
-    np.testing.assert_allclose((vectors @ none.weight.T + none.bias).mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(mapped(none, vectors).mean(axis=0), 0, atol=1e-3)
 
 
 def test_few_vectors_change_less_and_zero_vectors_do_not_count() -> None:
@@ -90,7 +94,7 @@ def test_it_goes_into_a_last_layer_that_is_linear_or_behind_it(
         )
         if not centred:
             linear = LinearMap(linear.weight)
-        expected = plain @ linear.weight.T + (0 if linear.bias is None else linear.bias)
+        expected = mapped(linear, plain)
         add_linear(model, linear)
         np.testing.assert_allclose(
             model(IDS).numpy(), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
@@ -114,5 +118,5 @@ def test_in_a_static_model_it_goes_into_the_table(centred: bool) -> None:
         if not centred:
             linear = LinearMap(linear.weight)
         add_linear(model, linear)
-        expected = plain @ linear.weight.T + (0 if linear.bias is None else linear.bias)
+        expected = mapped(linear, plain)
         np.testing.assert_allclose(model.forward_packed(IDS.flatten(), [4, 6]).numpy(), expected, atol=1e-5)
