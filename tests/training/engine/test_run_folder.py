@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from embedkit.errors import OutputError, TrainingError
+from embedkit.storage.files import put_in_place
+from embedkit.training.engine import run_folder
 from embedkit.training.engine.run_folder import Position, RunFolder
 from tests.full_disk import files_limited_to
 
@@ -123,6 +125,28 @@ def test_a_model_is_published_after_a_kill_in_the_middle_of_it(tmp_path: Path) -
     assert (tmp_path / "config.json").read_text(encoding="utf-8") == "new"
     assert [path.name for path in (tmp_path / "1_Pooling").iterdir()] == ["config.json"]
     assert not (folder.path / "model.draft").exists()
+
+
+@pytest.mark.parametrize("last", ["config.json", "modules.json"])
+def test_the_file_that_makes_a_model_of_the_folder_is_moved_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """A static model has no config.json."""
+    folder = RunFolder(tmp_path)
+    write(folder, 2)
+    moved: list[str] = []
+
+    def watched(source: Path, target: Path) -> None:
+        moved.append(source.name)
+        put_in_place(source, target)
+
+    monkeypatch.setattr(run_folder, "put_in_place", watched)
+    assert not folder.is_published(static=last == "modules.json")
+    with folder.publishing() as draft:
+        for name in {"modules.json", last, "tokenizer.json", "README.md"}:
+            (draft / name).write_text("{}", encoding="utf-8")
+    assert moved[-1] == last
+    assert folder.is_published(static=last == "modules.json")
 
 
 def test_a_model_that_cannot_be_written_is_not_published(tmp_path: Path) -> None:
