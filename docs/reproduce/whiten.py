@@ -19,23 +19,21 @@ from pathlib import Path
 from sources import rows
 
 from embedkit.checkpoint.folder import read_model_folder
-from embedkit.checkpoint.sentence_folder import load_model, write_model, write_raw
+from embedkit.checkpoint.sentence_folder import load_model, write_model
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import EmbedkitError
-from embedkit.model.static import StaticEncoder
-from embedkit.training.whitening import LinearMap, add_linear, fit_whitening
+from embedkit.training.whitening import LinearMap, add_linear, before_normalization, fit_whitening
 
 
 def whiten(source: str, texts: list[str], output: Path, *, strength: float) -> None:
     folder = read_model_folder(source)
     model, modules = load_model(folder), folder.modules
     with tempfile.TemporaryDirectory() as scratch:
-        write_raw(Path(scratch, "raw"), model, folder.tokenizer, modules, family=folder.family)
+        raw, whole = before_normalization(model), replace(modules, truncate_dim=None)
+        write_model(Path(scratch, "raw"), raw, folder.tokenizer, whole, family=folder.family)
         encoder = Encoder.load(Path(scratch, "raw"), device="cpu", precision="fp32")
         vectors = encoder.encode(texts, on_truncate="ok")
     add_linear(model, LinearMap(fit_whitening(vectors, strength).weight))
-    if not isinstance(model, StaticEncoder):
-        modules = replace(modules, sentence=model.config)
     write_model(output, model, folder.tokenizer, modules, family=folder.family)
 
 

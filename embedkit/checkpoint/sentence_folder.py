@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,13 +46,14 @@ def write_model(
     *,
     family: Family | None,
 ) -> None:
-    """Write a sentence-transformers folder; `family` is None for a static model.
+    """Write a sentence-transformers folder of what the model is now; `family` is None for a static model.
 
     Raises:
         OutputError: the target exists, or cannot be written.
     """
     if isinstance(model, SentenceEncoder):
         assert family is not None
+        modules = replace(modules, sentence=model.config)
         save_sentence_encoder(target, model, tokenizer, modules, family=family)
         return
     with new_folder(target) as folder:
@@ -62,24 +62,3 @@ def write_model(
         save_tensors(
             {TABLE: model.tokens.weight.detach().float().cpu().contiguous().clone()}, folder / WEIGHTS
         )
-
-
-def write_raw(
-    target: str | Path,
-    model: SentenceEncoder | StaticEncoder,
-    tokenizer: Tokenizer,
-    modules: SentenceModules,
-    *,
-    family: Family | None,
-) -> None:
-    """Write a folder whose vectors are this model's before they are normalized, with all their dimensions: for what is found from them.
-
-    Raises:
-        OutputError: the target exists, or cannot be written.
-    """
-    raw = copy(model)
-    if isinstance(raw, StaticEncoder):
-        raw.normalize = False
-    else:
-        modules = replace(modules, sentence=replace(raw.config, normalize=False))
-    write_model(target, raw, tokenizer, replace(modules, truncate_dim=None), family=family)

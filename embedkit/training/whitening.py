@@ -6,6 +6,7 @@ their mean away and gives directions in which they hardly differ more weight, so
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,6 +59,16 @@ def fit_whitening(vectors: Float32, strength: float) -> LinearMap:
     values, directions = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * average * np.eye(width))
     weight = (directions * (values / average) ** (-strength / 2)) @ directions.T
     return LinearMap(weight, -weight @ mean)
+
+
+def before_normalization(model: SentenceEncoder | StaticEncoder) -> SentenceEncoder | StaticEncoder:
+    """Return the model, of the same weights, that gives the vectors which a map is found from: as they are before they are normalized."""
+    raw = copy(model)
+    if isinstance(raw, StaticEncoder):
+        raw.normalize = False
+    else:
+        raw.config = replace(raw.config, normalize=False)
+    return raw
 
 
 def add_linear(model: SentenceEncoder | StaticEncoder, linear: LinearMap) -> None:

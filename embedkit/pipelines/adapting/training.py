@@ -167,11 +167,8 @@ def publish(
     encoder: SentenceEncoder | StaticEncoder, folder: AdaptFolder, model: ModelFolder, card: str
 ) -> None:
     """Write the adapted model beside what the stages wrote."""
-    modules = model.modules
-    if isinstance(encoder, SentenceEncoder):
-        modules = replace(modules, sentence=encoder.config)
     with RunFolder(folder.output).publishing() as draft:
-        write_model(draft, encoder, model.tokenizer, modules, family=model.family)
+        write_model(draft, encoder, model.tokenizer, model.modules, family=model.family)
         write_text(draft / "README.md", card)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from embedkit.checkpoint.folder import ModelFolder
-from embedkit.checkpoint.sentence_folder import write_raw
+from embedkit.checkpoint.sentence_folder import write_model
 from embedkit.data.records import Document, titled_text
 from embedkit.errors import TrainingError
 from embedkit.model.sentence import SentenceEncoder
@@ -16,7 +17,7 @@ from embedkit.model.static import StaticEncoder
 from embedkit.pipelines.adapting.folder import AdaptFolder
 from embedkit.pipelines.adapting.recipe import AdaptRecipe, Progress
 from embedkit.pipelines.models import load_encoder
-from embedkit.training.whitening import add_linear, fit_whitening
+from embedkit.training.whitening import add_linear, before_normalization, fit_whitening
 from embedkit.types import Computing
 
 WINDOW = 256  # passages between two reports
@@ -49,7 +50,8 @@ def whiten(
     """Whiten a model's vectors by those of the passages, as the documents that they are searched as."""
     vectors = []
     shutil.rmtree(folder.averaged, ignore_errors=True)  # of a call that was stopped here
-    write_raw(folder.averaged, encoder, model.tokenizer, model.modules, family=model.family)
+    modules = replace(model.modules, truncate_dim=None)  # the map is for all dimensions
+    write_model(folder.averaged, before_normalization(encoder), model.tokenizer, modules, family=model.family)
     embedder = load_encoder(folder.averaged, computing)
     texts = [titled_text(each.title, each.text) for each in passages]
     prompt = embedder.role_prompt("document")

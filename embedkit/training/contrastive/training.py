@@ -50,7 +50,7 @@ from embedkit.training.engine.routing_tally import Tally
 from embedkit.training.engine.run_folder import RunFolder
 from embedkit.training.engine.sharding import BatchPart, average_gradients, in_order, shard
 from embedkit.training.rows.sampling import Mixture
-from embedkit.training.rows.unknown_tokens import unknown_warning
+from embedkit.training.rows.unknown_tokens import unknown_warnings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -150,9 +150,8 @@ class Contrastive:
     def warnings(self) -> Iterator[str]:
         """Name the data sets of whose texts the vocabulary does not know much."""
         for each in self._sets:
-            warning = unknown_warning(self._tokenizer, each.examples.texts, f"texts of {each.examples.name}")
-            if warning is not None:
-                yield warning
+            what = f"texts of {each.examples.name}"
+            yield from unknown_warnings(self._tokenizer, each.examples.texts, what)
 
     def manifest(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
         data = {

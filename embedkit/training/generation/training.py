@@ -32,7 +32,7 @@ from embedkit.training.generation.pairs import SourceTargets
 from embedkit.training.generation.recipe import GenerationRecipe
 from embedkit.training.generation.start import GeneratorStart
 from embedkit.training.rows.sampling import Shuffled
-from embedkit.training.rows.unknown_tokens import unknown_warning
+from embedkit.training.rows.unknown_tokens import UnknownTokens
 
 Ints = NDArray[np.int64]
 WINDOW = 4096  # texts tokenized together
@@ -101,14 +101,14 @@ class GenerationTraining:
             ("sources", self.train.sources, room, "max_source_tokens"),
             ("targets", targets, self._recipe.max_target_tokens - 1, "max_target_tokens"),
         ):
-            cut = 0
+            cut, seen = 0, UnknownTokens(tokenizer)
             for start in range(0, len(texts), WINDOW):
-                cut += sum(len(ids) > most for ids in tokenizer.ids(texts[start : start + WINDOW]))
+                for ids in tokenizer.ids(texts[start : start + WINDOW]):
+                    cut += len(ids) > most
+                    seen.add(ids)
             if cut:
                 yield f"{cut:,} of {len(texts):,} {what} are longer than {most} tokens and are cut (set {key})"
-            unknown = unknown_warning(tokenizer, texts, what)
-            if unknown is not None:
-                yield unknown
+            yield from seen.warnings(what)
 
     def chosen(self, step: int) -> list[tuple[str, list[str]]]:
         """Return the sources of a step and the targets taken of each: a pure function of the data, the recipe and `step`."""

@@ -37,7 +37,7 @@ from embedkit.training.reranker.ranked_lists import Ints, RankedLists
 from embedkit.training.reranker.recipe import RerankerRecipe, resolve_loss
 from embedkit.training.reranker.start import Start
 from embedkit.training.rows.sampling import Shuffled
-from embedkit.training.rows.unknown_tokens import unknown_warning
+from embedkit.training.rows.unknown_tokens import unknown_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,7 @@ class RerankerTraining:
 
     def warnings(self) -> Iterator[str]:
         """Say where the vocabulary does not know much of the texts."""
-        warning = unknown_warning(self._start.tokenizer, self.train.texts, "texts")
-        if warning is not None:
-            yield warning
+        return unknown_warnings(self._start.tokenizer, self.train.texts, "texts")
 
     def manifest(self) -> Mapping[str, Any]:  # Any: whatever JSON holds
         data = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from embedkit.tokenization.tokenizer import Tokenizer
 
@@ -10,16 +10,28 @@ MANY_UNKNOWN = 0.01  # of all tokens: more than a vocabulary of the same languag
 MOST_TEXTS = 5_000
 
 
-def unknown_warning(tokenizer: Tokenizer, texts: Sequence[str], what: str) -> str | None:
+class UnknownTokens:
+    """Counts the tokens that a vocabulary does not know."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._number = tokenizer.unknown_id
+        self._tokens = self._unknown = 0
+
+    def add(self, ids: Sequence[int]) -> None:
+        """Count those of a text."""
+        self._tokens += len(ids)
+        self._unknown += 0 if self._number is None else ids.count(self._number)
+
+    def warnings(self, what: str) -> Iterator[str]:
+        """Say so where more than a hundredth of the tokens are unknown."""
+        if self._unknown > MANY_UNKNOWN * self._tokens:
+            yield f"{self._unknown / self._tokens:.1%} of the tokens of the {what} are unknown to the vocabulary"
+
+
+def unknown_warnings(tokenizer: Tokenizer, texts: Sequence[str], what: str) -> Iterator[str]:
     """Say so where more than a hundredth of the tokens are unknown; of many texts, an even sample is looked at."""
-    number = tokenizer.unknown_id
-    if number is None:
-        return None
-    every = -(-len(texts) // MOST_TEXTS) if texts else 1
-    tokens = unknown = 0
+    every = -(-len(texts) // MOST_TEXTS) or 1
+    seen = UnknownTokens(tokenizer)
     for ids in tokenizer.ids(list(texts[::every])):
-        tokens += len(ids)
-        unknown += ids.count(number)
-    if unknown <= MANY_UNKNOWN * tokens:
-        return None
-    return f"{unknown / tokens:.1%} of the tokens of the {what} are unknown to the vocabulary"
+        seen.add(ids)
+    return seen.warnings(what)
