@@ -177,6 +177,13 @@ FAMILY_SHAPES: dict[str, dict[str, object]] = {
         "recursion": RecursionConfig(routing="fixed", num_recursions=2, num_block_layers=2),
     },
 }
+# Of jina-embeddings-v2-base-code, which is saved as Jina v2's.
+JINA_CODE_SHAPE: dict[str, object] = FAMILY_SHAPES["jina_bert"] | {
+    "gate_second": True,
+    "qk_norm": True,
+    "qk_norm_over_heads": True,
+    "second_attention_norm": True,
+}
 # Encoders that route tokens. A fresh router tells tokens hardly apart; the large weights of `tiny_config` change that.
 ROUTED_SHAPES: dict[str, dict[str, object]] = {
     "experts": {

@@ -61,6 +61,7 @@ class EncoderConfig:
     | DeBERTa v2, v3 | `disentangled` attention, `position` none, no token types (He et al. 2021) |
     | ModernBERT | `position` rope, `gated_mlp`, `norm_first`, `local_attention` in all but every n-th layer (Warner et al. 2024) |
     | Jina v2 | BERT's with `position` alibi and `gated_mlp`, with a bias behind the gate alone, `mlp_out_bias` (Günther et al. 2023) |
+    | Jina v2 for code | the same, the gate in the second half, `qk_norm` with `qk_norm_over_heads`, and `second_attention_norm` |
     | NomicBERT | BERT's with `position` rope and `gated_mlp` (Nussbaum et al. 2024) |
     | GTE | the same, with a bias behind the gate alone (`mlp_out_bias`), and the gate in the second half (Zhang et al. 2024) |
     | Jina v3 | BERT's with `position` rope (Sturua et al. 2024) |
@@ -77,7 +78,8 @@ class EncoderConfig:
     With `position` alibi the scores of a head fall with the distance of two tokens, in a straight line and to both sides (Press et al. 2022,
     https://arxiv.org/abs/2108.12409). `num_hidden_layers` counts layers as often as they are run. `norm` is a layer norm (Ba et al. 2016), or divides by the root mean square
     alone (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4), where rms_offset multiplies by 1 + weight. `post_norm`
-    has a norm behind each sublayer besides the one before it. Queries share keys and values where there are fewer
+    has a norm behind each sublayer besides the one before it. With `qk_norm_over_heads` queries and keys are normed over all heads together, else
+    each head by itself. With `second_attention_norm` what the norm behind attention gives is added to the layer's input and normed once more. Queries share keys and values where there are fewer
     `num_key_value_heads` than heads (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Scores are divided by the root of
     `query_pre_attn_scalar`, else of the head size. Layer i is global where i mod `global_attn_every_n_layers` is `global_attn_offset`. Positions
     are divided by `rope_factor` in global layers, or scaled there as `rope_scaling` says. With `gate_second` the activation is of the second half of what `mlp.up` gives.
@@ -146,6 +148,8 @@ class EncoderConfig:
     gate_second: bool = False
     attention_out_bias: bool | None = None
     rope_scaling: RopeScalingConfig | None = None
+    qk_norm_over_heads: bool = False
+    second_attention_norm: bool = False
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -181,6 +185,12 @@ class EncoderConfig:
             raise ValueError(
                 f"global_attn_offset is {self.global_attn_offset}; it must be below global_attn_every_n_layers, "
                 f"{self.global_attn_every_n_layers}"
+            )
+        if self.qk_norm_over_heads and not self.qk_norm:
+            raise ValueError("qk_norm_over_heads says how queries and keys are normed; it goes with qk_norm")
+        if self.second_attention_norm and self.norm_first:
+            raise ValueError(
+                "second_attention_norm comes behind a norm after attention; it does not go with norm_first"
             )
         for name in ("rope_factor", "relative_attention_max_distance", "query_pre_attn_scalar"):
             if (getattr(self, name) or 1) <= 0:
@@ -251,6 +261,7 @@ class EncoderConfig:
             "an RMS norm": self.norm != "layer",
             "embeddings without a norm, or scaled": self.scale_embeddings or not self.embedding_norm,
             "norms before and after a sublayer": self.post_norm,
+            "a second norm behind attention": self.second_attention_norm,
             "heads of another size": self.query_size != self.hidden_size,
             "scores of another scale": self.query_pre_attn_scalar is not None,
             "scaled rotary positions": self.rope_factor != 1 or self.rope_scaling is not None,
@@ -343,6 +354,13 @@ class EncoderConfig:
     def query_size(self) -> int:
         """How many numbers the queries of all heads of a token are."""
         return self.num_attention_heads * self.head_size
+
+    @property
+    def qk_norm_sizes(self) -> tuple[int, int]:
+        """Over how many numbers queries are normed, and over how many keys, where `qk_norm` says so."""
+        if self.qk_norm_over_heads:
+            return self.query_size, self.key_value_heads * self.head_size
+        return self.head_size, self.head_size
 
     @property
     def qkv_size(self) -> int:

@@ -96,14 +96,16 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(hidden, config.qkv_size, bias=config.attention_bias)
         self.out = nn.Linear(config.query_size, hidden, bias=config.out_bias)
         self.form = AttentionForm(config)
-        self.query_norm = layer_norm(config, config.head_size) if config.qk_norm else None
-        self.key_norm = layer_norm(config, config.head_size) if config.qk_norm else None
+        query_size, key_size = config.qk_norm_sizes
+        self.query_norm = layer_norm(config, query_size) if config.qk_norm else None
+        self.key_norm = layer_norm(config, key_size) if config.qk_norm else None
+        self.norm_over_heads = config.qk_norm_over_heads
         apart = config.disentangled is not None and not config.disentangled.share_att_key
         self.position_qk = nn.Linear(hidden, 2 * config.query_size, bias=True) if apart else None
         # What a gradient written by hand computes: plain dot products, each head with keys and values of its own.
         self.plain = (
             self.key_value_heads == self.num_heads
-            and not config.qk_norm
+            and (not config.qk_norm or config.qk_norm_over_heads)
             and config.query_pre_attn_scalar is None
             and config.disentangled is None
         )
@@ -117,7 +119,7 @@ class SelfAttention(nn.Module):
         query, key, value = torch.split(
             heads, [self.num_heads, self.key_value_heads, self.key_value_heads], dim=1
         )
-        if self.query_norm is not None and self.key_norm is not None:
+        if self.query_norm is not None and self.key_norm is not None and not self.norm_over_heads:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
@@ -216,6 +218,10 @@ class SelfAttention(nn.Module):
 
     def _projected(self, hidden: Tensor) -> Tensor:
         projected: Tensor = self.qkv(hidden)  # (N, 3D)
+        if self.query_norm is not None and self.key_norm is not None and self.norm_over_heads:
+            own = self.key_value_heads * self.head_size
+            query, key, value = torch.split(projected, [self.num_heads * self.head_size, own, own], dim=1)
+            projected = torch.cat((self.query_norm(query), self.key_norm(key), value), dim=1)
         return self.form.turned(projected) if self.form.kind == "bilinear" else projected
 
 
@@ -234,6 +240,9 @@ class EncoderLayer(nn.Module):
         skip = config.norm_first and first and config.embedding_norm
         self.attention_norm = nn.Identity() if skip else layer_norm(config, config.hidden_size)
         self.mlp_norm = layer_norm(config, config.hidden_size)
+        self.second_attention_norm = (
+            layer_norm(config, config.hidden_size) if config.second_attention_norm else None
+        )
         self.attention_post_norm = layer_norm(config, config.hidden_size) if config.post_norm else None
         self.mlp_post_norm = layer_norm(config, config.hidden_size) if config.post_norm else None
         self.dropout = config.hidden_dropout_prob
@@ -251,7 +260,10 @@ class EncoderLayer(nn.Module):
             out: Tensor = dropout(fed, probability, residual=hidden)
         else:
             attended = self.attention(hidden, runs, biases)
-            hidden = self.attention_norm(dropout(attended, probability, residual=hidden))
+            normed = self.attention_norm(dropout(attended, probability, residual=hidden))
+            if self.second_attention_norm is not None:
+                normed = self.second_attention_norm(hidden + normed)
+            hidden = normed
             out = self.mlp_norm(dropout(self.feed_forward(hidden, runs), probability, residual=hidden))
         return out
 

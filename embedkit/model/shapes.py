@@ -71,8 +71,8 @@ def _layer(config: EncoderConfig, name: str, module: int) -> Shapes:
     shapes |= _linear(f"{name}.attention.out", config.query_size, hidden, bias=config.out_bias)
     shapes |= {f"{name}.attention.form.{own}": shape for own, shape in attention_shapes(config).items()}
     if config.qk_norm:
-        for each in ("query_norm", "key_norm"):
-            shapes |= config_norm(config, f"{name}.attention.{each}", config.head_size)
+        for each, size in zip(("query_norm", "key_norm"), config.qk_norm_sizes, strict=True):
+            shapes |= config_norm(config, f"{name}.attention.{each}", size)
     if config.disentangled is not None and not config.disentangled.share_att_key:
         shapes |= _linear(f"{name}.attention.position_qk", hidden, 2 * config.query_size, bias=True)
     if config.has_experts(module):
@@ -82,6 +82,8 @@ def _layer(config: EncoderConfig, name: str, module: int) -> Shapes:
     if not (config.norm_first and config.embedding_norm and module == 0):
         shapes |= config_norm(config, f"{name}.attention_norm", hidden)
     shapes |= config_norm(config, f"{name}.mlp_norm", hidden)
+    if config.second_attention_norm:
+        shapes |= config_norm(config, f"{name}.second_attention_norm", hidden)
     if config.post_norm:
         for each in ("attention_post_norm", "mlp_post_norm"):
             shapes |= config_norm(config, f"{name}.{each}", hidden)

@@ -51,6 +51,12 @@ JINA_V2: dict[str, Any] = {  # as jinaai/jina-embeddings-v2-base-en spells it, s
     "type_vocab_size": 2,
     "vocab_size": VOCABULARY,
 }
+JINA_CODE = JINA_V2 | {  # as jinaai/jina-embeddings-v2-base-code has them
+    "auto_map": {
+        "AutoConfig": "jinaai/jina-bert-v2-qk-post-norm--configuration_bert.JinaBertConfig",
+        "AutoModel": "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel",
+    },
+}
 NOMIC_V2: dict[str, Any] = {  # as nomic-ai/nomic-embed-text-v2-moe spells it, smaller
     "activation_function": "gelu",
     "architectures": ["NomicBertModel"],
@@ -177,6 +183,47 @@ def jina_v2(weights: Weights, ids: list[int]) -> Tensor:
     return hidden
 
 
+def jina_code_weights() -> Weights:
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (VOCABULARY, SIZE),
+        "embeddings.token_type_embeddings.weight": (2, SIZE),
+        **norm_shapes("embeddings.LayerNorm"),
+    }
+    for number in range(LAYERS):
+        own = f"encoder.layer.{number}."
+        shapes |= layer_shapes(f"{own}attention.", "self.query", "self.key", "self.value", "output.dense")
+        shapes |= norm_shapes(*(f"{own}attention.self.layer_norm_{of}" for of in ("q", "k")))
+        shapes |= norm_shapes(f"{own}attention.output.LayerNorm", f"{own}layer_norm_1", f"{own}layer_norm_2")
+        shapes |= layer_shapes(own, "mlp.up_gated_layer", out=2 * INNER, bias=False)
+        shapes |= layer_shapes(own, "mlp.down_layer", size=INNER)
+    return drawn(shapes)
+
+
+def jina_code(weights: Weights, ids: list[int]) -> Tensor:
+    """Jina v2 with queries and keys normed over all heads, two norms behind attention, and the gate in the second half."""
+    hidden = (
+        weights["embeddings.word_embeddings.weight"][ids]
+        + weights["embeddings.token_type_embeddings.weight"][0]
+    )
+    hidden = norm(weights, "embeddings.LayerNorm", hidden, 1e-12)
+    place = torch.arange(len(ids), dtype=torch.float32)
+    far = -torch.tensor([1 / 16, 1 / 256, 1 / 4])[:, None, None] * (place[:, None] - place).abs()
+    for number in range(LAYERS):
+        own = f"encoder.layer.{number}."
+        query, key, value = (
+            linear(weights, f"{own}attention.self.{n}", hidden) for n in ("query", "key", "value")
+        )
+        query = norm(weights, f"{own}attention.self.layer_norm_q", query, 1e-12)
+        key = norm(weights, f"{own}attention.self.layer_norm_k", key, 1e-12)
+        out = linear(weights, f"{own}attention.output.dense", attend(query, key, value, far))
+        once = norm(weights, f"{own}attention.output.LayerNorm", hidden + out, 1e-12)
+        hidden = norm(weights, f"{own}layer_norm_1", hidden + once, 1e-12)
+        plain, gate = linear(weights, f"{own}mlp.up_gated_layer", hidden).chunk(2, dim=-1)
+        out = linear(weights, f"{own}mlp.down_layer", plain * F.gelu(gate))
+        hidden = norm(weights, f"{own}layer_norm_2", hidden + out, 1e-12)
+    return hidden
+
+
 def nomic_v2_weights() -> Weights:
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (VOCABULARY, SIZE),
@@ -234,7 +281,11 @@ def _by_experts(weights: Weights, own: str, token: Tensor) -> Tensor:
     return out
 
 
-CASES = {"jina v2": (JINA_V2, jina_v2_weights, jina_v2), "nomic v2": (NOMIC_V2, nomic_v2_weights, nomic_v2)}
+CASES = {
+    "jina v2": (JINA_V2, jina_v2_weights, jina_v2),
+    "jina v2 for code": (JINA_CODE, jina_code_weights, jina_code),
+    "nomic v2": (NOMIC_V2, nomic_v2_weights, nomic_v2),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -272,17 +323,12 @@ def test_jina_v2_is_known_by_its_config_which_calls_itself_another() -> None:
         ),
         (
             JINA_V2
-            | {"auto_map": {"AutoModel": "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel"}},
-            "whose norms of queries and keys over all heads together are not computed",
-        ),
-        (
-            JINA_V2
             | {
                 "auto_map": {
                     "AutoModel": "jinaai/jina-bert-v2-qk-devlin-norm-1e-2--modeling_bert.JinaBertModel"
                 }
             },
-            "whose norms of queries and keys over all heads together are not computed",
+            "whose norms of queries and keys are not known",
         ),
         (
             JINA_V2 | {"auto_map": {"AutoModel": "modeling_own.OwnModel"}},

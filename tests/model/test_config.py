@@ -45,6 +45,8 @@ from embedkit.model.learned_parts import AttentionPoolingConfig, SimilarityConfi
             "position 'relative' changes the scores of single keys, and attention 'low_rank' has none",
         ),
         ({"num_hidden_layers": 6, "num_hidden_groups": 4}, "6 is not a multiple of num_hidden_groups 4"),
+        ({"qk_norm_over_heads": True}, "it goes with qk_norm"),
+        ({"second_attention_norm": True, "norm_first": True}, "it does not go with norm_first"),
     ],
 )
 def test_a_shape_that_cannot_be_built_is_refused(fields: dict[str, object], message: str) -> None:

@@ -10,9 +10,9 @@ import torch
 from embedkit.model.costs import encoder_flops, num_active_parameters, num_parameters
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
-from tests.tiny import FAMILY_SHAPES, ROUTED_SHAPES, VARIANT_SHAPES, tiny_config
+from tests.tiny import FAMILY_SHAPES, JINA_CODE_SHAPE, ROUTED_SHAPES, VARIANT_SHAPES, tiny_config
 
-SHAPES = FAMILY_SHAPES | VARIANT_SHAPES | ROUTED_SHAPES
+SHAPES = FAMILY_SHAPES | VARIANT_SHAPES | ROUTED_SHAPES | {"jina v2 for code": JINA_CODE_SHAPE}
 
 
 @pytest.mark.parametrize("shape", SHAPES)

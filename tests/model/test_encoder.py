@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from embedkit.model.embeddings import sinusoidal_table
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.layers import Run
-from tests.tiny import FAMILY_SHAPES, ROUTED_SHAPES, VARIANT_SHAPES, tiny_config
+from tests.tiny import FAMILY_SHAPES, JINA_CODE_SHAPE, ROUTED_SHAPES, VARIANT_SHAPES, tiny_config
 
 ROUNDING = 2e-5  # two layers of float32 sums in another order, with large weights
 
@@ -20,7 +20,7 @@ SHAPES = (
     FAMILY_SHAPES
     | VARIANT_SHAPES
     | ROUTED_SHAPES
-    | {"sinusoidal": {"position": "sinusoidal", "hidden_act": "relu"}}
+    | {"sinusoidal": {"position": "sinusoidal", "hidden_act": "relu"}, "jina v2 for code": JINA_CODE_SHAPE}
 )
 
 

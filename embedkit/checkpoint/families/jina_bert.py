@@ -17,7 +17,9 @@ from embedkit.errors import CheckpointError
 from embedkit.model.config import Activation, EncoderConfig
 
 _FEED_FORWARD: dict[str, Activation] = {"geglu": "gelu", "reglu": "relu"}
-# In the names of code with other layers, which have norms of queries and keys over all heads: of jina-embeddings-v2-base-code and -es.
+# The code of jina-embeddings-v2-base-code, whose layers have more norms, by the name of its repository; of others with norms of queries
+# and keys, such as that of jina-embeddings-v2-base-es, it is not known what they compute.
+_CODE_WITH_NORMS = "jina-bert-v2-qk-post-norm"
 _OTHER_CODE = "-qk-"
 
 
@@ -28,10 +30,11 @@ def is_hub_jina_bert(content: Json) -> bool:
 
 def _read(content: Json, where: str) -> dict[str, Any]:
     code = content.get("auto_map")
-    if isinstance(code, dict) and _OTHER_CODE in str(code.get("AutoModel")):
+    named = str(code.get("AutoModel")) if isinstance(code, dict) else ""
+    with_norms = _CODE_WITH_NORMS in named
+    if _OTHER_CODE in named and not with_norms:
         raise CheckpointError(
-            f"{where}: the layers are those of {code['AutoModel']}, whose norms of queries and keys over all heads together are not computed. "
-            "Choose a model without"
+            f"{where}: the layers are those of {named}, whose norms of queries and keys are not known. Choose another model"
         )
     wanted(content, where, is_decoder=False, position_embedding_type="alibi")
     kind = json_field(content, "feed_forward_type", "original", where)
@@ -46,8 +49,13 @@ def _read(content: Json, where: str) -> dict[str, Any]:
         layer_norm_eps=1e-12,
         hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.1,
+        second_attention_norm=with_norms,
     )
+    with_norms = fields["second_attention_norm"]
     return fields | {
+        "qk_norm": with_norms,
+        "qk_norm_over_heads": with_norms,
+        "gate_second": with_norms,
         "hidden_act": _FEED_FORWARD[kind],
         "position": "alibi",
         "gated_mlp": True,
@@ -60,6 +68,7 @@ def _write(config: EncoderConfig) -> dict[str, Any]:
     names = (
         *(*SIZES, "type_vocab_size", "pad_token_id", "initializer_range", "layer_norm_eps"),
         *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        *(["second_attention_norm"] if config.second_attention_norm else []),
     )
     kinds = {activation: kind for kind, activation in _FEED_FORWARD.items()}
     return {name: getattr(config, name) for name in names} | {
@@ -78,10 +87,22 @@ def _names(config: EncoderConfig) -> Names:
         "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
         "attention.out": ("attention.output.dense",),
         "attention_norm": ("attention.output.LayerNorm",),
-        "mlp.up": ("mlp.gated_layers",),
-        "mlp.down": ("mlp.wo",),
-        "mlp_norm": ("mlp.layernorm",),
     }
+    if config.second_attention_norm:
+        layer |= {
+            "attention.query_norm": ("attention.self.layer_norm_q",),
+            "attention.key_norm": ("attention.self.layer_norm_k",),
+            "second_attention_norm": ("layer_norm_1",),
+            "mlp.up": ("mlp.up_gated_layer",),
+            "mlp.down": ("mlp.down_layer",),
+            "mlp_norm": ("layer_norm_2",),
+        }
+    else:
+        layer |= {
+            "mlp.up": ("mlp.gated_layers",),
+            "mlp.down": ("mlp.wo",),
+            "mlp_norm": ("mlp.layernorm",),
+        }
     add_layers(names, config, "encoder.layer.{}.", layer)
     return names
 
