@@ -1,6 +1,7 @@
 """Compare variants of the encoder at equal compute: masked language modelling, then the same contrastive steps for all.
 
     python benchmarks/variants.py RUNS --minutes 30 [--data FOLDER] [--variants NAME ...] [--seeds 0 1] [--contrastive-steps 150]
+                                  [--batch-tokens 1024]
     python benchmarks/variants.py RUNS --table      # as Markdown, of whatever is finished
     python benchmarks/variants.py --list
 
@@ -94,6 +95,7 @@ class Plan:
     documents: int
     vocab_size: int
     precision: str
+    batch_tokens: int | None = None  # of a step of pretraining; None: the preset's
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ def write_pairs(path: Path, pairs: Iterator[tuple[str, str]]) -> None:
             stream.write(json.dumps({"query": query, "positive": positive}) + "\n")
 
 
-def pretraining_of(place: Place, variant: Variant, seed: int, steps: int, precision: str) -> tuple[Any, Any]:
+def pretraining_of(
+    place: Place, variant: Variant, seed: int, steps: int, precision: str, batch_tokens: int | None
+) -> tuple[Any, Any]:
     """Return the journey of a pretraining, and its recipe."""
     from embedkit.recipe import load_recipe
     from embedkit.tokenization.tokenizer import Tokenizer
@@ -182,6 +186,7 @@ def pretraining_of(place: Place, variant: Variant, seed: int, steps: int, precis
     own.append(
         f"text.evaluate_tokens={min(65_536, 512 * steps)}"
     )  # of a short try not more than of its training
+    own += [] if batch_tokens is None else [f"text.batch_tokens={batch_tokens}"]
     recipe = load_recipe(PretrainRecipe, preset=variant.preset, overrides=(*own, *variant.pretraining))
     tokenizer = Tokenizer.load(place.prepared / "tokenizer")
     model, family = fresh_model(recipe, tokenizer)
@@ -189,13 +194,15 @@ def pretraining_of(place: Place, variant: Variant, seed: int, steps: int, precis
     return Pretraining(model, tokenizer, family, corpus, recipe), recipe
 
 
-def measured_work(place: Place, variant: Variant, precision: str) -> tuple[float, float, float]:
+def measured_work(
+    place: Place, variant: Variant, precision: str, batch_tokens: int | None
+) -> tuple[float, float, float]:
     """Make a few steps of a variant: operations and seconds of a step, on average, and operations of a token, forward."""
     from embedkit.training.engine.loop import seeded
     from embedkit.training.engine.ranks import alone
     from embedkit.training.engine.run_precision import with_precision
 
-    journey, recipe = pretraining_of(place, variant, 0, 3000, precision)
+    journey, recipe = pretraining_of(place, variant, 0, 3000, precision, batch_tokens)
     ranks = with_precision(alone(), recipe.run)
     journey.module.train()
     flops, seconds, per_token = [], [], 0.0
@@ -221,6 +228,7 @@ def make_plan(place: Place, given: argparse.Namespace, baseline: Variant) -> Pla
             "batch_size": given.batch_size,
             "documents": given.documents,
             "vocab_size": given.vocab_size,
+            "batch_tokens": given.batch_tokens,
         }
         for name, value in wanted.items():
             if value is not None and value != getattr(plan, name):
@@ -232,7 +240,7 @@ def make_plan(place: Place, given: argparse.Namespace, baseline: Variant) -> Pla
         sys.exit("--minutes: say how long the baseline's pretraining may take, such as 30")
     vocab_size = 8192 if given.vocab_size is None else given.vocab_size
     prepare(place, given.documents or 0, vocab_size)
-    flops, seconds, _ = measured_work(place, baseline, given.precision)
+    flops, seconds, _ = measured_work(place, baseline, given.precision, given.batch_tokens)
     steps = max(20, round(given.minutes * 60 / seconds))
     plan = Plan(
         minutes=given.minutes,
@@ -244,6 +252,7 @@ def make_plan(place: Place, given: argparse.Namespace, baseline: Variant) -> Pla
         documents=given.documents or 0,
         vocab_size=vocab_size,
         precision=given.precision,
+        batch_tokens=given.batch_tokens,
     )
     write(place.plan, asdict(plan))
     return plan
@@ -258,9 +267,9 @@ def pretrain(place: Place, plan: Plan, variant: Variant, seed: int) -> Path:
     output, result = place.run("pretraining", name), place.result("pretraining", name)
     if result.exists():
         return output
-    flops, _, per_token = measured_work(place, variant, plan.precision)
+    flops, _, per_token = measured_work(place, variant, plan.precision, plan.batch_tokens)
     steps = max(1, round(plan.flops / flops))
-    journey, recipe = pretraining_of(place, variant, seed, steps, plan.precision)
+    journey, recipe = pretraining_of(place, variant, seed, steps, plan.precision, plan.batch_tokens)
     folder = RunFolder(output)
     resume = (folder.path / "run.json").exists()
     started = time.process_time()
@@ -488,6 +497,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--contrastive-steps", type=int, help="default: 150")
     parser.add_argument("--batch-size", type=int, help="pairs of a contrastive step; default: 64")
+    parser.add_argument(
+        "--batch-tokens", type=int, help="tokens of a step of pretraining; default: the preset's"
+    )
     parser.add_argument("--documents", type=int, help="articles to pretrain on; default: all")
     parser.add_argument("--vocab-size", type=int, help="of the tokenizer; default: 8192")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
