@@ -79,7 +79,7 @@ def rotary_table(
     if factor != 1:
         frequency = frequency / factor
     if scaling is not None:
-        frequency = _scaled(frequency, theta=theta, head_size=head_size, scaling=scaling)
+        frequency = scaling.scaled(frequency, theta=theta)
     angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency  # (T, d/2)
     angle = torch.cat((angle, angle), dim=-1)
     if scaling is None:
@@ -95,29 +95,6 @@ def _dynamic_theta(theta: float, length: int, *, head_size: int, scaling: RopeSc
     longer = max(length / scaling.original_max_position_embeddings, 1.0)
     stretch = scaling.factor * longer - (scaling.factor - 1)
     return float(theta * stretch ** (head_size / (head_size - 2)))
-
-
-def _scaled(frequency: Tensor, *, theta: float, head_size: int, scaling: RopeScalingConfig) -> Tensor:
-    """Return frequencies, (d/2,), of which each is divided by the factor in the share that the kind of scaling says."""
-    size = scaling.original_max_position_embeddings
-    if scaling.kind == "yarn":
-        low, high = (
-            head_size * math.log(size / (turns * 2 * math.pi)) / (2 * math.log(theta))
-            for turns in (scaling.beta_fast, scaling.beta_slow)
-        )
-        if scaling.truncate:
-            low, high = math.floor(low), math.ceil(high)
-        low, high = max(low, 0), min(high, head_size - 1)
-        high += 0.001 if low == high else 0  # as the authors' code does: no division by zero
-        place = torch.arange(len(frequency), device=frequency.device, dtype=torch.float32)
-        share = ((place - low) / (high - low)).clamp(0, 1)
-    elif scaling.kind == "llama3":
-        turns_made = size * frequency / (2 * math.pi)
-        share = (scaling.high_freq_factor - turns_made) / (scaling.high_freq_factor - scaling.low_freq_factor)
-        share = share.clamp(0, 1)
-    else:
-        return frequency
-    return frequency * (1 - share) + frequency / scaling.factor * share
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:

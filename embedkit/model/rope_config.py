@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
+FloatsT = TypeVar("FloatsT")  # a tensor or an array
 RopeScaling = Literal["yarn", "llama3", "dynamic"]
 
 
@@ -66,3 +68,29 @@ class RopeScalingConfig:
     def max_tokens(self) -> int:
         """How many tokens a text may have."""
         return int(self.factor * self.original_max_position_embeddings)
+
+    def scaled(self, frequency: FloatsT, *, theta: float) -> FloatsT:
+        """Return the frequencies of the pairs of a head, (d/2,), each divided by the factor in the share that the kind says.
+
+        Those of `dynamic` stay as they are: there it is `theta` that depends on the text.
+        """
+        plain: Any = frequency  # whose arithmetic is the same for both
+        if self.kind == "yarn":
+            head_size, length = 2 * len(plain), self.original_max_position_embeddings
+            low, high = (
+                head_size * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+                for turns in (self.beta_fast, self.beta_slow)
+            )
+            if self.truncate:
+                low, high = math.floor(low), math.ceil(high)
+            low, high = max(low, 0), min(high, head_size - 1)
+            high += 0.001 if low == high else 0  # as the authors' code does: no division by zero
+            place = (plain * 0 + 1).cumsum(0) - 1  # 0, 1, 2 …
+            share = ((place - low) / (high - low)).clip(0, 1)
+        elif self.kind == "llama3":
+            turns_made = self.original_max_position_embeddings * plain / (2 * math.pi)
+            share = (self.high_freq_factor - turns_made) / (self.high_freq_factor - self.low_freq_factor)
+            share = share.clip(0, 1)
+        else:
+            return frequency
+        return cast("FloatsT", plain * (1 - share) + plain / self.factor * share)

@@ -13,13 +13,12 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 
-def relative_buckets(distance: Int64, num_buckets: int) -> Int64:
+def relative_buckets(distance: Int64, num_buckets: int, max_distance: int = 128) -> Int64:
     """Number distances of a key from its query, as `relative_position_buckets` of the model does."""
     half = num_buckets // 2
     exact = half // 2
-    # The largest distance told apart is 128, as there.
     share = np.log(np.maximum(np.abs(distance), 1).astype(np.float32) / np.float32(exact))
-    far = exact + (share / np.float32(math.log(128 / exact)) * (half - exact)).astype(np.int64)
+    far = exact + (share / np.float32(math.log(max_distance / exact)) * (half - exact)).astype(np.int64)
     near = np.where(np.abs(distance) < exact, np.abs(distance), np.minimum(far, half - 1))
     buckets: Int64 = near + half * (distance > 0)
     return buckets
@@ -35,12 +34,12 @@ def alibi_table(num_heads: int, longest: int) -> Float32:
     return -np.array(alibi_slopes(num_heads), np.float32)[:, None] * distance
 
 
-def distance_table(weight: Float32, longest: int) -> Float32:
+def distance_table(weight: Float32, longest: int, max_distance: int = 128) -> Float32:
     """Return what is added to the scores of sequences of up to `longest` tokens, for each distance from query to key.
 
     Shapes:
         weight: (buckets, H)
         returns: (H, 2 * longest - 1), of the distances 1 - longest to longest - 1
     """
-    buckets = relative_buckets(np.arange(1 - longest, longest), len(weight))
+    buckets = relative_buckets(np.arange(1 - longest, longest), len(weight), max_distance)
     return np.ascontiguousarray(weight[buckets].T)

@@ -41,6 +41,16 @@ VARIANTS_HERE = (
     "a bias before attention alone",
     "a gate of its own kind",
     "global layers that are not the first",
+    "causal attention",
+    "fewer key than query heads",
+    "norms of queries and keys",
+    "an RMS norm",
+    "embeddings without a norm, or scaled",
+    "norms before and after a sublayer",
+    "heads of another size",
+    "scores of another scale",
+    "no positions",
+    "another largest distance",
 )
 
 
@@ -51,8 +61,10 @@ def why_not(config: EncoderConfig, precision: NativePrecision) -> str | None:
 
 def _why_not_shape(config: EncoderConfig) -> str | None:
     named = [what for what in config.attention_variants if what not in VARIANTS_HERE]
-    if config.rope_scaling is not None:
-        named.append("unequally scaled rotary positions")
+    if config.scaled_by_length:
+        named.append("rotary positions that are scaled by a text's length")
+    if config.qk_norm and (config.norm == "layer" or config.qk_norm_over_heads):
+        named.append("norms of queries and keys of this kind")
     if config.routed is not None:
         named.append(config.routed)
     if config.norm_first and config.num_distinct_layers < config.num_hidden_layers:
@@ -63,6 +75,8 @@ def _why_not_shape(config: EncoderConfig) -> str | None:
     if config.head_size % multiple:
         what = "rotary attention" if config.position == "rope" else "attention"
         return f"the head size is {config.head_size}; native {what} takes multiples of {multiple}"
+    if config.hidden_size % 16:
+        return f"the hidden size is {config.hidden_size}; native norms take multiples of 16"
     if config.embedding_size is not None and config.embedding_size % 16:
         return f"the embedding size is {config.embedding_size}; native norms take multiples of 16"
     return None
@@ -79,7 +93,7 @@ class Written:
 
 
 class NativeEncoder:
-    """Runs the encoder of a model of the BERT, MPNet, ALBERT, ModernBERT or NomicBERT kind with the library's kernels.
+    """Runs the encoder of a model with the library's kernels: any of those of which `why_not` is None.
 
     `weights` are float32 under this project's parameter names, as `TransformerEncoder.state_dict` gives them. Calls
     from several threads wait for one another. With `merge_tokens` so large a share of a sequence's tokens is merged into

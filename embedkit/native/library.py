@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
-KERNELS_VERSION = 15  # of the structures below; KERNELS_VERSION in kernels/native.h
+KERNELS_VERSION = 16  # of the structures below; KERNELS_VERSION in kernels/native.h
 STOPPED = 2**40  # what ends a batch early as its next chunk; STOPPED in kernels/encoder.h
 PANEL = 64  # numbers to which rows are filled up; PANEL in kernels/native.h
 PRECISION_CODES: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -45,8 +45,13 @@ class Layer(ctypes.Structure):
         ("down", Linear),
         ("after_attention", Norm),
         ("after_mlp", Norm),
+        ("of_attention", Norm),
+        ("of_mlp", Norm),
         ("rotary", ctypes.c_void_p),
+        ("query_norm", ctypes.c_void_p),
+        ("key_norm", ctypes.c_void_p),
         ("reach", ctypes.c_int64),
+        ("ahead", ctypes.c_int64),
     )
 
 
@@ -69,16 +74,21 @@ class Model(ctypes.Structure):
         ("hidden", ctypes.c_int64),
         ("embedding", ctypes.c_int64),
         ("heads", ctypes.c_int64),
+        ("key_heads", ctypes.c_int64),
+        ("head_size", ctypes.c_int64),
         ("inner", ctypes.c_int64),
         ("num_layers", ctypes.c_int64),
         ("activation", ctypes.c_int64),
         ("shifted", ctypes.c_int64),
         ("position_offset", ctypes.c_int64),
         ("eps", ctypes.c_double),
+        ("score_scale", ctypes.c_double),
+        ("embedding_scale", ctypes.c_double),
         ("tokens", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),
         ("token_types", ctypes.c_void_p),
         ("embedding_norm", Norm),
+        ("first_norm", Norm),
         ("final_norm", Norm),
         ("projection", Linear),
         ("distances", ctypes.c_void_p),

@@ -26,6 +26,10 @@ def why_not_merging(config: EncoderConfig) -> str | None:
         return "merged tokens have no distance, on which this model's attention depends"
     if config.position == "rope" or config.local_attention:
         return "merged tokens have no position, on which this model's attention depends"
+    if config.causal:
+        return "merged tokens have no place, and in this model each token attends to those before it"
+    if config.query_size != config.hidden_size:
+        return "tokens are compared by the heads' part of their vectors, and this model's heads are of another size"
     if config.norm_first:
         return "tokens are compared behind a norm, and this model's come before its layers"
     return None

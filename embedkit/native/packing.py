@@ -49,17 +49,24 @@ def aligned_floats(rows: int, columns: int) -> Float32:
 def order_of_heads(config: EncoderConfig) -> NDArray[np.int64]:
     """Return the order of the columns of query, key and value that the kernels want; -1 fills up.
 
-    As many heads as fit into a panel are computed together: their queries, their keys, their values, each filled
+    As many heads of keys as fit into a panel are computed together: the queries that have them, the keys, the values, each filled
     up to whole panels; then those of the next few heads.
     """
-    heads, size = config.num_attention_heads, config.head_size
-    count = min(heads, max(1, PANEL // size))
-    wide = np.full((-(-heads // count), 3, padded(count * size)), -1, np.int64)
-    for group, first in enumerate(range(0, heads, count)):
-        columns = np.arange(first, min(heads, first + count))[:, None] * size + np.arange(size)
-        for part in range(3):
-            wide[group, part, : columns.size] = columns.ravel() + part * config.hidden_size
-    return wide.ravel()
+    heads, size = config.key_value_heads, config.head_size
+    count, shared = min(heads, max(1, PANEL // size)), config.num_attention_heads // heads
+    keys, values = config.query_size, config.query_size + heads * size  # where they begin
+    order = []
+    for first in range(0, heads, count):
+        there = min(heads - first, count) * size
+        for start, width in (
+            (first * size * shared, shared),
+            (keys + first * size, 1),
+            (values + first * size, 1),
+        ):
+            part = np.full(padded(count * size * width), -1, np.int64)
+            part[: there * width] = np.arange(start, start + there * width)
+            order.append(part)
+    return np.concatenate(order)
 
 
 def is_shifted(config: EncoderConfig) -> bool:
@@ -77,17 +84,18 @@ def norms_behind(config: EncoderConfig, layer: int) -> tuple[str, str]:
     return name(layer) + "mlp_norm", "final_norm" if last else name(layer + 1) + "attention_norm"
 
 
-def reach_of(config: EncoderConfig, layer: int) -> int:
-    """Return how many tokens before or behind its own a token attends to in a layer."""
-    return config.local_attention // 2 if config.layer_is_local(layer) else config.max_tokens
+def reach_of(config: EncoderConfig, layer: int) -> tuple[int, int]:
+    """Return how many tokens before its own a token attends to in a layer, and how many behind it."""
+    reach = config.local_attention // 2 if config.layer_is_local(layer) else config.max_tokens
+    return reach, 0 if config.causal else reach
 
 
 def added_by_distance(config: EncoderConfig, table: Float32) -> Float32:
     """Return what the kernels add to scores, from the farthest key before a query to the farthest behind it: (H, 2T - 1 + ROOM).
 
-    Scores are divided by the root of a head's size afterwards, so `table`, what is added to them then, is multiplied by that.
+    Scores are scaled afterwards, so `table`, what is added to them then, is divided by the scale.
     """
-    return np.pad(table * np.float32(math.sqrt(config.head_size)), ((0, 0), (0, ROOM)))
+    return np.pad(table * np.float32(1 / config.attention_scale), ((0, 0), (0, ROOM)))
 
 
 class PackedLinear:
@@ -159,16 +167,21 @@ class PackedModel:
             hidden=config.hidden_size,
             embedding=config.embedding_size or config.hidden_size,
             heads=config.num_attention_heads,
+            key_heads=config.key_value_heads,
+            head_size=config.head_size,
             inner=config.intermediate_size,
             num_layers=config.num_hidden_layers,
             activation=ACTIVATION_CODES[config.hidden_act],
             shifted=is_shifted(config),
             position_offset=config.position_offset,
             eps=config.layer_norm_eps,
+            score_scale=config.attention_scale,
+            embedding_scale=math.sqrt(config.hidden_size) if config.scale_embeddings else 1.0,
             tokens=self._table("embeddings.tokens.weight"),
             positions=self._table("embeddings.positions.weight"),
             token_types=self._table("embeddings.token_types.weight"),
             embedding_norm=self._norm("embeddings.norm"),
+            first_norm=self._norm("layers.0.attention_norm") if config.norm_first else Norm(),
             final_norm=self._norm("final_norm") if config.norm_first else Norm(),
             projection=self._projection(),
             distances=distances,
@@ -182,7 +195,7 @@ class PackedModel:
         hidden, inner = padded(config.hidden_size), padded(config.intermediate_size)
         numbers = (
             len(order_of_heads(config)) * hidden
-            + hidden * hidden
+            + padded(config.query_size) * hidden
             + (3 if config.gated_mlp else 2) * hidden * inner
         )
         size = config.num_distinct_layers * numbers * bytes_per_number(self.kernels)
@@ -211,8 +224,19 @@ class PackedModel:
         return self._keep(self._read(name)) if name in self._shapes else None
 
     def _norm(self, name: str) -> Norm:
+        """Return a norm; one without weights where the model has none there."""
+        if f"{name}.weight" not in self._shapes:
+            return Norm()
+        if self.config.norm != "layer":
+            return Norm(self._scale(name), None)
         bias, size = self._table(f"{name}.bias"), self._shapes[f"{name}.weight"][0]
         return Norm(self._table(f"{name}.weight"), bias or self._keep(np.zeros(size, np.float32)))
+
+    def _scale(self, name: str) -> int | None:
+        """Return where the weight of a norm by the root mean square lies, with what is added to it; None where there is none."""
+        if self.config.norm != "rms_offset" or f"{name}.weight" not in self._shapes:
+            return self._table(f"{name}.weight")
+        return self._keep(self._read(f"{name}.weight") + np.float32(1))
 
     def _projection(self) -> Linear:
         """Pack what widens narrow embeddings: in fp32, since it takes a thousandth of the time of the layers behind it."""
@@ -227,7 +251,8 @@ class PackedModel:
         if config.position == "alibi":
             by_distance = alibi_table(config.num_attention_heads, config.max_tokens)
         elif config.relative_attention_num_buckets:
-            by_distance = distance_table(self._read("relative_bias.weight"), config.max_tokens)
+            weight, farthest = self._read("relative_bias.weight"), config.relative_attention_max_distance
+            by_distance = distance_table(weight, config.max_tokens, farthest)
         else:
             return None, 0
         table = added_by_distance(config, by_distance)
@@ -245,7 +270,8 @@ class PackedModel:
             layers[number] = modules[config.module_of(number)]  # which copies it
             layer = layers[number]
             layer.after_attention, layer.after_mlp = map(self._norm, norms_behind(config, number))
-            layer.reach, layer.rotary = reach_of(config, number), rotary.get(local[number])
+            layer.reach, layer.ahead = reach_of(config, number)
+            layer.rotary = rotary.get(local[number])
         return layers
 
     def _module(self, module: int) -> Layer:
@@ -259,6 +285,10 @@ class PackedModel:
             up=self._linear(f"{prefix}mlp.up", order=up if config.gated_mlp else None),
             gate=self._linear(f"{prefix}mlp.up", order=gate) if config.gated_mlp else Linear(),
             down=self._linear(f"{prefix}mlp.down", shift=SHIFT if is_shifted(config) else 0.0),
+            of_attention=self._norm(f"{prefix}attention_post_norm"),
+            of_mlp=self._norm(f"{prefix}mlp_post_norm"),
+            query_norm=self._scale(f"{prefix}attention.query_norm"),
+            key_norm=self._scale(f"{prefix}attention.key_norm"),
         )
 
     def _linear(

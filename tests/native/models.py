@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder
+from embedkit.model.rope_config import RopeScalingConfig
 from embedkit.model.routing_config import RecursionConfig
 from embedkit.native.encoder import why_not
 from embedkit.native.library import NativePrecision
@@ -45,6 +46,23 @@ MODERN = replace(
     mlp_bias=False,
     local_attention=24,
     global_attn_every_n_layers=3,
+)
+LLAMA = replace(
+    BERT,
+    type_vocab_size=0,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=32,
+    initializer_range=0.12,
+    layer_norm_eps=1e-6,
+    position="rope",
+    norm="rms",
+    norm_first=True,
+    embedding_norm=False,
+    gated_mlp=True,
+    hidden_act="silu",
+    attention_bias=False,
+    mlp_bias=False,
 )
 FAMILIES = {
     "bert": BERT,
@@ -112,6 +130,58 @@ FAMILIES = {
         gated_mlp=True,
         mlp_bias=False,
         mlp_out_bias=True,
+    ),
+    "eurobert": LLAMA,
+    "qwen2": replace(LLAMA, causal=True, attention_bias=True, attention_out_bias=False),
+    "qwen3": replace(LLAMA, causal=True, qk_norm=True, head_dim=64),
+    "mistral": replace(LLAMA, causal=True, local_attention=24, num_key_value_heads=1),
+    "gemma3": replace(
+        LLAMA,
+        hidden_size=48,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        head_dim=32,
+        hidden_act="gelu_tanh",
+        norm="rms_offset",
+        post_norm=True,
+        qk_norm=True,
+        scale_embeddings=True,
+        query_pre_attn_scalar=48.0,
+        local_attention=24,
+        global_attn_every_n_layers=2,
+        global_attn_offset=1,
+    ),
+    "t5": replace(
+        LLAMA,
+        position="none",
+        relative_attention_num_buckets=32,
+        query_pre_attn_scalar=1.0,
+        head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=None,
+        gated_mlp=False,
+        hidden_act="relu",
+        initializer_range=0.1,
+    ),
+    "t5, distances up to 40": replace(
+        BERT, position="none", relative_attention_num_buckets=16, relative_attention_max_distance=40
+    ),
+    "llama 3": replace(
+        LLAMA,
+        causal=True,
+        rope_scaling=RopeScalingConfig(kind="llama3", factor=4.0, original_max_position_embeddings=64),
+    ),
+    "yarn": replace(
+        LLAMA,
+        rope_scaling=RopeScalingConfig(
+            kind="yarn", factor=2.0, original_max_position_embeddings=128, attention_factor=1.1
+        ),
+    ),
+    "gpt2": replace(
+        BERT, type_vocab_size=0, norm_first=True, embedding_norm=False, causal=True, hidden_act="gelu_tanh"
+    ),
+    "causal, norms after, heads of 16": replace(
+        BERT, causal=True, num_attention_heads=4, num_key_value_heads=2
     ),
     "norms first, silu, learned positions": replace(BERT, norm_first=True, hidden_act="silu"),
     "hidden 96, heads of 48": replace(BERT, hidden_size=96, intermediate_size=200),

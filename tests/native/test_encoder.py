@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from embedkit.errors import DeviceError
+from embedkit.model.attention_config import DisentangledConfig
 from embedkit.model.config import EncoderConfig
 from embedkit.model.rope_config import RopeScalingConfig
 from embedkit.model.routing_config import RecursionConfig
@@ -22,7 +23,7 @@ from embedkit.native.encoder import CHUNK_TOKENS, NativeEncoder, cut, why_not
 from embedkit.native.library import NativePrecision
 from tests.native.models import BERT, FAMILIES, PRECISIONS, random_model, random_tokens, skip_unless_native
 
-YARN = RopeScalingConfig(kind="yarn", factor=2.0, original_max_position_embeddings=128)
+DYNAMIC = RopeScalingConfig(kind="dynamic", factor=2.0, original_max_position_embeddings=128)
 
 
 def make(
@@ -37,7 +38,11 @@ def make(
 
 
 @pytest.mark.parametrize(  # rows are filled up: 48 to 64
-    "family", ["hidden 48, heads of 16", "mpnet, hidden 48, heads of 16", "albert", "modernbert", "nomic"]
+    "family",
+    [
+        *("hidden 48, heads of 16", "mpnet, hidden 48, heads of 16", "albert", "modernbert", "nomic"),
+        *("gemma3", "qwen3", "t5"),
+    ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_neither_threads_nor_batches_nor_their_order_change_a_bit(
@@ -143,7 +148,7 @@ def test_an_empty_batch_gives_no_rows() -> None:
     "family",
     [
         *("bert", "hidden 48, heads of 16", "albert", "embeddings wider than the layers"),
-        *("modernbert, heads of 64", "nomic"),
+        *("modernbert, heads of 64", "nomic", "gemma3", "t5"),
     ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -260,21 +265,21 @@ def test_weights_are_checked_against_the_config() -> None:
     ("fields", "reason"),
     [
         (
-            {"position": "rope", "rope_scaling": YARN},
-            r"^unequally scaled rotary positions is not written natively$",
-        ),
-        (
-            {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 64},
-            r"^another largest distance is not written natively$",
+            {"position": "rope", "rope_scaling": DYNAMIC},
+            r"^rotary positions that are scaled by a text's length is not written natively$",
         ),
         ({"embedding_size": 24}, "the embedding size is 24; native norms take multiples of 16"),
         ({"recursion": RecursionConfig(num_recursions=1)}, "recursion by expert_choice"),
         (
-            {"norm": "rms", "causal": True},
-            r"^causal attention, an RMS norm are not written natively$",
+            {"qk_norm": True, "disentangled": DisentangledConfig()},
+            r"^disentangled attention, norms of queries and keys of this kind are not written natively$",
         ),
+        (
+            {"norm": "rms", "qk_norm": True, "qk_norm_over_heads": True},
+            "norms of queries and keys of this kind is",
+        ),
+        ({"hidden_size": 72, "head_dim": 16}, "the hidden size is 72; native norms take multiples of 16"),
         ({"norm_first": True, "num_hidden_groups": 1}, "norms before layers that share weights"),
-        ({"position": "none"}, "no positions"),
         ({"num_attention_heads": 8}, "the head size is 8; native attention takes multiples of 16"),
         (
             {"num_attention_heads": 4, "position": "rope"},

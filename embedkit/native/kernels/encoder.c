@@ -18,8 +18,9 @@ static void *take(char **at, int64_t bytes) {
 /* Divide `memory`; with NULL, only count. */
 static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, int64_t length, char *memory) {
     const struct kernels *k = m->kernels;
-    int64_t number = k->number_bytes, hidden = padded(m->hidden), inner = padded(m->inner);
-    int64_t size = m->hidden / m->heads, block = least(rows, BLOCK_ROWS);
+    int64_t number = k->number_bytes, hidden = padded(m->hidden), inner = padded(m->inner), context = padded(context_of(m));
+    struct heads heads = heads_of(m, 0);
+    int64_t block = least(rows, BLOCK_ROWS), row = row_of_heads(&heads);
     char *at = memory;
     w->sharing = take(&at, sizeof *w->sharing);
     w->step = take(&at, sizeof *w->step);
@@ -28,7 +29,7 @@ static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, 
     w->embedded = take(&at, m->projection.weight ? rows * padded(m->embedding) * 4 : 0);
     w->input = take(&at, k->input->of_hidden ? rows * hidden * k->code_bytes : 0);
     w->input_units = take(&at, rows * (int64_t)sizeof(struct unit));
-    w->context = take(&at, rows * hidden * number);
+    w->context = take(&at, rows * context * number);
     w->mean = take(&at, hidden * 4);
     w->lengths = take(&at, rows * 8);
     w->first = take(&at, rows * hidden * number);
@@ -37,14 +38,15 @@ static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, 
     w->merging.added = take(&at, rows * 4);
     w->merging.owners = take(&at, rows * 4);
     w->merging.scratch = take(&at, k->set->merge_scratch_bytes(length, hidden));
-    w->desk.qkv = take(&at, rows * 3 * heads_of(m, 0).width * number);
-    w->desk.queries = take(&at, rows * heads_of(m, 0).width * number);
-    w->desk.scratch = take(&at, k->attention_bytes(length, size));
+    w->desk.qkv = take(&at, rows * row * number);
+    w->desk.part = take(&at, m->layers->of_attention.weight ? block * hidden * 4 : 0);
+    w->desk.queries = take(&at, rows * heads.width * number);
+    w->desk.scratch = take(&at, k->attention_bytes(length, m->head_size));
     w->desk.inner = take(&at, block * inner * number);
-    w->desk.codes = take(&at, k->input->of_inner ? block * inner * k->code_bytes : 0);
+    w->desk.codes = take(&at, k->input->of_inner ? block * most(inner, context) * k->code_bytes : 0);
     w->desk.codes_units = take(&at, block * (int64_t)sizeof(struct unit));
     w->desk.peaks = take(&at, block * 64);
-    take(&at, k->rows_behind * most(most(hidden, inner), 3 * heads_of(m, 0).width) * number);
+    take(&at, k->rows_behind * most(most(hidden, inner), most(context, row)) * number);
     return at - memory;
 }
 
@@ -99,11 +101,11 @@ static int64_t run_layer(struct worker *at, int64_t number, int64_t chunk, int64
     const struct layer *layer = m->layers + number;
     const int last = number == at->batch->num_layers - 1, first = last && at->batch->first_only;
     struct workspace *w = &at->w;
-    int64_t heads = heads_of(m, 0).count, sequences = sequences_of(at->batch, chunk);
+    int64_t keys = heads_of(m, 0).keys, sequences = sequences_of(at->batch, chunk);
     struct step step = {attend, layer, &layer->after_mlp, chunk, rows, 0, first};
     if (last && m->final_norm.weight) step.after_mlp = &m->final_norm;
     if (first) gather_inputs(m, sequences, w);
-    run_step(at, &step, (m->heads + heads - 1) / heads);
+    run_step(at, &step, (m->key_heads + keys - 1) / keys);
     if (first) gather_residuals(m, sequences, w), rows = sequences;
     if (at->batch->merged_share > 0 && !first) {
         run_rows(at, &step, rows, put_out);

@@ -43,11 +43,16 @@ int64_t embed(const struct model *m, const struct batch *b, int64_t chunk, const
             m->kernels->set->sum_rows(to, m->tokens + b->input_ids[start + t] * size,
                                       m->positions ? m->positions + (t + m->position_offset) * size : NULL,
                                       m->token_types ? m->token_types + type * size : NULL, size);
-            m->kernels->set->norm_row(to, to, size, &m->embedding_norm, m->eps);
+            for (int64_t i = 0; m->embedding_scale != 1 && i < size; i++) to[i] *= (float)m->embedding_scale;
+            if (m->embedding_norm.weight) m->kernels->set->norm_row(to, to, size, &m->embedding_norm, m->eps);
         }
     }
     struct result result = {STORE, GELU, w->hidden, padded(m->hidden), NULL};
     if (m->projection.weight) m->projecting->multiply(&m->projection, rows, NULL, padded(size), row, &result);
+    if (m->first_norm.weight) {
+        norm_rows(m, w, 0, row, &m->first_norm);
+        return row;
+    }
     /* As it is, also with norms before the parts of a layer: it has just been normed. */
     if (w->normed != w->hidden) memcpy(w->normed, w->hidden, (size_t)(row * padded(m->hidden)) * sizeof(float));
     for (int64_t i = 0; i < row; i++) set_input(m, w, i);
@@ -58,26 +63,29 @@ int64_t embed(const struct model *m, const struct batch *b, int64_t chunk, const
  * `first`, queries and contexts are those of first tokens alone, one row a sequence. */
 void attend(const struct model *m, const struct batch *b, const struct workspace *w, const struct desk *desk, int64_t part) {
     const struct step *step = w->step;
-    int64_t stride = padded(m->hidden), number = m->kernels->number_bytes, sequences = sequences_of(b, step->chunk);
-    int64_t head = part * heads_of(m, 0).count, row = 0;
-    struct heads heads = heads_of(m, head);
-    int64_t width = heads.width, column = part * 3 * width, skipped = step->first ? width : 0;
-    struct linear columns = columns_of(m->kernels, &step->layer->qkv, column + skipped, 3 * width - skipped);
-    struct result qkv = {STORE, GELU, (char *)desk->qkv + skipped * number, 3 * width, NULL};
+    const struct layer *layer = step->layer;
+    int64_t stride = padded(context_of(m)), number = m->kernels->number_bytes, sequences = sequences_of(b, step->chunk);
+    int64_t key_head = part * heads_of(m, 0).keys, head = key_head * (m->heads / m->key_heads), row = 0;
+    struct heads heads = heads_of(m, key_head);
+    int64_t width = heads.width, all = row_of_heads(&heads), column = part * all, skipped = step->first ? width : 0;
+    struct linear columns = columns_of(m->kernels, &layer->qkv, column + skipped, all - skipped);
+    struct result qkv = {STORE, GELU, (char *)desk->qkv + skipped * number, all, NULL};
     multiply(m, &columns, input_of(m, w), w->input_units, step->rows, &qkv);
     if (step->first) {
-        struct linear queries = columns_of(m->kernels, &step->layer->qkv, column, width);
+        struct linear queries = columns_of(m->kernels, &layer->qkv, column, width);
         struct result result = {STORE, GELU, desk->queries, width, NULL};
         multiply(m, &queries, w->first, w->first_units, sequences, &result);
     }
     for (int64_t i = 0; i < sequences; row += w->lengths[i], i++) {
         int64_t length = w->lengths[i], queries = step->first ? 1 : length;
-        struct sequence sequence = {.length = length, .queries = queries, .keys = length, .reach = step->layer->reach,
-                                    .rotary = step->layer->rotary, .stride = m->distances_stride};
+        struct sequence sequence = {.length = length, .queries = queries, .keys = length, .reach = layer->reach,
+                                    .ahead = layer->ahead, .rotary = layer->rotary, .stride = m->distances_stride,
+                                    .query_norm = layer->query_norm, .key_norm = layer->key_norm, .eps = m->eps,
+                                    .scale = m->score_scale};
         if (b->keys) sequence.keys = b->keys[b->order[b->chunks[step->chunk] + i]];
         if (b->merged_share > 0) sequence.added = w->merging.added + row;
         if (m->distances) sequence.distances = m->distances + head * m->distances_stride;
-        char *from = (char *)desk->qkv + row * 3 * width * number;
+        char *from = (char *)desk->qkv + row * all * number;
         char *to = (char *)w->context + ((step->first ? i : row) * stride + head * heads.size) * number;
         if (step->first) memcpy(from, (char *)desk->queries + i * width * number, (size_t)(width * number));
         m->kernels->attend(&heads, &sequence, from, to, stride, desk->scratch);
@@ -90,7 +98,7 @@ int64_t merge(const struct model *m, const struct batch *b, int64_t chunk, const
     for (int64_t i = 0; i < sequences; i++) {
         int64_t length = w->lengths[i], tokens = length_of(b, b->chunks[chunk] + i);
         w->lengths[i] = m->kernels->set->merge_sequence(
-            &merging, w->hidden, padded(m->hidden), m->hidden / m->heads, row, length, to,
+            &merging, w->hidden, padded(m->hidden), m->head_size, row, length, to,
             count_merges(length, b->merged_share), w->merging.owners + token, tokens);
         row += length, to += w->lengths[i], token += tokens;
     }
@@ -118,22 +126,34 @@ static int64_t start_of(const struct step *step, int64_t part) { return part * s
 
 static int64_t end_of(const struct step *step, int64_t part) { return least(step->rows, (part + 1) * step->block); }
 
+/* Add a product to some rows of the residual stream: as it is, or its norm where `norm` has a weight. */
+static void add_part(const struct model *m, const struct workspace *w, const struct desk *desk, const struct linear *linear,
+                     const void *input, const struct unit *units, int64_t row, int64_t rows, const struct norm *norm) {
+    int64_t hidden = padded(m->hidden);
+    float *to = w->hidden + row * hidden;
+    struct result residual = {ADD, GELU, norm->weight ? desk->part : to, hidden, NULL};
+    if (norm->weight) memset(desk->part, 0, (size_t)(rows * hidden) * sizeof(float));
+    multiply(m, linear, input, units, rows, &residual);
+    for (int64_t at = 0; norm->weight && at < rows * hidden; at += hidden) {
+        m->kernels->set->norm_row(desk->part + at, desk->part + at, m->hidden, norm, m->eps);
+        m->kernels->set->sum_rows(to + at, to + at, desk->part + at, NULL, m->hidden);
+    }
+}
+
 /* What follows attention in some rows: its output and the norm. */
 void put_out(const struct model *m, const struct batch *b, const struct workspace *w, const struct desk *desk, int64_t part) {
-    (void)b, (void)desk;
+    (void)b;
     const struct layer *layer = w->step->layer;
     const struct kernels *k = m->kernels;
-    int64_t hidden = padded(m->hidden), row = start_of(w->step, part), end = end_of(w->step, part);
-    char *context = (char *)w->context + row * hidden * k->number_bytes;
-    char *input = (char *)w->input + row * hidden * k->code_bytes;
-    struct result residual = {ADD, GELU, w->hidden + row * hidden, hidden, NULL};
+    int64_t width = padded(context_of(m)), row = start_of(w->step, part), end = end_of(w->step, part);
+    const char *context = (const char *)w->context + row * width * k->number_bytes;
     if (k->input->of_context) {
         for (int64_t i = 0; i < end - row; i++)
-            w->input_units[row + i] = k->input->of_context(input + i * hidden * k->code_bytes,
-                                                           context + i * hidden * k->number_bytes, m->hidden);
-        context = input;
+            desk->codes_units[i] = k->input->of_context((char *)desk->codes + i * width * k->code_bytes,
+                                                        context + i * width * k->number_bytes, context_of(m));
+        context = desk->codes;
     }
-    multiply(m, &layer->out, context, w->input_units + row, end - row, &residual);
+    add_part(m, w, desk, &layer->out, context, desk->codes_units, row, end - row, &layer->of_attention);
     norm_rows(m, w, row, end, &layer->after_attention);
 }
 
@@ -161,13 +181,12 @@ void feed_forward(const struct model *m, const struct batch *b, const struct wor
     int64_t row = start_of(w->step, part), end = end_of(w->step, part), rows = end - row;
     int64_t bytes = k->input->of_hidden ? k->code_bytes : (int64_t)sizeof(float);
     const char *input = (const char *)input_of(m, w) + row * hidden * bytes;
-    struct result residual = {ADD, GELU, w->hidden + row * hidden, hidden, NULL};
     struct result up = {ACTIVATE, (enum activation)m->activation, desk->inner, inner, desk->peaks};
     struct result gate = {MULTIPLY, GELU, desk->inner, inner, NULL};
     if (k->input->of_inner) memset(desk->peaks, 0, (size_t)rows * LANES * sizeof *desk->peaks);
     multiply(m, &layer->up, input, w->input_units + row, rows, &up);
     if (layer->gate.weight) multiply(m, &layer->gate, input, w->input_units + row, rows, &gate);
-    multiply(m, &layer->down, inner_codes(m, desk, rows), desk->codes_units, rows, &residual);
+    add_part(m, w, desk, &layer->down, inner_codes(m, desk, rows), desk->codes_units, row, rows, &layer->of_mlp);
     norm_rows(m, w, row, end, w->step->after_mlp);
 }
 

@@ -10,7 +10,7 @@
 
 /* Raised whenever a structure, a function or the layout of packed weights changes, so that a file that was compiled from other
  * sources is refused; KERNELS_VERSION in library.py. */
-#define KERNELS_VERSION 15
+#define KERNELS_VERSION 16
 
 #define PANEL 64 /* numbers to which rows are filled up; a multiple of the columns that any tile computes at once */
 /* Rows are computed so many at a time: enough that a panel of weights is used many times, few enough that their input stays in the
@@ -32,7 +32,7 @@ struct linear {
     int64_t rows_in, columns; /* K and N, unpadded */
 };
 
-/* Of one without a bias, all `bias` are 0. */
+/* A layer norm, of which all `bias` are 0 where it has none; or, where `bias` is NULL, one by the root mean square alone. */
 struct norm {
     const float *weight, *bias;
 };
@@ -40,25 +40,28 @@ struct norm {
 /* The columns of `qkv` are in the order of `struct heads`: queries, keys, values of the first few heads, then of the
  * next. Where the weight of `gate` is not NULL, what `up` gives is activated and multiplied by what `gate` gives. The norms are
  * those that follow each part: with norms before the parts, that of the feed-forward and that of the next layer's attention.
- * `rotary` and `reach` are as in `struct sequence`. */
+ * Where the weights of `of_attention` and `of_mlp` are not NULL, what a part gives is normed before it is added to the residual
+ * stream. `rotary`, `query_norm`, `key_norm`, `reach` and `ahead` are as in `struct sequence`. */
 struct layer {
     struct linear qkv, out, up, gate, down;
-    struct norm after_attention, after_mlp;
-    const float *rotary;
-    int64_t reach;
+    struct norm after_attention, after_mlp, of_attention, of_mlp;
+    const float *rotary, *query_norm, *key_norm;
+    int64_t reach, ahead;
 };
 
-/* The tables have `embedding` columns; without positions or token types, theirs is NULL. Where the weight of `projection` is not
- * NULL, it takes their normed sum to the width of the residual stream, in fp32: the kernels `projecting` have packed it.
+/* Queries are of `heads` heads of `head_size` numbers, keys and values of `key_heads`, each shared by as many query heads.
+ * The tables have `embedding` columns; without positions or token types, theirs is NULL. Their sum is multiplied by `embedding_scale`,
+ * and normed where the weight of `embedding_norm` is not NULL. Where the weight of `projection` is not NULL, it takes their normed sum to the width of the residual stream, in fp32: the kernels `projecting` have packed it.
  * `shifted` says that `down` was packed for what a shift adds to its input. Where the weight of `final_norm` is not NULL, norms
  * stand before the parts of a layer, and this one behind the last that is computed: the residual stream itself is never normed.
+ * `first_norm` stands before the first part, where its weight is not NULL. Scores are multiplied by `score_scale`.
  * `distances` are those of all heads, as in `struct sequence`; NULL: none. Layers may share weights. */
 struct model {
     const struct kernels *kernels, *projecting;
-    int64_t hidden, embedding, heads, inner, num_layers, activation, shifted, position_offset;
-    double eps;
+    int64_t hidden, embedding, heads, key_heads, head_size, inner, num_layers, activation, shifted, position_offset;
+    double eps, score_scale, embedding_scale;
     const float *tokens, *positions, *token_types;
-    struct norm embedding_norm, final_norm;
+    struct norm embedding_norm, first_norm, final_norm;
     struct linear projection;
     const float *distances;
     int64_t distances_stride;
@@ -88,23 +91,32 @@ struct result {
     int32_t *peaks; /* LANES a row: bits of the largest magnitude seen in each lane; int8 with ACTIVATE */
 };
 
-/* A few heads whose queries, keys and values are computed and used together. Each of the three is `width` numbers,
- * `count` heads of `size` and what fills up a panel; a row has all three, one after another. */
+/* A few heads whose queries, keys and values are computed and used together: `count` heads of `size` numbers of queries, which
+ * with what fills up a panel are `width`, and `keys` heads of keys, and as many of values, of `key_width` each. A row has all
+ * three, one after another. Neighbouring heads of queries share one of keys. */
 struct heads {
-    int64_t count, size, width;
+    int64_t count, keys, size, width, key_width;
 };
 
+/* The numbers of a row, and where within it the keys, and the values, of a head of queries begin. */
+static inline int64_t row_of_heads(const struct heads *h) { return h->width + 2 * h->key_width; }
+static inline int64_t keys_of(const struct heads *h, int64_t head) { return h->width + head * h->keys / h->count * h->size; }
+static inline int64_t values_of(const struct heads *h, int64_t head) { return keys_of(h, head) + h->key_width; }
+
 /* One sequence of `length` rows, of which the first `queries` attend to the first `keys`. `added`, or NULL, is what every
- * score with a row begins with, before scores are divided by the square root of a head's size. `distances`, or NULL, are
+ * score with a row begins with, before scores are multiplied by `scale`. `distances`, or NULL, are
  * added as well: distances[key - query] to scores of the first head, and those of each next head lie `stride` further on. Up
- * to LANES - 1 numbers behind the last may be read. No key is attended to that stands more than `reach` before or behind the
- * query; a query that is left without any attends to itself. `rotary`, or NULL, has the cosines and sines of angles by which
- * queries and keys are turned: for each position one of each for each pair of numbers of a head. */
+ * to LANES - 1 numbers behind the last may be read. No key is attended to that stands more than `reach` before the query or
+ * more than `ahead` behind it; a query that is left without any attends to itself. `rotary`, or NULL, has the cosines and sines
+ * of angles by which queries and keys are turned: for each position one of each for each pair of numbers of a head. Before that
+ * each head of a query is divided by its root mean square, with `eps` added, and multiplied by `query_norm`, unless that is NULL;
+ * so is each head of a key by `key_norm`. */
 struct sequence {
     int64_t length, queries, keys;
     const float *added, *distances;
-    int64_t stride, reach;
-    const float *rotary;
+    int64_t stride, reach, ahead;
+    const float *rotary, *query_norm, *key_norm;
+    double eps, scale;
 };
 
 /* Sixteen numbers at a time: vectors of every instruction set have so many lanes, if in several registers. */
@@ -118,7 +130,8 @@ struct token_rows;
 
 /* What one instruction set computes for every precision. */
 struct set {
-    /* Write the norm of a row, to its own place or another: (x - mean) / sqrt(variance + eps) * weight + bias. */
+    /* Write the norm of a row, to its own place or another: (x - mean) / sqrt(variance + eps) * weight + bias, or without a bias
+     * x / sqrt(mean of squares + eps) * weight. */
     void (*norm_row)(float *to, const float *row, int64_t size, const struct norm *norm, double eps);
     /* Write a + b + c; b and c may be NULL. */
     void (*sum_rows)(float *to, const float *a, const float *b, const float *c, int64_t size);
@@ -164,8 +177,8 @@ struct kernels {
     /* The product of `rows` rows of `input`, `stride` numbers apart. `units` are those of int8. */
     void (*multiply)(const struct linear *w, const void *input, const struct unit *units, int64_t stride, int64_t rows,
                      const struct result *result);
-    /* Attention of one sequence within some heads; `context` is where the first of them writes. Queries and keys are turned where
-     * they lie. */
+    /* Attention of one sequence within some heads; `context` is where the first of them writes. Queries and keys are normed and
+     * turned where they lie. */
     void (*attend)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                    int64_t stride, void *scratch);
     /* The bytes of `scratch` for a sequence of `length` tokens. */

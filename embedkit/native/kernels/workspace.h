@@ -16,10 +16,11 @@ typedef void part_t(const struct model *m, const struct batch *b, const struct w
 /* What a thread needs for its own part of a step. */
 struct desk {
     void *qkv;                /* (rows, 3 panels or more) of a few heads, float or bf16 */
+    float *part;              /* (block, D) what attention or the feed-forward layer gives, where that is normed */
     void *queries;            /* (rows, panel or more) of first tokens */
     void *scratch;            /* of attention */
     void *inner;              /* (block, I) float or bf16 */
-    void *codes;              /* (block, I) what is read in its place in int8 */
+    void *codes;              /* (block, I or C) what is read in its place, or in that of contexts, in int8 */
     struct unit *codes_units; /* (block,) */
     int32_t *peaks;           /* (block, 16) */
 };
@@ -42,7 +43,7 @@ struct workspace {
     float *embedded;          /* (rows, E) what is projected to it */
     void *input;              /* (rows, D) what the next product reads, where it does not read `normed` */
     struct unit *input_units; /* (rows,) of int8 */
-    void *context;            /* (rows, D) float or bf16 */
+    void *context;            /* (rows, C) float or bf16, C the numbers of all heads */
     float *mean;              /* (D,) the sum of a sequence's rows */
     int64_t *lengths;         /* (rows,) of which there is one for each sequence: the rows that it has left */
     void *first;              /* (rows, D) inputs of first tokens */
@@ -67,13 +68,18 @@ int64_t merge(const struct model *m, const struct batch *b, int64_t chunk, const
 /* Write what was asked for: the rows as they lie where they are those of first tokens, means, or else one for every token. */
 void write_out(const struct model *m, const struct batch *b, int64_t chunk, const struct workspace *w);
 
-/* As many heads as a panel holds, from head `first` on. Packing orders the columns of qkv in the same way. */
+/* As many heads of keys as a panel holds, from head `first` on, with the heads of queries that share them. Packing orders the columns of
+ * qkv in the same way. */
 static inline struct heads heads_of(const struct model *m, int64_t first) {
-    int64_t size = m->hidden / m->heads, count = size < PANEL ? PANEL / size : 1;
-    if (count > m->heads) count = m->heads;
-    struct heads heads = {m->heads - first < count ? m->heads - first : count, size, padded(count * size)};
+    int64_t size = m->head_size, keys = size < PANEL ? PANEL / size : 1, shared = m->heads / m->key_heads;
+    if (keys > m->key_heads) keys = m->key_heads;
+    int64_t there = m->key_heads - first < keys ? m->key_heads - first : keys;
+    struct heads heads = {there * shared, there, size, padded(keys * shared * size), padded(keys * size)};
     return heads;
 }
+
+/* The numbers of all heads of a token. */
+static inline int64_t context_of(const struct model *m) { return m->heads * m->head_size; }
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -8,11 +8,13 @@
  *   run_model FEATURES PRECISION products          int8 against whole numbers; the name, and the count of wrong ones
  *   run_model FEATURES PRECISION attention         attention against double precision; the largest error
  *
- * INPUT: nineteen int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions in a table, or 0, token types,
+ * INPUT: int64 (hidden, heads, inner, layers, activation, position_offset, vocabulary, positions in a table, or 0, token types,
  * tokens N, sequences B, columns of qkv, columns of tables where they are projected, or 0, distinct layers, distances of a head, or 0,
- * whether there are gates, whether norms come first, rotary positions, or 0, whether the input of `down` is shifted),
- * the eps as a double, float tables and weights in the order in which they are read below, int64 reaches (layers), 1 for local layers
- * and 0 (layers), ids (N), lengths (B).
+ * whether there are gates, whether norms come first, rotary positions, or 0, whether the input of `down` is shifted, heads of keys,
+ * numbers of a head, whether embeddings are normed, whether norms are by the root mean square, whether there are norms of what the parts
+ * give, and of queries and keys), doubles (eps, scale of scores, scale of embeddings), float tables and weights in the order in which
+ * they are read below, int64 reaches (layers), the same to the other side (layers), 1 for local layers and 0 (layers), ids (N),
+ * lengths (B).
  */
 #include <math.h>
 #include <pthread.h>
@@ -51,9 +53,9 @@ static struct linear pack(const struct kernels *k, float *weights, float *bias, 
     return linear;
 }
 
-static struct norm read_norm(int64_t size) {
+static struct norm read_norm(int64_t size, int64_t by_squares) {
     struct norm norm = {.weight = floats(size)};
-    norm.bias = floats(size);
+    if (!by_squares) norm.bias = floats(size);
     return norm;
 }
 
@@ -81,34 +83,39 @@ static void *encode(void *thread) {
 }
 
 static int run(const struct kernels *k, const struct kernels *projecting, const char *to, int together) {
-    int64_t *n = read_some(19 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
-    int64_t width = n[12] ? n[12] : hidden, distinct = n[13];
-    double *eps = read_some(8, 0);
+    int64_t *n = read_some(25 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
+    int64_t width = n[12] ? n[12] : hidden, distinct = n[13], squares = n[22], of_parts = n[23], of_heads = n[24];
+    double *doubles = read_some(3 * 8, 0);
     struct model m = {.kernels = k, .projecting = projecting, .hidden = hidden, .embedding = width, .heads = n[1],
+                      .key_heads = n[19], .head_size = n[20], .score_scale = doubles[1], .embedding_scale = doubles[2],
                       .inner = inner, .num_layers = n[3], .activation = n[4], .shifted = n[18], .position_offset = n[5],
-                      .eps = *eps, .distances_stride = n[14]};
+                      .eps = doubles[0], .distances_stride = n[14]};
     m.tokens = floats(n[6] * width);
     if (n[7]) m.positions = floats(n[7] * width);
     if (n[8]) m.token_types = floats(n[8] * width);
-    m.embedding_norm = read_norm(width);
-    if (n[16]) m.final_norm = read_norm(hidden);
+    if (n[21]) m.embedding_norm = read_norm(width, squares);
+    if (n[16] && !n[21]) m.first_norm = read_norm(hidden, squares);
+    if (n[16]) m.final_norm = read_norm(hidden, squares);
     if (n[12]) m.projection = read_linear(projecting, width, hidden, 0);
     if (n[14]) m.distances = floats(n[1] * n[14]) + (n[14] - LANES) / 2;
     const float *rotary[2] = {NULL, NULL};
-    for (int i = 0; n[17] && i < 2; i++) rotary[i] = floats(n[17] * (hidden / n[1]));
+    for (int i = 0; n[17] && i < 2; i++) rotary[i] = floats(n[17] * n[20]);
     struct layer *layers = zeroed(n[3] * (int64_t)sizeof *layers), *modules = zeroed(distinct * (int64_t)sizeof *modules);
     for (struct layer *l = modules; l < modules + distinct; l++) {
-        l->qkv = read_linear(k, hidden, n[11], 0), l->out = read_linear(k, hidden, hidden, 0);
+        l->qkv = read_linear(k, hidden, n[11], 0), l->out = read_linear(k, n[1] * n[20], hidden, 0);
         l->up = read_linear(k, hidden, inner, 0);
         if (n[15]) l->gate = read_linear(k, hidden, inner, 0);
         l->down = read_linear(k, inner, hidden, n[18] ? 0.171f : 0);
+        if (of_parts) l->of_attention = read_norm(hidden, squares), l->of_mlp = read_norm(hidden, squares);
+        if (of_heads) l->query_norm = floats(n[20]), l->key_norm = floats(n[20]);
     }
     for (int64_t i = 0; i < n[3]; i++) {
         layers[i] = modules[i * distinct / n[3]];
-        layers[i].after_attention = read_norm(hidden), layers[i].after_mlp = read_norm(hidden);
+        layers[i].after_attention = read_norm(hidden, squares), layers[i].after_mlp = read_norm(hidden, squares);
     }
-    int64_t *reaches = read_some(n[3] * 8, 0), *local = read_some(n[3] * 8, 0);
-    for (int64_t i = 0; i < n[3]; i++) layers[i].reach = reaches[i], layers[i].rotary = rotary[local[i]];
+    int64_t *reaches = read_some(n[3] * 8, 0), *ahead = read_some(n[3] * 8, 0), *local = read_some(n[3] * 8, 0);
+    for (int64_t i = 0; i < n[3]; i++)
+        layers[i].reach = reaches[i], layers[i].ahead = ahead[i], layers[i].rotary = rotary[local[i]];
     m.layers = layers;
     int64_t *ids = read_some(tokens * 8, 0), *lengths = read_some(sequences * 8, 0);
     int64_t *starts = zeroed((sequences + 1) * 8), *order = zeroed(sequences * 8), *chunks = zeroed((sequences + 1) * 8);
@@ -185,10 +192,13 @@ static void set_number(const struct kernels *k, void *at, int64_t i, float x) {
 
 static float uniform(void) { return (float)rand() / (float)RAND_MAX * 2 - 1; }
 
-/* The largest error of attention, in units of the largest value; `spread`, of queries and keys, makes scores large. */
-static double attention_error(const struct kernels *k, int64_t count, int64_t size, int64_t length, int64_t queries,
-                              int64_t keys, int64_t reach, float spread, int distances) {
-    int64_t width = padded(count * size), stride = padded(count * size), row = 3 * width;
+/* The largest error of attention, in units of the largest value, of `shared` heads of queries for each of keys; `spread`, of queries and
+ * keys, makes scores large. */
+static double attention_error(const struct kernels *k, int64_t key_heads, int64_t shared, int64_t size, int64_t length,
+                              int64_t queries, int64_t keys, int64_t reach, int64_t ahead, float spread, int distances) {
+    int64_t count = key_heads * shared;
+    struct heads heads = {count, key_heads, size, padded(count * size), padded(key_heads * size)};
+    int64_t width = heads.width, stride = width, row = row_of_heads(&heads);
     char *qkv = zeroed((length + k->rows_behind) * row * k->number_bytes);
     char *context = zeroed(length * stride * k->number_bytes), *untouched = zeroed(stride * k->number_bytes);
     int64_t all = 2 * length - 1 + LANES;
@@ -196,10 +206,13 @@ static double attention_error(const struct kernels *k, int64_t count, int64_t si
     for (int64_t i = 0; i < count * all; i++) table[i] = uniform() * 3;
     double *powers = zeroed(length * 8), worst = 0;
     for (int64_t t = 0; t < length; added[t++] = uniform() * 3)
-        for (int64_t i = 0; i < row; i++)
-            if (i % width < count * size) set_number(k, qkv, t * row + i, uniform() * (i < 2 * width ? spread : 1));
-    struct heads heads = {count, size, width};
-    struct sequence sequence = {.length = length, .queries = queries, .keys = keys, .added = added, .reach = reach};
+        for (int64_t i = 0; i < row; i++) {
+            int64_t of_keys = i - width, within = of_keys < 0 ? i : of_keys % heads.key_width;
+            if (within < (of_keys < 0 ? count : key_heads) * size)
+                set_number(k, qkv, t * row + i, uniform() * (of_keys < heads.key_width ? spread : 1));
+        }
+    struct sequence sequence = {.length = length, .queries = queries, .keys = keys, .added = added, .reach = reach,
+                                .ahead = ahead, .scale = 1 / sqrt((double)size)};
     if (distances) sequence.distances = table + length - 1, sequence.stride = all;
     if (k->begin) k->begin();
     k->attend(&heads, &sequence, qkv, context, stride, zeroed(k->attention_bytes(length, size)));
@@ -207,20 +220,21 @@ static double attention_error(const struct kernels *k, int64_t count, int64_t si
     for (int64_t q = 0; q < queries; q++)
         for (int64_t head = 0; head < count; head++) {
             double top = -INFINITY, sum = 0;
-            int64_t from = q > reach ? q - reach : 0, to = q + reach < keys ? q + reach + 1 : keys;
+            int64_t from = q > reach ? q - reach : 0, to = q + ahead < keys ? q + ahead + 1 : keys;
+            int64_t key = keys_of(&heads, head), value = values_of(&heads, head);
             if (from >= to) from = q, to = q + 1; /* itself */
             for (int64_t t = from; t < to; t++) {
                 powers[t] = added[t] + (distances ? (double)sequence.distances[head * all + t - q] : 0);
-                for (int64_t i = head * size; i < (head + 1) * size; i++)
-                    powers[t] += number_at(k, qkv, q * row + i) * number_at(k, qkv, t * row + width + i);
+                for (int64_t i = 0; i < size; i++)
+                    powers[t] += number_at(k, qkv, q * row + head * size + i) * number_at(k, qkv, t * row + key + i);
                 powers[t] /= sqrt((double)size);
                 top = fmax(top, powers[t]);
             }
             for (int64_t t = from; t < to; t++) sum += powers[t] = exp(powers[t] - top);
-            for (int64_t i = head * size; i < (head + 1) * size; i++) {
+            for (int64_t i = 0; i < size; i++) {
                 double exact = 0;
-                for (int64_t t = from; t < to; t++) exact += powers[t] / sum * number_at(k, qkv, t * row + 2 * width + i);
-                worst = fmax(worst, fabs(number_at(k, context, q * stride + i) - exact));
+                for (int64_t t = from; t < to; t++) exact += powers[t] / sum * number_at(k, qkv, t * row + value + i);
+                worst = fmax(worst, fabs(number_at(k, context, q * stride + head * size + i) - exact));
             }
         }
     for (int64_t q = queries; q < length; q++)
@@ -230,19 +244,23 @@ static double attention_error(const struct kernels *k, int64_t count, int64_t si
 }
 
 static double largest_attention_error(const struct kernels *k) {
-    static const int64_t lengths[] = {1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 65, 97, 130}, sizes[] = {16, 32, 48, 64, 96, 128};
+    static const int64_t lengths[] = {1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 65, 97, 130}, sizes[] = {16, 32, 48, 64, 96, 128, 256};
     double worst = 0;
     for (unsigned s = 0; s < sizeof sizes / 8; s++)
         for (unsigned l = 0; l < sizeof lengths / 8; l++) {
             int64_t length = lengths[l], count = sizes[s] < 64 ? 64 / sizes[s] : 1;
-            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, length, 1, 0));
-            worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, length, 1, 1));
-            worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, (length + 1) / 2, length, 1, 1));
-            worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, length, length, 30, 0)); /* scores of hundreds */
+            int64_t some = (length + 1) / 2, few = (length + 2) / 3;
+            worst = fmax(worst, attention_error(k, count, 1, sizes[s], length, length, length, length, length, 1, 0));
+            worst = fmax(worst, attention_error(k, count, 1, sizes[s], length, length, length, length, length, 1, 1));
+            worst = fmax(worst, attention_error(k, 1, 1, sizes[s], length, 1, some, length, length, 1, 1));
+            /* scores of hundreds */
+            worst = fmax(worst, attention_error(k, 1, 1, sizes[s], length, length, length, length, length, 30, 0));
+            worst = fmax(worst, attention_error(k, count, 3, sizes[s], length, length, length, length, 0, 1, 1));
             for (int64_t reach = 0; reach < length; reach = 3 * reach + 1) {
-                worst = fmax(worst, attention_error(k, count, sizes[s], length, length, length, reach, 1, 1));
-                worst = fmax(worst, attention_error(k, 1, sizes[s], length, 1, length, reach, 1, 0));
-                worst = fmax(worst, attention_error(k, 1, sizes[s], length, length, (length + 2) / 3, reach, 1, 0));
+                worst = fmax(worst, attention_error(k, count, 1, sizes[s], length, length, length, reach, reach, 1, 1));
+                worst = fmax(worst, attention_error(k, 1, 1, sizes[s], length, 1, length, reach, reach, 1, 0));
+                worst = fmax(worst, attention_error(k, 1, 1, sizes[s], length, length, few, reach, reach, 1, 0));
+                worst = fmax(worst, attention_error(k, 1, 2, sizes[s], length, length, length, reach, 0, 1, 0));
             }
         }
     return worst;

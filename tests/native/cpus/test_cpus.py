@@ -63,6 +63,9 @@ ENCODERS = [
     "albert",
     "modernbert",
     "nomic",
+    "qwen3",
+    "gemma3",
+    "t5",
 ]
 BITS = {name: 1 << bit for bit, name in enumerate(CPU_FEATURES)}
 AMX_BITS = sum(BITS[name] for name in LEVELS["amx"])
@@ -120,18 +123,19 @@ def _written(family: str, path: Path) -> Float32:
     ids, lengths = random_tokens(config, [1, 7, 16, 33, 80])
     with path.open("wb") as file:
         file.write(np.array(_header(config, ids, lengths), np.int64).tobytes())
-        file.write(np.float64(config.layer_norm_eps).tobytes())
+        scale = config.hidden_size**0.5 if config.scale_embeddings else 1.0
+        file.write(np.array([config.layer_norm_eps, config.attention_scale, scale]).tobytes())
         for array in _arrays(config, weights):
             file.write(array.astype(np.float32).tobytes())
         layers = range(config.num_hidden_layers)
-        file.write(np.array([reach_of(config, layer) for layer in layers], np.int64).tobytes())
+        file.write(np.array([reach_of(config, layer) for layer in layers], np.int64).T.tobytes())
         file.write(np.array([config.layer_is_local(layer) for layer in layers], np.int64).tobytes())
         file.write(ids.tobytes() + lengths.tobytes())
     return reference(encoder, ids, lengths)
 
 
 def _arrays(config: EncoderConfig, weights: dict[str, Float32]) -> Iterator[Float32]:
-    """Yield tables and weights in the order in which they are read; a bias that a model has not is zeros."""
+    """Yield tables and weights in the order in which they are read; a bias that a model has not is zeros, unless none is read."""
 
     def both(name: str, rows: NDArray[np.int64] | None = None) -> Iterator[Float32]:
         weight = weights[f"{name}.weight"]
@@ -141,12 +145,21 @@ def _arrays(config: EncoderConfig, weights: dict[str, Float32]) -> Iterator[Floa
             )
             yield array if rows is None else np.where(there, array[rows], np.float32(0))
 
+    def norm(name: str) -> Iterator[Float32]:
+        if config.norm == "layer":
+            yield from both(name)
+        else:
+            yield weights[f"{name}.weight"] + np.float32(config.norm == "rms_offset")
+
     for table in TABLES:
         if f"embeddings.{table}" in weights:
             yield weights[f"embeddings.{table}"]
-    yield from both("embeddings.norm")
+    if config.embedding_norm:
+        yield from norm("embeddings.norm")
+    if config.norm_first and not config.embedding_norm:
+        yield from norm("layers.0.attention_norm")
     if config.norm_first:
-        yield from both("final_norm")
+        yield from norm("final_norm")
     if config.embedding_size:
         yield from both("embeddings.projection")
     if config.relative_attention_num_buckets:
@@ -162,9 +175,15 @@ def _arrays(config: EncoderConfig, weights: dict[str, Float32]) -> Iterator[Floa
         for half in halves if config.gated_mlp else (None,):
             yield from both(f"layers.{module}.mlp.up", half)
         yield from both(f"layers.{module}.mlp.down")
+        if config.post_norm:
+            yield from norm(f"layers.{module}.attention_post_norm")
+            yield from norm(f"layers.{module}.mlp_post_norm")
+        if config.qk_norm:
+            yield from norm(f"layers.{module}.attention.query_norm")
+            yield from norm(f"layers.{module}.attention.key_norm")
     for layer in range(config.num_hidden_layers):
-        for norm in norms_behind(config, layer):
-            yield from both(norm)
+        for name in norms_behind(config, layer):
+            yield from norm(name)
 
 
 def _header(config: EncoderConfig, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, ...]:
@@ -189,6 +208,12 @@ def _header(config: EncoderConfig, ids: NDArray[np.int64], lengths: NDArray[np.i
         config.norm_first,
         config.max_tokens if config.position == "rope" else 0,
         is_shifted(config),
+        config.key_value_heads,
+        config.head_size,
+        config.embedding_norm,
+        config.norm != "layer",
+        config.post_norm,
+        config.qk_norm,
     )
 
 

@@ -173,7 +173,7 @@ static void write_out(const struct head *h, int64_t rows, uint16_t *to, int64_t 
 
 /* The keys within reach of some queries. */
 static void find_keys(struct head *h, const struct sequence *sequence, int64_t query, int64_t rows) {
-    int64_t first = query - sequence->reach, end = query + rows + sequence->reach;
+    int64_t first = query - sequence->reach, end = query + rows + sequence->ahead;
     h->first = first > 0 ? first / QUERIES * QUERIES : 0;
     h->end = end < h->length ? end : h->length;
 }
@@ -191,12 +191,12 @@ static void place(const struct head *h, const struct sequence *sequence, int64_t
 static void attention(const struct heads *heads, const struct sequence *sequence, uint16_t *qkv, uint16_t *context,
                       int64_t stride, void *scratch) {
     int64_t size = heads->size, length = sequence->length, filled = filled_of(length);
-    float scale = (float)(1.4426950408889634 / sqrt((double)size)), *added = scratch;
+    float scale = (float)(1.4426950408889634 * sequence->scale), *added = scratch;
     char *at = (char *)(added + filled);
     memset(added, 0, (size_t)filled * sizeof *added);
     if (sequence->added) memcpy(added, sequence->added, (size_t)length * sizeof *added);
     for (int64_t token = sequence->keys; token < length; token++) added[token] = NO_SCORE;
-    if (sequence->rotary) turn(heads, sequence, qkv);
+    place_queries_and_keys(heads, sequence, qkv);
     struct head group[TOGETHER];
     int64_t most = length > SHORT ? 1 : TOGETHER, count;
     for (int64_t first = 0; first < heads->count; first += count) {
@@ -204,13 +204,13 @@ static void attention(const struct heads *heads, const struct sequence *sequence
         for (int64_t i = 0; i < count; i++) {
             struct head *h = group + i;
             *h = (struct head){.length = length, .filled = filled, .size = size, .parts = parts_of(size), .added = added};
-            h->queries = qkv + (first + i) * size, h->stride = 3 * heads->width;
+            h->queries = qkv + (first + i) * size, h->stride = row_of_heads(heads);
             h->keys = at + i * bytes_of_head(filled, size);
             h->values = h->keys + filled * h->parts * TILE_ROW_BYTES;
             h->scores = (float *)(h->values + filled * size * 2);
             h->mixed = h->scores + QUERIES * SCORE_STRIDE(filled);
-            pack_keys(h, h->queries + heads->width);
-            pack_values(h, h->queries + 2 * heads->width);
+            pack_keys(h, qkv + keys_of(heads, first + i));
+            pack_values(h, qkv + values_of(heads, first + i));
         }
         for (int64_t query = 0; query < sequence->queries; query += QUERIES) {
             int64_t rows = sequence->queries - query < QUERIES ? sequence->queries - query : QUERIES;

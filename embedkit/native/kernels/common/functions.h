@@ -101,7 +101,7 @@ INLINE void add_distances(float *scores, const float *distances, int64_t first, 
 
 /* Take keys beyond the reach of a query out of its scores, those of keys `first` to `end`, both at whole vectors. */
 INLINE void keep_near(float *scores, const struct sequence *sequence, int64_t query, int64_t first, int64_t end) {
-    int64_t from = query - sequence->reach, to = query + sequence->reach + 1;
+    int64_t from = query - sequence->reach, to = query + sequence->ahead + 1;
     if (sequence->keys <= from) { /* none is left but itself */
         from = query, to = query + 1;
         scores[query] = 0.0f;

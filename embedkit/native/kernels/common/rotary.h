@@ -1,8 +1,11 @@
-/* Rotary positions: pairs of numbers of queries and keys are turned by angles that grow with the position. Of a head, the numbers of a pair
- * lie half of it apart. `input_t`, `LOAD_NUMBERS` and `STORE_NUMBERS` are as in attention.h; half of a head is whole vectors.
+/* What is done to queries and keys before attention: each head is normed by itself, and pairs of its numbers are turned by angles that
+ * grow with the position. The numbers of a pair lie half of a head apart. `input_t`, `LOAD_NUMBERS` and `STORE_NUMBERS` are as in
+ * attention.h; half of a head that is turned is whole vectors.
  *
- * Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34.
+ * Sources: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34; Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4.
  */
+#include <math.h>
+
 #include "set.h"
 
 INLINE void turn_head(input_t *head, const float *cosines, int64_t half) {
@@ -14,11 +17,29 @@ INLINE void turn_head(input_t *head, const float *cosines, int64_t half) {
     }
 }
 
-INLINE void turn(const struct heads *heads, const struct sequence *sequence, input_t *qkv) {
-    const float *cosines = sequence->rotary;
-    for (int64_t token = 0; token < sequence->length; token++, qkv += 3 * heads->width, cosines += heads->size)
-        for (int64_t head = 0; head < heads->count; head++) {
-            if (token < sequence->queries) turn_head(qkv + head * heads->size, cosines, heads->size / 2);
-            turn_head(qkv + heads->width + head * heads->size, cosines, heads->size / 2);
-        }
+INLINE void norm_head(input_t *head, const float *weight, int64_t size, double eps) {
+    vec squares = v_zero();
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec x = LOAD_NUMBERS(head + i);
+        squares = v_fmadd(x, x, squares);
+    }
+    vec factor = v_fill((float)(1.0 / sqrt((double)v_sum(squares) / (double)size + eps)));
+    for (int64_t i = 0; i < size; i += LANES)
+        STORE_NUMBERS(head + i, v_mul(v_mul(LOAD_NUMBERS(head + i), factor), v_loadu(weight + i)));
+}
+
+INLINE void place_heads(const struct sequence *s, input_t *head, int64_t count, int64_t size, const float *norm,
+                        int64_t token) {
+    for (int64_t i = 0; i < count; i++, head += size) {
+        if (norm) norm_head(head, norm, size, s->eps);
+        if (s->rotary) turn_head(head, s->rotary + token * size, size / 2);
+    }
+}
+
+INLINE void place_queries_and_keys(const struct heads *heads, const struct sequence *s, input_t *qkv) {
+    if (!s->rotary && !s->query_norm) return;
+    for (int64_t token = 0; token < s->length; token++, qkv += row_of_heads(heads)) {
+        if (token < s->queries) place_heads(s, qkv, heads->count, heads->size, s->query_norm, token);
+        place_heads(s, qkv + heads->width, heads->keys, heads->size, s->key_norm, token);
+    }
 }

@@ -16,7 +16,20 @@ static void sum_rows(float *to, const float *a, const float *b, const float *c, 
     }
 }
 
+/* Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4. */
+static void scale_row(float *to, const float *row, int64_t size, const float *weight, double eps) {
+    vec squares = v_zero();
+    for (int64_t i = 0; i < size; i += LANES) squares = v_fmadd(v_load(row + i), v_load(row + i), squares);
+    vec factor = v_fill((float)(1.0 / sqrt((double)v_sum(squares) / (double)size + eps)));
+    for (int64_t i = 0; i < size; i += LANES)
+        v_store(to + i, v_mul(v_mul(v_load(row + i), factor), v_loadu(weight + i)));
+}
+
 static void norm_row(float *to, const float *row, int64_t size, const struct norm *norm, double eps) {
+    if (!norm->bias) {
+        scale_row(to, row, size, norm->weight, eps);
+        return;
+    }
     vec sum = v_zero(), squares = v_zero();
     for (int64_t i = 0; i < size; i += LANES) sum = v_add(sum, v_load(row + i));
     float mean = v_sum(sum) / (float)size;
