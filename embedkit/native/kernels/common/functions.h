@@ -16,10 +16,11 @@ INLINE vec exp2_parts(vec whole, vec part) {
     return v_times_power(y, whole);
 }
 
-/* 2^x for x <= 0; from 2^-150 on it is 0. */
+/* 2^x for x <= 0; from 2^-126 on it is 0, since numbers below that are slow to compute with. What is taken off all others is less
+ * than half a unit in their last place from 2^-101 on. */
 INLINE vec exp2_exact(vec x) {
-    x = v_max(v_fill(-150.0f), x);
-    return exp2_parts(v_nearest(x), v_sub(x, v_nearest(x)));
+    x = v_max(v_fill(-126.0f), x);
+    return v_sub(exp2_parts(v_nearest(x), v_sub(x, v_nearest(x))), v_fill(0x1p-126f));
 }
 
 /* e^x for any x. The product with log2(e) is taken in two parts, or large x would lose digits. */
