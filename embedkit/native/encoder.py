@@ -51,6 +51,7 @@ VARIANTS_HERE = (
     "scores of another scale",
     "no positions",
     "another largest distance",
+    "disentangled attention",
 )
 
 
@@ -65,6 +66,8 @@ def _why_not_shape(config: EncoderConfig) -> str | None:
         named.append("rotary positions that are scaled by a text's length")
     if config.qk_norm and (config.norm == "layer" or config.qk_norm_over_heads):
         named.append("norms of queries and keys of this kind")
+    if config.disentangled is not None and config.disentangled.conv_kernel_size:
+        named.append("a convolution behind the first layer")
     if config.routed is not None:
         named.append(config.routed)
     if config.norm_first and config.num_distinct_layers < config.num_hidden_layers:

@@ -50,6 +50,8 @@ class Layer(ctypes.Structure):
         ("rotary", ctypes.c_void_p),
         ("query_norm", ctypes.c_void_p),
         ("key_norm", ctypes.c_void_p),
+        ("distance_keys", ctypes.c_void_p),
+        ("distance_queries", ctypes.c_void_p),
         ("reach", ctypes.c_int64),
         ("ahead", ctypes.c_int64),
     )
@@ -93,6 +95,8 @@ class Model(ctypes.Structure):
         ("projection", Linear),
         ("distances", ctypes.c_void_p),
         ("distances_stride", ctypes.c_int64),
+        ("numbers", ctypes.c_void_p),
+        ("num_distances", ctypes.c_int64),
         ("layers", ctypes.POINTER(Layer)),
     )
 

@@ -22,7 +22,7 @@ def check_share(share: float) -> None:
 
 def why_not_merging(config: EncoderConfig) -> str | None:
     """Say why tokens of a model cannot be merged; None where they can."""
-    if config.relative_attention_num_buckets or config.position == "alibi":
+    if config.relative_attention_num_buckets or config.position == "alibi" or config.disentangled is not None:
         return "merged tokens have no distance, on which this model's attention depends"
     if config.position == "rope" or config.local_attention:
         return "merged tokens have no position, on which this model's attention depends"

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from embedkit.model.attention_config import DisentangledConfig
 from embedkit.model.config import EncoderConfig
 from embedkit.model.shapes import encoder_shapes
 from embedkit.native.dispatch import describe_kernels, find_kernels
-from embedkit.native.distances import alibi_table, distance_table
+from embedkit.native.distances import alibi_table, distance_numbers, distance_table
 from embedkit.native.library import PANEL, Layer, Linear, Model, NativePrecision, Norm, load_library
 from embedkit.native.rotary import rotary_rows
 
@@ -98,6 +99,34 @@ def added_by_distance(config: EncoderConfig, table: Float32) -> Float32:
     return np.pad(table * np.float32(1 / config.attention_scale), ((0, 0), (0, ROOM)))
 
 
+def distance_heads(
+    config: EncoderConfig, distances: Mapping[str, Float32], attention: Mapping[str, Float32]
+) -> tuple[Float32, Float32]:
+    """Return the queries and keys that a layer makes of the distances' vectors, (H, 2·span, d) each."""
+    own = config.disentangled
+    assert own is not None
+    vectors = distances["vectors.weight"]
+    if own.norm_rel_ebd:
+        middle = vectors - vectors.mean(axis=1, keepdims=True)
+        variance = (middle * middle).mean(axis=1, keepdims=True)
+        vectors = middle / np.sqrt(variance + np.float32(config.layer_norm_eps))
+        vectors = vectors * distances["norm.weight"] + distances["norm.bias"]
+    name = "qkv" if own.share_att_key else "position_qk"
+    size = 2 * config.query_size
+    both = vectors @ attention[f"{name}.weight"][:size].T
+    if f"{name}.bias" in attention:
+        both = both + attention[f"{name}.bias"][:size]
+    heads = both.reshape(len(both), 2, config.num_attention_heads, config.head_size).transpose(1, 2, 0, 3)
+    queries, keys = np.ascontiguousarray(heads)
+    return queries, keys
+
+
+def to_bf16(numbers: Float32) -> NDArray[np.uint16]:
+    """Round to the nearest bf16, of two to the even one: its 16 bits."""
+    bits = numbers.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
 class PackedLinear:
     """A matrix and a bias as the kernels of a precision read them, and the C structure that names them.
 
@@ -161,6 +190,7 @@ class PackedModel:
         self._shapes = encoder_shapes(config)
         self._layers = self._all_layers()
         distances, stride = self._distances()
+        own = config.disentangled
         self.structure = Model(
             kernels=self.kernels,
             projecting=find_kernels("fp32"),
@@ -186,6 +216,8 @@ class PackedModel:
             projection=self._projection(),
             distances=distances,
             distances_stride=stride,
+            numbers=None if own is None else self._numbers(own),
+            num_distances=0 if own is None else 2 * own.span,
             layers=self._layers,
         )
         del self._weights
@@ -258,6 +290,35 @@ class PackedModel:
         table = added_by_distance(config, by_distance)
         return self._keep(table) + (self.config.max_tokens - 1) * table.itemsize, table.shape[1]
 
+    def _numbers(self, own: DisentangledConfig) -> int:
+        """Return where the number of distance 0 lies."""
+        numbers = distance_numbers(self.config.max_tokens, own)
+        return self._keep(numbers) + (self.config.max_tokens - 1) * numbers.itemsize
+
+    def _distance_heads(self, module: int) -> dict[str, int]:
+        """Return where keys and queries of distances lie, of a layer with disentangled attention."""
+        config, own = self.config, self.config.disentangled
+        if own is None:
+            return {}
+        queries, keys = distance_heads(
+            config, self._read_all("distances."), self._read_all(f"layers.{module}.attention.")
+        )
+        there = {
+            "distance_keys": (keys, own.content_to_position),
+            "distance_queries": (queries, own.position_to_content),
+        }
+        two_bytes = describe_kernels(self.kernels).number_bytes == 2
+        return {
+            name: self._keep(to_bf16(heads) if two_bytes else heads)
+            for name, (heads, used) in there.items()
+            if used
+        }
+
+    def _read_all(self, prefix: str) -> dict[str, Float32]:
+        """Return the weights whose names begin so, by the rest of their names."""
+        names = [name for name in self._shapes if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self._read(name) for name in names}
+
     def _all_layers(self) -> ctypes.Array[Layer]:
         config, numbers = self.config, range(self.config.num_hidden_layers)
         layers = (Layer * config.num_hidden_layers)()
@@ -289,6 +350,7 @@ class PackedModel:
             of_mlp=self._norm(f"{prefix}mlp_post_norm"),
             query_norm=self._scale(f"{prefix}attention.query_norm"),
             key_norm=self._scale(f"{prefix}attention.key_norm"),
+            **self._distance_heads(module),
         )
 
     def _linear(

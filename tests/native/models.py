@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from embedkit.model.attention_config import DisentangledConfig
 from embedkit.model.config import EncoderConfig
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.rope_config import RopeScalingConfig
@@ -176,6 +177,29 @@ FAMILIES = {
         rope_scaling=RopeScalingConfig(
             kind="yarn", factor=2.0, original_max_position_embeddings=128, attention_factor=1.1
         ),
+    ),
+    "deberta": replace(
+        BERT,
+        type_vocab_size=0,
+        position="none",
+        initializer_range=0.12,
+        disentangled=DisentangledConfig(position_buckets=16, max_relative_positions=64),
+    ),
+    "deberta, positions of their own, no buckets, heads of 48": replace(
+        BERT,
+        hidden_size=96,
+        position="none",
+        initializer_range=0.1,
+        disentangled=DisentangledConfig(
+            position_buckets=0,
+            max_relative_positions=20,
+            share_att_key=False,
+            norm_rel_ebd=False,
+            content_to_position=False,
+        ),
+    ),
+    "deberta, contents to positions alone": replace(
+        BERT, position="none", disentangled=DisentangledConfig(position_buckets=32, position_to_content=False)
     ),
     "gpt2": replace(
         BERT, type_vocab_size=0, norm_first=True, embedding_norm=False, causal=True, hidden_act="gelu_tanh"

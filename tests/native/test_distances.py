@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from embedkit.model.attention_config import DisentangledConfig
+from embedkit.model.disentangled import distance_index
 from embedkit.model.encoder import TransformerEncoder
 from embedkit.model.positions import relative_position_buckets
-from embedkit.native.distances import distance_table, relative_buckets
+from embedkit.native.distances import distance_numbers, distance_table, relative_buckets
 from embedkit.native.encoder import NativeEncoder
 from embedkit.native.library import NativePrecision
 from tests.native.models import (
@@ -44,6 +46,20 @@ def test_buckets_are_those_of_the_model(num_buckets: int) -> None:
     for query in (0, 777, length - 1):
         found = relative_buckets(position - query, num_buckets)
         np.testing.assert_array_equal(found, expected[query].numpy())
+
+
+@pytest.mark.parametrize(
+    ("buckets", "largest"), [(256, 512), (0, 512), (32, 128), (16, 64), (8, 64), (512, 1024), (2, 4)]
+)
+def test_numbers_of_disentangled_distances_are_those_of_the_model(buckets: int, largest: int) -> None:
+    config = DisentangledConfig(position_buckets=buckets, max_relative_positions=largest)
+    length = 1100
+    expected = distance_index(length, config, torch.device("cpu"))
+    numbers = distance_numbers(length, config)
+    for query in (0, 777, length - 1):
+        np.testing.assert_array_equal(
+            numbers[query - np.arange(length) + length - 1], expected[query].numpy()
+        )
 
 
 def test_a_table_by_hand() -> None:

@@ -41,7 +41,7 @@ def make(
     "family",
     [
         *("hidden 48, heads of 16", "mpnet, hidden 48, heads of 16", "albert", "modernbert", "nomic"),
-        *("gemma3", "qwen3", "t5"),
+        *("gemma3", "qwen3", "t5", "deberta"),
     ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -148,7 +148,7 @@ def test_an_empty_batch_gives_no_rows() -> None:
     "family",
     [
         *("bert", "hidden 48, heads of 16", "albert", "embeddings wider than the layers"),
-        *("modernbert, heads of 64", "nomic", "gemma3", "t5"),
+        *("modernbert, heads of 64", "nomic", "gemma3", "t5", "deberta"),
     ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -271,8 +271,8 @@ def test_weights_are_checked_against_the_config() -> None:
         ({"embedding_size": 24}, "the embedding size is 24; native norms take multiples of 16"),
         ({"recursion": RecursionConfig(num_recursions=1)}, "recursion by expert_choice"),
         (
-            {"qk_norm": True, "disentangled": DisentangledConfig()},
-            r"^disentangled attention, norms of queries and keys of this kind are not written natively$",
+            {"qk_norm": True, "disentangled": DisentangledConfig(conv_kernel_size=3)},
+            r"^norms of queries and keys of this kind, a convolution behind the first layer are not written natively$",
         ),
         (
             {"norm": "rms", "qk_norm": True, "qk_norm_over_heads": True},

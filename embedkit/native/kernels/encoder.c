@@ -41,7 +41,7 @@ static int64_t divide(struct workspace *w, const struct model *m, int64_t rows, 
     w->desk.qkv = take(&at, rows * row * number);
     w->desk.part = take(&at, m->layers->of_attention.weight ? block * hidden * 4 : 0);
     w->desk.queries = take(&at, rows * heads.width * number);
-    w->desk.scratch = take(&at, k->attention_bytes(length, m->head_size));
+    w->desk.scratch = take(&at, k->attention_bytes(length, m->head_size, m->numbers != NULL));
     w->desk.inner = take(&at, block * inner * number);
     w->desk.codes = take(&at, k->input->of_inner ? block * most(inner, context) * k->code_bytes : 0);
     w->desk.codes_units = take(&at, block * (int64_t)sizeof(struct unit));

@@ -81,7 +81,10 @@ void attend(const struct model *m, const struct batch *b, const struct workspace
         struct sequence sequence = {.length = length, .queries = queries, .keys = length, .reach = layer->reach,
                                     .ahead = layer->ahead, .rotary = layer->rotary, .stride = m->distances_stride,
                                     .query_norm = layer->query_norm, .key_norm = layer->key_norm, .eps = m->eps,
-                                    .scale = m->score_scale};
+                                    .scale = m->score_scale, .numbers = m->numbers, .num_distances = m->num_distances};
+        int64_t table = head * m->num_distances * heads.size * number;
+        if (layer->distance_keys) sequence.distance_keys = (const char *)layer->distance_keys + table;
+        if (layer->distance_queries) sequence.distance_queries = (const char *)layer->distance_queries + table;
         if (b->keys) sequence.keys = b->keys[b->order[b->chunks[step->chunk] + i]];
         if (b->merged_share > 0) sequence.added = w->merging.added + row;
         if (m->distances) sequence.distances = m->distances + head * m->distances_stride;

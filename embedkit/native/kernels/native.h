@@ -46,6 +46,7 @@ struct layer {
     struct linear qkv, out, up, gate, down;
     struct norm after_attention, after_mlp, of_attention, of_mlp;
     const float *rotary, *query_norm, *key_norm;
+    const void *distance_keys, *distance_queries; /* of all heads, as in `struct sequence` */
     int64_t reach, ahead;
 };
 
@@ -55,7 +56,7 @@ struct layer {
  * `shifted` says that `down` was packed for what a shift adds to its input. Where the weight of `final_norm` is not NULL, norms
  * stand before the parts of a layer, and this one behind the last that is computed: the residual stream itself is never normed.
  * `first_norm` stands before the first part, where its weight is not NULL. Scores are multiplied by `score_scale`.
- * `distances` are those of all heads, as in `struct sequence`; NULL: none. Layers may share weights. */
+ * `numbers` and `num_distances` are as in `struct sequence`; `distances` are those of all heads, as in `struct sequence`; NULL: none. Layers may share weights. */
 struct model {
     const struct kernels *kernels, *projecting;
     int64_t hidden, embedding, heads, key_heads, head_size, inner, num_layers, activation, shifted, position_offset;
@@ -65,6 +66,8 @@ struct model {
     struct linear projection;
     const float *distances;
     int64_t distances_stride;
+    const int64_t *numbers;
+    int64_t num_distances;
     const struct layer *layers;
 };
 
@@ -110,13 +113,17 @@ static inline int64_t values_of(const struct heads *h, int64_t head) { return ke
  * more than `ahead` behind it; a query that is left without any attends to itself. `rotary`, or NULL, has the cosines and sines
  * of angles by which queries and keys are turned: for each position one of each for each pair of numbers of a head. Before that
  * each head of a query is divided by its root mean square, with `eps` added, and multiplied by `query_norm`, unless that is NULL;
- * so is each head of a key by `key_norm`. */
+ * so is each head of a key by `key_norm`. In disentangled attention distances have keys and queries, NULL where there are none of
+ * them, float or bf16: for each head `num_distances` rows of a head's size; numbers[query - key] says which row is that of a pair. */
 struct sequence {
     int64_t length, queries, keys;
     const float *added, *distances;
     int64_t stride, reach, ahead;
     const float *rotary, *query_norm, *key_norm;
     double eps, scale;
+    const void *distance_keys, *distance_queries;
+    const int64_t *numbers;
+    int64_t num_distances;
 };
 
 /* Sixteen numbers at a time: vectors of every instruction set have so many lanes, if in several registers. */
@@ -181,8 +188,8 @@ struct kernels {
      * turned where they lie. */
     void (*attend)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                    int64_t stride, void *scratch);
-    /* The bytes of `scratch` for a sequence of `length` tokens. */
-    int64_t (*attention_bytes)(int64_t length, int64_t head_size);
+    /* The bytes of `scratch` for a sequence of `length` tokens, whose attention is `disentangled` or not. */
+    int64_t (*attention_bytes)(int64_t length, int64_t head_size, int disentangled);
     /* Rows behind the last one of what products and attention read that they read, too, and make no use of. */
     int64_t rows_behind;
     /* What each thread calls before it multiplies or attends, and after that; or NULL. */

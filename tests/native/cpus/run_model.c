@@ -12,8 +12,8 @@
  * tokens N, sequences B, columns of qkv, columns of tables where they are projected, or 0, distinct layers, distances of a head, or 0,
  * whether there are gates, whether norms come first, rotary positions, or 0, whether the input of `down` is shifted, heads of keys,
  * numbers of a head, whether embeddings are normed, whether norms are by the root mean square, whether there are norms of what the parts
- * give, and of queries and keys), doubles (eps, scale of scores, scale of embeddings), float tables and weights in the order in which
- * they are read below, int64 reaches (layers), the same to the other side (layers), 1 for local layers and 0 (layers), ids (N),
+ * give, and of queries and keys, rows of distances in disentangled attention, or 0, and positions in the table of their numbers), doubles (eps, scale of scores, scale of embeddings), float tables and weights in the order in which
+ * they are read below, int64 numbers of distances, reaches (layers), the same to the other side (layers), 1 for local layers and 0 (layers), ids (N),
  * lengths (B).
  */
 #include <math.h>
@@ -40,6 +40,22 @@ static void *read_some(int64_t bytes, int64_t room) {
 }
 
 static float *floats(int64_t count) { return read_some(count * 4, padded(count) * 4); }
+
+static void set_number(const struct kernels *k, void *at, int64_t i, float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits += 0x8000; /* rounded as bf16, but for halves */
+    if (k->number_bytes == 4) ((float *)at)[i] = x;
+    else memcpy((uint16_t *)at + i, (char *)&bits + 2, 2);
+}
+
+/* Floats, as the kernels have numbers between products. */
+static void *numbers(const struct kernels *k, int64_t count) {
+    float *from = floats(count);
+    void *to = zeroed(count * k->number_bytes);
+    for (int64_t i = 0; i < count; i++) set_number(k, to, i, from[i]);
+    return to;
+}
 
 static struct linear pack(const struct kernels *k, float *weights, float *bias, int64_t rows_in, int64_t columns,
                           float shift) {
@@ -83,7 +99,7 @@ static void *encode(void *thread) {
 }
 
 static int run(const struct kernels *k, const struct kernels *projecting, const char *to, int together) {
-    int64_t *n = read_some(25 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
+    int64_t *n = read_some(27 * 8, 0), hidden = n[0], inner = n[2], tokens = n[9], sequences = n[10];
     int64_t width = n[12] ? n[12] : hidden, distinct = n[13], squares = n[22], of_parts = n[23], of_heads = n[24];
     double *doubles = read_some(3 * 8, 0);
     struct model m = {.kernels = k, .projecting = projecting, .hidden = hidden, .embedding = width, .heads = n[1],
@@ -108,11 +124,14 @@ static int run(const struct kernels *k, const struct kernels *projecting, const 
         l->down = read_linear(k, inner, hidden, n[18] ? 0.171f : 0);
         if (of_parts) l->of_attention = read_norm(hidden, squares), l->of_mlp = read_norm(hidden, squares);
         if (of_heads) l->query_norm = floats(n[20]), l->key_norm = floats(n[20]);
+        if (n[25]) l->distance_queries = numbers(k, n[1] * n[25] * n[20]), l->distance_keys = numbers(k, n[1] * n[25] * n[20]);
     }
     for (int64_t i = 0; i < n[3]; i++) {
         layers[i] = modules[i * distinct / n[3]];
         layers[i].after_attention = read_norm(hidden, squares), layers[i].after_mlp = read_norm(hidden, squares);
     }
+    m.num_distances = n[25];
+    if (n[25]) m.numbers = (int64_t *)read_some((2 * n[26] - 1) * 8, 0) + n[26] - 1;
     int64_t *reaches = read_some(n[3] * 8, 0), *ahead = read_some(n[3] * 8, 0), *local = read_some(n[3] * 8, 0);
     for (int64_t i = 0; i < n[3]; i++)
         layers[i].reach = reaches[i], layers[i].ahead = ahead[i], layers[i].rotary = rotary[local[i]];
@@ -185,11 +204,6 @@ static double number_at(const struct kernels *k, const void *at, int64_t i) {
     return x;
 }
 
-static void set_number(const struct kernels *k, void *at, int64_t i, float x) {
-    if (k->number_bytes == 4) ((float *)at)[i] = x;
-    else memcpy((uint16_t *)at + i, (char *)&x + 2, 2); /* as if rounded towards 0 */
-}
-
 static float uniform(void) { return (float)rand() / (float)RAND_MAX * 2 - 1; }
 
 /* The largest error of attention, in units of the largest value, of `shared` heads of queries for each of keys; `spread`, of queries and
@@ -215,7 +229,7 @@ static double attention_error(const struct kernels *k, int64_t key_heads, int64_
                                 .ahead = ahead, .scale = 1 / sqrt((double)size)};
     if (distances) sequence.distances = table + length - 1, sequence.stride = all;
     if (k->begin) k->begin();
-    k->attend(&heads, &sequence, qkv, context, stride, zeroed(k->attention_bytes(length, size)));
+    k->attend(&heads, &sequence, qkv, context, stride, zeroed(k->attention_bytes(length, size, 0)));
     if (k->end) k->end();
     for (int64_t q = 0; q < queries; q++)
         for (int64_t head = 0; head < count; head++) {

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from embedkit.model.config import EncoderConfig
 from embedkit.native.dispatch import CPU_FEATURES, LEVELS
-from embedkit.native.distances import alibi_table, distance_table
+from embedkit.native.distances import alibi_table, distance_numbers, distance_table
 from embedkit.native.library import PRECISION_CODES, NativePrecision
 from embedkit.native.packing import (
     ACTIVATION_CODES,
     ROOM,
     added_by_distance,
+    distance_heads,
     is_shifted,
     norms_behind,
     order_of_heads,
@@ -66,6 +67,7 @@ ENCODERS = [
     "qwen3",
     "gemma3",
     "t5",
+    "deberta",
 ]
 BITS = {name: 1 << bit for bit, name in enumerate(CPU_FEATURES)}
 AMX_BITS = sum(BITS[name] for name in LEVELS["amx"])
@@ -127,6 +129,8 @@ def _written(family: str, path: Path) -> Float32:
         file.write(np.array([config.layer_norm_eps, config.attention_scale, scale]).tobytes())
         for array in _arrays(config, weights):
             file.write(array.astype(np.float32).tobytes())
+        if config.disentangled is not None:
+            file.write(distance_numbers(config.max_tokens, config.disentangled).tobytes())
         layers = range(config.num_hidden_layers)
         file.write(np.array([reach_of(config, layer) for layer in layers], np.int64).T.tobytes())
         file.write(np.array([config.layer_is_local(layer) for layer in layers], np.int64).tobytes())
@@ -178,12 +182,20 @@ def _arrays(config: EncoderConfig, weights: dict[str, Float32]) -> Iterator[Floa
         if config.post_norm:
             yield from norm(f"layers.{module}.attention_post_norm")
             yield from norm(f"layers.{module}.mlp_post_norm")
+        if config.disentangled is not None:
+            parts = (_under(weights, prefix) for prefix in ("distances.", f"layers.{module}.attention."))
+            yield from distance_heads(config, *parts)
         if config.qk_norm:
             yield from norm(f"layers.{module}.attention.query_norm")
             yield from norm(f"layers.{module}.attention.key_norm")
     for layer in range(config.num_hidden_layers):
         for name in norms_behind(config, layer):
             yield from norm(name)
+
+
+def _under(weights: dict[str, Float32], prefix: str) -> dict[str, Float32]:
+    """Return the weights whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
 
 
 def _header(config: EncoderConfig, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, ...]:
@@ -214,6 +226,8 @@ def _header(config: EncoderConfig, ids: NDArray[np.int64], lengths: NDArray[np.i
         config.norm != "layer",
         config.post_norm,
         config.qk_norm,
+        0 if config.disentangled is None else 2 * config.disentangled.span,
+        config.max_tokens,
     )
 
 

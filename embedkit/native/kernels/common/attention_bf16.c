@@ -24,7 +24,9 @@ INLINE void pair_up(int32_t *to, const uint16_t *values, int64_t next, int64_t s
 
 #endif
 
-int64_t OF_SET(attention_bf16_bytes)(int64_t length, int64_t size) { return attention_bytes(length, size); }
+int64_t OF_SET(attention_bf16_bytes)(int64_t length, int64_t size, int disentangled) {
+    return attention_bytes(length, size, disentangled);
+}
 
 void OF_SET(attention_bf16)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                             int64_t stride, void *scratch) {

@@ -40,7 +40,7 @@ static int64_t bytes_of_head(int64_t filled, int64_t size) {
     return filled * (parts_of(size) * TILE_ROW_BYTES + size * 2) + QUERIES * (SCORE_STRIDE(filled) + size) * 4;
 }
 
-static int64_t attention_bytes(int64_t length, int64_t size) {
+static int64_t own_bytes(int64_t length, int64_t size) {
     int64_t one = bytes_of_head(filled_of(length), size), many = TOGETHER * bytes_of_head(SHORT, size);
     return filled_of(length) * 4 + (one > many ? one : many);
 }
@@ -119,6 +119,19 @@ static void score(const struct head *h, int64_t query, int below) {
     }
 }
 
+static int64_t packed_bytes(int64_t filled, int64_t size) { return filled * parts_of(size) * TILE_ROW_BYTES; }
+static void set_parts(struct head *h) { h->parts = parts_of(h->size); }
+static void score_rows(const struct head *h, int64_t query, int64_t rows) { score(h, query, rows > TILE_HEIGHT); }
+
+/* Choose the keys from `first` to `end`, as far as there are any. */
+static void reach_for(struct head *h, int64_t first, int64_t end) {
+    h->first = first > 0 ? first / QUERIES * QUERIES : 0;
+    h->end = end < h->length ? end : h->length;
+}
+
+#define BLOCK QUERIES
+#include "disentangled.h"
+
 /* Turn one query's scores into powers of two of `scale` times them, less their maximum; returns one over their sum. */
 static float soften(const struct head *h, float *scores, float scale) {
     uint16_t *powers = (uint16_t *)scores;
@@ -171,18 +184,17 @@ static void write_out(const struct head *h, int64_t rows, uint16_t *to, int64_t 
             v_store_bf16(to + i, v_mul(v_load(h->mixed + r * h->size + i), v_fill(h->share[r])));
 }
 
-/* The keys within reach of some queries. */
-static void find_keys(struct head *h, const struct sequence *sequence, int64_t query, int64_t rows) {
-    int64_t first = query - sequence->reach, end = query + rows + sequence->ahead;
-    h->first = first > 0 ? first / QUERIES * QUERIES : 0;
-    h->end = end < h->length ? end : h->length;
+static int64_t attention_bytes(int64_t length, int64_t size, int disentangled) {
+    return own_bytes(length, size) + (disentangled ? apart_bytes(length, size) : 0);
 }
 
 /* What distances add to the scores of some queries, and no key beyond their reach. */
-static void place(const struct head *h, const struct sequence *sequence, int64_t head, int64_t query, int64_t rows) {
+static void place(const struct head *h, const struct apart *apart, const struct sequence *sequence, int64_t head,
+                  int64_t query, int64_t rows) {
     int64_t stop = (h->end + LANES - 1) / LANES * LANES;
     for (int64_t r = 0; r < rows; r++) {
         float *scores = h->scores + r * SCORE_STRIDE(h->filled);
+        if (sequence->numbers) add_apart(scores, apart, sequence, query + r, r, h->first, h->end);
         if (sequence->distances) add_distances(scores, distances_of(sequence, head, query + r), h->first, h->end);
         keep_near(scores, sequence, query + r, h->first, stop);
     }
@@ -198,7 +210,8 @@ static void attention(const struct heads *heads, const struct sequence *sequence
     for (int64_t token = sequence->keys; token < length; token++) added[token] = NO_SCORE;
     place_queries_and_keys(heads, sequence, qkv);
     struct head group[TOGETHER];
-    int64_t most = length > SHORT ? 1 : TOGETHER, count;
+    struct apart apart = {0};
+    int64_t most = length > SHORT || sequence->numbers ? 1 : TOGETHER, count;
     for (int64_t first = 0; first < heads->count; first += count) {
         count = heads->count - first < most ? heads->count - first : most;
         for (int64_t i = 0; i < count; i++) {
@@ -212,12 +225,16 @@ static void attention(const struct heads *heads, const struct sequence *sequence
             pack_keys(h, qkv + keys_of(heads, first + i));
             pack_values(h, qkv + values_of(heads, first + i));
         }
+        if (sequence->numbers)
+            take_apart(&apart, group, sequence, qkv + keys_of(heads, first), first, (char *)scratch + own_bytes(length, size));
         for (int64_t query = 0; query < sequence->queries; query += QUERIES) {
             int64_t rows = sequence->queries - query < QUERIES ? sequence->queries - query : QUERIES;
             int below = rows > TILE_HEIGHT;
-            for (int64_t i = 0; i < count; i++) find_keys(group + i, sequence, query, rows);
+            for (int64_t i = 0; i < count; i++)
+                reach_for(group + i, query - sequence->reach, query + rows + sequence->ahead);
             for (int64_t i = 0; i < count; i++) score(group + i, query, below);
-            for (int64_t i = 0; i < count; i++) place(group + i, sequence, first + i, query, rows);
+            if (sequence->numbers) score_by_keys(&apart, sequence, query, rows);
+            for (int64_t i = 0; i < count; i++) place(group + i, &apart, sequence, first + i, query, rows);
             for (int64_t i = 0; i < count; i++)
                 for (int64_t r = 0; r < rows; r++)
                     group[i].share[r] = soften(group + i, group[i].scores + r * SCORE_STRIDE(filled), scale);

@@ -82,9 +82,9 @@ void OF_SET(attention_fp32)(const struct heads *heads, const struct sequence *se
                             int64_t stride, void *scratch);
 void OF_BASE(attention_fp32)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                              int64_t stride, void *scratch);
-int64_t OF_SET(attention_fp32_bytes)(int64_t length, int64_t head_size);
-int64_t OF_BASE(attention_fp32_bytes)(int64_t length, int64_t head_size);
-int64_t OF_SET(attention_bf16_bytes)(int64_t length, int64_t head_size);
+int64_t OF_SET(attention_fp32_bytes)(int64_t length, int64_t head_size, int disentangled);
+int64_t OF_BASE(attention_fp32_bytes)(int64_t length, int64_t head_size, int disentangled);
+int64_t OF_SET(attention_bf16_bytes)(int64_t length, int64_t head_size, int disentangled);
 void OF_SET(attention_bf16)(const struct heads *heads, const struct sequence *sequence, void *qkv, void *context,
                             int64_t stride, void *scratch);
 extern const struct input OF_SET(codes);
