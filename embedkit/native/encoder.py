@@ -52,6 +52,7 @@ VARIANTS_HERE = (
     "no positions",
     "another largest distance",
     "disentangled attention",
+    "a second norm behind attention",
 )
 
 
@@ -64,8 +65,6 @@ def _why_not_shape(config: EncoderConfig) -> str | None:
     named = [what for what in config.attention_variants if what not in VARIANTS_HERE]
     if config.scaled_by_length:
         named.append("rotary positions that are scaled by a text's length")
-    if config.qk_norm and (config.norm == "layer" or config.qk_norm_over_heads):
-        named.append("norms of queries and keys of this kind")
     if config.disentangled is not None and config.disentangled.conv_kernel_size:
         named.append("a convolution behind the first layer")
     if config.routed is not None:

@@ -47,13 +47,14 @@ class Layer(ctypes.Structure):
         ("after_mlp", Norm),
         ("of_attention", Norm),
         ("of_mlp", Norm),
+        ("query_norm", Norm),
+        ("key_norm", Norm),
         ("rotary", ctypes.c_void_p),
-        ("query_norm", ctypes.c_void_p),
-        ("key_norm", ctypes.c_void_p),
         ("distance_keys", ctypes.c_void_p),
         ("distance_queries", ctypes.c_void_p),
         ("reach", ctypes.c_int64),
         ("ahead", ctypes.c_int64),
+        ("twice", ctypes.c_int64),
     )
 
 
@@ -78,6 +79,7 @@ class Model(ctypes.Structure):
         ("heads", ctypes.c_int64),
         ("key_heads", ctypes.c_int64),
         ("head_size", ctypes.c_int64),
+        ("norm_together", ctypes.c_int64),
         ("inner", ctypes.c_int64),
         ("num_layers", ctypes.c_int64),
         ("activation", ctypes.c_int64),

@@ -50,11 +50,12 @@ def aligned_floats(rows: int, columns: int) -> Float32:
 def order_of_heads(config: EncoderConfig) -> NDArray[np.int64]:
     """Return the order of the columns of query, key and value that the kernels want; -1 fills up.
 
-    As many heads of keys as fit into a panel are computed together: the queries that have them, the keys, the values, each filled
+    As many heads of keys as fit into a panel, or all where they are normed together, are computed together: the queries that have them, the keys, the values, each filled
     up to whole panels; then those of the next few heads.
     """
     heads, size = config.key_value_heads, config.head_size
-    count, shared = min(heads, max(1, PANEL // size)), config.num_attention_heads // heads
+    count = heads if config.qk_norm_over_heads else min(heads, max(1, PANEL // size))
+    shared = config.num_attention_heads // heads
     keys, values = config.query_size, config.query_size + heads * size  # where they begin
     order = []
     for first in range(0, heads, count):
@@ -80,7 +81,8 @@ def norms_behind(config: EncoderConfig, layer: int) -> tuple[str, str]:
     name = "layers.{}.".format
     if not config.norm_first:
         own = name(config.module_of(layer))
-        return own + "attention_norm", own + "mlp_norm"
+        first = "second_attention_norm" if config.second_attention_norm else "attention_norm"
+        return own + first, own + "mlp_norm"
     last = layer == config.num_hidden_layers - 1
     return name(layer) + "mlp_norm", "final_norm" if last else name(layer + 1) + "attention_norm"
 
@@ -199,6 +201,7 @@ class PackedModel:
             heads=config.num_attention_heads,
             key_heads=config.key_value_heads,
             head_size=config.head_size,
+            norm_together=config.qk_norm_over_heads,
             inner=config.intermediate_size,
             num_layers=config.num_hidden_layers,
             activation=ACTIVATION_CODES[config.hidden_act],
@@ -260,15 +263,10 @@ class PackedModel:
         if f"{name}.weight" not in self._shapes:
             return Norm()
         if self.config.norm != "layer":
-            return Norm(self._scale(name), None)
+            more = np.float32(self.config.norm == "rms_offset")  # than is stored
+            return Norm(self._keep(self._read(f"{name}.weight") + more), None)
         bias, size = self._table(f"{name}.bias"), self._shapes[f"{name}.weight"][0]
         return Norm(self._table(f"{name}.weight"), bias or self._keep(np.zeros(size, np.float32)))
-
-    def _scale(self, name: str) -> int | None:
-        """Return where the weight of a norm by the root mean square lies, with what is added to it; None where there is none."""
-        if self.config.norm != "rms_offset" or f"{name}.weight" not in self._shapes:
-            return self._table(f"{name}.weight")
-        return self._keep(self._read(f"{name}.weight") + np.float32(1))
 
     def _projection(self) -> Linear:
         """Pack what widens narrow embeddings: in fp32, since it takes a thousandth of the time of the layers behind it."""
@@ -346,10 +344,13 @@ class PackedModel:
             up=self._linear(f"{prefix}mlp.up", order=up if config.gated_mlp else None),
             gate=self._linear(f"{prefix}mlp.up", order=gate) if config.gated_mlp else Linear(),
             down=self._linear(f"{prefix}mlp.down", shift=SHIFT if is_shifted(config) else 0.0),
-            of_attention=self._norm(f"{prefix}attention_post_norm"),
+            of_attention=self._norm(
+                f"{prefix}attention_norm" if config.second_attention_norm else f"{prefix}attention_post_norm"
+            ),
+            twice=config.second_attention_norm,
             of_mlp=self._norm(f"{prefix}mlp_post_norm"),
-            query_norm=self._scale(f"{prefix}attention.query_norm"),
-            key_norm=self._scale(f"{prefix}attention.key_norm"),
+            query_norm=self._norm(f"{prefix}attention.query_norm"),
+            key_norm=self._norm(f"{prefix}attention.key_norm"),
             **self._distance_heads(module),
         )
 

@@ -207,6 +207,21 @@ FAMILIES = {
     "causal, norms after, heads of 16": replace(
         BERT, causal=True, num_attention_heads=4, num_key_value_heads=2
     ),
+    "jina v2 for code": replace(
+        BERT,
+        hidden_size=96,
+        num_attention_heads=3,
+        intermediate_size=72,
+        position="alibi",
+        gated_mlp=True,
+        gate_second=True,
+        mlp_bias=False,
+        mlp_out_bias=True,
+        qk_norm=True,
+        qk_norm_over_heads=True,
+        second_attention_norm=True,
+    ),
+    "layer norms of queries and keys": replace(BERT, qk_norm=True),
     "norms first, silu, learned positions": replace(BERT, norm_first=True, hidden_act="silu"),
     "hidden 96, heads of 48": replace(BERT, hidden_size=96, intermediate_size=200),
     "hidden 48, heads of 16": replace(BERT, hidden_size=48, num_attention_heads=3, intermediate_size=72),

@@ -17,7 +17,7 @@ from embedkit.errors import DeviceError
 from embedkit.model.attention_config import DisentangledConfig
 from embedkit.model.config import EncoderConfig
 from embedkit.model.rope_config import RopeScalingConfig
-from embedkit.model.routing_config import RecursionConfig
+from embedkit.model.routing_config import ExpertsConfig, RecursionConfig
 from embedkit.native import dispatch, library
 from embedkit.native.encoder import CHUNK_TOKENS, NativeEncoder, cut, why_not
 from embedkit.native.library import NativePrecision
@@ -41,7 +41,7 @@ def make(
     "family",
     [
         *("hidden 48, heads of 16", "mpnet, hidden 48, heads of 16", "albert", "modernbert", "nomic"),
-        *("gemma3", "qwen3", "t5", "deberta"),
+        *("gemma3", "qwen3", "t5", "deberta", "jina v2 for code"),
     ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -148,7 +148,7 @@ def test_an_empty_batch_gives_no_rows() -> None:
     "family",
     [
         *("bert", "hidden 48, heads of 16", "albert", "embeddings wider than the layers"),
-        *("modernbert, heads of 64", "nomic", "gemma3", "t5", "deberta"),
+        *("modernbert, heads of 64", "nomic", "gemma3", "t5", "deberta", "jina v2 for code"),
     ],
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -271,13 +271,14 @@ def test_weights_are_checked_against_the_config() -> None:
         ({"embedding_size": 24}, "the embedding size is 24; native norms take multiples of 16"),
         ({"recursion": RecursionConfig(num_recursions=1)}, "recursion by expert_choice"),
         (
-            {"qk_norm": True, "disentangled": DisentangledConfig(conv_kernel_size=3)},
-            r"^norms of queries and keys of this kind, a convolution behind the first layer are not written natively$",
+            {"position": "relative", "experts": ExpertsConfig(num_experts=4)},
+            r"^relative positions in attention, 4 experts are not written natively$",
         ),
         (
-            {"norm": "rms", "qk_norm": True, "qk_norm_over_heads": True},
-            "norms of queries and keys of this kind is",
+            {"position": "none", "disentangled": DisentangledConfig(conv_kernel_size=3)},
+            r"^a convolution behind the first layer is not written natively$",
         ),
+        ({"attention": "low_rank"}, r"^low-rank attention is not written natively$"),
         ({"hidden_size": 72, "head_dim": 16}, "the hidden size is 72; native norms take multiples of 16"),
         ({"norm_first": True, "num_hidden_groups": 1}, "norms before layers that share weights"),
         ({"num_attention_heads": 8}, "the head size is 8; native attention takes multiples of 16"),

@@ -80,8 +80,9 @@ void attend(const struct model *m, const struct batch *b, const struct workspace
         int64_t length = w->lengths[i], queries = step->first ? 1 : length;
         struct sequence sequence = {.length = length, .queries = queries, .keys = length, .reach = layer->reach,
                                     .ahead = layer->ahead, .rotary = layer->rotary, .stride = m->distances_stride,
-                                    .query_norm = layer->query_norm, .key_norm = layer->key_norm, .eps = m->eps,
+                                    .norm_together = m->norm_together, .eps = m->eps,
                                     .scale = m->score_scale, .numbers = m->numbers, .num_distances = m->num_distances};
+        if (layer->query_norm.weight) sequence.query_norm = &layer->query_norm, sequence.key_norm = &layer->key_norm;
         int64_t table = head * m->num_distances * heads.size * number;
         if (layer->distance_keys) sequence.distance_keys = (const char *)layer->distance_keys + table;
         if (layer->distance_queries) sequence.distance_queries = (const char *)layer->distance_queries + table;
@@ -129,13 +130,17 @@ static int64_t start_of(const struct step *step, int64_t part) { return part * s
 
 static int64_t end_of(const struct step *step, int64_t part) { return least(step->rows, (part + 1) * step->block); }
 
-/* Add a product to some rows of the residual stream: as it is, or its norm where `norm` has a weight. */
+/* Add a product to some rows of the residual stream: as it is, or where `norm` has a weight its norm, or with `twice` that of its sum with
+ * them. */
 static void add_part(const struct model *m, const struct workspace *w, const struct desk *desk, const struct linear *linear,
-                     const void *input, const struct unit *units, int64_t row, int64_t rows, const struct norm *norm) {
+                     const void *input, const struct unit *units, int64_t row, int64_t rows, const struct norm *norm,
+                     int64_t twice) {
     int64_t hidden = padded(m->hidden);
     float *to = w->hidden + row * hidden;
     struct result residual = {ADD, GELU, norm->weight ? desk->part : to, hidden, NULL};
-    if (norm->weight) memset(desk->part, 0, (size_t)(rows * hidden) * sizeof(float));
+    size_t bytes = norm->weight ? (size_t)(rows * hidden) * sizeof(float) : 0;
+    if (twice) memcpy(desk->part, to, bytes);
+    else memset(desk->part, 0, bytes);
     multiply(m, linear, input, units, rows, &residual);
     for (int64_t at = 0; norm->weight && at < rows * hidden; at += hidden) {
         m->kernels->set->norm_row(desk->part + at, desk->part + at, m->hidden, norm, m->eps);
@@ -156,7 +161,8 @@ void put_out(const struct model *m, const struct batch *b, const struct workspac
                                                         context + i * width * k->number_bytes, context_of(m));
         context = desk->codes;
     }
-    add_part(m, w, desk, &layer->out, context, desk->codes_units, row, end - row, &layer->of_attention);
+    add_part(m, w, desk, &layer->out, context, desk->codes_units, row, end - row, &layer->of_attention,
+             layer->twice);
     norm_rows(m, w, row, end, &layer->after_attention);
 }
 
@@ -189,7 +195,7 @@ void feed_forward(const struct model *m, const struct batch *b, const struct wor
     if (k->input->of_inner) memset(desk->peaks, 0, (size_t)rows * LANES * sizeof *desk->peaks);
     multiply(m, &layer->up, input, w->input_units + row, rows, &up);
     if (layer->gate.weight) multiply(m, &layer->gate, input, w->input_units + row, rows, &gate);
-    add_part(m, w, desk, &layer->down, inner_codes(m, desk, rows), desk->codes_units, row, rows, &layer->of_mlp);
+    add_part(m, w, desk, &layer->down, inner_codes(m, desk, rows), desk->codes_units, row, rows, &layer->of_mlp, 0);
     norm_rows(m, w, row, end, w->step->after_mlp);
 }
 

@@ -41,16 +41,18 @@ struct norm {
  * next. Where the weight of `gate` is not NULL, what `up` gives is activated and multiplied by what `gate` gives. The norms are
  * those that follow each part: with norms before the parts, that of the feed-forward and that of the next layer's attention.
  * Where the weights of `of_attention` and `of_mlp` are not NULL, what a part gives is normed before it is added to the residual
- * stream. `rotary`, `query_norm`, `key_norm`, `reach` and `ahead` are as in `struct sequence`. */
+ * stream; with `twice`, attention's is normed together with that stream. Weights of `query_norm` and `key_norm` are NULL where there are
+ * none. `rotary`, `reach` and `ahead` are as in `struct sequence`. */
 struct layer {
     struct linear qkv, out, up, gate, down;
-    struct norm after_attention, after_mlp, of_attention, of_mlp;
-    const float *rotary, *query_norm, *key_norm;
+    struct norm after_attention, after_mlp, of_attention, of_mlp, query_norm, key_norm;
+    const float *rotary;
     const void *distance_keys, *distance_queries; /* of all heads, as in `struct sequence` */
-    int64_t reach, ahead;
+    int64_t reach, ahead, twice;
 };
 
-/* Queries are of `heads` heads of `head_size` numbers, keys and values of `key_heads`, each shared by as many query heads.
+/* Queries are of `heads` heads of `head_size` numbers, keys and values of `key_heads`, each shared by as many query heads. With
+ * `norm_together` the norms of queries and keys are of all heads of a token together.
  * The tables have `embedding` columns; without positions or token types, theirs is NULL. Their sum is multiplied by `embedding_scale`,
  * and normed where the weight of `embedding_norm` is not NULL. Where the weight of `projection` is not NULL, it takes their normed sum to the width of the residual stream, in fp32: the kernels `projecting` have packed it.
  * `shifted` says that `down` was packed for what a shift adds to its input. Where the weight of `final_norm` is not NULL, norms
@@ -59,7 +61,7 @@ struct layer {
  * `numbers` and `num_distances` are as in `struct sequence`; `distances` are those of all heads, as in `struct sequence`; NULL: none. Layers may share weights. */
 struct model {
     const struct kernels *kernels, *projecting;
-    int64_t hidden, embedding, heads, key_heads, head_size, inner, num_layers, activation, shifted, position_offset;
+    int64_t hidden, embedding, heads, key_heads, head_size, norm_together, inner, num_layers, activation, shifted, position_offset;
     double eps, score_scale, embedding_scale;
     const float *tokens, *positions, *token_types;
     struct norm embedding_norm, first_norm, final_norm;
@@ -112,14 +114,15 @@ static inline int64_t values_of(const struct heads *h, int64_t head) { return ke
  * to LANES - 1 numbers behind the last may be read. No key is attended to that stands more than `reach` before the query or
  * more than `ahead` behind it; a query that is left without any attends to itself. `rotary`, or NULL, has the cosines and sines
  * of angles by which queries and keys are turned: for each position one of each for each pair of numbers of a head. Before that
- * each head of a query is divided by its root mean square, with `eps` added, and multiplied by `query_norm`, unless that is NULL;
- * so is each head of a key by `key_norm`. In disentangled attention distances have keys and queries, NULL where there are none of
+ * queries and keys are normed unless these norms are NULL: each head by itself, or with `norm_together` all heads. In disentangled attention distances have keys and queries, NULL where there are none of
  * them, float or bf16: for each head `num_distances` rows of a head's size; numbers[query - key] says which row is that of a pair. */
 struct sequence {
     int64_t length, queries, keys;
     const float *added, *distances;
     int64_t stride, reach, ahead;
-    const float *rotary, *query_norm, *key_norm;
+    const float *rotary;
+    const struct norm *query_norm, *key_norm;
+    int64_t norm_together;
     double eps, scale;
     const void *distance_keys, *distance_queries;
     const int64_t *numbers;

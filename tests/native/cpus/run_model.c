@@ -123,7 +123,7 @@ static int run(const struct kernels *k, const struct kernels *projecting, const 
         if (n[15]) l->gate = read_linear(k, hidden, inner, 0);
         l->down = read_linear(k, inner, hidden, n[18] ? 0.171f : 0);
         if (of_parts) l->of_attention = read_norm(hidden, squares), l->of_mlp = read_norm(hidden, squares);
-        if (of_heads) l->query_norm = floats(n[20]), l->key_norm = floats(n[20]);
+        if (of_heads) l->query_norm = read_norm(n[20], squares), l->key_norm = read_norm(n[20], squares);
         if (n[25]) l->distance_queries = numbers(k, n[1] * n[25] * n[20]), l->distance_keys = numbers(k, n[1] * n[25] * n[20]);
     }
     for (int64_t i = 0; i < n[3]; i++) {

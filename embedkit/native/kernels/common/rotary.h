@@ -1,5 +1,5 @@
-/* What is done to queries and keys before attention: each head is normed by itself, and pairs of its numbers are turned by angles that
- * grow with the position. The numbers of a pair lie half of a head apart. `input_t`, `LOAD_NUMBERS` and `STORE_NUMBERS` are as in
+/* What is done to queries and keys before attention: they are normed, and pairs of a head's numbers are turned by angles that grow with
+ * the position. The numbers of a pair lie half of a head apart. `input_t`, `LOAD_NUMBERS` and `STORE_NUMBERS` are as in
  * attention.h; half of a head that is turned is whole vectors.
  *
  * Sources: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34; Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4.
@@ -17,21 +17,27 @@ INLINE void turn_head(input_t *head, const float *cosines, int64_t half) {
     }
 }
 
-INLINE void norm_head(input_t *head, const float *weight, int64_t size, double eps) {
-    vec squares = v_zero();
+/* As `norm_row` of a set. */
+INLINE void norm_numbers(input_t *x, const struct norm *norm, int64_t size, double eps) {
+    vec sum = v_zero(), squares = v_zero();
+    for (int64_t i = 0; norm->bias && i < size; i += LANES) sum = v_add(sum, LOAD_NUMBERS(x + i));
+    vec middle = v_fill(v_sum(sum) / (float)size);
     for (int64_t i = 0; i < size; i += LANES) {
-        vec x = LOAD_NUMBERS(head + i);
-        squares = v_fmadd(x, x, squares);
+        vec away = v_sub(LOAD_NUMBERS(x + i), middle);
+        squares = v_fmadd(away, away, squares);
     }
     vec factor = v_fill((float)(1.0 / sqrt((double)v_sum(squares) / (double)size + eps)));
-    for (int64_t i = 0; i < size; i += LANES)
-        STORE_NUMBERS(head + i, v_mul(v_mul(LOAD_NUMBERS(head + i), factor), v_loadu(weight + i)));
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec y = v_mul(v_sub(LOAD_NUMBERS(x + i), middle), factor), weight = v_loadu(norm->weight + i);
+        STORE_NUMBERS(x + i, norm->bias ? v_fmadd(y, weight, v_loadu(norm->bias + i)) : v_mul(y, weight));
+    }
 }
 
-INLINE void place_heads(const struct sequence *s, input_t *head, int64_t count, int64_t size, const float *norm,
+INLINE void place_heads(const struct sequence *s, input_t *head, int64_t count, int64_t size, const struct norm *norm,
                         int64_t token) {
+    if (norm && s->norm_together) norm_numbers(head, norm, count * size, s->eps);
     for (int64_t i = 0; i < count; i++, head += size) {
-        if (norm) norm_head(head, norm, size, s->eps);
+        if (norm && !s->norm_together) norm_numbers(head, norm, size, s->eps);
         if (s->rotary) turn_head(head, s->rotary + token * size, size / 2);
     }
 }
