@@ -50,8 +50,8 @@ def aligned_floats(rows: int, columns: int) -> Float32:
 def order_of_heads(config: EncoderConfig) -> NDArray[np.int64]:
     """Return the order of the columns of query, key and value that the kernels want; -1 fills up.
 
-    As many heads of keys as fit into a panel, or all where they are normed together, are computed together: the queries that have them, the keys, the values, each filled
-    up to whole panels; then those of the next few heads.
+    As many heads of keys as fit into a panel, or all where they are normed together, are computed together: the queries that have them,
+    the keys, the values, each filled up to whole panels; then those of the next few heads.
     """
     heads, size = config.key_value_heads, config.head_size
     count = heads if config.qk_norm_over_heads else min(heads, max(1, PANEL // size))

@@ -212,6 +212,7 @@ def test_products_of_fp32_are_right_for_every_number_of_rows(address: int) -> No
     [
         *("bert", "sinusoidal, gelu_tanh", "relu", "hidden 96, heads of 48", "mpnet", "albert"),
         *("modernbert", "modernbert, heads of 64", "nomic", "gte", "norms first, silu, learned positions"),
+        *("jina v2", "jina v2 for code", "gemma3", "qwen3", "t5", "deberta"),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
