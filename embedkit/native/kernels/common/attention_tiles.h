@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "functions.h"
-#include "rotary.h"
+#include "queries_and_keys.h"
 
 #define QUERIES (2 * TILE_HEIGHT)
 #define TOGETHER 4 /* heads, at most */
