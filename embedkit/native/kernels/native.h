@@ -53,12 +53,13 @@ struct layer {
 
 /* Queries are of `heads` heads of `head_size` numbers, keys and values of `key_heads`, each shared by as many query heads. With
  * `norm_together` the norms of queries and keys are of all heads of a token together.
- * The tables have `embedding` columns; without positions or token types, theirs is NULL. Their sum is multiplied by `embedding_scale`,
- * and normed where the weight of `embedding_norm` is not NULL. Where the weight of `projection` is not NULL, it takes their normed sum to the width of the residual stream, in fp32: the kernels `projecting` have packed it.
+ * The tables have `embedding` columns; without positions or token types, theirs is NULL. Their sum is multiplied by
+ * `embedding_scale`, and normed where the weight of `embedding_norm` is not NULL. Where the weight of `projection` is not NULL, it
+ * takes that to the width of the residual stream, in fp32: the kernels `projecting` have packed it.
  * `shifted` says that `down` was packed for what a shift adds to its input. Where the weight of `final_norm` is not NULL, norms
  * stand before the parts of a layer, and this one behind the last that is computed: the residual stream itself is never normed.
  * `first_norm` stands before the first part, where its weight is not NULL. Scores are multiplied by `score_scale`.
- * `numbers` and `num_distances` are as in `struct sequence`; `distances` are those of all heads, as in `struct sequence`; NULL: none. Layers may share weights. */
+ * `numbers`, `num_distances` and `distances`, of all heads, are as in `struct sequence`; NULL: none. Layers may share weights. */
 struct model {
     const struct kernels *kernels, *projecting;
     int64_t hidden, embedding, heads, key_heads, head_size, norm_together, inner, num_layers, activation, shifted, position_offset;
