@@ -115,8 +115,9 @@ static inline int64_t values_of(const struct heads *h, int64_t head) { return ke
  * to LANES - 1 numbers behind the last may be read. No key is attended to that stands more than `reach` before the query or
  * more than `ahead` behind it; a query that is left without any attends to itself. `rotary`, or NULL, has the cosines and sines
  * of angles by which queries and keys are turned: for each position one of each for each pair of numbers of a head. Before that
- * queries and keys are normed unless these norms are NULL: each head by itself, or with `norm_together` all heads. In disentangled attention distances have keys and queries, NULL where there are none of
- * them, float or bf16: for each head `num_distances` rows of a head's size; numbers[query - key] says which row is that of a pair. */
+ * queries and keys are normed unless these norms are NULL: each head by itself, or with `norm_together` all heads. In disentangled
+ * attention distances have keys and queries, NULL where there are none of them, float or bf16: for each head `num_distances` rows
+ * of a head's size; numbers[query - key] says which row is that of a pair. */
 struct sequence {
     int64_t length, queries, keys;
     const float *added, *distances;

@@ -68,8 +68,8 @@ int64_t merge(const struct model *m, const struct batch *b, int64_t chunk, const
 /* Write what was asked for: the rows as they lie where they are those of first tokens, means, or else one for every token. */
 void write_out(const struct model *m, const struct batch *b, int64_t chunk, const struct workspace *w);
 
-/* As many heads of keys as a panel holds, or all where they are normed together, from head `first` on, with the heads of queries that share them. Packing orders the columns of
- * qkv in the same way. */
+/* As many heads of keys as a panel holds, or all where they are normed together, from head `first` on, with the heads of queries
+ * that share them. Packing orders the columns of qkv in the same way. */
 static inline struct heads heads_of(const struct model *m, int64_t first) {
     int64_t size = m->head_size, keys = size < PANEL ? PANEL / size : 1, shared = m->heads / m->key_heads;
     if (keys > m->key_heads || m->norm_together) keys = m->key_heads;
