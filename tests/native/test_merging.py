@@ -8,6 +8,7 @@ import pytest
 from embedkit.checkpoint.arrays import Weights
 from embedkit.checkpoint.stored_arrays import StoredArray
 from embedkit.inference.numpy_runtime.encoder import NumpyEncoder
+from embedkit.inference.numpy_runtime.encoder import why_not as why_not_numpy
 from embedkit.model.config import EncoderConfig
 from embedkit.native.encoder import NativeEncoder
 from embedkit.native.library import NativePrecision
@@ -59,7 +60,14 @@ def numpy_encoder(config: EncoderConfig, weights: dict[str, Float32], share: flo
     return NumpyEncoder(config, stored, merge_tokens=share)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if why_not_merging(FAMILIES[name]) is None])
+@pytest.mark.parametrize(
+    "family",
+    [
+        name
+        for name, config in FAMILIES.items()
+        if why_not_merging(config) is None and why_not_numpy(config) is None
+    ],
+)
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_kernels_merge_as_numpy_does(family: str, share: float) -> None:
     skip_unless_native("fp32")
