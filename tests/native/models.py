@@ -135,6 +135,9 @@ FAMILIES = {
     "eurobert": LLAMA,
     "qwen2": replace(LLAMA, causal=True, attention_bias=True, attention_out_bias=False),
     "qwen3": replace(LLAMA, causal=True, qk_norm=True, head_dim=64),
+    "qwen3, heads of 128, four to a key": replace(
+        LLAMA, causal=True, qk_norm=True, head_dim=128, num_key_value_heads=1, initializer_range=0.08
+    ),
     "mistral": replace(LLAMA, causal=True, local_attention=24, num_key_value_heads=1),
     "gemma3": replace(
         LLAMA,
