@@ -167,7 +167,7 @@ def read_classifier_folder(folder: str | Path, *, max_seq_length: int | None = N
         tokenizer=tokenizer,
         rerank_weight=_rerank_weight(content, where),
         adapter=adapter,
-        answers=read_yes_no(path, tokenizer, texts) if yes_no else None,
+        answers=read_yes_no(path, family, tokenizer, texts) if yes_no else None,
         modular=modular,
     )
 

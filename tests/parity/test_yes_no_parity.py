@@ -19,7 +19,7 @@ import transformers
 from tokenizers import Tokenizer as HFTokenizer
 
 from embedkit.checkpoint.folder import read_model_folder
-from embedkit.checkpoint.yes_no import INSTRUCTION, SYSTEM
+from embedkit.checkpoint.yes_no import ASSISTANT, INSTRUCTION, JUDGEMENT, SYSTEM
 from embedkit.errors import CheckpointError
 from embedkit.reranking.cross_encoder import CrossEncoder
 from tests.parity.newer import COMMON, TOLERANCE
@@ -44,8 +44,22 @@ TEMPLATE = (
 )
 
 
-def write_theirs(folder: Path, *, tied: bool, template: str = TEMPLATE) -> Any:  # Any: an untyped library
-    """Save a random Qwen3 with an output layer and a byte-level tokenizer that has the marks of a chat, "yes" and "no"."""
+# With the instruction where there is one, as the authors' own code has it.
+MXBAI_TEMPLATE = (
+    "<|im_start|>system\n" + ASSISTANT + "<|im_end|>\n<|im_start|>user\n"
+    "{% set own = messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first %}"
+    "{% if own %}instruction: {{ own }}{{ '\n' }}{% endif %}"
+    "query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
+    "document: {{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}\n"
+    + JUDGEMENT
+    + "<|im_end|>\n<|im_start|>assistant{{ '\n' }}"
+)
+
+
+def write_theirs(
+    folder: Path, *, tied: bool, template: str = TEMPLATE, family: str = "Qwen3"
+) -> Any:  # Any: an untyped library
+    """Save a random Qwen3 or Qwen2 with an output layer and a byte-level tokenizer that has the marks of a chat, "yes" and "no"."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     vocabulary = {sign: i for i, sign in enumerate([*sorted(ByteLevel.alphabet()), "ye", "yes", "no"])}
     backend = HFTokenizer(models.BPE(vocabulary, [("y", "e"), ("ye", "s"), ("n", "o")]))
@@ -60,7 +74,10 @@ def write_theirs(folder: Path, *, tied: bool, template: str = TEMPLATE) -> Any: 
         **{"vocab_size": backend.get_vocab_size(), "max_position_embeddings": 1000, "pad_token_id": 259},
         **{"num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": tied},
     }
-    transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**shape)).eval().save_pretrained(folder)
+    if family == "Qwen2":
+        del shape["head_dim"]
+    config = getattr(transformers, f"{family}Config")(**shape)
+    getattr(transformers, f"{family}ForCausalLM")(config).eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return sentence_transformers.CrossEncoder(str(folder), device="cpu", local_files_only=True)
 
@@ -87,6 +104,57 @@ def test_the_default_prompt_is_the_instruction(tmp_path: Path) -> None:
     ours = CrossEncoder.load(tmp_path / "saved", device="cpu")
     np.testing.assert_allclose(ours.score(QUERY, TEXTS), wanted, atol=TOLERANCE)
     assert ours.folder.fingerprint["instruction"] == "Find animals"
+
+
+def write_mxbai(folder: Path, **prompts: Any) -> Any:
+    """Save a random reranker as mxbai-rerank v2 is saved: a Qwen2 with its template and the tokens of its answers."""
+    theirs = write_theirs(folder / "plain", tied=True, template=MXBAI_TEMPLATE, family="Qwen2")
+    theirs.save_pretrained(str(folder / "saved"))
+    settings = folder / "saved" / "1_LogitScore" / "config.json"
+    vocabulary = theirs.tokenizer.get_vocab()
+    content = {"true_token_id": vocabulary["1"], "false_token_id": vocabulary["0"]}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | content), encoding="utf-8")
+    saved = sentence_transformers.CrossEncoder(
+        str(folder / "saved"), device="cpu", local_files_only=True, **prompts
+    )
+    saved.save_pretrained(str(folder / "again"))
+    return saved
+
+
+@pytest.mark.parametrize("instruction", [None, "Find {animals}"])
+def test_scores_of_mxbais_question_are_those_of_sentence_transformers(
+    instruction: str | None, tmp_path: Path
+) -> None:
+    prompts = {"prompts": {"mine": instruction}, "default_prompt_name": "mine"} if instruction else {}
+    theirs = write_mxbai(tmp_path, **prompts)
+    texts = [*TEXTS, "it runs.", "{query} {"]
+    wanted = theirs.predict([(QUERY, text) for text in texts])
+    assert np.ptp(wanted) > 1e-3
+    ours = CrossEncoder.load(tmp_path / "again", device="cpu")
+    np.testing.assert_allclose(ours.score(QUERY, texts), wanted, atol=TOLERANCE)
+    assert ours.folder.fingerprint["instruction"] == (instruction or "")
+
+
+def test_a_long_text_loses_its_end_before_what_is_asked_of_it(tmp_path: Path) -> None:
+    write_mxbai(tmp_path)
+    whole = CrossEncoder.load(tmp_path / "saved", device="cpu")
+    question = int(whole.folder.encode_pairs([QUERY], [""]).lengths[0])
+    short = CrossEncoder.load(tmp_path / "saved", device="cpu", max_seq_length=question + 20)
+    text = "abcdefghij" * 5
+    np.testing.assert_allclose(short.score(QUERY, [text]), whole.score(QUERY, [text[:20]]), atol=TOLERANCE)
+    assert short.counts.truncated == 1
+    with pytest.raises(CheckpointError, match="the question alone has"):
+        CrossEncoder.load(tmp_path / "saved", device="cpu", max_seq_length=300).score(QUERY, [text])
+
+
+def test_a_qwen2_that_is_asked_something_else_is_refused(tmp_path: Path) -> None:
+    write_mxbai(tmp_path)
+    template = tmp_path / "saved" / "chat_template.jinja"
+    template.write_text(MXBAI_TEMPLATE.replace("search relevance expert", "librarian"), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="asks another question than mxbai-rerank v2's"):
+        CrossEncoder.load(tmp_path / "saved", device="cpu")
+    with pytest.raises(CheckpointError, match="Qwen2ForCausalLM"):
+        CrossEncoder.load(tmp_path / "plain", device="cpu")
 
 
 def test_a_text_that_is_too_long_loses_its_end_and_not_the_question(tmp_path: Path) -> None:
