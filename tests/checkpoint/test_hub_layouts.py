@@ -161,8 +161,8 @@ def jina_v2_weights() -> Weights:
     return drawn(shapes)
 
 
-def jina_v2(weights: Weights, ids: list[int]) -> Tensor:
-    """Günther et al. 2023, sections 4 and 5: with 3 heads the slopes are those of 2, 1/16 and 1/256, then the first of 4, 1/4."""
+def jina_start(weights: Weights, ids: list[int]) -> tuple[Tensor, Tensor]:
+    """Return what the first layer reads, and what distances add to scores: of 3 heads those of 2, 1/16 and 1/256, then the first of 4, 1/4."""
     hidden = (
         weights["embeddings.word_embeddings.weight"][ids]
         + weights["embeddings.token_type_embeddings.weight"][0]
@@ -170,6 +170,12 @@ def jina_v2(weights: Weights, ids: list[int]) -> Tensor:
     hidden = norm(weights, "embeddings.LayerNorm", hidden, 1e-12)
     place = torch.arange(len(ids), dtype=torch.float32)
     far = -torch.tensor([1 / 16, 1 / 256, 1 / 4])[:, None, None] * (place[:, None] - place).abs()
+    return hidden, far
+
+
+def jina_v2(weights: Weights, ids: list[int]) -> Tensor:
+    """Günther et al. 2023, sections 4 and 5."""
+    hidden, far = jina_start(weights, ids)
     for number in range(LAYERS):
         own = f"encoder.layer.{number}."
         query, key, value = (
@@ -201,13 +207,7 @@ def jina_code_weights() -> Weights:
 
 def jina_code(weights: Weights, ids: list[int]) -> Tensor:
     """Jina v2 with queries and keys normed over all heads, two norms behind attention, and the gate in the second half."""
-    hidden = (
-        weights["embeddings.word_embeddings.weight"][ids]
-        + weights["embeddings.token_type_embeddings.weight"][0]
-    )
-    hidden = norm(weights, "embeddings.LayerNorm", hidden, 1e-12)
-    place = torch.arange(len(ids), dtype=torch.float32)
-    far = -torch.tensor([1 / 16, 1 / 256, 1 / 4])[:, None, None] * (place[:, None] - place).abs()
+    hidden, far = jina_start(weights, ids)
     for number in range(LAYERS):
         own = f"encoder.layer.{number}."
         query, key, value = (
