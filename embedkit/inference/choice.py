@@ -21,7 +21,7 @@ from embedkit.extras import need_extra
 from embedkit.inference import token_merging as merging
 from embedkit.inference.backend import OUTPUT_NAMES, Output
 from embedkit.inference.numpy_runtime import encoder as numpy_encoder
-from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, gpu_may_be_there
+from embedkit.machine import BF16_FLAGS, FP16_FLAGS, INT8_FLAGS, cpu_flags, gpu_may_be_there, num_cores
 from embedkit.model.config import EncoderConfig, SentenceConfig
 from embedkit.model.sentence_config import RareActivation
 from embedkit.types import Device, DeviceType, Precision, Runtime, WantedRuntime
@@ -80,6 +80,8 @@ GRAPH_PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
 CPU_TOKEN_BUDGET = 2048
 # Our kernels cut a call into chunks that fit the caches; of many chunks none is left alone with a core at the end.
 NATIVE_TOKEN_BUDGET = 16_384
+# More than eight cores get so many tokens each, which are ten chunks: of fewer many cores would have one more than others, or none.
+NATIVE_TOKENS_PER_CORE = 2048
 # A GPU wants far more work at a time than a CPU's caches hold.
 GPU_TOKEN_BUDGET = 65_536
 
@@ -89,7 +91,7 @@ def token_budget(choice: Choice) -> int:
     if choice.device != "cpu":
         return GPU_TOKEN_BUDGET
     whole = choice.runtime in ("native", *GRAPH_PRECISIONS)  # these cut a call into pieces themselves
-    return NATIVE_TOKEN_BUDGET if whole else CPU_TOKEN_BUDGET
+    return max(NATIVE_TOKEN_BUDGET, num_cores() * NATIVE_TOKENS_PER_CORE) if whole else CPU_TOKEN_BUDGET
 
 
 def choose_device_type(device: Device, *, prefer_cpu: bool = False) -> DeviceType:

@@ -10,14 +10,31 @@ import torch
 
 from embedkit.errors import DeviceError
 from embedkit.inference import choice as choosing
-from embedkit.inference.choice import choose_device_type, choose_runtime
+from embedkit.inference.choice import (
+    NATIVE_TOKEN_BUDGET,
+    Choice,
+    choose_device_type,
+    choose_runtime,
+    token_budget,
+)
 from embedkit.machine import gpu_may_be_there
 from embedkit.native.dispatch import is_generic, why_not_here
 from embedkit.types import Device, Precision
 from tests.tiny import FAMILY_SHAPES, tiny_config
 
+NUMPY = (
+    "embedkit",
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "mpnet",
+    "albert",
+    "electra",
+)
 PLAIN = tiny_config(num_attention_heads=2)
-DEBERTA = tiny_config(**FAMILY_SHAPES["deberta-v2"])
+LOW_RANK = tiny_config(num_attention_heads=2, attention="low_rank", attention_rank=8)
 
 
 @pytest.fixture
@@ -36,7 +53,7 @@ def no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _only_plain(config: object, precision: str) -> str | None:
-    return "disentangled attention is not written natively" if config is DEBERTA else None
+    return "low-rank attention is not written natively" if config is LOW_RANK else None
 
 
 @pytest.mark.usefixtures("all_flags")
@@ -60,11 +77,12 @@ def test_kernels_compute_families_with_more_than_bert_has(family: str) -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["modernbert", "nomic_bert", "gte", "jina_embeddings_v3"])
+@pytest.mark.parametrize("family", [family for family in FAMILY_SHAPES if family not in NUMPY])
 def test_kernels_compute_families_that_numpy_does_not(family: str) -> None:
     if reason := why_not_here("fp32"):
         pytest.skip(reason)
-    config = tiny_config(**FAMILY_SHAPES[family] | {"num_attention_heads": 1})
+    larger = {"num_attention_heads": 2, "hidden_size": 64, "head_dim": 32}
+    config = tiny_config(**FAMILY_SHAPES[family] | larger)
     for precision in ("fp32", "int8"):
         assert choose_runtime(config, precision, "cpu", wanted="native").runtime == "native"
     few = choose_runtime(config, "fp32", "cpu", interactive=True)
@@ -75,9 +93,9 @@ def test_kernels_compute_families_that_numpy_does_not(family: str) -> None:
 @pytest.mark.usefixtures("all_flags")
 def test_torch_computes_what_the_kernels_do_not_and_says_why() -> None:
     for precision in ("fp32", "bf16"):
-        choice = choose_runtime(DEBERTA, precision, "cpu")
+        choice = choose_runtime(LOW_RANK, precision, "cpu")
         assert choice.runtime == "torch"
-        assert choice.reason == "not native: disentangled attention is not written natively"
+        assert choice.reason == "not native: low-rank attention is not written natively"
     assert choose_runtime(PLAIN, "fp32", "cuda").runtime == "torch"
     assert (
         choose_runtime(PLAIN, "fp16", "mps").reason == "not native: it computes on the CPU only, not on mps"
@@ -89,7 +107,7 @@ def test_numpy_computes_a_handful_of_texts_in_fp32() -> None:
     assert choose_runtime(PLAIN, "fp32", "cpu", interactive=True).runtime == "numpy"
     choice = choose_runtime(PLAIN, "bf16", "cpu", interactive=True)
     assert (choice.runtime, choice.reason) == ("native", "not numpy: it computes in fp32 only")
-    assert choose_runtime(DEBERTA, "fp32", "cpu", interactive=True).runtime == "torch"
+    assert choose_runtime(LOW_RANK, "fp32", "cpu", interactive=True).runtime == "torch"
 
 
 @pytest.mark.usefixtures("no_flags")
@@ -181,3 +199,12 @@ def test_torch_comes_before_kernels_in_plain_c_where_it_computes(monkeypatch: py
     assert choose_runtime(PLAIN, "fp32", "cpu", wanted="native").runtime == "native"
     assert choose_runtime(PLAIN, "fp32", "cpu", merge=True).runtime == "native"
     assert choose_runtime(PLAIN, "int8", "cpu").runtime == "native"  # which torch lacks
+
+
+@pytest.mark.parametrize(("cores", "tokens"), [(1, 16_384), (8, 16_384), (64, 131_072)])
+def test_many_cores_get_more_tokens_at_a_time(
+    cores: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least ten chunks of 192 each."""
+    monkeypatch.setattr(choosing, "num_cores", lambda: cores)
+    assert token_budget(Choice("native", "cpu", "fp32", "")) == tokens
