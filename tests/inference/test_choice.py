@@ -11,7 +11,6 @@ import torch
 from embedkit.errors import DeviceError
 from embedkit.inference import choice as choosing
 from embedkit.inference.choice import (
-    NATIVE_TOKEN_BUDGET,
     Choice,
     choose_device_type,
     choose_runtime,
