@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +34,8 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(folder: Path, bits: int) -> list[dict[str, Any]]:  # Any: numbers and names
-    """Build an index, and search it with several settings."""
+def measure(folder: Path, bits: int) -> None:
+    """Build an index, search it with several settings, and print a line for each."""
     from fast_plaid import search
 
     path = folder / f"plaid-{bits}"
@@ -49,7 +48,6 @@ def measure(folder: Path, bits: int) -> list[dict[str, Any]]:  # Any: numbers an
     index.create(documents_embeddings=documents, nbits=bits)
     build_seconds, tokens = time.perf_counter() - started, sum(map(len, documents))
     del documents
-    rows = []
     for probes, scored in ((2, 512), (4, 1024), (8, 4096), (32, 8192)):  # 8 and 4,096 are its defaults
         found, taken = [], []
         for query in queries:
@@ -60,19 +58,16 @@ def measure(folder: Path, bits: int) -> list[dict[str, Any]]:  # Any: numbers an
             taken.append(time.perf_counter() - started)
             found.append({f"p{number}" for number, _ in hits[0]})
         recall = float(np.mean([len(a & set(b)) for a, b in zip(found, truth, strict=True)])) / K
-        rows.append(
-            {
-                "bits": bits,
-                "n_ivf_probe": probes,
-                "n_full_scores": scored,
-                "recall_of_original": round(recall, 4),
-                "ms": round(1000 * float(np.median(taken)), 1),
-                "bytes_per_token": round(size_of(path) / tokens, 1),
-                "build_seconds": round(build_seconds),
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+        row = {
+            "bits": bits,
+            "n_ivf_probe": probes,
+            "n_full_scores": scored,
+            "recall_of_original": round(recall, 4),
+            "ms": round(1000 * float(np.median(taken)), 1),
+            "bytes_per_token": round(size_of(path) / tokens, 1),
+            "build_seconds": round(build_seconds),
+        }
+        print(json.dumps(row), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,9 +12,9 @@
  * tokens N, sequences B, columns of qkv, columns of tables where they are projected, or 0, distinct layers, distances of a head, or 0,
  * whether there are gates, whether norms come first, rotary positions, or 0, whether the input of `down` is shifted, heads of keys,
  * numbers of a head, whether embeddings are normed, whether norms are by the root mean square, whether there are norms of what the parts
- * give, and of queries and keys, rows of distances in disentangled attention, or 0, and positions in the table of their numbers), doubles (eps, scale of scores, scale of embeddings), float tables and weights in the order in which
- * they are read below, int64 numbers of distances, reaches (layers), the same to the other side (layers), 1 for local layers and 0 (layers), ids (N),
- * lengths (B).
+ * give, and of queries and keys, rows of distances in disentangled attention, or 0, and positions in the table of their numbers),
+ * doubles (eps, scale of scores, scale of embeddings), float tables and weights in the order in which they are read below, int64 numbers
+ * of distances, reaches (layers), the same to the other side (layers), 1 for local layers and 0 (layers), ids (N), lengths (B).
  */
 #include <math.h>
 #include <pthread.h>

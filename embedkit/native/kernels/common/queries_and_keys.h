@@ -2,11 +2,9 @@
  * the position. The numbers of a pair lie half of a head apart. `input_t`, `LOAD_NUMBERS` and `STORE_NUMBERS` are as in
  * attention.h; half of a head that is turned is whole vectors.
  *
- * Sources: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34; Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4.
+ * Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34.
  */
-#include <math.h>
-
-#include "set.h"
+#include "norm.h"
 
 INLINE void turn_head(input_t *head, const float *cosines, int64_t half) {
     for (int64_t i = 0; i < half; i += LANES) {
@@ -17,27 +15,11 @@ INLINE void turn_head(input_t *head, const float *cosines, int64_t half) {
     }
 }
 
-/* As `norm_row` of a set. */
-INLINE void norm_numbers(input_t *x, const struct norm *norm, int64_t size, double eps) {
-    vec sum = v_zero(), squares = v_zero();
-    for (int64_t i = 0; norm->bias && i < size; i += LANES) sum = v_add(sum, LOAD_NUMBERS(x + i));
-    vec middle = v_fill(v_sum(sum) / (float)size);
-    for (int64_t i = 0; i < size; i += LANES) {
-        vec away = v_sub(LOAD_NUMBERS(x + i), middle);
-        squares = v_fmadd(away, away, squares);
-    }
-    vec factor = v_fill((float)(1.0 / sqrt((double)v_sum(squares) / (double)size + eps)));
-    for (int64_t i = 0; i < size; i += LANES) {
-        vec y = v_mul(v_sub(LOAD_NUMBERS(x + i), middle), factor), weight = v_loadu(norm->weight + i);
-        STORE_NUMBERS(x + i, norm->bias ? v_fmadd(y, weight, v_loadu(norm->bias + i)) : v_mul(y, weight));
-    }
-}
-
 INLINE void place_heads(const struct sequence *s, input_t *head, int64_t count, int64_t size, const struct norm *norm,
                         int64_t token) {
-    if (norm && s->norm_together) norm_numbers(head, norm, count * size, s->eps);
+    if (norm && s->norm_together) norm_numbers(head, head, norm, count * size, s->eps);
     for (int64_t i = 0; i < count; i++, head += size) {
-        if (norm && !s->norm_together) norm_numbers(head, norm, size, s->eps);
+        if (norm && !s->norm_together) norm_numbers(head, head, norm, size, s->eps);
         if (s->rotary) turn_head(head, s->rotary + token * size, size / 2);
     }
 }

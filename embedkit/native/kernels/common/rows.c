@@ -1,11 +1,14 @@
 /* What is done to one token's row in every precision, and the set's other functions of that kind. Sizes are multiples of
  * sixteen. */
-#include <math.h>
-
 #include "maxsim.h"
 #include "merge.h"
 #include "search.h"
 #include "set.h"
+
+typedef float input_t;
+#define LOAD_NUMBERS(from) v_load(from)
+#define STORE_NUMBERS(to, x) v_store(to, x)
+#include "norm.h"
 
 static void sum_rows(float *to, const float *a, const float *b, const float *c, int64_t size) {
     for (int64_t i = 0; i < size; i += LANES) {
@@ -16,35 +19,8 @@ static void sum_rows(float *to, const float *a, const float *b, const float *c, 
     }
 }
 
-/* Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4. */
-static void scale_row(float *to, const float *row, int64_t size, const float *weight, double eps) {
-    vec squares = v_zero();
-    for (int64_t i = 0; i < size; i += LANES) squares = v_fmadd(v_load(row + i), v_load(row + i), squares);
-    vec factor = v_fill((float)(1.0 / sqrt((double)v_sum(squares) / (double)size + eps)));
-    for (int64_t i = 0; i < size; i += LANES)
-        v_store(to + i, v_mul(v_mul(v_load(row + i), factor), v_loadu(weight + i)));
-}
-
 static void norm_row(float *to, const float *row, int64_t size, const struct norm *norm, double eps) {
-    if (!norm->bias) {
-        scale_row(to, row, size, norm->weight, eps);
-        return;
-    }
-    vec sum = v_zero(), squares = v_zero();
-    for (int64_t i = 0; i < size; i += LANES) sum = v_add(sum, v_load(row + i));
-    float mean = v_sum(sum) / (float)size;
-    vec middle = v_fill(mean);
-    for (int64_t i = 0; i < size; i += LANES) {
-        vec x = v_sub(v_load(row + i), middle);
-        squares = v_fmadd(x, x, squares);
-    }
-    double variance = (double)v_sum(squares) / (double)size;
-    vec factor = v_fill((float)(1.0 / sqrt(variance + eps)));
-    for (int64_t i = 0; i < size; i += LANES) {
-        vec x = v_mul(v_sub(v_load(row + i), middle), factor);
-        x = v_fmadd(x, v_loadu(norm->weight + i), v_loadu(norm->bias + i));
-        v_store(to + i, x);
-    }
+    norm_numbers(to, row, norm, size, eps);
 }
 
 static void keep_largest(float *to, const float *rows, int64_t count, int64_t size, int begun) {
