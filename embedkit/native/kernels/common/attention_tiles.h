@@ -45,14 +45,16 @@ static int64_t own_bytes(int64_t length, int64_t size) {
     return filled_of(length) * 4 + (one > many ? one : many);
 }
 
-static void pack_keys(const struct head *h, const uint16_t *keys) {
+/* Of row r of `keys`, or of row numbers[-r]. */
+static void pack_keys(const struct head *h, const uint16_t *keys, const int64_t *numbers) {
     char *to = h->keys;
     for (int64_t token = 0; token < h->length; token += LANES)
         for (int64_t unit = 0; unit < h->parts * LANES; unit += LANES, to += TILE_BYTES) {
             ivec block[LANES];
             lanes_t there = first_lanes(h->size / PER_UNIT - unit);
             for (int t = 0; t < LANES; t++) {
-                const uint16_t *from = keys + (token + t) * h->stride + unit * PER_UNIT;
+                int64_t row = token + t < h->length && numbers ? numbers[-(token + t)] : token + t;
+                const uint16_t *from = keys + row * h->stride + unit * PER_UNIT;
                 block[t] = token + t < h->length ? i_load_first(from, there) : i_zero();
             }
             i_transpose(block);
@@ -222,7 +224,7 @@ static void attention(const struct heads *heads, const struct sequence *sequence
             h->values = h->keys + filled * h->parts * TILE_ROW_BYTES;
             h->scores = (float *)(h->values + filled * size * 2);
             h->mixed = h->scores + QUERIES * SCORE_STRIDE(filled);
-            pack_keys(h, qkv + keys_of(heads, first + i));
+            pack_keys(h, qkv + keys_of(heads, first + i), NULL);
             pack_values(h, qkv + values_of(heads, first + i));
         }
         if (sequence->numbers)

@@ -11,59 +11,73 @@
 struct apart {
     struct head by_keys, by_queries; /* the distances' keys with the queries, the distances' queries with the keys */
     float *found;                    /* (Q, filled) what the second adds */
+    float *band;                     /* (BAND, filled) the same for a few keys, from the last query to the first */
 };
+
+#define BAND (3 * LANES) /* keys: several blocks, so that few of these are cut short */
 
 static int64_t apart_bytes(int64_t length, int64_t size) {
     int64_t filled = filled_of(2 * length - 1);
-    return 2 * packed_bytes(filled, size) + filled * (size * (int64_t)sizeof(input_t) + 4) + BLOCK * SCORE_STRIDE(filled) * 4 +
-           length * filled_of(length) * 4;
+    return 2 * packed_bytes(filled, size) + (filled + BLOCK * SCORE_STRIDE(filled) + (length + BAND) * filled_of(length)) * 4;
 }
 
-/* Pack the rows of all distances. */
-static void pack_distances(struct head *far, const struct sequence *s, const input_t *table, input_t *rows) {
-    for (int64_t r = 0; r < far->length; r++)
-        memcpy(rows + r * far->size, table + s->numbers[s->length - 1 - r] * far->size, (size_t)far->size * sizeof *rows);
+/* Pack the rows of all distances into `far`, for products with `rows` of `stride` numbers. */
+static void pack_distances(struct head *far, const struct sequence *s, const void *table, const input_t *rows, int64_t stride) {
     far->stride = far->size;
-    pack_keys(far, rows);
+    set_parts(far);
+    pack_keys(far, table, s->numbers + s->length - 1);
+    far->queries = rows, far->stride = stride;
+}
+
+/* Turn around what was found for LANES keys, from `key` on. */
+static void turn_band(const struct apart *a, const float *band, int64_t queries, int64_t filled, int64_t key) {
+    for (int64_t query = 0; query < queries; query += LANES) {
+        ivec block[LANES];
+        for (int i = 0; i < LANES; i++) block[i] = i_load(band + i * filled + query);
+        i_transpose(block);
+        for (int i = 0; i < LANES && query + i < queries; i++)
+            i_store(a->found + (queries - 1 - query - i) * filled + key, block[i]);
+    }
 }
 
 /* Find what the keys' products with the distances' queries add, for all queries. */
 static void find_by_queries(struct apart *a, const struct sequence *s) {
     struct head *far = &a->by_queries;
-    int64_t length = s->length, filled = filled_of(length);
-    for (int64_t key = 0; key < length; key += BLOCK) {
-        int64_t rows = length - key < BLOCK ? length - key : BLOCK;
-        reach_for(far, key + length - s->queries, key + rows + length - 1);
-        score_rows(far, key, rows);
-        for (int64_t query = 0; query < s->queries; query++)
+    int64_t length = s->length, filled = filled_of(length), rows;
+    for (int64_t first = 0; first < length; first += BAND) {
+        int64_t end = first + BAND < length ? first + BAND : length;
+        for (int64_t key = first; key < end; key += rows) {
+            rows = end - key < BLOCK ? end - key : BLOCK;
+            int64_t nearest = key + length - s->queries; /* of the distances, that of the last query */
+            reach_for(far, nearest, key + rows + length - 1);
+            score_rows(far, key, rows);
             for (int64_t r = 0; r < rows; r++)
-                a->found[query * filled + key + r] = far->scores[r * SCORE_STRIDE(far->filled) + key + r + length - 1 - query];
+                memcpy(a->band + (key - first + r) * filled, far->scores + r * SCORE_STRIDE(far->filled) + nearest + r,
+                       (size_t)s->queries * sizeof(float));
+        }
+        for (int64_t key = first; key < end; key += LANES)
+            turn_band(a, a->band + (key - first) * filled, s->queries, filled, key);
     }
 }
 
 /* Make ready what the distances add within head `head`, whose queries and keys have been packed into `h` from `keys`. */
 static void take_apart(struct apart *a, const struct head *h, const struct sequence *s, const input_t *keys, int64_t head,
                        void *scratch) {
-    int64_t length = 2 * s->length - 1, filled = filled_of(length), table = head * s->num_distances * h->size;
+    int64_t length = 2 * s->length - 1, filled = filled_of(length), own = filled_of(s->length);
+    int64_t table = head * s->num_distances * h->size;
     char *at = scratch;
     struct head far = {.length = length, .filled = filled, .size = h->size};
     far.added = memset(at, 0, (size_t)filled * sizeof(float)), at += filled * 4;
     far.scores = (float *)at, at += BLOCK * SCORE_STRIDE(filled) * 4;
-    a->found = (float *)at, at += s->length * filled_of(s->length) * 4;
+    a->found = (float *)at, at += s->length * own * 4;
+    a->band = (float *)at, at += BAND * own * 4;
     a->by_keys = a->by_queries = far;
-    a->by_keys.keys = a->by_queries.keys = NULL;
-    input_t *rows = (input_t *)(at + 2 * packed_bytes(filled, h->size));
-    if (s->distance_keys) {
-        a->by_keys.keys = (void *)at;
-        set_parts(&a->by_keys);
-        pack_distances(&a->by_keys, s, (const input_t *)s->distance_keys + table, rows);
-        a->by_keys.queries = h->queries, a->by_keys.stride = h->stride;
-    }
+    a->by_keys.keys = s->distance_keys ? (void *)at : NULL, at += packed_bytes(filled, h->size);
+    a->by_queries.keys = s->distance_queries ? (void *)at : NULL;
+    if (s->distance_keys)
+        pack_distances(&a->by_keys, s, (const input_t *)s->distance_keys + table, h->queries, h->stride);
     if (s->distance_queries) {
-        a->by_queries.keys = (void *)(at + packed_bytes(filled, h->size));
-        set_parts(&a->by_queries);
-        pack_distances(&a->by_queries, s, (const input_t *)s->distance_queries + table, rows);
-        a->by_queries.queries = keys, a->by_queries.stride = h->stride;
+        pack_distances(&a->by_queries, s, (const input_t *)s->distance_queries + table, keys, h->stride);
         find_by_queries(a, s);
     }
 }
@@ -79,6 +93,11 @@ static void score_by_keys(struct apart *a, const struct sequence *s, int64_t que
 static void add_apart(float *scores, const struct apart *a, const struct sequence *s, int64_t query, int64_t row,
                       int64_t first, int64_t end) {
     const float *by_keys = a->by_keys.scores + row * SCORE_STRIDE(a->by_keys.filled) + s->length - 1 - query;
-    if (a->by_keys.keys) add_distances(scores, by_keys, first, end);
-    if (a->by_queries.keys) add_distances(scores, a->found + query * filled_of(s->length), first, end);
+    const float *by_queries = a->found + query * filled_of(s->length);
+    if (!a->by_queries.keys) return add_distances(scores, by_keys, first, end);
+    if (!a->by_keys.keys) return add_distances(scores, by_queries, first, end);
+    for (int64_t key = first; key < end; key += LANES) {
+        vec far = v_add(v_load(scores + key), v_loadu(by_keys + key));
+        v_store(scores + key, v_add(far, v_load(by_queries + key)));
+    }
 }
