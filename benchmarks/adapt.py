@@ -3,8 +3,9 @@
     python benchmarks/adapt.py --output FOLDER [--sets cacm cisi scifact time code forum] [--model embedkit-small]
                                [--evaluate FILE ...] [-- OPTIONS OF ADAPT ...]
 
-code and forum are the rows of varied/code_python (functions, asked by their queries) and varied/forum_title_body (questions, asked by
-their titles) that the models in the box were not trained on (`docs/reproduce/varied.py`); they are written to FOLDER/sets.
+Any folder of the data's retrieval/ is a set. Others are made of rows of varied/ that the models in the box were not trained on
+(`docs/reproduce/varied.py`): code (functions, asked by their queries), forum (questions, asked by their titles), manuals, textbooks
+(sections, asked by their headings), faq (answers), physics (abstracts), packages (descriptions). They are written to FOLDER/sets.
 
 Adapting reads the documents alone; the judged queries only measure. Each collection's model goes to FOLDER/NAME; what is there already is
 gone on with, so an interrupted benchmark can be repeated. FOLDER/NAME.json holds the reports, FOLDER/results.json the table. With
@@ -32,11 +33,16 @@ MODES = ("dense", "hybrid")
 HELD_BACK = {
     "code": ("code_python/train.jsonl.zst", "query", "code"),
     "forum": ("forum_title_body/train.tsv.zst", "title", "body"),
+    "manuals": ("docs_sections/train.tsv.zst", "heading", "text"),
+    "textbooks": ("textbook_sections/train.tsv.zst", "heading", "text"),
+    "faq": ("faq_qa/train.tsv.zst", "question", "answer"),
+    "physics": ("physics_abstracts_lower/train.tsv.zst", "title", "abstract"),
+    "packages": ("debian_descriptions/train.tsv.zst", "synopsis", "description"),
 }
 
 
 def judged_set(name: str, output: Path) -> Path:
-    """Return the folder of a judged set; what is made of rows held back is written there first."""
+    """Return the folder of a judged set; what is made of rows held back is written first."""
     if name not in HELD_BACK:
         return data_folder() / "retrieval" / name
     file, asks, found = HELD_BACK[name]

@@ -14,7 +14,15 @@ from embedkit.recipe import load_recipe
 from embedkit.types import Computing
 from tests.training.contrastive_runs import ANIMALS, DEEDS, THINGS
 
-RECIPE = ("steps=4", "evaluations=2", "batch_size=8", "num_negatives=2", "lr=0.01", "last_rank=10")
+RECIPE = (
+    "steps=4",
+    "evaluations=2",
+    "batch_size=8",
+    "num_negatives=2",
+    "lr=0.01",
+    "last_rank=10",
+    "ranking_steps=3",
+)
 
 
 def write_documents(path: Path, count: int = 60) -> Path:

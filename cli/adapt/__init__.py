@@ -24,8 +24,8 @@ Examples:
   embedkit adapt documents/ --output mine
   embedkit adapt articles.jsonl -o mine --dry-run                 # what it would take
   embedkit adapt articles.jsonl -o mine --evaluate sts/dev.tsv    # and what it does to other texts
-  embedkit adapt articles.jsonl -o mine --steps 0                 # whitening alone: a minute or two
-  embedkit adapt articles.jsonl -o mine --no-reranker --steps 200
+  embedkit adapt articles.jsonl -o mine --steps 400               # train the encoder, too: an hour on two cores
+  embedkit adapt articles.jsonl -o mine --steps 200 --no-reranker
   embedkit index articles.jsonl --model mine
 """
 
@@ -42,14 +42,14 @@ class Adapting:
             "--steps",
             metavar="N",
             min=0,
-            help="Training steps, at most; 0 only whitens, which takes as long as encoding the documents.",
-            show_default="400",
+            help="Steps of training the encoder, at most. Without, only a linear map is put behind it.",
+            show_default="0",
         ),
     ] = None
     max_queries: Annotated[
         int | None,
         typer.Option(
-            "--max-queries", metavar="N", min=1, help="Queries to train on, at most.", show_default="5000"
+            "--max-queries", metavar="N", min=1, help="Queries to learn from, at most.", show_default="5000"
         ),
     ] = None
     share: Annotated[
@@ -70,13 +70,23 @@ class Adapting:
             show_default="0.4",
         ),
     ] = None
+    ranking_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--ranking-steps",
+            metavar="N",
+            min=0,
+            help="Steps in which a linear map learns to rank the documents as hybrid search does; 0 leaves it out.",
+            show_default="100",
+        ),
+    ] = None
     mlm_steps: Annotated[
         int | None,
         typer.Option(
             "--mlm-steps",
             metavar="N",
             min=0,
-            help="Steps of masked language modelling on the documents that come first.",
+            help="Steps of masked language modelling on the documents, before --steps.",
             show_default="0",
         ),
     ] = None
@@ -176,11 +186,11 @@ def adapt(
 ) -> None:
     """Adapt a model to your own documents, without labels.
 
-    Queries are taken out of the documents (titles, headings, sentences), hard negatives are found by the model itself, and a cross-encoder
-    says how much better the right passage is; the model learns that. Then its vectors are whitened by those of the documents, so that
-    documents of one subject lie further apart. A tenth of the passages is held out, and the report says
-    what it brought there, what it did to other texts, and whether it is worth keeping. Stopped at any moment, the same command
-    with --resume goes on.
+    Queries are taken out of the documents (titles, headings, sentences). A linear map is put behind the model: it whitens the vectors by those
+    of the documents, so that documents of one subject lie further apart, and learns to rank these as their words and vectors do together.
+    That takes about as long as encoding them. With --steps N the encoder is trained first, on hard negatives that it finds itself
+    and a cross-encoder judges. A tenth of the passages is held out, and the report says what it brought there, what it did to other texts,
+    and whether it is worth keeping. Stopped at any moment, the same command with --resume goes on.
     """
     from embedkit.pipelines.adapting.adapting import Adaptation
     from embedkit.pipelines.adapting.estimate import estimate_adaptation

@@ -45,7 +45,7 @@ def show_estimate(found: AdaptEstimate, *, as_json: bool) -> None:
     rows = [
         ("documents", f"{found.documents:,}"),
         ("passages", f"{found.passages:,}"),
-        ("queries to train on", f"{found.train_queries:,}"),
+        ("queries to learn from", f"{found.train_queries:,}"),
         ("queries held out", f"{found.held_out_queries:,}"),
         *(
             (f"time to {stage}" if stage != "queries" else "time for queries", _minutes(value))
@@ -75,6 +75,8 @@ def show(adaptation: Adaptation, *, as_json: bool) -> None:
     rows = [(f"derived queries, {each['name']}: nDCG@10", *_values(each)) for each in found["held_out"]]
     rows += [(each["name"], *_values(each)) for each in found["sets"]]
     rows.append(("general texts: agreement of cosines", "", f"{found['agreement']:.4f}", ""))
+    if found["mean_cosine"] is not None:
+        rows.append(("mean cosine of two passages", f"{found['mean_cosine']:.4f}", "", ""))
     console.print_table(("measure", "before", "after", "change"), rows)
     console.say(
         f"{found['queries']:,} held-out queries among {found['passages']:,} passages: {found['better']:,} better, {found['worse']:,} worse "

@@ -22,6 +22,8 @@ from embedkit.types import Float32
 
 # How far the covariance is drawn towards that of a ball, at least: chosen on CACM, CISI and TIME together with the strength.
 SHRINKAGE = 0.3
+# The mean cosine from which on documents are taken to treat one subject: chosen on the collections of docs/adapt.md.
+ONE_SUBJECT = 0.2
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,19 @@ class LinearMap:
     bias: NDArray[np.float64] | None = None
 
 
-def fit_whitening(vectors: Float32, strength: float) -> LinearMap:
+def mean_cosine(vectors: Float32) -> float:
+    """Return the mean cosine of two of N vectors (N, E), each with itself counted too: the squared norm of their unit vectors' mean."""
+    kept = vectors[vectors.any(axis=1)].astype(np.float64)
+    mean = (kept / np.linalg.norm(kept, axis=1, keepdims=True)).mean(axis=0) if len(kept) else np.zeros(1)
+    return float(mean @ mean)
+
+
+def fit_whitening(vectors: Float32, strength: float, *, centring: float = 1.0) -> LinearMap:
     """Return the map for N vectors (N, E) as they are before they are normalized; `strength` 1 whitens them fully, 0 only centres them.
 
-    The weight is C^(-strength / 2), scaled so that a direction of average variance keeps its length; the bias takes the mean away. C is
-    the covariance drawn towards a multiple of the identity, the more so the fewer vectors there are: by E / (E + N), at least `SHRINKAGE`.
+    The weight is C^(-strength / 2), scaled so that a direction of average variance keeps its length; the bias takes the share `centring`
+    of the mean away. C is the covariance drawn towards a multiple of the identity, the more so the fewer vectors there are: by
+    E / (E + N), at least `SHRINKAGE`.
     It is symmetric, so that leading dimensions still stand for the whole (Matryoshka).
 
     Sources: Su et al. 2021, https://arxiv.org/abs/2103.15316, whose map is that of strength 1; Ledoit and Wolf 2004,
@@ -58,7 +68,7 @@ def fit_whitening(vectors: Float32, strength: float) -> LinearMap:
     shrinkage = max(SHRINKAGE, width / (width + count))
     values, directions = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * average * np.eye(width))
     weight = (directions * (values / average) ** (-strength / 2)) @ directions.T
-    return LinearMap(weight, -weight @ mean)
+    return LinearMap(weight, -weight @ mean * centring)
 
 
 def before_normalization(model: SentenceEncoder | StaticEncoder) -> SentenceEncoder | StaticEncoder:

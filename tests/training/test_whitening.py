@@ -12,7 +12,7 @@ from embedkit.model.sentence import SentenceEncoder
 from embedkit.model.sentence_config import DenseConfig, SentenceConfig
 from embedkit.model.static import StaticEncoder
 from embedkit.training import whitening
-from embedkit.training.whitening import LinearMap, add_linear, fit_whitening
+from embedkit.training.whitening import LinearMap, add_linear, fit_whitening, mean_cosine
 from tests.tiny import tiny_config
 
 IDS = torch.tensor([[2, 5, 6, 7, 3], [2, 9, 8, 5, 3]])
@@ -38,6 +38,18 @@ def test_two_directions_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     variances = (1 - shrunk) * np.array([8.0, 2.0]) + shrunk * 5
     np.testing.assert_allclose(found.weight, np.diag((variances / 5) ** -0.5), atol=1e-9)
     np.testing.assert_allclose(mapped(found, np.ones((1, 2))), 0, atol=1e-9)
+
+
+def test_less_centring_leaves_some_of_the_mean_and_the_mean_cosine_says_how_much_there_is() -> None:
+    """Vectors (3, 4) and (-4, 3): unit vectors (.6, .8) and (-.8, .6), of which the mean is (-.1, .7) and its square .5."""
+    vectors = np.array([[3, 4], [-4, 3], [0, 0]], np.float32)
+    assert mean_cosine(vectors) == pytest.approx(0.5)
+    assert mean_cosine(vectors[2:]) == 0
+    half, whole = (fit_whitening(vectors, 0.0, centring=share) for share in (0.5, 1.0))
+    assert whole.bias is not None
+    assert half.bias is not None
+    np.testing.assert_allclose(whole.bias, [0.5, -3.5], atol=1e-6)
+    np.testing.assert_allclose(half.bias, whole.bias / 2, atol=1e-6)
 
 
 def test_full_strength_evens_out_all_directions_and_none_only_centres(

@@ -6,7 +6,8 @@
 4. label: a cross-encoder judges them
 5. train: contrastive training, and the mean of its weights with the start's
 6. whiten: a linear map behind the pooling, found from the passages' vectors
-7. measure: before and after
+7. rank: the map goes on to learn how hybrid search ranks the passages
+8. measure: before and after
 
 Sources: GPL, Wang et al. 2022, https://arxiv.org/abs/2112.07577; whitening, Su et al. 2021, https://arxiv.org/abs/2103.15316.
 """
@@ -27,6 +28,7 @@ from embedkit.data.records import Document
 from embedkit.errors import TrainingError
 from embedkit.models import model_name
 from embedkit.pipelines.adapting.folder import AdaptFolder, read_json, read_rows, write_counts
+from embedkit.pipelines.adapting.mapping import check_mapped, map_vectors
 from embedkit.pipelines.adapting.negatives import label, mine_negatives, read_labelled
 from embedkit.pipelines.adapting.pairs import QueryPassage
 from embedkit.pipelines.adapting.queries import derive, told
@@ -40,7 +42,6 @@ from embedkit.pipelines.adapting.training import (
     publish,
     train_encoder,
 )
-from embedkit.pipelines.adapting.whitening import check_whitening, whiten
 from embedkit.pipelines.mining import MiningModels
 from embedkit.pipelines.models import load_cross_encoder, load_encoder
 from embedkit.recipe import as_table
@@ -65,10 +66,10 @@ class Adaptation:
         if self.model.static and recipe.steps:
             raise TrainingError(
                 f"{self.model.path}: this is a static model, a table of token vectors; training is for a transformer's layers. "
-                "Whiten it alone (--steps 0), or name another --model"
+                "Leave its training out (--steps 0), or name another --model"
             )
-        if recipe.whitening:
-            check_whitening(self.model)
+        if recipe.maps:
+            check_mapped(self.model)
         if sources.reranker is not None and recipe.steps:
             read_classifier_folder(sources.reranker)  # before any work: it is needed half an hour later
         if sources.generator is not None and read_generator_folder(sources.generator).encoder is None:
@@ -116,7 +117,7 @@ class Adaptation:
             yield from self._train(ranks)
         if not RunFolder(folder.output).is_published(static=self.model.static):
             yield from self._write()
-        last: Stage = "whiten" if recipe.whitening else "train"
+        last: Stage = "rank" if recipe.ranking_steps else "whiten" if recipe.whitening else "train"
         yield Progress(last, 1.0, "the model is written", done=True)
         if not folder.report.is_file():
             yield from self._measure()
@@ -129,7 +130,9 @@ class Adaptation:
         if not folder.mined.is_file():
             models = MiningModels("dense", self.sources.computing, model=self.sources.model, rerank=None)
             judged = self.sources.reranker is not None
-            yield from mine_negatives(folder, recipe, models, self.pairs, judged=judged)
+            yield from mine_negatives(
+                folder, recipe, models, self.pairs[: recipe.train_queries], judged=judged
+            )
         if not folder.labelled.is_file():
             yield from label(folder, self.cross_encoder())
         labelled = read_labelled(folder.labelled)
@@ -139,11 +142,11 @@ class Adaptation:
             yield from train_encoder(folder, recipe, self.model, labelled, watched, ranks)
 
     def _write(self) -> Iterator[Progress]:
-        """Write the model in the end: averaged, and whitened where that is asked for."""
+        """Write the model in the end: averaged, and mapped where that is asked for."""
         model = average(self.folder, self.recipe, self.model)
-        if self.recipe.whitening:
-            yield from whiten(
-                model, self.folder, self.recipe, self.model, self.passages, self.sources.computing
+        if self.recipe.maps:
+            yield from map_vectors(
+                model, self.folder, self.recipe, self.model, self.passages, self.pairs, self.sources.computing
             )
         publish(model, self.folder, self.model, _card(self))
 
@@ -180,7 +183,15 @@ class Adaptation:
         before = measure(load_encoder(sources.model, sources.computing), held_out, sources.evaluation)
         yield Progress("measure", 0.5, "after")
         after = measure(load_encoder(folder.output, sources.computing), held_out, sources.evaluation)
-        report = compare(self.held_out, before, after, passages=len(held_out.documents))
+        mapped = read_json(folder.mapped)["mean_cosine"] if self.recipe.maps else None
+        report = compare(
+            self.held_out,
+            before,
+            after,
+            passages=len(held_out.documents),
+            mean_cosine=mapped,
+            trained=bool(self.recipe.steps),
+        )
         write_counts(folder.report, asdict(report))
 
 

@@ -11,17 +11,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from embedkit.data.records import Document, titled_text
 from embedkit.encoding.encoder import Encoder
 from embedkit.generation.generator import Generator
 from embedkit.pipelines.adapting.adapting import Adaptation
 from embedkit.pipelines.adapting.folder import AdaptFolder, write_rows
+from embedkit.pipelines.adapting.mapping import MOST_RANKED, search_by_words
 from embedkit.pipelines.adapting.pairs import QueryPassage
 from embedkit.pipelines.adapting.recipe import Sources, Stage
 from embedkit.pipelines.adapting.training import SEARCHED, held_out_set, make_journey, make_pretraining
 from embedkit.pipelines.models import load_encoder
 from embedkit.training.engine.estimate import estimate
 from embedkit.training.engine.ranks import launched
+from embedkit.training.hybrid_ranking import AskedPassages, learn_hybrid_ranking, most_steps
+from embedkit.training.whitening import LinearMap
 
 TRIED = 64  # texts, or pairs of texts
 GENERATED = 8
@@ -68,8 +73,11 @@ def estimate_adaptation(sources: Sources, adaptation: Adaptation) -> AdaptEstima
         memory = 0
         if recipe.steps:
             memory = _until_trained(trial, embedder, texts, per_text, seconds)
+        mapping = per_text * len(passages)
         if recipe.whitening:
-            seconds["whiten"] = per_text * len(passages)
+            seconds["whiten"], mapping = mapping, 0.0
+        if recipe.ranking_steps:
+            seconds["rank"] = mapping + _ranking(trial, embedder)
         measured = per_text * (len(passages) + len(trial.held_out))
         seconds["measure"] = 2 * measured
         return AdaptEstimate(
@@ -82,11 +90,34 @@ def estimate_adaptation(sources: Sources, adaptation: Adaptation) -> AdaptEstima
         )
 
 
+def _ranking(trial: Adaptation, encoder: Encoder) -> float:
+    """Return the seconds that learning from hybrid search takes: encoding the queries, searching by words, and the steps."""
+    asking, count = min(MOST_RANKED, len(trial.pairs)), min(MOST_RANKED, len(trial.passages))
+    queries = [each.query for each in trial.pairs[:TRIED]]
+    per_query = _timed(lambda: encoder.encode(queries, on_truncate="ok"), len(queries))
+    began = time.perf_counter()
+    search_by_words(trial.folder, trial.passages[:TRIED], trial.pairs[:TRIED])
+    by_words = (time.perf_counter() - began) * max(asking, count) / TRIED
+    vectors = np.random.default_rng(0).standard_normal((asking + count, encoder.dimension), np.float32)
+    some = AskedPassages(
+        queries=vectors[:asking],
+        passages=vectors[asking:],
+        query_documents=np.zeros(asking, np.int64),
+        passage_documents=np.arange(count),
+        hits=np.zeros((asking, 1), np.int64),
+        scores=np.ones((asking, 1), np.float32),
+    )
+    steps = learn_hybrid_ranking(LinearMap(np.eye(encoder.dimension)), some, steps=2, seed=0)
+    per_step = _timed(lambda: next(steps), 1)
+    return per_query * asking + by_words + per_step * most_steps(trial.recipe.ranking_steps, asking)
+
+
 def _until_trained(
     trial: Adaptation, encoder: Encoder, texts: Sequence[str], per_text: float, seconds: dict[Stage, float]
 ) -> int:
     """Try mining, labelling and training: add their seconds, and return the bytes that training took."""
-    pairs, recipe = trial.pairs, trial.recipe
+    recipe = trial.recipe
+    pairs = trial.pairs[: recipe.train_queries]
     queries = [each.query for each in pairs[:TRIED]]
     per_query = _timed(lambda: encoder.encode(queries, on_truncate="ok"), len(queries))
     seconds["index"] = per_text * len(trial.passages)

@@ -3,11 +3,14 @@
 OUTPUT/training/
   adapt.json        settings and hashes of what it was started with; a resumed run must agree with it
   passages.jsonl    the documents, cut to what the model reads
-  pairs.jsonl       queries to train on, with their passages; held_out.jsonl those to measure with; derived.json counts
+  pairs.jsonl       queries to learn from, with their passages; train.jsonl those of them that the encoder is trained on;
+                    held_out.jsonl those to measure with; derived.json counts
   generated.jsonl   what the generator wrote, and generated.json its counts
-  mlm/, encoder/    training runs; averaged/ the model before whitening, while that lasts
+  mlm/, encoder/    training runs
+  averaged/         the model before the linear map, and words.index/ what words are searched in, while that map is found
   corpus.index/     what negatives are searched in
   mined.jsonl       pairs with hard negatives; rows.jsonl what is trained on; labelled.json counts
+  mapped.json       the mean cosine of two passages, which decides how far they are whitened
   report.json       before and after
 """
 
@@ -37,15 +40,18 @@ class AdaptFolder:
         self.settings = self.work / "adapt.json"
         self.passages = self.work / "passages.jsonl"
         self.pairs = self.work / "pairs.jsonl"
+        self.train = self.work / "train.jsonl"
         self.held_out = self.work / "held_out.jsonl"
         self.derived = self.work / "derived.json"
         self.generated = self.work / "generated.jsonl"
         self.generation = self.work / "generated.json"
         self.tokens = self.work / "tokens"
         self.index = self.work / "corpus.index"
+        self.words = self.work / "words.index"
         self.mined = self.work / "mined.jsonl"
         self.rows = self.work / "rows.jsonl"
         self.labelled = self.work / "labelled.json"
+        self.mapped = self.work / "mapped.json"
         self.averaged = self.work / "averaged"
         self.report = self.work / "report.json"
         self.mlm = RunFolder(self.work / "mlm")

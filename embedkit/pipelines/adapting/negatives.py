@@ -61,7 +61,7 @@ def mine_negatives(
     index = models.open_index(folder.index)
     try:
         rows = read_examples(
-            str(folder.pairs), columns={"first": "query", "second": "passage"}, kinds=("pairs",)
+            str(folder.train), columns={"first": "query", "second": "passage"}, kinds=("pairs",)
         )
         for report in models.fill(index, rows, [str(folder.passages)]):
             yield Progress("index", report.fraction, f"{report.read:,} passages")

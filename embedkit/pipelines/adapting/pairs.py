@@ -178,4 +178,4 @@ def part_pairs(
     held_out = [rng.choice(own[name]) for name in names[:size]]
     rest = [each for name in names[size:] for each in own[name]]
     rng.shuffle(rest)
-    return rest[: recipe.train_queries], held_out
+    return rest[: recipe.max_queries], held_out

@@ -1,4 +1,4 @@
-"""The first stage: documents become passages, and these queries to train on and to measure with."""
+"""The first stage: documents become passages, and these queries to learn from and to measure with."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _cut(sources: Sources, tokenizer: Tokenizer) -> Passages:
 def derive(
     folder: AdaptFolder, sources: Sources, recipe: AdaptRecipe, tokenizer: Tokenizer
 ) -> Iterator[Progress]:
-    """Write passages, queries to train on and held-out ones.
+    """Write passages, queries to learn from and held-out ones.
 
     Raises:
         RecordError, TrainingError: a file cannot be read, or there are too few documents or queries.
@@ -81,6 +81,8 @@ def derive(
     counts["ambiguous"] = derived.left_out + left_out
     train, held_out = part_pairs(clear, recipe)
     write_rows(folder.pairs, map(asdict, train))
+    if recipe.steps:
+        write_rows(folder.train, map(asdict, train[: recipe.train_queries]))
     write_rows(folder.held_out, map(asdict, held_out))
     write_counts(folder.derived, counts | {"train": len(train), "held_out": len(held_out)})
 
@@ -106,5 +108,5 @@ def told(counts: Mapping[str, Any]) -> str:  # Any: numbers and a place
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts["queries"].items() if count)
     return (
         f"{counts['documents']:,} documents, {counts['passages']:,} passages; queries by {kinds}; "
-        f"{counts['train']:,} to train on, {counts['held_out']:,} held out"
+        f"{counts['train']:,} to learn from, {counts['held_out']:,} held out"
     )

@@ -11,7 +11,7 @@ from embedkit.training.engine.evaluation_sets import EvaluationSet
 from embedkit.training.engine.recipes import check_below_one, check_held_out, check_least, check_seed
 from embedkit.types import Computing
 
-Stage = Literal["queries", "generate", "mlm", "index", "mine", "label", "train", "whiten", "measure"]
+Stage = Literal["queries", "generate", "mlm", "index", "mine", "label", "train", "whiten", "rank", "measure"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -29,14 +29,14 @@ class Progress:
 class AdaptRecipe:
     """How a model is adapted to documents.
 
-    At most `max_queries` queries are trained on, and beyond 500 no more than half of the rows that training reads: a query gives
-    several, and to label those that are never read takes as long. `held_out` of the passages, at most `max_held_out`, are kept for measuring, with a
+    At most `max_queries` queries are learned from. The encoder is trained on no more of them, beyond 500, than half of the rows that training
+    reads: a query gives several, and to label those that are never read takes as long. `held_out` of the passages, at most `max_held_out`, are kept for measuring, with a
     query each. For a query up to `num_negatives` hard negatives are drawn from ranks `first_rank` to `last_rank`. With a reranker those that it
     scores as high as the passage are left out; without one, those whose cosine exceeds the passage's times (1 - `relative_margin`).
     Training makes `steps` steps of `batch_size` rows, evaluates `evaluations` times, and ends after `patience` evaluations without a
     better one. The result is `share` of the way from the model to what training made of it. `mlm_steps` of masked language modelling
-    come first. Without steps nothing is trained. `whitening` of the model comes last: 0 is none, 1 makes the passages' vectors vary alike
-    in all directions.
+    come first. Without steps none of the encoder's weights are trained. A linear map behind the pooling comes last: `whitening` 0 is none, 1
+    makes the passages' vectors vary alike in all directions; then come `ranking_steps` of learning to rank as hybrid search does.
 
     Sources: GPL, Wang et al. 2022, https://arxiv.org/abs/2112.07577 (ranks, rate); WiSE-FT, Wortsman et al. 2022,
     https://arxiv.org/abs/2109.01903 (the share); Su et al. 2021, https://arxiv.org/abs/2103.15316 (whitening).
@@ -50,25 +50,26 @@ class AdaptRecipe:
     last_rank: int = 50
     relative_margin: float = 0.05
     mlm_steps: int = 0
-    steps: int = 400
+    steps: int = 0
     batch_size: int = 32
     lr: float = 2e-5
     evaluations: int = 8
     patience: int = 3
     share: float = 0.5
     whitening: float = 0.4
+    ranking_steps: int = 100
     seed: int = 0
 
     @property
     def train_queries(self) -> int:
-        """The most queries to train on."""
+        """The most queries to train the encoder on."""
         return min(self.max_queries, max(500, self.steps * self.batch_size // 2))
 
     def __post_init__(self) -> None:
         check_least(self, 1, "max_queries", "max_held_out", "num_negatives", "first_rank")
         check_least(self, 1, "evaluations", "patience")
         check_least(self, 2, "batch_size")
-        check_least(self, 0, "steps", "mlm_steps")
+        check_least(self, 0, "steps", "mlm_steps", "ranking_steps")
         check_seed(self.seed)
         check_held_out(self.held_out)
         check_below_one(self, "relative_margin")
@@ -86,10 +87,15 @@ class AdaptRecipe:
             raise ValueError(
                 f"mlm_steps is {self.mlm_steps} and steps 0; masked language modelling alone makes no better vectors. Give both, or neither"
             )
-        if not self.steps and not self.whitening:
+        if not self.steps and not self.maps:
             raise ValueError(
-                "steps and whitening are both 0; that leaves the model as it is. Give one of them"
+                "steps, whitening and ranking_steps are all 0; that leaves the model as it is. Give one of them"
             )
+
+    @property
+    def maps(self) -> bool:
+        """Say whether a linear map is put behind the pooling."""
+        return bool(self.whitening or self.ranking_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

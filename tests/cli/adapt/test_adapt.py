@@ -66,13 +66,13 @@ def test_the_report_is_json_and_what_was_left_out_is_said(
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_without_steps_it_only_whitens(
+def test_without_steps_only_a_map_is_found(
     documents: Path, tiny_model: Path, tmp_path: Path, static: bool
 ) -> None:
     model = write_static_model(tmp_path / "static") if static else tiny_model
     command = words(documents, model, tmp_path / "mine", "--set", "steps=0")
     tried = runner.invoke(app, [*command, "--dry-run", "--json"])
-    assert set(json.loads(tried.stdout)["seconds"]) == {"queries", "whiten", "measure"}
+    assert set(json.loads(tried.stdout)["seconds"]) == {"queries", "whiten", "rank", "measure"}
     result = runner.invoke(app, [*command, "--json"])
     assert result.exit_code == 0, result.exception
     assert json.loads(result.stdout)["negatives"] is None
@@ -85,7 +85,7 @@ def test_a_static_model_is_not_trained(documents: Path, tmp_path: Path) -> None:
     model = write_static_model(tmp_path / "static")
     result = runner.invoke(app, words(documents, model, tmp_path / "mine"))
     assert isinstance(result.exception, TrainingError)
-    assert "Whiten it alone (--steps 0)" in str(result.exception)
+    assert "Leave its training out (--steps 0)" in str(result.exception)
     assert not (tmp_path / "mine").exists()
 
 
@@ -94,7 +94,7 @@ def test_a_dry_run_says_how_long_each_stage_takes(documents: Path, tiny_model: P
     result = runner.invoke(app, command)
     assert result.exit_code == 0, result.exception
     found = json.loads(result.stdout)
-    assert set(found["seconds"]) == {"queries", "index", "mine", "train", "whiten", "measure"}
+    assert set(found["seconds"]) == {"queries", "index", "mine", "train", "whiten", "rank", "measure"}
     assert not (tmp_path / "mine").exists()
 
 
@@ -108,7 +108,8 @@ def test_what_cannot_be_is_refused(documents: Path, tiny_model: Path, tmp_path: 
         ("--share=0",),
         ("--set=shares=1",),
         ("--whitening=1.5",),
-        ("--whitening=0", *idle),
+        ("--whitening=0", "--set=ranking_steps=0", *idle),
+        ("--set=ranking_steps=-1",),
         ("--mlm-steps=9", *idle),
     ):
         result = runner.invoke(app, words(documents, tiny_model, tmp_path / "wrong", "--no-reranker", *wrong))

@@ -127,7 +127,7 @@ def test_stops_in_all_stages_change_nothing(
     assert again()[-1] == "measure"
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == whole
     before = (tmp_path / "mine" / "training" / "report.json").stat().st_mtime_ns
-    assert again() == ["queries", "label", "whiten", "measure"]  # all is there already
+    assert again() == ["queries", "label", "rank", "measure"]  # all is there already
     assert (tmp_path / "mine" / "training" / "report.json").stat().st_mtime_ns == before
 
 
@@ -153,7 +153,9 @@ def test_a_share_of_one_is_what_training_made_and_a_small_one_is_near_the_start(
     documents: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     whole, some = (
-        make_adaptation(documents, tiny_model, tmp_path / str(share), f"share={share}", "whitening=0")
+        make_adaptation(
+            documents, tiny_model, tmp_path / str(share), f"share={share}", "whitening=0", "ranking_steps=0"
+        )
         for share in (1.0, 0.01)
     )
     list(whole.run())
@@ -166,10 +168,11 @@ def test_a_share_of_one_is_what_training_made_and_a_small_one_is_near_the_start(
 def test_whitening_alone_trains_nothing_and_spreads_the_passages(
     documents: Path, tiny_model: Path, reranker: Path, tmp_path: Path
 ) -> None:
-    adaptation = make_adaptation(documents, tiny_model, tmp_path / "mine", "steps=0", reranker=reranker)
+    alone = ("steps=0", "ranking_steps=0")
+    adaptation = make_adaptation(documents, tiny_model, tmp_path / "mine", *alone, reranker=reranker)
     folder = adaptation.folder
     assert list(dict.fromkeys(each.stage for each in adaptation.run())) == ["queries", "whiten", "measure"]
-    assert sorted(path.name for path in folder.work.iterdir()) == ["adapt.json", "derived.json", "held_out.jsonl", "pairs.jsonl", "passages.jsonl", "report.json"]  # fmt: skip
+    assert sorted(path.name for path in folder.work.iterdir()) == ["adapt.json", "derived.json", "held_out.jsonl", "mapped.json", "pairs.jsonl", "passages.jsonl", "report.json"]  # fmt: skip
     texts = [titled_text(each.title, each.text) for each in adaptation.passages]
     before, after = (
         Encoder.load(path, device="cpu").encode_documents(texts) for path in (tiny_model, folder.output)
@@ -177,13 +180,37 @@ def test_whitening_alone_trains_nothing_and_spreads_the_passages(
     together = [float(np.linalg.norm(each.mean(axis=0))) for each in (before, after)]
     assert together[1] < 0.3 * together[0]
     # As strong as it may be, it evens out more.
-    strong = make_adaptation(documents, tiny_model, tmp_path / "strong", "steps=0", "whitening=1")
+    strong = make_adaptation(documents, tiny_model, tmp_path / "strong", *alone, "whitening=1")
     list(strong.run())
     spreads = [
         np.linalg.eigvalsh(np.cov(vectors.T))[-1] / np.trace(np.cov(vectors.T))
         for vectors in (after, Encoder.load(strong.folder.output, device="cpu").encode_documents(texts))
     ]
     assert spreads[1] < 0.8 * spreads[0]
+
+
+def test_learning_from_hybrid_search_alone_leaves_nothing_but_the_model(
+    documents: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    ranked, whitened, both = (
+        make_adaptation(documents, tiny_model, tmp_path / name, "steps=0", *settings)
+        for name, settings in (
+            ("ranked", ["whitening=0"]),
+            ("whitened", ["ranking_steps=0"]),
+            ("both", []),
+        )
+    )
+    stages = list(dict.fromkeys(each.stage for each in ranked.run()))
+    assert stages == ["queries", "rank", "measure"]
+    assert {path.name for path in ranked.folder.work.iterdir()} == {
+        "adapt.json", "derived.json", "held_out.jsonl", "mapped.json", "pairs.jsonl", "passages.jsonl", "report.json"
+    }  # fmt: skip
+    list(whitened.run())
+    list(both.run())
+    found = [vectors(each.folder.output) for each in (ranked, whitened, both)]
+    start = vectors(tiny_model)
+    assert 0 < np.abs(found[0] - start).max() < np.abs(found[1] - start).max()  # three steps are few
+    assert 0 < np.abs(found[2] - found[1]).max() < np.abs(found[2] - start).max()
 
 
 def test_a_model_compared_by_dot_product_is_not_whitened(
@@ -196,9 +223,9 @@ def test_a_model_compared_by_dot_product_is_not_whitened(
     modules = json.loads((model / "modules.json").read_text(encoding="utf-8"))
     kept = [each for each in modules if not each["type"].endswith("Normalize")]
     (model / "modules.json").write_text(json.dumps(kept), encoding="utf-8")
-    with pytest.raises(TrainingError, match=r"compared by dot; .* --whitening 0"):
+    with pytest.raises(TrainingError, match=r"compared by dot; .* --whitening 0 --ranking-steps 0"):
         make_adaptation(documents, model, tmp_path / "mine")
-    make_adaptation(documents, model, tmp_path / "mine", "whitening=0")
+    make_adaptation(documents, model, tmp_path / "mine", "whitening=0", "ranking_steps=0")
 
 
 def test_too_few_documents_are_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -289,7 +316,12 @@ def test_a_seed_that_torch_does_not_take_is_refused(kind: type[AdaptRecipe | Run
 
 @pytest.mark.parametrize(
     ("settings", "queries"),
-    [({}, 5000), ({"steps": 100}, 1600), ({"steps": 10}, 500), ({"steps": 100, "max_queries": 50}, 50)],
+    [
+        ({"steps": 400}, 5000),
+        ({"steps": 100}, 1600),
+        ({"steps": 10}, 500),
+        ({"steps": 100, "max_queries": 50}, 50),
+    ],
 )
 def test_no_more_queries_are_labelled_than_training_reads(settings: dict[str, int], queries: int) -> None:
     assert AdaptRecipe(**settings).train_queries == queries
