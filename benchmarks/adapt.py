@@ -9,7 +9,7 @@ Any folder of the data's retrieval/ is a set. Others are made of rows of varied/
 
 Adapting reads the documents alone; the judged queries only measure. Each collection's model goes to FOLDER/NAME; what is there already is
 gone on with, so an interrupted benchmark can be repeated. FOLDER/NAME.json holds the reports, FOLDER/results.json the table. With
-other options after `--`, such as --no-reranker or --share 1, another FOLDER gives a row of an ablation.
+other options after `--`, such as --ranking-steps 0 or --steps 100, another FOLDER gives a row of an ablation.
 """
 
 from __future__ import annotations

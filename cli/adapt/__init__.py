@@ -198,6 +198,11 @@ def adapt(
     from embedkit.pipelines.adapting.recipe import Sources
     from embedkit.training.engine.evaluation_sets import load_evaluation_sets
 
+    recipe = adapting.recipe()
+    unread = {"--share": adapting.share is not None, "--no-reranker": helpers.no_reranker}
+    if not recipe.steps and any(unread.values()):
+        names = " and ".join(name for name, given in unread.items() if given)
+        raise typer.BadParameter(f"{names}: this is about training the encoder. Say how long: --steps N")
     sources = Sources(
         inputs=documents,
         reading=reading,
@@ -207,7 +212,7 @@ def adapt(
         evaluation=load_evaluation_sets(evaluate or []),
         computing=computing,
     )
-    adaptation = Adaptation(sources, adapting.recipe(), AdaptFolder(output))
+    adaptation = Adaptation(sources, recipe, AdaptFolder(output))
     try:
         if dry_run:
             show_estimate(estimate_adaptation(sources, adaptation), as_json=printing.as_json)

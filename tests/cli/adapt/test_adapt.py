@@ -81,6 +81,17 @@ def test_without_steps_only_a_map_is_found(
     assert json.loads(runner.invoke(app, [*command, "--json", "--resume"]).stdout)["keep"] is not None
 
 
+@pytest.mark.parametrize("option", ["--no-reranker", "--share=0.7"])
+def test_what_only_training_reads_needs_steps(
+    documents: Path, tiny_model: Path, tmp_path: Path, option: str
+) -> None:
+    command = words(documents, tiny_model, tmp_path / "mine", "--set", "steps=0", option)
+    result = runner.invoke(app, command)
+    assert result.exit_code == 2
+    assert f"{option.split('=')[0]}: this is about training the encoder" in result.output
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_static_model_is_not_trained(documents: Path, tmp_path: Path) -> None:
     model = write_static_model(tmp_path / "static")
     result = runner.invoke(app, words(documents, model, tmp_path / "mine"))
