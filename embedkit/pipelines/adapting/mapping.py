@@ -33,7 +33,7 @@ from embedkit.types import Computing, Float32
 from indexes import Index, build
 
 WINDOW = 256  # passages between two reports
-# Passages that are ranked, and queries that rank them: as many as take a second or two each 10 steps.
+# Passages that are ranked, and queries that rank them, at most: so learning takes seconds, however many there are.
 MOST_RANKED = 5000
 HITS = 100  # by words for a query: those behind hardly count
 
@@ -78,9 +78,9 @@ def map_vectors(
         window = texts[start : start + WINDOW]
         found.append(embedder.of_role("document").encode(window, prompt=prompt, on_truncate="ok"))
     vectors = np.concatenate(found)
-    found_cosine = mean_cosine(vectors)
-    write_counts(folder.mapped, {"mean_cosine": found_cosine})
-    linear, share = LinearMap(np.eye(vectors.shape[1])), min(1.0, found_cosine / ONE_SUBJECT)
+    cosine = mean_cosine(vectors)
+    write_counts(folder.mapped, {"mean_cosine": cosine})
+    linear, share = LinearMap(np.eye(vectors.shape[1])), min(1.0, cosine / ONE_SUBJECT)
     if recipe.whitening:
         linear = fit_whitening(vectors, recipe.whitening * share, centring=share)
     if recipe.ranking_steps:
