@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   embedkit adapt documents/ --output mine
-  embedkit adapt articles.jsonl -o mine --dry-run                 # what it would take
-  embedkit adapt articles.jsonl -o mine --evaluate sts/dev.tsv    # and what it does to other texts
-  embedkit adapt articles.jsonl -o mine --steps 400               # train the encoder, too: an hour on two cores
+  embedkit adapt articles.jsonl -o mine --dry-run                # what it would take
+  embedkit adapt articles.jsonl -o mine --evaluate sts/dev.tsv   # and what it does to other texts
+  embedkit adapt articles.jsonl -o mine --steps 400              # train the encoder, too: an hour
   embedkit adapt articles.jsonl -o mine --steps 200 --no-reranker
   embedkit index articles.jsonl --model mine
 """
