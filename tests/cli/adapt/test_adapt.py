@@ -71,7 +71,7 @@ def test_without_steps_only_a_map_is_found(
 ) -> None:
     model = write_static_model(tmp_path / "static") if static else tiny_model
     command = words(documents, model, tmp_path / "mine", "--set", "steps=0")
-    tried = runner.invoke(app, [*command, "--dry-run", "--json"])
+    tried = runner.invoke(app, [*command, "--dry-run", "--json", "--max-queries", "5"])
     assert set(json.loads(tried.stdout)["seconds"]) == {"queries", "whiten", "rank", "measure"}
     result = runner.invoke(app, [*command, "--json"])
     assert result.exit_code == 0, result.exception
