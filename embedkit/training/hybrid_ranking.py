@@ -57,7 +57,7 @@ def learn_hybrid_ranking(
     Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2, of rankings.
 
     Raises:
-        TrainingError: a weight is no longer finite.
+        TrainingError: the loss is not finite.
     """
     draw = torch.Generator().manual_seed(seed)
     size = float(np.linalg.norm(asked.passages, axis=1).mean()) or 1.0  # so that the rate suits any model

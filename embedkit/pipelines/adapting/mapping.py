@@ -18,6 +18,7 @@ from embedkit.model.static import StaticEncoder
 from embedkit.pipelines.adapting.folder import AdaptFolder, write_counts
 from embedkit.pipelines.adapting.pairs import QueryPassage
 from embedkit.pipelines.adapting.recipe import AdaptRecipe, Progress, Stage
+from embedkit.pipelines.adapting.report import encode_as
 from embedkit.pipelines.mining import WORDS_ALONE
 from embedkit.pipelines.models import load_encoder
 from embedkit.training.hybrid_ranking import AskedPassages, learn_hybrid_ranking, most_steps
@@ -70,13 +71,11 @@ def map_vectors(
     write_model(folder.averaged, before_normalization(encoder), model.tokenizer, modules, family=model.family)
     embedder = load_encoder(folder.averaged, computing)
     texts = [titled_text(each.title, each.text) for each in passages]
-    prompt = embedder.role_prompt("document")
     found = []
     stage: Stage = "whiten" if recipe.whitening else "rank"
     for start in range(0, len(texts), WINDOW):
         yield Progress(stage, start / len(texts), f"{start:,} of {len(texts):,} passages encoded")
-        window = texts[start : start + WINDOW]
-        found.append(embedder.of_role("document").encode(window, prompt=prompt, on_truncate="ok"))
+        found.append(encode_as(embedder, texts[start : start + WINDOW], "document"))
     vectors = np.concatenate(found)
     cosine = mean_cosine(vectors)
     write_counts(folder.mapped, {"mean_cosine": cosine})
@@ -85,11 +84,8 @@ def map_vectors(
         linear = fit_whitening(vectors, recipe.whitening * share, centring=share)
     if recipe.ranking_steps:
         yield Progress("rank", 0.0, "searching by words")
-        prompt = embedder.role_prompt("query")
         asking = random.Random(recipe.seed).sample(pairs, min(MOST_RANKED, len(pairs)))
-        queries = embedder.of_role("query").encode(
-            [each.query for each in asking], prompt=prompt, on_truncate="ok"
-        )
+        queries = encode_as(embedder, [each.query for each in asking], "query")
         asked = _ask(folder, recipe, passages, vectors, asking, queries)
         linear = yield from _learn(linear, asked, recipe, pace=share)
     add_linear(encoder, linear)

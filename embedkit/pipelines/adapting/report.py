@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -89,14 +90,16 @@ class Report:
     why: Sequence[str]
 
 
+def encode_as(encoder: Encoder, texts: Sequence[str], role: str) -> Float32:
+    """Encode texts as queries or as documents, (N, E); that some are cut is said elsewhere."""
+    kind: Literal["query", "document"] = "query" if role == "query" else "document"
+    vectors = encoder.of_role(kind).encode(texts, prompt=encoder.role_prompt(kind), on_truncate="ok")
+    return encoder.as_queries(vectors) if kind == "query" else vectors
+
+
 def measure(encoder: Encoder, held_out: EvaluationSet, sets: Sequence[EvaluationSet]) -> ModelStanding:
     """Search the held-out queries among all passages, encode the sample texts, and measure other sets."""
-
-    def embed(texts: Sequence[str], role: str) -> Float32:
-        kind: Literal["query", "document"] = "query" if role == "query" else "document"
-        vectors = encoder.of_role(kind).encode(texts, prompt=encoder.role_prompt(kind), on_truncate="ok")
-        return encoder.as_queries(vectors) if kind == "query" else vectors
-
+    embed = partial(encode_as, encoder)
     run = search(embed, held_out.queries, held_out.documents, k=DEPTH)
     per_query = evaluate_retrieval(held_out.qrels, run, (NDCG,)).per_query[str(NDCG)]
     return ModelStanding(
