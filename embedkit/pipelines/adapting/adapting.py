@@ -28,7 +28,7 @@ from embedkit.data.records import Document
 from embedkit.errors import TrainingError
 from embedkit.models import model_name
 from embedkit.pipelines.adapting.folder import AdaptFolder, read_json, read_rows, write_counts
-from embedkit.pipelines.adapting.mapping import check_mapped, map_vectors
+from embedkit.pipelines.adapting.mapping import MappedPassages, check_mapped, map_vectors
 from embedkit.pipelines.adapting.negatives import label, mine_negatives, read_labelled
 from embedkit.pipelines.adapting.pairs import QueryPassage
 from embedkit.pipelines.adapting.queries import derive, told
@@ -62,6 +62,7 @@ class Adaptation:
             CheckpointError, TrainingError: a model is not there, is of another kind, or cannot be trained.
         """
         self.sources, self.recipe, self.folder = sources, recipe, folder
+        self.mapped: MappedPassages | None = None  # unless the model was written by an earlier call
         self.model: ModelFolder = read_model_folder(sources.model)
         if self.model.static and recipe.steps:
             raise TrainingError(
@@ -145,7 +146,7 @@ class Adaptation:
         """Write the model in the end: averaged, and mapped where that is asked for."""
         model = average(self.folder, self.recipe, self.model)
         if self.recipe.maps:
-            yield from map_vectors(
+            self.mapped = yield from map_vectors(
                 model, self.folder, self.recipe, self.model, self.passages, self.pairs, self.sources.computing
             )
         publish(model, self.folder, self.model, _card(self))
@@ -179,17 +180,19 @@ class Adaptation:
     def _measure(self) -> Iterator[Progress]:
         folder, sources = self.folder, self.sources
         held_out = held_out_set(folder.held_out, self.held_out, self.passages)
+        mapped, self.mapped = self.mapped, None
         yield Progress("measure", 0.0, "before")
-        before = measure(load_encoder(sources.model, sources.computing), held_out, sources.evaluation)
+        known = mapped.before() if mapped is not None and not self.recipe.steps else None
+        before = measure(load_encoder(sources.model, sources.computing), held_out, sources.evaluation, known)
         yield Progress("measure", 0.5, "after")
-        after = measure(load_encoder(folder.output, sources.computing), held_out, sources.evaluation)
-        mapped = read_json(folder.mapped)["mean_cosine"] if self.recipe.maps else None
+        known, mapped = (None if mapped is None else mapped.after()), None
+        after = measure(load_encoder(folder.output, sources.computing), held_out, sources.evaluation, known)
         report = compare(
             self.held_out,
             before,
             after,
             passages=len(held_out.documents),
-            mean_cosine=mapped,
+            mean_cosine=read_json(folder.mapped)["mean_cosine"] if self.recipe.maps else None,
             trained=bool(self.recipe.steps),
         )
         write_counts(folder.report, asdict(report))

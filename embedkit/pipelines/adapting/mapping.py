@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from embedkit.model.static import StaticEncoder
 from embedkit.pipelines.adapting.folder import AdaptFolder, write_counts
 from embedkit.pipelines.adapting.pairs import QueryPassage
 from embedkit.pipelines.adapting.recipe import AdaptRecipe, Progress, Stage
-from embedkit.pipelines.adapting.report import encode_as
+from embedkit.pipelines.adapting.report import KnownVectors, encode_as
 from embedkit.pipelines.mining import WORDS_ALONE
 from embedkit.pipelines.models import load_encoder
 from embedkit.training.hybrid_ranking import AskedPassages, learn_hybrid_ranking, most_steps
@@ -37,6 +37,25 @@ WINDOW = 256  # passages between two reports
 # Passages that are ranked, and queries that rank them, at most: so learning takes seconds, however many there are.
 MOST_RANKED = 5000
 HITS = 100  # by words for a query: those behind hardly count
+
+
+@dataclass(frozen=True)
+class MappedPassages:
+    """Vectors of N texts as documents, (N, E), not normalized; `rows` says which is a text's, and `linear` what was put behind them."""
+
+    rows: Mapping[str, int]
+    vectors: Float32
+    linear: LinearMap
+
+    def before(self) -> KnownVectors:
+        return KnownVectors(self.rows, self.vectors)
+
+    def after(self) -> KnownVectors:
+        mapped = self.vectors @ self.linear.weight.T.astype(np.float32)
+        if self.linear.bias is not None:
+            mapped += self.linear.bias.astype(np.float32)
+        mapped[~self.vectors.any(axis=1)] = 0  # a text without tokens is encoded again
+        return KnownVectors(self.rows, mapped)
 
 
 def check_mapped(model: ModelFolder) -> None:
@@ -64,8 +83,11 @@ def map_vectors(
     passages: Sequence[Document],
     pairs: Sequence[QueryPassage],
     computing: Computing,
-) -> Iterator[Progress]:
-    """Put a map behind a model: whitening by the vectors of the passages, as the documents that they are searched as, and what is learned."""
+) -> Generator[Progress, None, MappedPassages]:
+    """Put a map behind a model: whitening by the vectors of the passages, as the documents that they are searched as, and what is learned.
+
+    Returns the passages' vectors, so that they need not be encoded again.
+    """
     shutil.rmtree(folder.averaged, ignore_errors=True)  # of a call that was stopped here
     modules = replace(model.modules, truncate_dim=None)  # the map is for all dimensions
     write_model(folder.averaged, before_normalization(encoder), model.tokenizer, modules, family=model.family)
@@ -90,6 +112,7 @@ def map_vectors(
         linear = yield from _learn(linear, asked, recipe, pace=share)
     add_linear(encoder, linear)
     shutil.rmtree(folder.averaged)
+    return MappedPassages({text: row for row, text in enumerate(texts)}, vectors, linear)
 
 
 def _learn(

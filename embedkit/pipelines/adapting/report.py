@@ -97,10 +97,36 @@ def encode_as(encoder: Encoder, texts: Sequence[str], role: str) -> Float32:
     return encoder.as_queries(vectors) if kind == "query" else vectors
 
 
-def measure(encoder: Encoder, held_out: EvaluationSet, sets: Sequence[EvaluationSet]) -> ModelStanding:
-    """Search the held-out queries among all passages, encode the sample texts, and measure other sets."""
+@dataclass(frozen=True)
+class KnownVectors:
+    """Vectors of texts as documents that need not be encoded again: `rows` says which of `vectors`, (N, E), is a text's."""
+
+    rows: Mapping[str, int]
+    vectors: Float32
+
+    def encode_as(self, encoder: Encoder, texts: Sequence[str], role: str) -> Float32:
+        """Return the same as `encode_as`, but for the length of vectors."""
+        if role != "document":
+            return encode_as(encoder, texts, role)
+        rows = np.array([self.rows.get(text, -1) for text in texts])
+        found = self.vectors[rows, : encoder.dimension]
+        # A text without tokens is zeros, whatever a map makes of these.
+        missing = (rows < 0) | ~found.any(axis=1)
+        if missing.any():
+            found[missing] = encode_as(encoder, [texts[row] for row in np.flatnonzero(missing).tolist()], role)
+        return found
+
+
+def measure(
+    encoder: Encoder,
+    held_out: EvaluationSet,
+    sets: Sequence[EvaluationSet],
+    known: KnownVectors | None = None,
+) -> ModelStanding:
+    """Search the held-out queries among all passages, some of whose vectors are `known`, encode the sample texts, and measure other sets."""
     embed = partial(encode_as, encoder)
-    run = search(embed, held_out.queries, held_out.documents, k=DEPTH)
+    find = embed if known is None else partial(known.encode_as, encoder)
+    run = search(find, held_out.queries, held_out.documents, k=DEPTH)
     per_query = evaluate_retrieval(held_out.qrels, run, (NDCG,)).per_query[str(NDCG)]
     return ModelStanding(
         ranks=[_rank(run[number], next(iter(held_out.qrels[number]))) for number in held_out.queries],

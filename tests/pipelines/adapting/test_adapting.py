@@ -13,11 +13,15 @@ import pytest
 from embedkit.data.records import titled_text
 from embedkit.encoding.encoder import Encoder
 from embedkit.errors import CheckpointError, OutputError, RecordError, TrainingError
+from embedkit.pipelines.adapting.adapting import Adaptation
 from embedkit.pipelines.adapting.estimate import estimate_adaptation
 from embedkit.pipelines.adapting.folder import read_json, read_rows
+from embedkit.pipelines.adapting.pairs import QueryPassage
 from embedkit.pipelines.adapting.recipe import STAGES, AdaptRecipe
+from embedkit.pipelines.adapting.report import encode_as
 from embedkit.training.engine.recipes import RunRecipe
 from tests.adapting import make_adaptation, write_documents
+from tests.tiny import write_static_model
 from tests.tiny_cross_encoder import write_tiny_cross_encoder
 from tests.tiny_generator import write_tiny_generator
 
@@ -211,6 +215,53 @@ def test_learning_from_hybrid_search_alone_leaves_nothing_but_the_model(
     start = vectors(tiny_model)
     assert 0 < np.abs(found[0] - start).max() < np.abs(found[1] - start).max()  # three steps are few
     assert 0 < np.abs(found[2] - found[1]).max() < np.abs(found[2] - start).max()
+
+
+@pytest.mark.parametrize(
+    ("settings", "static", "encoded"), [(["steps=0"], False, 0), (["steps=0"], True, 0), ([], False, 1)]
+)
+def test_passages_that_a_map_was_found_from_are_not_encoded_again(
+    settings: list[str],
+    static: bool,
+    encoded: int,
+    documents: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A report on vectors that are there already is the report on texts encoded by both models, which a run gives that was stopped before."""
+    model = write_static_model(tmp_path / "static") if static else tiny_model
+    adaptation = make_adaptation(documents, model, tmp_path / "mine", *settings)
+    cut = {pair.passage_id for pair in held_out_pairs(adaptation)}
+    texts = {titled_text(each.title, each.text) for each in adaptation.passages if each.doc_id not in cut}
+    reports = []
+    for again in (False, True):
+        asked: list[str] = []
+
+        def counting(
+            encoder: Encoder, given: Sequence[str], role: str, asked: list[str] = asked
+        ) -> np.ndarray:
+            asked += given if role == "document" else ()
+            return encode_as(encoder, given, role)
+
+        monkeypatch.setattr("embedkit.pipelines.adapting.report.encode_as", counting)
+        list(make_adaptation(documents, model, tmp_path / "mine", *settings).run(resume=True))
+        assert len([text for text in asked if text in texts]) == len(texts) * (2 if again else encoded)
+        reports.append(read_json(adaptation.folder.report))
+        adaptation.folder.report.unlink()
+    one, other = reports
+    for name in ("p_value", "agreement", "mean_cosine"):
+        assert one[name] == pytest.approx(other[name], rel=1e-4)
+    assert one["rose"] == other["rose"]
+    assert one["held_out"] == other["held_out"]
+
+
+def held_out_pairs(adaptation: Adaptation) -> Sequence[QueryPassage]:
+    """Go through the first stage of an adaptation and return what it held out."""
+    for report in adaptation.run():
+        if report.done:
+            break
+    return adaptation.held_out
 
 
 def test_a_model_compared_by_dot_product_is_not_whitened(
