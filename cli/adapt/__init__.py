@@ -117,6 +117,14 @@ class Adapting:
         }
         return load_recipe(AdaptRecipe, values=given, overrides=self.settings or ())
 
+    def of_training(self) -> list[str]:
+        """Name what was given and only training the encoder reads."""
+        from embedkit.pipelines.adapting.recipe import OF_TRAINING
+
+        keys = [setting.partition("=")[0].strip() for setting in self.settings or ()]
+        named = ["--share"] if self.share is not None else []
+        return named + [f"--set {key}" for key in keys if key in OF_TRAINING]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Helpers:
@@ -146,6 +154,10 @@ class Helpers:
             show_default=False,
         ),
     ] = None
+
+    def of_training(self) -> list[str]:
+        """Name what was given and only training the encoder reads."""
+        return ["--no-reranker"] * self.no_reranker + ["--reranker"] * (self.reranker != RERANKER)
 
 
 @grouped
@@ -199,10 +211,11 @@ def adapt(
     from embedkit.training.engine.evaluation_sets import load_evaluation_sets
 
     recipe = adapting.recipe()
-    unread = {"--share": adapting.share is not None, "--no-reranker": helpers.no_reranker}
-    if not recipe.steps and any(unread.values()):
-        names = " and ".join(name for name, given in unread.items() if given)
-        raise typer.BadParameter(f"{names}: this is about training the encoder. Say how long: --steps N")
+    unread = [*adapting.of_training(), *helpers.of_training()]
+    if not recipe.steps and unread:
+        raise typer.BadParameter(
+            f"{' and '.join(unread)}: this is about training the encoder. Say how long: --steps N"
+        )
     sources = Sources(
         inputs=documents,
         reading=reading,

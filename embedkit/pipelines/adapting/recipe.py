@@ -15,6 +15,22 @@ Stage = Literal["queries", "generate", "mlm", "index", "mine", "label", "train",
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
+# Settings that say nothing unless the encoder is trained.
+OF_TRAINING = frozenset(
+    (
+        "num_negatives",
+        "first_rank",
+        "last_rank",
+        "relative_margin",
+        "batch_size",
+        "lr",
+        "evaluations",
+        "patience",
+        "share",
+    )
+)
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a stage is: `fraction` from 0 to 1, None where it cannot be known; `done` says that its result is written."""

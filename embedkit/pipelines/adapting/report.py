@@ -113,7 +113,9 @@ class KnownVectors:
         # A text without tokens is zeros, whatever a map makes of these.
         missing = (rows < 0) | ~found.any(axis=1)
         if missing.any():
-            found[missing] = encode_as(encoder, [texts[row] for row in np.flatnonzero(missing).tolist()], role)
+            found[missing] = encode_as(
+                encoder, [texts[row] for row in np.flatnonzero(missing).tolist()], role
+            )
         return found
 
 

@@ -29,10 +29,13 @@ def documents(tmp_path: Path) -> Path:
     return write_documents(tmp_path / "documents.jsonl")
 
 
+def without_steps(documents: Path, model: Path, output: Path) -> list[str]:
+    return ["adapt", str(documents), "--output", str(output), "--model", str(model), "--device", "cpu"]
+
+
 def words(documents: Path, model: Path, output: Path, *more: str) -> list[str]:
     settings = [word for setting in RECIPE for word in ("--set", setting)]
-    start = ["adapt", str(documents), "--output", str(output), "--model", str(model), "--device", "cpu"]
-    return [*start, *settings, *more]
+    return [*without_steps(documents, model, output), *settings, *more]
 
 
 def test_the_report_is_json_and_what_was_left_out_is_said(
@@ -70,7 +73,7 @@ def test_without_steps_only_a_map_is_found(
     documents: Path, tiny_model: Path, tmp_path: Path, static: bool
 ) -> None:
     model = write_static_model(tmp_path / "static") if static else tiny_model
-    command = words(documents, model, tmp_path / "mine", "--set", "steps=0")
+    command = [*without_steps(documents, model, tmp_path / "mine"), "--ranking-steps", "3"]
     tried = runner.invoke(app, [*command, "--dry-run", "--json", "--max-queries", "5"])
     assert set(json.loads(tried.stdout)["seconds"]) == {"queries", "whiten", "rank", "measure"}
     result = runner.invoke(app, [*command, "--json"])
@@ -81,14 +84,16 @@ def test_without_steps_only_a_map_is_found(
     assert json.loads(runner.invoke(app, [*command, "--json", "--resume"]).stdout)["keep"] is not None
 
 
-@pytest.mark.parametrize("option", ["--no-reranker", "--share=0.7"])
+@pytest.mark.parametrize(
+    "option", ["--no-reranker", "--share=0.7", "--reranker=some", "--set lr=1e-5", "--set num_negatives = 2"]
+)
 def test_what_only_training_reads_needs_steps(
     documents: Path, tiny_model: Path, tmp_path: Path, option: str
 ) -> None:
-    command = words(documents, tiny_model, tmp_path / "mine", "--set", "steps=0", option)
-    result = runner.invoke(app, command)
+    command = without_steps(documents, tiny_model, tmp_path / "mine")
+    result = runner.invoke(app, [*command, *option.split(" ", 1)])
     assert result.exit_code == 2
-    assert f"{option.split('=')[0]}: this is about training the encoder" in result.output
+    assert f"{option.split('=')[0].strip()}: this is about training the encoder" in result.output
     assert not (tmp_path / "mine").exists()
 
 
