@@ -149,7 +149,7 @@ def measure(test: RetrievalSet, models: dict[str, str], folder: Path) -> Iterato
         options = SearchOptions(k=100, mode=mode)
         others = [] if beside is None else [indexes[beside]]
         with open_search(indexes[kind], options, Computing(), beside=others) as opened:
-            run = search_all(opened.retriever, test.queries, options).run()
+            run = search_all(opened.retriever, test.queries, options).run
             found = evaluate_retrieval(test.qrels, run, [METRIC])
             row = {
                 "set": test.name,

@@ -57,7 +57,7 @@ def main() -> None:
                     pass
                 retriever = Retriever(index, embed=Embedder(encoder, "query"))
                 for system, options in SYSTEMS.items():
-                    run = search_all(retriever, {query: query for query in asked}, options).run()
+                    run = search_all(retriever, {query: query for query in asked}, options).run
                     near = {
                         query: {page_name(doc): score for doc, score in hits.items()}
                         for query, hits in run.items()

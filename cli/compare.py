@@ -256,7 +256,7 @@ class _Sides:
             ignore_identical_ids=self.ignore_identical_ids,
         )
         measured = watch(job)[-1]  # BM25 comes first
-        return measured.found.run(), measured.evaluation.system
+        return measured.run, measured.evaluation.system
 
 
 def _is_system(side: str) -> bool:

@@ -421,7 +421,9 @@ class Index:
         return self._searcher.ids(self._prepared(queries), request)
 
     def _prepared(self, queries: Vectors) -> Vectors:
-        if self.settings.kind == "dense" and not isinstance(queries, TextVectors):
+        # To hold an array against a protocol would take a tenth of a small search.
+        ready = type(queries) is np.ndarray or self.settings.kind != "dense"
+        if not ready and not isinstance(queries, TextVectors):
             queries = np.asarray(queries)
         if isinstance(queries, np.ndarray) and queries.ndim != 2:
             raise IndexMismatchError(

@@ -272,7 +272,7 @@ def reranking(
 def _present(measured: list[Measured], shown: list[str], showing: Showing) -> None:
     runs = {}
     if showing.save is not None:
-        runs = {file_name(each.evaluation): each.found.run() for each in measured}
+        runs = {file_name(each.evaluation): each.run for each in measured}
     present([each.evaluation for each in measured], shown, showing, runs=runs)
 
 

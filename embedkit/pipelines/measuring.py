@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from embedkit.data.beir import RetrievalSet
+from embedkit.data.qrels import Run
 from embedkit.errors import CheckpointError
 from embedkit.evaluation.identical_ids import ignored_note, queries_are_documents
 from embedkit.evaluation.metrics import Metric
@@ -105,11 +106,11 @@ class Stale:
 
 @dataclass(frozen=True)
 class Measured:
-    """One system on one set: its figures, and the hits behind them."""
+    """One system on one set: its figures, and the run behind them."""
 
     test: RetrievalSet
     evaluation: Evaluation
-    found: Found
+    run: Run
 
 
 Event = Loaded | Underway | Stale | Measured
@@ -241,7 +242,13 @@ def _measure_system(
     what = f"{test.name}: {system.name}"
     yield Underway(what, None, f"{len(test.queries):,} queries")
     retriever = Retriever(system.index, embed=system.embedder)
-    found = search_all(retriever, test.queries, options, ignore_identical_ids=system.ignore_identical_ids)
+    found = search_all(
+        retriever,
+        test.queries,
+        options,
+        ignore_identical_ids=system.ignore_identical_ids,
+        keep_hits=bool(rerankers),
+    )
     yield _evaluated(job, test, system, found=found, name=system.name, fingerprints=prints)
     for folder, model in rerankers:
         reranker, print_of = _ready_reranker(model, system)
@@ -250,7 +257,7 @@ def _measure_system(
             reranker, test.queries, found, candidates=job.candidates, weight=job.rerank_weight
         ):
             rate = reranked.reranked_pairs / reranked.rerank_seconds
-            done = len(reranked.hits) / len(test.queries)
+            done = len(reranked.run) / len(test.queries)
             yield Underway(what, done, f"reranked by {_short(folder)}  {rate:,.0f} pairs/s")
         name = f"{system.name} + {_short(folder)}"
         yield _evaluated(job, test, system, found=reranked, name=name, fingerprints=[*prints, print_of])
@@ -269,7 +276,7 @@ def _evaluated(
         kind=job.kind,
         notes=system.notes,
     )
-    return Measured(test, evaluation, found)
+    return Measured(test, evaluation, found.run)
 
 
 def _short(folder: str) -> str:

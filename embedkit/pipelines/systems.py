@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,24 +30,17 @@ BATCH_QUERIES = 256
 
 @dataclass(frozen=True)
 class Found:
-    """The hits of every query of a set, best first; how long they were reranked and how many, 0 where not at all.
+    """What was found for every query of a set; how long it was reranked and how many hits, 0 where not at all.
 
+    `hits` are what can be reranked, best first; None where only the run was asked for: with their texts they take a hundred times the memory.
     `ignored` counts the hits that were left out for the id of their query; None where such hits count.
     """
 
-    hits: Mapping[str, Sequence[Hit]]
+    run: Run
+    hits: Mapping[str, Sequence[Hit]] | None = None
     rerank_seconds: float = 0.0
     reranked_pairs: int = 0
     ignored: int | None = None
-
-    def run(self) -> Run:
-        """Return the hits as a run; of several passages of a document the best counts."""
-        run: dict[str, dict[str, float]] = {}
-        for query_id, hits in self.hits.items():
-            scores = run.setdefault(query_id, {})
-            for hit in hits:
-                scores.setdefault(hit.doc_id, hit.score)
-        return run
 
 
 def depth_of(metrics: Sequence[Metric]) -> int:
@@ -61,25 +54,43 @@ def search_all(
     options: SearchOptions,
     *,
     ignore_identical_ids: bool = False,
+    keep_hits: bool = False,
 ) -> Found:
-    """Search every query (id -> text), with as many hits of other ids as of all where those with its own are left out."""
-    if not ignore_identical_ids:
-        return _search_all(retriever, queries, options)
-    wider = replace(options, k=options.k + 1, candidates=max(options.k + 1, options.candidates))
-    hits = _search_all(retriever, queries, wider).hits
-    kept = {query_id: [hit for hit in listed if hit.doc_id != query_id] for query_id, listed in hits.items()}
-    ignored = sum(len(hits[query_id]) - len(listed) for query_id, listed in kept.items())
-    return Found({query_id: listed[: options.k] for query_id, listed in kept.items()}, ignored=ignored)
+    """Search every query (id -> text), with as many hits of other ids as of all where those with its own are left out.
 
-
-def _search_all(retriever: Retriever, queries: Mapping[str, str], options: SearchOptions) -> Found:
+    `keep_hits` where they are to be reranked.
+    """
+    wanted = options
+    if ignore_identical_ids:
+        wanted = replace(options, k=options.k + 1, candidates=max(options.k + 1, options.candidates))
     ids = list(queries)
+    run: dict[str, dict[str, float]] = {}
     hits: dict[str, Sequence[Hit]] = {}
+    ignored = 0
     for start in range(0, len(ids), BATCH_QUERIES):
         batch = ids[start : start + BATCH_QUERIES]
-        found = retriever.search([queries[query_id] for query_id in batch], options)
-        hits.update(zip(batch, found, strict=True))
-    return Found(hits)
+        texts = [queries[query_id] for query_id in batch]
+        if not keep_hits:
+            named = retriever.search_ids(texts, wanted)
+        else:
+            found = retriever.search(texts, wanted)
+            named = [[(hit.doc_id, hit.score) for hit in listed] for listed in found]
+        for number, query_id in enumerate(batch):
+            own = query_id if ignore_identical_ids else None
+            kept = [each for each in named[number] if each[0] != own]
+            ignored += len(named[number]) - len(kept)
+            run[query_id] = _best_of_each(kept[: options.k])
+            if keep_hits:
+                hits[query_id] = [hit for hit in found[number] if hit.doc_id != own][: options.k]
+    return Found(run, hits if keep_hits else None, ignored=ignored if ignore_identical_ids else None)
+
+
+def _best_of_each(named: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the score of each document: of several passages the best, which comes first."""
+    scores: dict[str, float] = {}
+    for doc_id, score in named:
+        scores.setdefault(doc_id, score)
+    return scores
 
 
 def rerank_all(
@@ -91,15 +102,16 @@ def rerank_all(
     weight: float | None = None,
 ) -> Iterator[Found]:
     """Rerank the first `candidates` hits of every query; yields what is done after each, the last has them all."""
+    assert found.hits is not None  # kept for this
     seconds, pairs = 0.0, 0
-    hits: dict[str, Sequence[Hit]] = {}
+    run: dict[str, dict[str, float]] = {}
     for query_id, before in found.hits.items():
         started = time.perf_counter()
         reranked = rerank_hits(reranker, queries[query_id], before, candidates=candidates, weight=weight)
         seconds += time.perf_counter() - started
-        hits[query_id] = reranked.hits
+        run[query_id] = _best_of_each((hit.doc_id, hit.score) for hit in reranked.hits)
         pairs += reranked.depth
-        yield Found(hits, seconds, pairs, found.ignored)
+        yield Found(run, None, seconds, pairs, found.ignored)
 
 
 def unknown_notes(test: RetrievalSet, doc_ids: Collection[str]) -> tuple[str, ...]:
@@ -128,10 +140,10 @@ def evaluate_found(
     Raises:
         EvaluationError: hits and judgements have nothing in common, or a score is not finite.
     """
-    result = evaluate_retrieval(test.qrels, found.run(), metrics)
+    result = evaluate_retrieval(test.qrels, found.run, metrics)
     values = dict(result.means)
     if found.reranked_pairs:
-        values["ms/query"] = 1000 * found.rerank_seconds / len(found.hits)
+        values["ms/query"] = 1000 * found.rerank_seconds / len(found.run)
         values["pairs/s"] = found.reranked_pairs / found.rerank_seconds
     return Evaluation(
         kind=kind,

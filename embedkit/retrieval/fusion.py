@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,16 @@ RANK_CONSTANT = 60
 
 @dataclass(frozen=True)
 class Ranking:
-    """One list to be fused: its hits, best first, its weight, and which scores count as 0 and 1 (None: its lowest and highest)."""
+    """One list to be fused: its hits, best first, its weight, and which scores count as 0 and 1 (None: its lowest and highest).
+
+    `scores` are what the list says of the hits, where that is not their `score`.
+    """
 
     hits: Sequence[Hit]
     weight: float = 1.0
     low: float | None = None
     high: float | None = None
+    scores: Sequence[float] | None = None
 
 
 def min_max(
@@ -40,8 +44,10 @@ def min_max(
     return (values - low) / (high - low) if high > low else np.ones_like(values)
 
 
-def fuse(rankings: Iterable[Ranking], by: Fusion = "scores") -> list[Hit]:
-    """Fuse ranked lists into one: best first, ties by id and passage.
+def fuse(
+    rankings: Iterable[Ranking], by: Fusion = "scores", *, k: int | None = None, group: bool = False
+) -> list[Hit]:
+    """Fuse ranked lists into one: best first, ties by id and passage; the first `k`, and with `group` the best of each document.
 
     scores: a hit's score is the mean over the lists of its scaled score (`min_max`; 0 where a list lacks it), by weight.
         How far ahead a hit is counts: what one side is sure of is not outvoted by what the other finds by a hair.
@@ -55,20 +61,27 @@ def fuse(rankings: Iterable[Ranking], by: Fusion = "scores") -> list[Hit]:
     parts: Callable[[Ranking], npt.NDArray[np.float64]] = _scaled if by == "scores" else _reciprocal_ranks
     used = [ranking for ranking in rankings if ranking.weight]
     total = sum(ranking.weight for ranking in used) if by == "scores" else 1.0
-    fused: dict[tuple[str, int], Hit] = {}
+    fused: dict[tuple[str, int], tuple[float, Mapping[str, float], Hit]] = {}
     for ranking in used:
         for hit, part in zip(ranking.hits, (ranking.weight / total * parts(ranking)).tolist(), strict=True):
-            known = fused.get((hit.doc_id, hit.passage))
-            if known is None:
-                fused[hit.doc_id, hit.passage] = replace(hit, score=part)
+            place = hit.doc_id, hit.passage
+            if place in fused:
+                score, scores, first = fused[place]
+                fused[place] = score + part, {**scores, **hit.scores}, first
             else:
-                scores = {**known.scores, **hit.scores}
-                fused[hit.doc_id, hit.passage] = replace(known, score=known.score + part, scores=scores)
-    return sorted(fused.values(), key=lambda hit: (-hit.score, hit.doc_id, hit.passage))
+                fused[place] = part, hit.scores, hit
+    best = sorted(fused.items(), key=lambda item: (-item[1][0], item[0]))
+    if group:
+        documents: dict[str, tuple[tuple[str, int], tuple[float, Mapping[str, float], Hit]]] = {}
+        for item in best:
+            documents.setdefault(item[0][0], item)
+        best = list(documents.values())
+    return [hit.scored(score, scores) for _, (score, scores, hit) in best[:k]]
 
 
 def _scaled(ranking: Ranking) -> npt.NDArray[np.float64]:
-    return min_max([hit.score for hit in ranking.hits], ranking.low, ranking.high)
+    scores = [hit.score for hit in ranking.hits] if ranking.scores is None else ranking.scores
+    return min_max(scores, ranking.low, ranking.high)
 
 
 def _reciprocal_ranks(ranking: Ranking) -> npt.NDArray[np.float64]:

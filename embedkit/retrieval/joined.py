@@ -55,6 +55,4 @@ def _by_document(lists: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
     for hits in lists:
         for hit in hits:
             shown.setdefault(hit.doc_id, hit)
-    return [
-        [replace(shown[hit.doc_id], score=hit.score, scores=hit.scores) for hit in hits] for hits in lists
-    ]
+    return [[shown[hit.doc_id].scored(hit.score, hit.scores) for hit in hits] for hits in lists]

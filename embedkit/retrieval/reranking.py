@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -99,14 +99,14 @@ def ordered(hits: Sequence[Hit], scores: Float32, *, weight: float = 1.0) -> lis
     depth = len(scores)
     final = blend([hit.score for hit in hits[:depth]], scores, weight)
     scored = [
-        replace(hit, score=joined, scores={**hit.scores, "rerank": score})
+        hit.scored(joined, {**hit.scores, "rerank": score})
         for hit, score, joined in zip(hits[:depth], scores.tolist(), final.tolist(), strict=True)
     ]
     scored.sort(key=lambda hit: -hit.score)
     if not depth:
         return list(hits)
     lowest = scored[-1].score
-    return scored + [replace(hit, score=lowest - i) for i, hit in enumerate(hits[depth:], 1)]
+    return scored + [hit.scored(lowest - i, hit.scores) for i, hit in enumerate(hits[depth:], 1)]
 
 
 def score_within(

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -96,26 +95,28 @@ class Retriever:
         if isinstance(queries, str):
             raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
         options = options if options is not None else SearchOptions()
+        found = self._find(queries, options, bare=False)
+        return [self._best(query, hits, options) for query, hits in zip(queries, found, strict=True)]
+
+    def _find(self, queries: Sequence[str], options: SearchOptions, *, bare: bool) -> list[list[Hit]]:
+        """Return the hits of the first stage for each query: as many as are wanted, or reranked; `bare` without what their documents hold."""
         if not queries:
             return []
         alone = options.mode != "hybrid" and self.reranker is None
         width = options.k if alone else max(options.k, options.candidates)
         if options.mode == "hybrid":
             wanted = options.k if self.reranker is None else width
-            found = self.index.fill([hits[:wanted] for hits in self._hybrid(queries, width, options)])
-        elif options.mode == "dense":
-            found = search_directed(
+            found = self._hybrid(queries, width, wanted, options)
+            return found if bare else self.index.fill(found)
+        if options.mode == "dense":
+            return search_directed(
                 self._embed(queries, options.mode),
                 lambda some: self.index.search(
-                    some, k=width, where=options.where, group=options.group, bare=False
+                    some, k=width, where=options.where, group=options.group, bare=bare
                 ),
                 blank=_blank(queries),
             )
-        else:
-            found = self.index.search_text(
-                queries, k=width, where=options.where, group=options.group, bare=False
-            )
-        return [self._best(query, hits, options) for query, hits in zip(queries, found, strict=True)]
+        return self.index.search_text(queries, k=width, where=options.where, group=options.group, bare=bare)
 
     def _best(self, query: str, hits: Sequence[Hit], options: SearchOptions) -> list[Hit]:
         """Rerank hits where there is a reranker, and keep the first k that score enough."""
@@ -131,14 +132,18 @@ class Retriever:
         kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
         return kept[: options.k]
 
-    def _hybrid(self, queries: Sequence[str], width: int, options: SearchOptions) -> list[list[Hit]]:
-        """Return the bare hits of both searches, fused: of two times `width` few are kept, and the texts of the others not worth reading."""
+    def _hybrid(
+        self, queries: Sequence[str], width: int, wanted: int, options: SearchOptions
+    ) -> list[list[Hit]]:
+        """Return the first `wanted` bare hits of both searches, fused: of two times `width` the texts of the others are not worth reading."""
         high = self.index.score_limit if options.fusion == "scores" else None
         limits = [None] * len(queries) if high is None else self.index.text_limits(queries)
         vectors = self._embed(queries, options.mode)
         # Passages are grouped when they are fused and not before: the two sides may favour different ones of a document.
         found = self._both(queries, vectors, width, options, high, group=False)
-        results = [_fused(*sides, options, high, limit) for sides, limit in zip(found, limits, strict=True)]
+        results = [
+            _fused(*sides, options, high, limit, wanted) for sides, limit in zip(found, limits, strict=True)
+        ]
         # All passages that were fetched may belong to a few documents: the best of the others come from searches that group.
         short = [
             position
@@ -150,7 +155,7 @@ class Retriever:
             more = self._both(some, take(vectors, np.asarray(short)), options.k, options, high, group=True)
             for position, further in zip(short, more, strict=True):
                 dense, text = map(_with_further, found[position], further)
-                results[position] = _fused(dense, text, options, high, limits[position])
+                results[position] = _fused(dense, text, options, high, limits[position], wanted)
         return results
 
     def _both(
@@ -189,14 +194,18 @@ class Retriever:
     def search_ids(
         self, queries: Sequence[str], options: SearchOptions | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return (doc_id, score) of what `search` returns; much faster where all of it comes from the vectors.
+        """Return (doc_id, score) of what `search` returns; faster without a reranker, which reads texts.
 
         Raises:
             ValueError: a dense search without `embed`.
         """
         options = options if options is not None else SearchOptions()
         if not queries or options.mode != "dense" or self.reranker is not None:
-            return [[(hit.doc_id, hit.score) for hit in hits] for hits in self.search(queries, options)]
+            hits = self._find(queries, options, bare=self.reranker is None)
+            return [
+                [(hit.doc_id, hit.score) for hit in self._best(query, some, options)]
+                for query, some in zip(queries, hits, strict=True)
+            ]
         found = search_directed(
             self._embed(queries, options.mode),
             lambda some: self.index.search_ids(some, k=options.k, where=options.where, group=options.group),
@@ -212,16 +221,21 @@ class Retriever:
 
 
 def _fused(
-    dense: Sequence[Hit], text: Sequence[Hit], options: SearchOptions, high: float | None, limit: float | None
+    dense: Sequence[Hit],
+    text: Sequence[Hit],
+    options: SearchOptions,
+    high: float | None,
+    limit: float | None,
+    wanted: int,
 ) -> list[Hit]:
     """Fuse the hits of a query by meaning, which cannot score more than `high`, and by words, no more than `limit` (None: there is none)."""
     low = None if high is None else 0.0
+    by_meaning = [hit.scores.get("dense", hit.score) for hit in dense]
     rankings = [
-        Ranking(dense, options.dense_weight, low, high),
+        Ranking(dense, options.dense_weight, low, high, by_meaning),
         Ranking(text, options.text_weight, low, limit),
     ]
-    hits = fuse(rankings, by=options.fusion)
-    return first_of_each_document(hits) if options.group else hits
+    return fuse(rankings, by=options.fusion, k=wanted, group=options.group)
 
 
 def _with_further(hits: Sequence[Hit], further: Iterable[Hit]) -> list[Hit]:
@@ -233,12 +247,10 @@ def _with_further(hits: Sequence[Hit], further: Iterable[Hit]) -> list[Hit]:
 def _with_scored(dense: Sequence[Hit], text: Iterable[Hit]) -> list[Hit]:
     """Add to hits by meaning those by words that are not among them and have a score by meaning, which is lower."""
     known = {(hit.doc_id, hit.passage) for hit in dense}
-    more = [
-        replace(hit, score=hit.scores["dense"])
-        for hit in text
-        if "dense" in hit.scores and (hit.doc_id, hit.passage) not in known
+    return [
+        *dense,
+        *(hit for hit in text if "dense" in hit.scores and (hit.doc_id, hit.passage) not in known),
     ]
-    return [*dense, *more]
 
 
 def _blank(queries: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -15,16 +16,24 @@ R = TypeVar("R")
 
 
 def one_ahead(make: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield `make` of each item in order; that of the next one runs in a thread while the caller uses this one."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize") as thread:
-        waiting: Future[R] | None = None
-        for item in items:
-            following = thread.submit(make, item)
-            if waiting is not None:
+    """Yield `make` of each item in order; that of the next one runs in a thread while the caller uses this one.
+
+    For a single item, such as the query of a search, no thread is started: that would take longer than all the rest.
+    """
+    rest = iter(items)
+    made = [make(item) for item in islice(rest, 1)]
+    following = list(islice(rest, 1))
+    if following:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize") as thread:
+            waiting = thread.submit(make, *following)
+            yield from made
+            for item in rest:
+                next_one = thread.submit(make, item)
                 yield waiting.result()
-            waiting = following
-        if waiting is not None:
+                waiting = next_one
             yield waiting.result()
+    else:
+        yield from made
 
 
 def micro_batches(lengths: Ints, budget: int) -> Iterator[Ints]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -22,24 +21,26 @@ from .snapshot import Snapshot
 RowScore = tuple[int, float]
 T = TypeVar("T", int, tuple[str, int])
 Names = dict[int, str]  # doc_id by row: a row never changes its document, nor is its number used again
+Passages = dict[int, tuple[str, int]]  # doc_id and number of the passage by row
 MAX_NAMES = 2**20  # about 150 MB
+MAX_PASSAGES = 2**16  # about 15 MB
 
 
 def best_rows(
-    database: Database, found: Candidates, names: Names, *, k: int, width: int, group: bool
+    database: Database, found: Candidates, known: Passages, *, k: int, width: int, group: bool
 ) -> list[list[RowScore]]:
     """Return up to k rows for each query with their scores, best first, ties by id and passage.
 
     Candidates that are as good as number `width` are looked at, and with `group` the best passage of each document is kept.
-    No document is read: `names` of those that stand in for one another are looked up, and added.
+    No document is read: the ids of those that stand in for one another are looked up, and added to what is `known`.
 
     Raises:
         IndexFileError: a row has no passage.
     """
     counts, rows = _wanted(found, width)
     if group or _tied(found).any():
-        _look_up(database, rows, names)
-    ordered = _in_order(found, counts, names, k, group)
+        _look_up(database, rows.tolist(), known)
+    ordered = _in_order(found, counts, lambda row: known[row][0], k, group)
     return [list(zip(best, scores, strict=True)) for best, scores in ordered]
 
 
@@ -47,31 +48,40 @@ def make_hits(
     database: Database,
     snapshot: Snapshot,
     chosen: Sequence[Sequence[RowScore]],
+    scores: Sequence[Sequence[Mapping[str, float]]],
     *,
-    part: str,
-    bare: bool = False,
+    bare: Passages | None = None,
 ) -> list[list[Hit]]:
-    """Make hits of each query's rows; `part` is what the score is called in `Hit.scores`.
+    """Make hits of each query's rows, with the `scores` that each of them has beside the one it is ordered by.
 
-    With `bare` they have ids, passages and scores alone, and no document is read: `fill_hits` reads those that are wanted.
+    Where they are to be `bare`, they have ids, passages and scores alone, and no document is read: `fill_hits` reads those that are wanted.
+    Of the rows what is not known yet is looked up, and added.
 
     Raises:
         IndexFileError: a row has no passage, or text and vector do not belong together.
     """
     # np.unique would load numpy.ma, a twentieth of the time of a search from a cold shell.
-    distinct = np.asarray(sorted({row for best in chosen for row, _ in best}), np.int64)
-    if bare:
-        with reading(database.path):
-            names = doc_ids(database, distinct)
-        _check_there(database, distinct.tolist(), names)
+    distinct = sorted({row for best in chosen for row, _ in best})
+    if bare is not None:
+        _look_up(database, distinct, bare)
         return [
-            [Hit(names[row][0], score, passage=names[row][1], scores={part: score}) for row, score in best]
-            for best in chosen
+            [
+                Hit(bare[row][0], score, passage=bare[row][1], scores=parts)
+                for (row, score), parts in zip(best, some, strict=True)
+            ]
+            for best, some in zip(chosen, scores, strict=True)
         ]
-    stored = {row: _stored_hit(passage) for row, passage in _read(database, snapshot, distinct).items()}
+    read = _read(database, snapshot, np.asarray(distinct, np.int64))
+    stored = {row: _stored_hit(passage) for row, passage in read.items()}
     return [
-        [replace(stored[row], score=score, scores={part: score}) for row, score in best] for best in chosen
+        [stored[row].scored(score, parts) for (row, score), parts in zip(best, some, strict=True)]
+        for best, some in zip(chosen, scores, strict=True)
     ]
+
+
+def scores_as(part: str, chosen: Sequence[Sequence[RowScore]]) -> list[list[Mapping[str, float]]]:
+    """Return the scores of rows as `Hit.scores` has them, where they are called `part`."""
+    return [[{part: score} for _, score in best] for best in chosen]
 
 
 def fill_hits(database: Database, snapshot: Snapshot, hits: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
@@ -87,10 +97,7 @@ def fill_hits(database: Database, snapshot: Snapshot, hits: Sequence[Sequence[Hi
     _check_there(database, places, rows)
     passages = _read(database, snapshot, np.asarray(sorted(rows.values()), np.int64))
     stored = {place: _stored_hit(passages[row]) for place, row in rows.items()}
-    return [
-        [replace(stored[hit.doc_id, hit.passage], score=hit.score, scores=hit.scores) for hit in some]
-        for some in hits
-    ]
+    return [[stored[hit.doc_id, hit.passage].scored(hit.score, hit.scores) for hit in some] for some in hits]
 
 
 def _stored_hit(stored: StoredPassage) -> Hit:
@@ -114,6 +121,7 @@ def text_hits(
     snapshot: Snapshot,
     search: Callable[[int], Candidates],
     count_documents: Callable[[], int],
+    known: Passages,
     *,
     k: int,
     group: bool,
@@ -122,26 +130,25 @@ def text_hits(
 ) -> list[Hit]:
     """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do; `search` finds the best so many rows.
 
-    `count_documents` says how many documents there are that a grouped search may find.
+    `count_documents` says how many documents there are that a grouped search may find. What is looked up of rows is added to what is `known`.
 
     With the query's vector (E,) they are scored by that as well.
     """
-    names: Names = {}
     width = 4 * k if group else k
     while True:
         found = search(width)
-        (best,) = best_rows(database, found, names, k=k, width=width, group=group)
+        (best,) = best_rows(database, found, known, k=k, width=width, group=group)
         # All passages of the best may belong to a few documents: look further, where there are others.
         if not group or len(best) == k or found.rows.shape[1] < width or len(best) == count_documents():
-            (hits,) = make_hits(database, snapshot, [best], part="text", bare=bare)
-            if vector is None or not best:
-                return hits
-            rows = np.asarray([[row for row, _ in best]], np.int64)
-            (dense,) = snapshot.pair_scores(vector[None], rows).tolist()
-            return [
-                replace(hit, scores={**hit.scores, "dense": score})
-                for hit, score in zip(hits, dense, strict=True)
-            ]
+            scores = [{"text": score} for _, score in best]
+            if vector is not None and best:
+                rows = np.asarray([[row for row, _ in best]], np.int64)
+                (dense,) = snapshot.pair_scores(vector[None], rows).tolist()
+                scores = [
+                    {"text": score, "dense": other} for (_, score), other in zip(best, dense, strict=True)
+                ]
+            (hits,) = make_hits(database, snapshot, [best], [scores], bare=known if bare else None)
+            return hits
         width *= 4
 
 
@@ -163,7 +170,7 @@ def name_hits(
     counts, rows = _wanted(found, width)
 
     def named() -> list[list[tuple[str, float]]]:
-        ordered = _in_order(found, counts, names, k, group)
+        ordered = _in_order(found, counts, names.__getitem__, k, group)
         return [list(zip(map(names.__getitem__, best), scores, strict=True)) for best, scores in ordered]
 
     try:
@@ -173,7 +180,7 @@ def name_hits(
     ):  # of a row that was not met before: to look for such first would take as long as all the rest
         if len(names) > MAX_NAMES:
             names.clear()
-        new = sorted(set(rows.tolist()) - names.keys())
+        new = _unknown(rows.tolist(), names)
         passages = _read(database, snapshot, np.asarray(new, np.int64))
         names.update((row, stored.doc_id) for row, stored in passages.items())
         return named()
@@ -189,7 +196,7 @@ def _wanted(found: Candidates, width: int) -> tuple[RowArray, RowArray]:
 
 
 def _in_order(
-    found: Candidates, counts: RowArray, names: Mapping[int, str], k: int, group: bool
+    found: Candidates, counts: RowArray, name_of: Callable[[int], str], k: int, group: bool
 ) -> Iterator[tuple[list[int], list[float]]]:
     """Yield up to k rows of each query and their scores, best first; with `group` the first of each document.
 
@@ -202,7 +209,7 @@ def _in_order(
             last = min(count, k)
             yield rows[:last], scores[:last]
             continue
-        pairs = [(-score, names[row], row) for row, score in zip(rows[:count], scores[:count], strict=True)]
+        pairs = [(-score, name_of(row), row) for row, score in zip(rows[:count], scores[:count], strict=True)]
         pairs.sort()
         if group:
             best: dict[str, tuple[float, str, int]] = {}
@@ -218,12 +225,18 @@ def _tied(found: Candidates) -> Mask:
     return np.asarray(equal.any(axis=1))
 
 
-def _look_up(database: Database, rows: RowArray, names: Names) -> None:
-    """Add the document's id of each row."""
-    new = np.asarray(sorted(set(rows.tolist()) - names.keys()), np.int64)
-    with reading(database.path):
-        names.update((row, doc_id) for row, (doc_id, _) in doc_ids(database, new).items())
-    _check_there(database, new.tolist(), names)
+def _unknown(rows: Iterable[int], known: Container[int]) -> list[int]:
+    """Return the rows that are not known, in order. A set less the keys of a dict would go through all that it knows."""
+    return sorted({row for row in rows if row not in known})
+
+
+def _look_up(database: Database, rows: Sequence[int], known: Passages) -> None:
+    """Add the document and passage of each row."""
+    new = _unknown(rows, known)
+    if new:
+        with reading(database.path):
+            known.update(doc_ids(database, np.asarray(new, np.int64)))
+        _check_there(database, new, known)
 
 
 def _check_there(database: Database, wanted: Collection[T], found: Container[T]) -> None:

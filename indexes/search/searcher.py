@@ -23,7 +23,18 @@ from ..storage.settings import Settings
 from .ann_file import AnnFile
 from .conditions import condition_of
 from .exact import MissedFaiss
-from .hits import Names, RowScore, best_rows, fill_hits, make_hits, name_hits, text_hits
+from .hits import (
+    MAX_PASSAGES,
+    Names,
+    Passages,
+    RowScore,
+    best_rows,
+    fill_hits,
+    make_hits,
+    name_hits,
+    scores_as,
+    text_hits,
+)
 from .search import KindParts, SearchRequest, search_made
 from .shared_scans import SharedScans
 from .shared_text import RowLengths, SharedText, TextStatistics
@@ -55,6 +66,7 @@ class Searcher:
         self._device, self._writes = device, writes
         self._filters: dict[str, RowArray] = {}
         self._names: Names = {}
+        self._passages: Passages = {}
         self._lengths: RowLengths | None = None
         self._documents: int | None = None  # that have a passage
         self._missed = MissedFaiss()
@@ -161,15 +173,22 @@ class Searcher:
 
     def hits(self, queries: Vectors, request: SearchRequest, *, bare: bool = False) -> list[list[Hit]]:
         """Return up to k hits for each of the prepared queries (Q, E), best first, ties by id; `bare` as in `make_hits`."""
-        names: Names = {}
+        known = self._known()
 
         def make(found: Candidates, width: int) -> list[list[RowScore]]:
-            return best_rows(self._database, found, names, k=request.k, width=width, group=request.group)
+            return best_rows(self._database, found, known, k=request.k, width=width, group=request.group)
 
         count = partial(self._num_documents, request.rows)
         chosen = search_made(self._find, self.snapshot, queries, request, make, count)
         part = "sparse" if self._settings.kind == "sparse" else "dense"
-        return make_hits(self._database, self.snapshot, chosen, part=part, bare=bare)
+        scores = scores_as(part, chosen)
+        return make_hits(self._database, self.snapshot, chosen, scores, bare=known if bare else None)
+
+    def _known(self) -> Passages:
+        """Return what has been looked up of rows so far; not more than a few megabytes of it are kept."""
+        if len(self._passages) > MAX_PASSAGES:
+            self._passages.clear()
+        return self._passages
 
     def _num_documents(self, rows: RowArray | None) -> int:
         """Count the documents that have a passage, or of some rows those that these are of."""
@@ -209,7 +228,8 @@ class Searcher:
         rows = rows[self.snapshot.present[rows]]
         if not len(rows):
             return [], np.empty((0, self._settings.dimension), np.float32)
-        (hits,) = make_hits(self._database, self.snapshot, [[(int(row), 1.0) for row in rows]], part="dense")
+        chosen = [[(int(row), 1.0) for row in rows]]
+        (hits,) = make_hits(self._database, self.snapshot, chosen, scores_as("dense", chosen))
         if self._settings.kind != "dense":
             return hits, np.empty((len(rows), 0), np.float32)
         return hits, self.snapshot.gather(rows)
@@ -231,6 +251,7 @@ class Searcher:
         (Q, E) hits have their scores by these, too, beside the one of their words.
         """
         _check_k(k)
+        known = self._known()
         with reading(self._database.path):
             search = self._by_words(where) if statistics is None else self._by_shared_words(where, statistics)
             return [
@@ -239,6 +260,7 @@ class Searcher:
                     self.snapshot,
                     search(query),
                     lambda: self._num_documents(None if where is None else self.rows_of(where)),
+                    known,
                     k=k,
                     group=group,
                     bare=bare,

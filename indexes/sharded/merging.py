@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import TypeVar
 
@@ -95,7 +95,7 @@ def filled_hits(
     # A hit may stand in several lists, with a score of its own in each.
     return [
         [
-            replace(filled[hit.doc_id, hit.passage], score=hit.score, scores=hit.scores)
+            filled[hit.doc_id, hit.passage].scored(hit.score, hit.scores)
             for hit in some
             if (hit.doc_id, hit.passage) in filled
         ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from embedkit.data.records import Hit
 from embedkit.errors import RecordError
 from embedkit.evaluation.metrics import Metric
 from embedkit.pipelines.systems import (
-    Found,
     depth_of,
     evaluate_found,
     full_name,
@@ -80,13 +80,14 @@ class Backwards(Reranker):
 def test_every_query_is_searched_once_and_reranked_with_its_cost(tmp_path: Path) -> None:
     test = load_retrieval_set(write_judged_set(tmp_path / "mini"))
     words = Words()
-    found = search_all(Retriever(words), test.queries, SearchOptions(mode="text"))
+    found = search_all(Retriever(words), test.queries, SearchOptions(mode="text"), keep_hits=True)
     assert words.asked == len(QRELS)
-    assert found.run()["q3"] == {"d1": 2.0, "d4": 1.0}
+    assert found.run == search_all(Retriever(words), test.queries, SearchOptions(mode="text")).run
+    assert found.run["q3"] == {"d1": 2.0, "d4": 1.0}
     steps = list(rerank_all(Backwards(), test.queries, found, candidates=2))
     assert [step.reranked_pairs for step in steps] == [2, 4, 6]
     reranked = steps[-1]
-    assert [hit.doc_id for hit in reranked.hits["q3"]] == ["d4", "d1"]
+    assert sorted(reranked.run["q3"], key=lambda doc_id: -reranked.run["q3"][doc_id]) == ["d4", "d1"]
     shared = {"metrics": [Metric("success", 1)], "system": "x", "command": ["embedkit"]}
     before = evaluate_found(test, found, **shared)  # type: ignore[arg-type] # the three belong there
     after = evaluate_found(test, reranked, **shared, kind="reranking")  # type: ignore[arg-type] # as above
@@ -98,8 +99,12 @@ def test_every_query_is_searched_once_and_reranked_with_its_cost(tmp_path: Path)
 
 
 def test_the_best_passage_of_a_document_counts() -> None:
-    hits = [Hit("a", 0.9, passage=3), Hit("b", 0.8), Hit("a", 0.7)]
-    assert Found({"q": hits}).run() == {"q": {"a": 0.9, "b": 0.8}}
+    class Passages(Words):
+        def search_text(self, queries: Sequence[str], **_: Any) -> list[list[Hit]]:  # Any: options
+            return [[Hit("a", 0.9, passage=3), Hit("b", 0.8), Hit("a", 0.7)] for _ in queries]
+
+    found = search_all(Retriever(Passages()), {"q": "a query"}, SearchOptions(mode="text"))
+    assert found.run == {"q": {"a": 0.9, "b": 0.8}}
 
 
 def test_as_many_hits_are_taken_as_the_metrics_read() -> None:

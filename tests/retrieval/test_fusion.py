@@ -1,5 +1,7 @@
 """One score out of several: by values and by ranks."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,6 +66,29 @@ def test_equal_scores_come_in_the_order_of_id_and_passage(by: Fusion) -> None:
         [Ranking([hit("z", 1), hit("m", 0.5)]), Ranking([hit("a", 1), hit("m", 0.5, passage=1)])], by=by
     )
     assert [(h.doc_id, h.passage) for h in fused] == [("a", 0), ("z", 0), ("m", 0), ("m", 1)]
+
+
+def test_the_best_of_each_document_and_no_more_than_wanted() -> None:
+    lists = [Ranking([hit("a", 3), hit("a", 2, passage=1), hit("b", 1), hit("c", 0)])]
+    whole = fuse(lists)
+    assert [(h.doc_id, h.passage) for h in whole] == [("a", 0), ("a", 1), ("b", 0), ("c", 0)]
+    assert fuse(lists, k=2) == whole[:2]
+    assert fuse(lists, k=2, group=True) == [whole[0], whole[2]]
+
+
+def test_a_list_may_have_scores_of_its_own() -> None:
+    """What the list says of b counts, 1 of 2, and not the score of the hit."""
+    (first, second) = fuse([Ranking([hit("a", 9), hit("b", 8)], low=0.0, high=2.0, scores=[0.5, 1.0])])
+    assert [(h.doc_id, h.score) for h in (first, second)] == [("b", 0.5), ("a", 0.25)]
+
+
+def test_a_hit_with_another_score_keeps_its_kind_and_all_else() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Placed(Hit):
+        shard: int = 0
+
+    one = Placed("a", 1.0, "text", "title", {"x": 1}, 2, {"dense": 1.0}, "file", 3, 4, None, shard=7)
+    assert one.scored(0.5, {"text": 9.0}) == replace(one, score=0.5, scores={"text": 9.0})
 
 
 def test_lists_without_hits_and_with_equal_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -52,3 +53,15 @@ def test_what_making_an_item_raises_comes_in_its_place() -> None:
     assert [next(found), next(found)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(found)
+
+
+def test_a_single_item_is_made_without_a_thread() -> None:
+    """One item, as the query of a search, is made by the caller; of two the second is made elsewhere."""
+    own = threading.current_thread().name
+
+    def maker(_: int) -> str:
+        return threading.current_thread().name
+
+    assert list(one_ahead(maker, [1])) == [own]
+    first, second = one_ahead(maker, [1, 2])
+    assert first == own != second

@@ -464,3 +464,25 @@ def test_a_grouped_search_looks_further_only_while_there_are_other_documents(
         )
     assert found == [["a", "b"]]
     assert asked == widths
+
+
+@pytest.mark.parametrize("most", [0, 2, 1000])
+def test_bare_hits_are_the_same_however_much_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """What was looked up of rows is kept from one search to the next, up to a limit; documents that came or went meanwhile are seen."""
+    monkeypatch.setattr("indexes.search.searcher.MAX_PASSAGES", most)
+    queries = np.eye(DIMENSION, dtype=np.float32)[:2]
+    with create(tmp_path / "i", 12) as index:
+        for gone in (["note-0003"], ["note-0000", "note-0007"], []):
+            for group in (False, True):
+                whole = index.search(queries, k=5, group=group)
+                bare = index.search(queries, k=5, group=group, bare=True)
+                assert names_of(bare) == names_of(whole)
+                assert [[hit.passage for hit in hits] for hits in bare] == [
+                    [hit.passage for hit in hits] for hits in whole
+                ]
+                assert index.fill(bare) == whole
+                words = index.search_text(["topic"], k=5, group=group, bare=True)
+                assert index.fill(words) == index.search_text(["topic"], k=5, group=group)
+            index.delete(gone)
