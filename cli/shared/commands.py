@@ -133,7 +133,7 @@ class Command(TyperCommand):
         pieces = ["[OPTIONS]"]
         for parameter in self.get_params(ctx):
             if parameter.param_type_name == "argument":
-                piece = parameter.metavar or parameter.name.upper()
+                piece = parameter.metavar or str(parameter.name).upper()
                 if not parameter.required and not piece.startswith("["):
                     piece = f"[{piece}]"
                 several = parameter.nargs == -1 and not piece.endswith("...") and " " not in piece

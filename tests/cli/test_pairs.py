@@ -67,8 +67,8 @@ def test_choices_that_exclude_each_other_are_wrong_usage(sentences: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dedup", "2"], "'2' must be less than or equal to 1"),
-        (["--communities", "-1.5"], "'-1.5' must be greater than or equal to -1"),
+        (["--dedup", "2"], "2.0 is not in the range"),
+        (["--communities", "-1.5"], "-1.5 is not in the range"),
         (["--dedup", "nan"], "'nan'"),
         (["--min-score", "nan"], "'nan' is not a number"),
         (["--cluster", "6"], "--cluster is 6; the number of texts is 5"),

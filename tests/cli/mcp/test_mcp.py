@@ -313,7 +313,7 @@ def test_installing_prints_the_configuration_or_writes_it(
     [
         (["--write"], "--write goes with --install CLIENT"),
         (["--install", "curser"], "Did you mean 'cursor'?"),
-        (["--tokens", "5"], "'5' must be greater than or equal to 100"),
+        (["--tokens", "5"], "5 is not in the range 100<=x"),
     ],
 )
 def test_wrong_usage_says_what_is_wanted(folder: Path, arguments: list[str], wanted: str) -> None:

@@ -43,8 +43,8 @@ def said(*arguments: str) -> str:
             ["search", "x", "--mode", "hybird"],
             "'hybird' is not one of 'dense', 'text', 'hybrid'. Did you mean 'hybrid'?",
         ),
-        (["search", "x", "-k", "0"], "'--top-k' / '-k': '0' must be greater than or equal to 1"),
-        (["search", "x", "-k", "few"], "'--top-k' / '-k': 'few' must be a valid integer"),
+        (["search", "x", "-k", "0"], "'--top-k' / '-k': 0 is not in the range x>=1"),
+        (["search", "x", "-k", "few"], "'--top-k' / '-k': 'few' is not a valid int"),
         (["index", "build"], "Error: name an INPUT, or --vectors and --ids"),
     ],
 )
