@@ -116,7 +116,7 @@ def _stored_hit(stored: StoredPassage) -> Hit:
     )
 
 
-def text_hits(
+def rows_by_words(
     database: Database,
     snapshot: Snapshot,
     search: Callable[[int], Candidates],
@@ -125,14 +125,12 @@ def text_hits(
     *,
     k: int,
     group: bool,
-    bare: bool = False,
     vector: FloatArray | None = None,
-) -> list[Hit]:
-    """Return up to k hits for a query by its words, as `best_rows` and `make_hits` do; `search` finds the best so many rows.
+) -> tuple[list[RowScore], list[Mapping[str, float]]]:
+    """Return up to k rows for a query by its words, as `best_rows` does, and their scores as `Hit.scores` has them.
 
-    `count_documents` says how many documents there are that a grouped search may find. What is looked up of rows is added to what is `known`.
-
-    With the query's vector (E,) they are scored by that as well.
+    `search` finds the best so many rows; `count_documents` says how many documents there are that a grouped search may find. What is looked
+    up of rows is added to what is `known`. With the query's vector (E,) they are scored by that as well.
     """
     width = 4 * k if group else k
     while True:
@@ -140,16 +138,13 @@ def text_hits(
         (best,) = best_rows(database, found, known, k=k, width=width, group=group)
         # All passages of the best may belong to a few documents: look further, where there are others.
         if not group or len(best) == k or found.rows.shape[1] < width or len(best) == count_documents():
-            scores = [{"text": score} for _, score in best]
-            if vector is not None and best:
-                rows = np.asarray([[row for row, _ in best]], np.int64)
-                (dense,) = snapshot.pair_scores(vector[None], rows).tolist()
-                scores = [
-                    {"text": score, "dense": other} for (_, score), other in zip(best, dense, strict=True)
-                ]
-            (hits,) = make_hits(database, snapshot, [best], [scores], bare=known if bare else None)
-            return hits
+            break
         width *= 4
+    if vector is None or not best:
+        return best, [{"text": score} for _, score in best]
+    rows = np.asarray([[row for row, _ in best]], np.int64)
+    (dense,) = snapshot.pair_scores(vector[None], rows).tolist()
+    return best, [{"text": score, "dense": other} for (_, score), other in zip(best, dense, strict=True)]
 
 
 def name_hits(

@@ -32,8 +32,8 @@ from .hits import (
     fill_hits,
     make_hits,
     name_hits,
+    rows_by_words,
     scores_as,
-    text_hits,
 )
 from .search import KindParts, SearchRequest, search_made
 from .shared_scans import SharedScans
@@ -254,8 +254,8 @@ class Searcher:
         known = self._known()
         with reading(self._database.path):
             search = self._by_words(where) if statistics is None else self._by_shared_words(where, statistics)
-            return [
-                text_hits(
+            found = [
+                rows_by_words(
                     self._database,
                     self.snapshot,
                     search(query),
@@ -263,11 +263,12 @@ class Searcher:
                     known,
                     k=k,
                     group=group,
-                    bare=bare,
                     vector=None if vectors is None else vectors[number],
                 )
                 for number, query in enumerate(queries)
             ]
+        chosen, scores = [best for best, _ in found], [parts for _, parts in found]
+        return make_hits(self._database, self.snapshot, chosen, scores, bare=known if bare else None)
 
     def _by_words(self, where: str | None) -> WordSearch:
         database = self._database
