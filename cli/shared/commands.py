@@ -168,8 +168,9 @@ def _check_words(value: object, parameter: Any, ctx: Any) -> None:  # Any: as ab
     Raises:
         BadParameter: a word is not UTF-8, or a number is NaN, with which no comparison would hold.
     """
+    is_path = parameter.type.name == "path"  # although it is still a string here
     for word in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(word, str) and not is_utf8(word) and not os.path.lexists(word):
+        if isinstance(word, str) and not is_path and not is_utf8(word) and not os.path.lexists(word):
             raise typer.BadParameter(
                 f"{os.fsencode(word)!r} is not UTF-8 and names no file. Convert it, for example with: "
                 "iconv -f latin1 -t utf-8",
