@@ -32,7 +32,7 @@ BATCH_QUERIES = 256
 class Found:
     """What was found for every query of a set; how long it was reranked and how many hits, 0 where not at all.
 
-    `hits` are what can be reranked, best first; None where only the run was asked for: with their texts they take a hundred times the memory.
+    `hits` are what can be reranked, best first; None where only the run was asked for: with their texts they take much memory.
     `ignored` counts the hits that were left out for the id of their query; None where such hits count.
     """
 

@@ -92,14 +92,13 @@ class Retriever:
             ValueError: a dense search without `embed`.
             TypeError: `queries` is one string.
         """
-        if isinstance(queries, str):
-            raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
         options = options if options is not None else SearchOptions()
         found = self._find(queries, options, bare=False)
         return [self._best(query, hits, options) for query, hits in zip(queries, found, strict=True)]
 
     def _find(self, queries: Sequence[str], options: SearchOptions, *, bare: bool) -> list[list[Hit]]:
         """Return the hits of the first stage for each query: as many as are wanted, or reranked; `bare` without what their documents hold."""
+        _refuse_string(queries)
         if not queries:
             return []
         alone = options.mode != "hybrid" and self.reranker is None
@@ -197,8 +196,9 @@ class Retriever:
         """Return (doc_id, score) of what `search` returns; faster without a reranker, which reads texts.
 
         Raises:
-            ValueError: a dense search without `embed`.
+            ValueError, TypeError: as `search`.
         """
+        _refuse_string(queries)
         options = options if options is not None else SearchOptions()
         if not queries or options.mode != "dense" or self.reranker is not None:
             hits = self._find(queries, options, bare=self.reranker is None)
@@ -218,6 +218,11 @@ class Retriever:
         if self.embed is None:
             raise ValueError(f"a search in mode {mode!r} needs `embed`")
         return self.embed(queries)
+
+
+def _refuse_string(queries: Sequence[str]) -> None:
+    if isinstance(queries, str):
+        raise TypeError(f"queries is the string {queries[:60]!r}; it must be a sequence of strings")
 
 
 def _fused(
@@ -269,11 +274,3 @@ def search_directed(
         return find(queries)
     found = iter(find(take(queries, np.flatnonzero(wanted))) if wanted.any() else [])
     return [next(found) if has else [] for has in wanted.tolist()]
-
-
-def first_of_each_document(hits: Iterable[Hit]) -> list[Hit]:
-    """Keep the best hit of each document, in order."""
-    best: dict[str, Hit] = {}
-    for hit in hits:
-        best.setdefault(hit.doc_id, hit)
-    return list(best.values())

@@ -10,9 +10,16 @@ import pytest
 from embedkit.data.records import Hit
 from embedkit.retrieval.options import Fusion, SearchOptions
 from embedkit.retrieval.reranker import Reranker
-from embedkit.retrieval.retriever import Retriever, first_of_each_document
+from embedkit.retrieval.retriever import Retriever
 
 Embeddings = npt.NDArray[np.float32]
+
+
+def first_of_each_document(hits: Sequence[Hit]) -> list[Hit]:
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        best.setdefault(hit.doc_id, hit)
+    return list(best.values())
 
 
 class ListedIndex:
@@ -312,6 +319,8 @@ def test_a_string_in_place_of_queries_is_refused_not_taken_letter_by_letter() ->
     retriever = Retriever(ListedIndex([], []))
     with pytest.raises(TypeError, match=r"queries is the string 'dog'; it must be a sequence of strings"):
         retriever.search("dog", SearchOptions(mode="text"))
+    with pytest.raises(TypeError, match=r"it must be a sequence of strings"):
+        retriever.search_ids("dog")
 
 
 @pytest.mark.parametrize("fusion", ["scores", "ranks"])
