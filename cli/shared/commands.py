@@ -168,7 +168,8 @@ def _check_words(value: object, parameter: Any, ctx: Any) -> None:  # Any: as ab
     Raises:
         BadParameter: a word is not UTF-8, or a number is NaN, with which no comparison would hold.
     """
-    is_path = parameter.type.name == "path"  # although it is still a string here
+    # With some versions of Typer a Path is still a string here.
+    is_path = getattr(getattr(parameter, "type", None), "name", "") == "path"
     for word in value if isinstance(value, list | tuple) else [value]:
         if isinstance(word, str) and not is_path and not is_utf8(word) and not os.path.lexists(word):
             raise typer.BadParameter(

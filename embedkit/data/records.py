@@ -79,7 +79,7 @@ class Hit:
     place: Place | None = None
 
     def scored(self, score: float, scores: Mapping[str, float]) -> Self:
-        """Return the hit with other scores; in a fifth of the time of `dataclasses.replace`, as a search does it some hundred times."""
+        """Return the hit with other scores; in little more than half the time of `dataclasses.replace`, as a search does it a hundred times."""
         made = object.__new__(type(self))
         for name in self.__dataclass_fields__:
             object.__setattr__(made, name, getattr(self, name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from embedkit.pipelines.adapting.adapting import Adaptation
 from embedkit.pipelines.adapting.estimate import estimate_adaptation
 from embedkit.pipelines.adapting.folder import read_json, read_rows
 from embedkit.pipelines.adapting.pairs import QueryPassage
-from embedkit.pipelines.adapting.recipe import STAGES, AdaptRecipe
+from embedkit.pipelines.adapting.recipe import OF_TRAINING, STAGES, AdaptRecipe
 from embedkit.pipelines.adapting.report import encode_as
 from embedkit.training.engine.recipes import RunRecipe
 from tests.adapting import make_adaptation, write_documents
@@ -215,6 +216,10 @@ def test_learning_from_hybrid_search_alone_leaves_nothing_but_the_model(
     start = vectors(tiny_model)
     assert 0 < np.abs(found[0] - start).max() < np.abs(found[1] - start).max()  # three steps are few
     assert 0 < np.abs(found[2] - found[1]).max() < np.abs(found[2] - start).max()
+
+
+def test_what_training_alone_reads_are_settings() -> None:
+    assert OF_TRAINING < {each.name for each in fields(AdaptRecipe)}
 
 
 @pytest.mark.parametrize(
