@@ -155,11 +155,11 @@ def _model2vec(folder: Path) -> tuple[SentenceModules, Tokenizer]:
 
 def without_template(tokenizer: Tokenizer, *, max_length: int = MAX_TOKENS) -> Tokenizer:
     """Take away the special tokens around a text: in a mean they would only add a constant."""
-    if tokenizer.backend.post_processor is None:  # to build it again takes longer than a search
-        return replace(tokenizer, max_length=max_length)
-    content = json.loads(tokenizer.backend.to_str())
-    content["post_processor"] = None
-    backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+    backend = tokenizer.backend
+    if backend.post_processor is not None:  # else to build it again would take longer than a search
+        content = json.loads(backend.to_str())
+        content["post_processor"] = None
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
     return replace(tokenizer, backend=backend, max_length=max_length)
 
 

@@ -33,6 +33,11 @@ class LinearMap:
     weight: NDArray[np.float64]
     bias: NDArray[np.float64] | None = None
 
+    def __call__(self, vectors: Float32) -> Float32:
+        """Map N vectors: (N, E) -> (N, E)."""
+        mapped = vectors @ self.weight.T.astype(np.float32)
+        return mapped if self.bias is None else mapped + self.bias.astype(np.float32)
+
 
 def mean_cosine(vectors: Float32) -> float:
     """Return the mean cosine of two of N vectors (N, E), each with itself counted too: the squared norm of their unit vectors' mean."""

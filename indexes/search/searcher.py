@@ -187,7 +187,7 @@ class Searcher:
     def _known(self) -> Passages:
         """Return what has been looked up of rows so far; not more than a few megabytes of it are kept."""
         if len(self._passages) > MAX_PASSAGES:
-            self._passages = {}  # and not cleared: another thread may be reading it
+            self._passages.clear()
         return self._passages
 
     def _num_documents(self, rows: RowArray | None) -> int:

@@ -51,9 +51,7 @@ class MappedPassages:
         return KnownVectors(self.rows, self.vectors)
 
     def after(self) -> KnownVectors:
-        mapped = self.vectors @ self.linear.weight.T.astype(np.float32)
-        if self.linear.bias is not None:
-            mapped += self.linear.bias.astype(np.float32)
+        mapped = self.linear(self.vectors)
         mapped[~self.vectors.any(axis=1)] = 0  # a text without tokens is encoded again
         return KnownVectors(self.rows, mapped)
 
