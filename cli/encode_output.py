@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from embedkit.encoding.sparse import SparseEncoder
     from embedkit.encoding.windows import AnyWindow
     from embedkit.serving.client.encoding import ServedEncoder
+    from indexes.types import VectorKind
 
     AnyEncoder = Encoder | MultiVectorEncoder | SparseEncoder | ServedEncoder
 
@@ -117,41 +118,47 @@ def _settings(encoder: AnyEncoder) -> dict[str, Any]:
     return found if recursions is None else found | {"recursions": recursions}
 
 
-def _counted(report: EncodeProgress, encoder: AnyEncoder) -> dict[str, Any]:
+def counts_as_json(kind: VectorKind, report: EncodeProgress) -> dict[str, Any]:
     """Return how many vectors or terms there are, where each text has its own number."""
-    from embedkit.encoding.multi_vector import MultiVectorEncoder
-    from embedkit.encoding.sparse import SparseEncoder
-
-    if isinstance(encoder, MultiVectorEncoder):
+    if kind == "multi-vector":
         return {"vectors": report.vectors}
-    if isinstance(encoder, SparseEncoder):
+    if kind == "sparse":
         return {"terms": report.terms, "terms_per_text": round(report.terms_per_text, 2)}
     return {}
 
 
-def _shape(report: EncodeProgress, encoder: AnyEncoder, role: TextRole | None) -> tuple[str, int, str]:
-    """Say what was made, how many tokens of a text are read, and what to do about longer ones."""
+def shape(kind: VectorKind, report: EncodeProgress, width: int) -> str:
+    """Say what was made."""
+    if kind == "sparse":
+        return f"{report.terms_per_text:,.1f} of {width:,} terms per text"
+    if kind == "multi-vector":
+        return f"{console.counted(report.vectors, 'vector')} × {width}"
+    return f"{report.texts:,} × {width}"
+
+
+def on_truncated(kind: VectorKind, role: TextRole | None) -> str:
+    """Say what to do about texts longer than the model reads."""
+    if kind == "sparse":
+        return ". Take the terms of all pieces with --on-truncate chunk"
+    if kind == "multi-vector":
+        return ". Keep the vectors of all pieces with --on-truncate chunk" if role == "document" else ""
+    return ". Average all pieces with --on-truncate chunk"
+
+
+def _kind_and_limit(encoder: AnyEncoder, role: TextRole | None) -> tuple[VectorKind, int]:
+    """Return what a model makes of a text, and how many of its tokens it reads."""
     from embedkit.encoding.multi_vector import MultiVectorEncoder
     from embedkit.encoding.sparse import SparseEncoder
 
-    width = encoder.width(role)
     if not isinstance(encoder, MultiVectorEncoder | SparseEncoder):
-        return (
-            f"{report.texts:,} × {width}",
-            encoder.max_length,
-            ". Average all pieces with --on-truncate chunk",
-        )
+        return "dense", encoder.max_length
     assert role is not None  # without one, these models are refused
-    if isinstance(encoder, SparseEncoder):
-        shape = f"{report.terms_per_text:,.1f} of {width:,} terms a text"
-        return shape, encoder.max_length(role), ". Take the terms of all pieces with --on-truncate chunk"
-    shape = f"{console.counted(report.vectors, 'vector')} × {width}"
-    advice = ". Keep the vectors of all pieces with --on-truncate chunk" if role == "document" else ""
-    return shape, encoder.max_length(role), advice
+    return "sparse" if isinstance(encoder, SparseEncoder) else "multi-vector", encoder.max_length(role)
 
 
 def _summarize(report: EncodeProgress, job: EncodeJob, output: str, *, as_json: bool) -> None:
     encoder, role = job.encoder, job.settings.role
+    kind, limit = _kind_and_limit(encoder, role)
     if as_json:
         summary: dict[str, Any] = {
             "output": output,
@@ -160,7 +167,7 @@ def _summarize(report: EncodeProgress, job: EncodeJob, output: str, *, as_json: 
             **_settings(encoder),
             "dimension": encoder.width(role),
             "texts": report.texts,
-            **_counted(report, encoder),
+            **counts_as_json(kind, report),
             "tokens": report.tokens,
             "seconds": round(report.seconds, 3),
             "tokens_per_second": round(report.tokens_per_second, 1),
@@ -178,15 +185,14 @@ def _summarize(report: EncodeProgress, job: EncodeJob, output: str, *, as_json: 
         f" in {report.seconds:,.1f} s ({report.tokens_per_second:,.0f} tokens/s)" if report.seconds else ""
     )
     resumed = f", of which {report.resumed_at:,} before" if report.resumed_at else ""
-    shape, limit, advice = _shape(report, encoder, role)
     console.note(
         f"{console.counted(report.texts, 'text')}{resumed}, {console.counted(report.tokens, 'token')}{speed} "
-        f"-> {output} ({shape}), model {encoder.folder.name}"
+        f"-> {output} ({shape(kind, report, encoder.width(role))}), model {encoder.folder.name}"
     )
     if report.truncated:
         console.warn(
             f"{console.counted(report.truncated, 'text')} cut to the {limit} tokens that the model "
-            f"reads; the first is {report.first_truncated}{advice}"
+            f"reads; the first is {report.first_truncated}{on_truncated(kind, role)}"
         )
     if report.empty:
         console.warn(

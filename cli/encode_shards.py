@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .encode_output import counts_as_json, on_truncated, shape
 from .shared import console, models, options, sharded_view
 from .shared.sharding import Sharding, plain
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from embedkit.encoding.output_forms import OutputForm
     from indexes.types import VectorKind
 
-_COUNTS = ("documents", "tokens", "truncated", "empty", "unknown", "nonfinite")
+_COUNTS = ("tokens", "truncated", "empty", "unknown", "nonfinite")
 
 
 def encode_in_shards(
@@ -41,6 +42,7 @@ def encode_in_shards(
     from embedkit.distributed.planning import planned
     from embedkit.distributed.requests import ShardRequest, VectorsWanted
     from embedkit.distributed.vector_files import count_duplicates, join_vectors
+    from embedkit.encoding.job import EncodeProgress
     from embedkit.encoding.output_forms import forms_of
     from embedkit.pipelines.options import BuildOptions
     from embedkit.types import Computing
@@ -79,19 +81,25 @@ def encode_in_shards(
             with console.progress_bar("join") as bar:
                 for fraction in join_vectors(folder, plan, summary.receipts, output):
                     bar.update(fraction, str(output))
+    report = EncodeProgress(
+        texts=summary.total("documents"), vectors=summary.total("vectors"), terms=summary.total("terms")
+    )
     if printing.as_json:
-        counts = {"texts" if name == "documents" else name: summary.total(name) for name in _COUNTS}
         shown: dict[str, Any] = {
             "output": str(output),
             **sharded_view.as_json(plan, build, summary),
             "dimension": plan.index_settings.dimension,
-            **counts,
+            "texts": report.texts,
+            **counts_as_json(kind, report),
+            **{name: summary.total(name) for name in _COUNTS},
             "duplicates": duplicates,
         }
         console.print_json(shown)
     else:
         sharded_view.say_troubles(build, summary)
-        _say(output, plan, summary, build.status.seconds, duplicates)
+        made = shape(kind, report, plan.index_settings.dimension)
+        advice = on_truncated(kind, settings.role)
+        _say(output, plan, summary, build.status.seconds, duplicates, made, advice)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -110,17 +118,23 @@ def _folder(output: Path | None, forms: Mapping[str, OutputForm]) -> Path:
     return partial_path(output)
 
 
-def _say(output: Path, plan: ShardPlan, summary: Summary, seconds: float, duplicates: int | None) -> None:
+def _say(
+    output: Path,
+    plan: ShardPlan,
+    summary: Summary,
+    seconds: float,
+    duplicates: int | None,
+    made: str,
+    advice: str,
+) -> None:
     texts, tokens = summary.total("documents"), summary.total("tokens")
     speed = f" in {seconds:,.1f} s" if seconds else ""
     console.note(
         f"{console.counted(texts, 'text')}, {console.counted(tokens, 'token')}{speed} -> {output} "
-        f"({texts:,} × {plan.index_settings.dimension}), model {Path(plan.model_path).name}"
+        f"({made}), model {Path(plan.model_path).name}"
     )
     if truncated := summary.total("truncated"):
-        console.warn(
-            f"{console.counted(truncated, 'text')} cut to the tokens that the model reads. Average all pieces with --on-truncate chunk"
-        )
+        console.warn(f"{console.counted(truncated, 'text')} cut to the tokens that the model reads{advice}")
     if empty := summary.total("empty"):
         console.warn(f"{console.counted(empty, 'text')} empty or without tokens for this model")
     models.say_unknown(summary.total("unknown"), "text", "")

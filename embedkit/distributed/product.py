@@ -36,7 +36,10 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class FilledShard:
-    """What went into a shard: its `texts`, unless it is of mined rows, of which `mined` holds the counts."""
+    """What went into a shard: its `texts`, unless it is of mined rows, of which `mined` holds the counts.
+
+    `vectors` counts those of a multi-vector model, `terms` the weights of a learned sparse one, where they lie in files.
+    """
 
     texts: PartTexts | None = None
     tokens: int = 0
@@ -44,6 +47,8 @@ class FilledShard:
     empty: int = 0
     unknown: int = 0
     nonfinite: int = 0
+    vectors: int = 0
+    terms: int = 0
     mined: Mapping[str, int] = field(default_factory=dict)
     as_planned: bool = True
 

@@ -41,6 +41,8 @@ class Receipt:
     empty: int = 0
     unknown: int = 0
     nonfinite: int = 0
+    vectors: int = 0
+    terms: int = 0
     duplicates: int = 0
     quarantined: int = 0
     quarantine: Sequence[Mapping[str, str]] = ()

@@ -133,6 +133,8 @@ class ShardBuilder:
             empty=filled.empty,
             unknown=filled.unknown,
             nonfinite=filled.nonfinite,
+            vectors=filled.vectors,
+            terms=filled.terms,
             duplicates=0 if texts is None else texts.duplicates,
             quarantined=0 if texts is None else len(texts.refused),
             quarantine=() if texts is None else texts.refused,

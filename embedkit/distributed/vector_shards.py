@@ -71,6 +71,8 @@ class VectorShards:
             empty=found.empty,
             unknown=found.unknown,
             nonfinite=found.nonfinite,
+            vectors=found.vectors,
+            terms=found.terms,
         )
 
 
