@@ -32,6 +32,7 @@ RERANKING_EXAMPLES = """\b
 Examples:
   embedkit evaluate reranking scifact                                  # of what BM25 finds
   embedkit evaluate reranking scifact --model ENCODER --rerank FOLDER  # of what the encoder finds
+  embedkit evaluate reranking scifact --mode dense --mode hybrid       # … by meaning alone, and with words
 """
 
 
@@ -61,7 +62,8 @@ FirstModels = Annotated[
         "-m",
         metavar="MODEL",
         autocompletion=completing.complete_model,
-        help="Model folder or name whose hits are reranked; repeat for more. Default: the hits of BM25.",
+        help="Model folder or name whose hits are reranked; repeat for more. Default: the hits of BM25; with --mode "
+        "as in evaluate retrieval.",
         show_default=False,
     ),
 ]
@@ -234,6 +236,15 @@ def reranking(
     *,
     reranked: Rerankers,
     model: FirstModels = None,
+    mode: Annotated[
+        list[Mode] | None,
+        typer.Option(
+            "--mode",
+            help="Whose hits: by meaning (dense), by words (text), or both; repeat for more. Default: text, with --model or --index "
+            "dense.",
+            show_default=False,
+        ),
+    ] = None,
     metric: Metrics = None,
     judged: Judged,
     computing: options.ComputingOptions,
@@ -241,7 +252,7 @@ def reranking(
 ) -> None:
     """Measure what reranking gains and costs: the same hits with and without it, ms per query and pairs per second.
 
-    The hits are those of BM25, or with --model or --index those of a search by meaning.
+    The hits are those of BM25, with --model or --index those of a search by meaning, or what --mode says.
     """
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.pipelines.measuring import Job
@@ -249,13 +260,15 @@ def reranking(
 
     sets = _sets(folders or [], judged, saved=showing.save is not None)
     shown = chosen_metrics(metric, ["map@100", "mrr@10", "ndcg@10"])
+    modes: list[Mode] = mode or (["dense"] if model or judged.index is not None else ["text"])
     models: Sequence[str | Path] = model or ()
-    if not models and MAXSIM in (reranked.rerank or []) and judged.index is None:
+    by_words = set(modes) == {"text"} and MAXSIM not in (reranked.rerank or [])
+    if not models and not by_words and judged.index is None:
         models = [or_default(None)]
     job = Job(
         sets=sets,
         models=models,
-        modes=["dense"] if model or judged.index is not None else ["text"],
+        modes=modes,
         metrics=[parse_metric(name) for name in shown],
         place=judged.place(computing),
         command=console.command_words(),

@@ -106,8 +106,8 @@ def _add_paired_row(found: Collection, each: VariedSet, row: Row, rng: Random) -
         found.add_pair("debian_name", bare(row["name"].replace("-", " "), rng, 0), document)
 
 
-def collect_open(found: Collection, data: Path, out: KeptOut) -> None:
-    """Add the pairs and texts of the data sets of before."""
+def collect_open_pairs(found: Collection, data: Path, out: KeptOut) -> Random:
+    """Add the pairs of the data sets of before, and return what draws on for their texts."""
     rng = Random("gpu pairs")
     by_source: dict[str, list[tuple[str, str]]] = {}
     for source, query, document in _more_pairs(data, rng, out):
@@ -116,6 +116,12 @@ def collect_open(found: Collection, data: Path, out: KeptOut) -> None:
         rng.shuffle(pairs)
         for query, document in pairs[: MOST_PAIRS.get(source, len(pairs))]:
             found.add_pair(f"o_{source}", bare(query, rng), document)
+    return rng
+
+
+def collect_open(found: Collection, data: Path, out: KeptOut) -> None:
+    """Add the pairs and texts of the data sets of before."""
+    rng = collect_open_pairs(found, data, out)
     for row in rows(data / "pairs/banking77/train.tsv.zst"):
         found.add_single("banking77", row["text"])
     for kind, texts in _sampled_wiki(data, out).items():
@@ -168,3 +174,22 @@ def _add_forum_parts(found: Collection, data: Path, rng: Random) -> None:
                 found.add_single("o_stackexchange sentence", rng.choice(parts))
             if len(parts) > 3 and rng.random() < 0.5:
                 found.add_single("o_stackexchange piece", piece(parts, rng))
+
+
+def collect_answers(found: Collection, data: Path) -> None:
+    """Add SQuAD's questions with the sentence that answers each, a paragraph's questions one after another."""
+    rng = Random("gpu answers")
+    folder = data / "retrieval/squad_v11_train"
+    paragraphs = {row["_id"]: sentences(row["text"]) for row in rows(folder / "corpus.jsonl.zst")}
+    questions = {row["_id"]: row["text"] for row in rows(folder / "queries.jsonl.zst")}
+    answers = {row["_id"]: row["answers"][0] for row in rows(folder / "answers.jsonl.zst")}
+    asked: dict[str, list[str]] = {}
+    for row in rows(folder / "qrels/train.tsv.zst"):
+        asked.setdefault(row["corpus-id"], []).append(row["query-id"])
+    order = list(asked)
+    rng.shuffle(order)
+    for paragraph in order:
+        for query in asked[paragraph]:
+            told = [each for each in paragraphs[paragraph] if answers[query] in each]
+            if len(told) == 1:
+                found.add_pair("squad_sentence", bare(questions[query], rng), told[0])

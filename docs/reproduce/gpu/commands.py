@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_texts(commands)
+    _add_pairs(commands)
     _add_teacher(commands)
     _add_encoders(commands)
     _add_static(commands)
@@ -76,6 +77,14 @@ def _add_texts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("data", type=Path, help="the folder of data sets")
     command.add_argument("output", type=Path, help="the JSONL file to write")
     command.add_argument("--limit", type=int, default=300_000, help="number of texts")
+
+
+def _add_pairs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    help_text = "Write pairs of every source as JSON lines for `embedkit mine`; needs no GPU."
+    command = _command(commands, "pairs", help_text, _pairs)
+    command.add_argument("data", type=Path, help="the folder of data sets")
+    command.add_argument("output", type=Path, help="the folder to write a file of each source into")
+    command.add_argument("--limit", type=int, default=3000, help="number of pairs of a source, at most")
 
 
 def _add_teacher(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -167,6 +176,12 @@ def _texts(options: argparse.Namespace) -> None:
     from prepare import write_texts
 
     write_texts(options.data, options.output, limit=options.limit)
+
+
+def _pairs(options: argparse.Namespace) -> None:
+    from prepare import write_pairs
+
+    write_pairs(options.data, options.output, limit=options.limit)
 
 
 def _teacher(options: argparse.Namespace) -> None:

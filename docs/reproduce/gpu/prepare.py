@@ -8,7 +8,14 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from collecting import LONG, Collection, collect_open, collect_varied
+from collecting import (
+    LONG,
+    Collection,
+    collect_answers,
+    collect_open,
+    collect_open_pairs,
+    collect_varied,
+)
 from dev_sets import DevSets, read_dev_sets
 from numpy.typing import NDArray
 from progress import say
@@ -55,6 +62,30 @@ def write_texts(data: Path, output: Path, *, limit: int, seed: int = 0) -> None:
     with output.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts[:limit])
     say(f"{min(limit, len(texts)):,} of {len(texts):,} texts")
+
+
+def write_pairs(data: Path, output: Path, *, limit: int, seed: int = 0) -> None:
+    """Write pairs of every source, at most `limit` of each, as {"query", "positive"}: what to mine negatives for.
+
+    A source's pairs are drawn at random, but for `squad_sentence`, whose paragraphs stay whole: a sentence that answers nothing
+    is the best negative of one that does.
+    """
+    kept_out = KeptOut(data)
+    found = Collection(kept_out)
+    collect_varied(found, data)
+    collect_open_pairs(found, data, kept_out)
+    collect_answers(found, data)
+    texts = list(found.numbers)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, numbered in found.pairs.items():
+        pairs = list(dict.fromkeys(numbered))
+        if name != "squad_sentence":
+            Random(f"{seed} {name}").shuffle(pairs)
+        with (output / f"{name.replace(' ', '_')}.jsonl").open("w", encoding="utf-8") as file:
+            for query, positive in pairs[:limit]:
+                row = {"query": texts[query], "positive": texts[positive]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        say(f"{min(limit, len(pairs)):,} of {len(pairs):,} pairs", name)
 
 
 def _write(output: Path, found: Collection, dev: DevSets, tokenizer: Tokenizer) -> None:

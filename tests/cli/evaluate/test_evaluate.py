@@ -268,10 +268,18 @@ def test_reranking_stands_beside_the_first_stage_with_its_cost(
     assert {"map@100", "mrr@10", "ndcg@10", "ms/query", "pairs/s"} == set(values)
     assert values["pairs/s"] > 0
     assert rows["BM25 + second-stage"]["kind"] == "reranking"
+    name = f"{tiny_model.parent.name}/model"
+    modes = ("--mode", "hybrid", "--mode", "text")
+    both = evaluate("reranking", judged, *modes, "-m", tiny_model, "--rerank", reranker, "--device", "cpu")
+    assert set(rows_of(both)) == {
+        "BM25",
+        "BM25 + second-stage",
+        f"{name} hybrid",
+        f"{name} hybrid + second-stage",
+    }
     by_tokens = rows_of(
         evaluate("retrieval", judged, "-m", tiny_model, "--rerank", "maxsim", "--device", "cpu")
     )
-    name = f"{tiny_model.parent.name}/model"
     assert list(by_tokens) == ["BM25", name, f"{name} + maxsim"]
     assert by_tokens[f"{name} + maxsim"]["counts"]["reranked pairs"] == 3 * len(DOCUMENTS)
 
