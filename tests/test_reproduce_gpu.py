@@ -215,3 +215,22 @@ def test_the_stages_explain_themselves_without_torch() -> None:
     assert done.returncode == 0
     assert "distil small from the teacher" in " ".join(done.stdout.split())
     assert " torch\n" not in done.stderr
+
+
+def test_pairs_of_every_source_are_written_for_mining_without_rows_held_out(
+    data: Path, tmp_path: Path
+) -> None:
+    squad = data / "retrieval/squad_v11_train"
+    write_jsonl(squad / "answers.jsonl.zst", [{"_id": "t-0", "answers": ["document"]}])
+    command = [sys.executable, str(GPU), "pairs", str(data), str(tmp_path / "pairs"), "--limit", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {
+        path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in (tmp_path / "pairs").glob("*.jsonl")
+    }
+    (answered,) = found["squad_sentence"]
+    assert answered["positive"] == "A document of squad_v11_train t"
+    assert len(found["faq_qa"]) == 7
+    assert not any(is_held(row["query"]) for row in found["faq_qa"])
+    assert all(0 < len(rows) <= 7 for rows in found.values())
