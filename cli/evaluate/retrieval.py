@@ -197,7 +197,6 @@ def retrieval(
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.evaluation.retrieval import STANDARD_METRICS
     from embedkit.pipelines.measuring import Job
-    from embedkit.pipelines.models import MAXSIM, or_default
 
     sets = _sets(folders or [], judged, saved=showing.save is not None)
     usual = [str(each) for each in STANDARD_METRICS]
@@ -206,13 +205,9 @@ def retrieval(
     if "hybrid" not in modes and (text_weight or fusion != "scores"):
         raise typer.BadParameter("--text-weight and --fusion are for --mode hybrid")
     rerank = reranked.rerank or []
-    by_words = set(modes) == {"text"} and MAXSIM not in rerank
-    models: Sequence[str | Path] = model or ()
-    if not models and not by_words and judged.index is None:
-        models = [or_default(None)]
     job = Job(
         sets=sets,
-        models=models,
+        models=_models(model, modes, rerank, judged),
         modes=modes,
         metrics=[parse_metric(name) for name in dict.fromkeys([*usual, *shown])],
         place=judged.place(computing),
@@ -256,18 +251,13 @@ def reranking(
     """
     from embedkit.evaluation.metrics import parse_metric
     from embedkit.pipelines.measuring import Job
-    from embedkit.pipelines.models import MAXSIM, or_default
 
     sets = _sets(folders or [], judged, saved=showing.save is not None)
     shown = chosen_metrics(metric, ["map@100", "mrr@10", "ndcg@10"])
     modes: list[Mode] = mode or (["dense"] if model or judged.index is not None else ["text"])
-    models: Sequence[str | Path] = model or ()
-    by_words = set(modes) == {"text"} and MAXSIM not in (reranked.rerank or [])
-    if not models and not by_words and judged.index is None:
-        models = [or_default(None)]
     job = Job(
         sets=sets,
-        models=models,
+        models=_models(model, modes, reranked.rerank or [], judged),
         modes=modes,
         metrics=[parse_metric(name) for name in shown],
         place=judged.place(computing),
@@ -280,6 +270,18 @@ def reranking(
         ignore_identical_ids=judged.ignore_identical_ids,
     )
     _present(watch(job), [*shown, "ms/query", "pairs/s"], showing)
+
+
+def _models(
+    model: Sequence[str] | None, modes: Sequence[Mode], rerank: Sequence[str], judged: Judged
+) -> Sequence[str | Path]:
+    """Return the models that are named, or the default where one is needed: words alone need none, and an index has its own."""
+    from embedkit.pipelines.models import MAXSIM, or_default
+
+    by_words = set(modes) == {"text"} and MAXSIM not in rerank
+    if model or by_words or judged.index is not None:
+        return model or ()
+    return [or_default(None)]
 
 
 def _present(measured: list[Measured], shown: list[str], showing: Showing) -> None:

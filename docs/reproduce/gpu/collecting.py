@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from sources import KeptOut, cut, piece, rows, sentences
+from sources import KeptOut, cut, piece, rows, sentences, squad_titles_and_texts
 from texts import open_pairs, wiki
 from varied import VARIED, Row, VariedSet, training_rows
 
@@ -25,6 +25,7 @@ MOST_TEXTS = {
     "simplewiki title": 10_000,
 }
 LONG, LONG_TEXTS = "o_long", 5000  # texts for the positions beyond 256
+ANSWERS = "squad_sentence"  # pairs of a question and the sentence that answers it
 BARE, BARE_QUERIES = 0.1, 0.25  # how often capitals and punctuation are taken off
 
 
@@ -180,7 +181,7 @@ def collect_answers(found: Collection, data: Path) -> None:
     """Add SQuAD's questions with the sentence that answers each, a paragraph's questions one after another."""
     rng = Random("gpu answers")
     folder = data / "retrieval/squad_v11_train"
-    paragraphs = {row["_id"]: sentences(row["text"]) for row in rows(folder / "corpus.jsonl.zst")}
+    paragraphs = {name: sentences(text) for name, (_, text) in squad_titles_and_texts(folder).items()}
     questions = {row["_id"]: row["text"] for row in rows(folder / "queries.jsonl.zst")}
     answers = {row["_id"]: row["answers"][0] for row in rows(folder / "answers.jsonl.zst")}
     asked: dict[str, list[str]] = {}
@@ -192,4 +193,4 @@ def collect_answers(found: Collection, data: Path) -> None:
         for query in asked[paragraph]:
             told = [each for each in paragraphs[paragraph] if answers[query] in each]
             if len(told) == 1:
-                found.add_pair("squad_sentence", bare(questions[query], rng), told[0])
+                found.add_pair(ANSWERS, bare(questions[query], rng), told[0])

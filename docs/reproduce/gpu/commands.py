@@ -62,11 +62,15 @@ def _add_tokens(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokens", type=int, default=131_072, help="tokens of a batch")
 
 
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data", type=Path, help="the folder of data sets")
+
+
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = _command(
         commands, "prepare", "Write the texts, pairs and dev sets as token ids; needs no GPU.", _prepare
     )
-    command.add_argument("data", type=Path, help="the folder of data sets")
+    _add_data(command)
     command.add_argument("state", type=Path, help="the folder to write, which the other stages share")
     _add_start(command)
 
@@ -74,7 +78,7 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_texts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     help_text = "Write a sample of the texts as JSON lines for `embedkit train distill`; needs no GPU."
     command = _command(commands, "texts", help_text, _texts)
-    command.add_argument("data", type=Path, help="the folder of data sets")
+    _add_data(command)
     command.add_argument("output", type=Path, help="the JSONL file to write")
     command.add_argument("--limit", type=int, default=300_000, help="number of texts")
 
@@ -82,7 +86,7 @@ def _add_texts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_pairs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     help_text = "Write pairs of every source as JSON lines for `embedkit mine`; needs no GPU."
     command = _command(commands, "pairs", help_text, _pairs)
-    command.add_argument("data", type=Path, help="the folder of data sets")
+    _add_data(command)
     command.add_argument("output", type=Path, help="the folder to write a file of each source into")
     command.add_argument("--limit", type=int, default=3000, help="number of pairs of a source, at most")
 

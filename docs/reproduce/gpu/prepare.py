@@ -9,6 +9,7 @@ from random import Random
 
 import numpy as np
 from collecting import (
+    ANSWERS,
     LONG,
     Collection,
     collect_answers,
@@ -67,7 +68,7 @@ def write_texts(data: Path, output: Path, *, limit: int, seed: int = 0) -> None:
 def write_pairs(data: Path, output: Path, *, limit: int, seed: int = 0) -> None:
     """Write pairs of every source, at most `limit` of each, as {"query", "positive"}: what to mine negatives for.
 
-    A source's pairs are drawn at random, but for `squad_sentence`, whose paragraphs stay whole: a sentence that answers nothing
+    A source's pairs are drawn at random, but for `ANSWERS`, whose paragraphs stay whole: a sentence that answers nothing
     is the best negative of one that does.
     """
     kept_out = KeptOut(data)
@@ -79,7 +80,7 @@ def write_pairs(data: Path, output: Path, *, limit: int, seed: int = 0) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name, numbered in found.pairs.items():
         pairs = list(dict.fromkeys(numbered))
-        if name != "squad_sentence":
+        if name != ANSWERS:
             Random(f"{seed} {name}").shuffle(pairs)
         with (output / f"{name.replace(' ', '_')}.jsonl").open("w", encoding="utf-8") as file:
             for query, positive in pairs[:limit]:
